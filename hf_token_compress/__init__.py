@@ -1,0 +1,93 @@
+"""Drop the visual tokens that do not matter for the question, before the language model runs.
+
+```python
+import hf_token_compress
+from hf_token_compress import TokenCompressionConfig
+from transformers import AutoModelForImageTextToText
+
+config = TokenCompressionConfig(retention_ratio=0.25)
+model = AutoModelForImageTextToText.from_pretrained(
+    "Qwen/Qwen2-VL-7B-Instruct", token_compression=config
+)
+```
+
+Importing the library lets `from_pretrained` of every Transformers model take
+`token_compression=`; nothing else of Transformers is changed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wrapt import register_post_import_hook
+
+from ._version import __version__
+from .config import TokenCompressionConfig
+
+if TYPE_CHECKING:
+    from .first_layer import FirstLayer
+    from .models import (
+        compress,
+        prepare_inputs,
+        register_family,
+        supported_families,
+        uncompress,
+    )
+    from .prompt import MultimodalPrompt, VisualSpan
+    from .scorers import Scorer, available_scorers, register_scorer
+    from .tiny import load_tiny
+
+_HOMES = {
+    "FirstLayer": ".first_layer",
+    "MultimodalPrompt": ".prompt",
+    "Scorer": ".scorers",
+    "VisualSpan": ".prompt",
+    "available_scorers": ".scorers",
+    "compress": ".models",
+    "load_tiny": ".tiny",
+    "prepare_inputs": ".models",
+    "register_family": ".models",
+    "register_scorer": ".scorers",
+    "supported_families": ".models",
+    "uncompress": ".models",
+}
+
+__all__ = [
+    "FirstLayer",
+    "MultimodalPrompt",
+    "Scorer",
+    "TokenCompressionConfig",
+    "VisualSpan",
+    "__version__",
+    "available_scorers",
+    "compress",
+    "load_tiny",
+    "prepare_inputs",
+    "register_family",
+    "register_scorer",
+    "supported_families",
+    "uncompress",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch and the model code load on first use, so that importing the library stays cheap.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _wrap_from_pretrained(modeling_utils: Any) -> None:
+    from .pretrained import accept_token_compression
+
+    accept_token_compression(modeling_utils.PreTrainedModel)
+
+
+register_post_import_hook(_wrap_from_pretrained, "transformers.modeling_utils")

@@ -1,0 +1,1 @@
+"""Kernels, one sub-package each; their sources are in the folder `kernels/` of the repository."""

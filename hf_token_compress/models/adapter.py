@@ -1,0 +1,111 @@
+"""What a model family has to tell: the names of its parts and the layout of its prompts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from ..first_layer import FirstLayer
+from ..prompt import Modality
+
+
+@dataclass
+class CompressedVisionOutput(BaseModelOutputWithPooling):
+    """Vision features whose prompt is compressed already, so that it is not done twice."""
+
+
+@dataclass(frozen=True)
+class EncodedVisuals:
+    """Features and grids of all images, or all videos, of a batch.
+
+    Attributes:
+        features: One float [N, D] per image or video, in the order of the prompts.
+        grids: Their (frames, rows, columns) in visual tokens, row-major.
+    """
+
+    features: list[Tensor]
+    grids: list[tuple[int, int, int]]
+
+
+class FamilyAdapter(ABC):
+    """One model family. It holds no state and knows no scorer.
+
+    Attributes:
+        model_classes: The Transformers classes that can be compressed.
+        pixel_inputs: For each modality, the forward keyword that carries its pixels.
+        consumed_inputs: Forward keywords that the rewritten inputs no longer need.
+    """
+
+    model_classes: ClassVar[tuple[type, ...]]
+    pixel_inputs: ClassVar[Mapping[Modality, str]]
+    consumed_inputs: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def placeholder_id(self, model: Any, modality: Modality) -> int | None:
+        """Token id that stands for one visual token; None where the model has none."""
+
+    @abstractmethod
+    def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
+        """Run the vision part once, or read the features in `inputs["mm_encoder_outputs"]`.
+
+        Raises:
+            ValueError: Something that the family needs is missing from `inputs`.
+        """
+
+    @abstractmethod
+    def pack_features(self, features: list[Tensor]) -> Any:
+        """Kept features in the container that the stock forward reads as `pooler_output`."""
+
+    @abstractmethod
+    def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
+        """Position ids of the whole prompt, int64 [A, B, S] or [B, S].
+
+        Where there are A > 1 axes and one of them counts plain text order, it comes first.
+        """
+
+    @abstractmethod
+    def embed(self, model: Any, input_ids: Tensor) -> Tensor:
+        """Word embeddings [B, S, D]."""
+
+    @abstractmethod
+    def first_layer(self, model: Any) -> FirstLayer:
+        """Query and key path of decoder layer 0."""
+
+    @abstractmethod
+    def structure_ids(self, model: Any) -> set[int]:
+        """Ids that only mark structure around visuals and never belong to the instruction."""
+
+    def turn_end_ids(self, model: Any) -> set[int]:
+        """Ids that close a turn of a conversation: the end-of-sequence tokens."""
+        ids: set[int] = set()
+        generation_config = getattr(model, "generation_config", None)
+        for config in (generation_config, model.config, model.config.get_text_config()):
+            eos = getattr(config, "eos_token_id", None)
+            ids.update([eos] if isinstance(eos, int) else eos or [])
+        return ids
+
+    def padding_id(self, model: Any) -> int:
+        """Id to pad with; it must not be a placeholder."""
+        generation_config = getattr(model, "generation_config", None)
+        for config in (generation_config, model.config, model.config.get_text_config()):
+            pad = getattr(config, "pad_token_id", None)
+            if isinstance(pad, int):
+                return pad
+        ends = self.turn_end_ids(model)
+        return min(ends) if ends else 0
+
+    def text_order_axis(self, position_ids: Tensor) -> int | None:
+        """Axis of `position_ids` that counts plain text order and must stay free of gaps."""
+        return None
+
+
+def is_token(input_ids: Tensor, token_ids: set[int]) -> Tensor:
+    """bool [B, S], True where the id is one of `token_ids`."""
+    wanted = torch.tensor(sorted(token_ids), dtype=input_ids.dtype, device=input_ids.device)
+    return torch.isin(input_ids, wanted)

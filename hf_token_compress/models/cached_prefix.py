@@ -1,0 +1,92 @@
+"""Go on from the cache of a compressed prompt as if the prompt had been whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
+
+_ATTRIBUTE = "compressed_prefix"
+
+
+@dataclass(frozen=True)
+class CompressedPrefix:
+    """What a cache must remember of the prompt that filled it.
+
+    Attributes:
+        caller_length: S, columns of the caller's prompt.
+        attention_mask: int64 [B, K], of the rewritten prompt.
+        next_position: int64 [A, B, 1] or [B, 1], position ids of the token after the prompt.
+    """
+
+    caller_length: int
+    attention_mask: Tensor
+    next_position: Tensor
+
+
+def remember_prefix(output: Any, prefix: CompressedPrefix) -> None:
+    """Note the prefix on the cache in a model output, if there is one."""
+    values: Iterable[Any]
+    values = output.values() if isinstance(output, ModelOutput) else ()
+    if isinstance(output, tuple):
+        values = output
+    for value in values:
+        if isinstance(value, Cache):
+            setattr(value, _ATTRIBUTE, prefix)
+
+
+def recall_prefix(cache: Any) -> CompressedPrefix | None:
+    """The prefix noted on a cache; None where it holds no compressed prompt."""
+    return getattr(cache, _ATTRIBUTE, None)
+
+
+def cached_length(cache: Any) -> int:
+    """Tokens in a cache; 0 for None."""
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of a forward over new tokens, with the mask and positions that the cache needs.
+
+    Args:
+        prefix: What the cache remembers.
+        inputs: Inputs of the stock forward for n new tokens. Its attention mask may cover the
+            caller's whole sequence or the compressed one.
+
+    Raises:
+        ValueError: The attention mask covers neither.
+    """
+    tokens = inputs.get("input_ids")
+    if tokens is None:
+        tokens = inputs["inputs_embeds"]
+    batch, new = tokens.shape[:2]
+    copies = batch // prefix.attention_mask.shape[0]
+    prefix_mask = prefix.attention_mask.repeat_interleave(copies, dim=0)  # [B * copies, K]
+    generated = cached_length(inputs["past_key_values"]) - prefix_mask.shape[1]
+    result = dict(inputs)
+
+    mask = inputs.get("attention_mask")
+    if mask is None and not prefix_mask.all():
+        mask = prefix_mask.new_ones(batch, prefix.caller_length + generated + new)
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        whole = prefix.caller_length + generated + new
+        compressed = prefix_mask.shape[1] + generated + new
+        if mask.shape[1] == whole:
+            tail = mask[:, prefix.caller_length :]
+            mask = torch.cat([prefix_mask.to(mask), tail], dim=1)
+        elif mask.shape[1] != compressed:
+            raise ValueError(
+                f"attention_mask has {mask.shape[1]} columns, but the cache of this compressed "
+                f"prompt goes on at {whole} (the whole sequence) or {compressed} (the compressed "
+                "one)."
+            )
+    result["attention_mask"] = mask
+    if inputs.get("position_ids") is None:
+        first = prefix.next_position.repeat_interleave(copies, dim=-2) + generated
+        result["position_ids"] = first + torch.arange(new, device=first.device)
+    return result

@@ -1,0 +1,271 @@
+"""From the inputs of a stock forward to the inputs of a shorter prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import TokenCompressionConfig
+from ..prompt import find_instruction_rows
+from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
+from ..scorers.base import checked_scores
+from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
+from .adapter import CompressedVisionOutput, FamilyAdapter, is_token
+from .layout import PromptLayout, encode_visuals, read_layout
+from .state import CompressionReport, SampleReport, TokenCompression
+from .stopwatch import Stopwatch
+
+# Inputs of the stock forward with one entry per token, and what stands at padding.
+_TOKEN_INPUTS = {"mm_token_type_ids": 0, "token_type_ids": 0, "labels": -100}
+
+
+@dataclass(frozen=True)
+class CompressedInputs:
+    """A rewritten prompt and what is needed to find the way back.
+
+    Attributes:
+        inputs: Keyword arguments for the stock forward or generate.
+        keep: bool [B, S], columns of the caller's sequence that were kept.
+        next_position: int64 [A, B, 1] or [B, 1], position ids of the token after the prompt.
+    """
+
+    inputs: dict[str, Any]
+    keep: Tensor
+    next_position: Tensor
+
+
+def compress_inputs(
+    model: Any,
+    adapter: FamilyAdapter,
+    compression: TokenCompression,
+    inputs: Mapping[str, Any],
+    *,
+    padding_side: PaddingSide,
+    retention_ratio: float | None = None,
+    instruction_mask: Tensor | None = None,
+) -> CompressedInputs:
+    """Encode, score, select and rewrite one batch; leaves a report in `compression.last`.
+
+    Args:
+        model: The loaded model.
+        adapter: Its family.
+        compression: Its setting.
+        inputs: Keyword arguments of the stock forward, with images or videos.
+        padding_side: Side on which rows that became shorter are padded.
+        retention_ratio: Overrides the setting for this call, in (0, 1].
+        instruction_mask: bool or 0/1 [B, S], overrides which rows ask the question.
+
+    Raises:
+        TypeError, ValueError: An input is missing or does not fit the others, or the scorer
+            returned something else than one finite score per position.
+    """
+    config = compression.config
+    if retention_ratio is not None:
+        config = replace(config, retention_ratio=retention_ratio)
+    vision, scoring, rewriting = (Stopwatch(model.device) for _ in range(3))
+
+    with vision.running():
+        encoded = encode_visuals(model, adapter, inputs)
+    with rewriting.running():
+        layout = read_layout(model, adapter, inputs, encoded)
+        budgets = [_budget(row, config) for row in layout.visuals]
+    scores = None
+    if config.top_p is not None or any(
+        budget < _visual_tokens(row) for budget, row in zip(budgets, layout.visuals, strict=True)
+    ):
+        with scoring.running(), torch.no_grad():
+            scores = _score(
+                model, adapter, compression, config, layout, inputs.get("labels"), instruction_mask
+            )
+    with rewriting.running():
+        keep = _keep_mask(layout, budgets, scores, config)
+        compressed = _rewrite(model, adapter, config, inputs, layout, keep, padding_side)
+    compression.last = CompressionReport(
+        samples=_sample_reports(layout, keep, scores),
+        vision_ms=vision.milliseconds,
+        scoring_ms=scoring.milliseconds,
+        rewriting_ms=rewriting.milliseconds,
+    )
+    return compressed
+
+
+def _visual_tokens(row: tuple) -> int:
+    return sum(len(span.positions) for span in row)
+
+
+def _budget(row: tuple, config: TokenCompressionConfig) -> int:
+    return visual_token_budget(
+        _visual_tokens(row),
+        retention_ratio=config.retention_ratio,
+        min_visual_tokens=config.min_visual_tokens,
+        max_visual_tokens=config.max_visual_tokens,
+    )
+
+
+def _score(
+    model: Any,
+    adapter: FamilyAdapter,
+    compression: TokenCompression,
+    config: TokenCompressionConfig,
+    layout: PromptLayout,
+    labels: Tensor | None,
+    instruction_mask: Tensor | None,
+) -> Tensor:
+    """Scores of every column, float32 [B, S]."""
+    if instruction_mask is None:
+        instruction_mask = _instruction_mask(model, adapter, config, layout, labels)
+    elif instruction_mask.shape != layout.input_ids.shape:
+        raise ValueError(
+            f"instruction_mask must have the shape of input_ids, {list(layout.input_ids.shape)}, "
+            f"but has {list(instruction_mask.shape)}."
+        )
+    word_embeddings = adapter.embed(model, layout.input_ids)
+    prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
+    scores = compression.scorer.score(prompt, adapter.first_layer(model))
+    return checked_scores(scores, prompt, config.scorer_name)
+
+
+def _instruction_mask(
+    model: Any,
+    adapter: FamilyAdapter,
+    config: TokenCompressionConfig,
+    layout: PromptLayout,
+    labels: Tensor | None,
+) -> Tensor:
+    """Rows that ask the question, bool [B, S]; what is learned as the answer is not among them."""
+    visual_mask = layout.visual_mask()
+    question = layout.attention_mask
+    if labels is not None:
+        question = question & before_last_answer(labels)
+    turn_ends = is_token(layout.input_ids, adapter.turn_end_ids(model)) & question
+    structure = is_token(layout.input_ids, adapter.structure_ids(model))
+    text = question & ~visual_mask & ~turn_ends & ~structure
+    return find_instruction_rows(text, visual_mask & question, turn_ends, config.instruction)
+
+
+def before_last_answer(labels: Tensor) -> Tensor:
+    """Columns before the last run of labelled tokens, bool [B, S]; all where a row has none.
+
+    A row that is labelled from its first column on has no separate question: all of it counts.
+    """
+    labelled = labels != -100
+    starts = labelled & ~torch.nn.functional.pad(labelled, (1, 0))[:, :-1]
+    columns = torch.arange(labels.shape[1], device=labels.device)
+    last_start = torch.where(starts, columns, -1).amax(dim=1, keepdim=True)  # [B, 1]
+    return (columns < last_start) | (last_start <= 0)
+
+
+def _keep_mask(
+    layout: PromptLayout,
+    budgets: list[int],
+    scores: Tensor | None,
+    config: TokenCompressionConfig,
+) -> Tensor:
+    """Columns that stay, bool [B, S]: all text, and the best visual tokens of each prompt."""
+    keep = layout.attention_mask.clone()
+    if scores is None:
+        return keep
+    for row, visuals in enumerate(layout.visuals):
+        if not visuals or _visual_tokens(visuals) < config.min_visual_tokens:
+            continue
+        columns = torch.cat([span.positions for span in visuals])  # [N]
+        budget = budgets[row]
+        if config.top_p is not None:
+            budget = min(budget, top_p_budget(scores[row, columns], config.top_p))
+        kept = select_visual_tokens(
+            scores[row, columns],
+            [len(span.positions) for span in visuals],
+            budget,
+            min_tokens_per_visual=config.min_tokens_per_visual,
+        )
+        # The next token is predicted from the last one, whatever it is.
+        last = layout.attention_mask[row].nonzero()[-1]
+        keep[row, columns] = kept | (columns == last)
+    return keep
+
+
+def _rewrite(
+    model: Any,
+    adapter: FamilyAdapter,
+    config: TokenCompressionConfig,
+    inputs: Mapping[str, Any],
+    layout: PromptLayout,
+    keep: Tensor,
+    padding_side: PaddingSide,
+) -> CompressedInputs:
+    consumed = {*adapter.pixel_inputs.values(), *adapter.consumed_inputs}
+    rewritten = {name: value for name, value in inputs.items() if name not in consumed}
+    rewritten["mm_encoder_outputs"] = {
+        **(inputs.get("mm_encoder_outputs") or {}),
+        **_kept_features(adapter, layout, keep),
+    }
+    dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
+    position_ids = layout.position_ids
+    if dropped_rows.any():
+        index = kept_column_index(keep, padding_side)  # [B, K]
+        attention_mask = index >= 0
+        rewritten["input_ids"] = gather_columns(
+            layout.input_ids, index, adapter.padding_id(model)
+        )
+        rewritten["attention_mask"] = attention_mask.long()
+        for name, fill in _TOKEN_INPUTS.items():
+            if rewritten.get(name) is not None:
+                rewritten[name] = gather_columns(rewritten[name], index, fill)
+        position_ids = gather_columns(position_ids, index, 0)
+        if config.position_ids == "compact":
+            position_ids = compact_position_ids(position_ids, dropped_rows, attention_mask)
+        axis = adapter.text_order_axis(position_ids)
+        if axis is not None:
+            # Transformers takes gaps in text order for the borders of packed sequences.
+            text_order = (attention_mask.long().cumsum(-1) - 1).masked_fill(~attention_mask, 0)
+            position_ids[axis] = text_order
+    else:
+        attention_mask = layout.attention_mask
+    rewritten["position_ids"] = position_ids
+    return CompressedInputs(rewritten, keep, _next_position(position_ids, attention_mask))
+
+
+def _kept_features(
+    adapter: FamilyAdapter, layout: PromptLayout, keep: Tensor
+) -> dict[str, CompressedVisionOutput]:
+    outputs = {}
+    for modality, visuals in layout.encoded.items():
+        features = iter(visuals.features)
+        kept = [
+            next(features)[keep[row, span.positions]]
+            for row, spans in enumerate(layout.spans[modality])
+            for span in spans
+        ]
+        outputs[modality] = CompressedVisionOutput(pooler_output=adapter.pack_features(kept))
+    return outputs
+
+
+def _next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Position ids after each row's last token, int64 [A, B, 1] or [B, 1]."""
+    columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    last = torch.where(attention_mask, columns, 0).amax(dim=1, keepdim=True)  # [B, 1]
+    return position_ids.gather(-1, last.expand(*position_ids.shape[:-1], 1)) + 1
+
+
+def _sample_reports(
+    layout: PromptLayout, keep: Tensor, scores: Tensor | None
+) -> tuple[SampleReport, ...]:
+    reports = []
+    for row, visuals in enumerate(layout.visuals):
+        columns = torch.cat([span.positions for span in visuals]) if visuals else keep.new_empty(
+            0, dtype=torch.long
+        )
+        reports.append(
+            SampleReport(
+                kept_indices=keep[row].nonzero().flatten(),
+                visual_indices=columns,
+                kept_visual=keep[row, columns],
+                scores=None if scores is None else scores[row, columns],
+                visuals=visuals,
+            )
+        )
+    return tuple(reports)

@@ -1,0 +1,187 @@
+"""What a compressed model does differently: its forward, generate and save."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any, ClassVar
+
+import torch
+from transformers.utils import ModelOutput
+
+from .cached_prefix import (
+    CompressedPrefix,
+    cached_length,
+    continue_from_prefix,
+    recall_prefix,
+    remember_prefix,
+)
+from .compressor import CompressedInputs, compress_inputs
+from .layout import present_modalities
+from .registry import family_adapter
+from .restored_prompt import PromptRestorer, restored_callbacks
+from .state import TokenCompression
+
+CONFIG_KEY = "token_compression"
+_STATE = "_token_compression"
+_CALL_OPTIONS = ("retention_ratio", "instruction_mask")
+
+
+class TokenCompressionMixin:
+    """Rewrites the inputs, then calls the stock class: nothing of a stock forward is copied.
+
+    It stands before a stock class in the class that `compressed_class` makes. The per-call options
+    `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]) are taken by `forward` and
+    `generate`.
+    """
+
+    stock_class: ClassVar[type]
+
+    @property
+    def token_compression(self) -> TokenCompression:
+        """Setting, last report and switch of this model's compression."""
+        return self.__dict__[_STATE]
+
+    def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
+        options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        inputs = _bound_arguments(self.stock_class.forward, self, args, kwargs)
+        stock_forward = super().forward  # type: ignore[misc]
+        cache = inputs.get("past_key_values")
+        if self._is_to_compress(inputs):
+            _refuse_filled_cache(cache)
+            compressed = self._compress(inputs, padding_side=_padding_side(inputs), **options)
+            output = stock_forward(**compressed.inputs)
+            remember_prefix(output, _prefix_of(compressed))
+            return output
+        if cached_length(cache) > 0 and (prefix := recall_prefix(cache)) is not None:
+            inputs = continue_from_prefix(prefix, inputs)
+        return stock_forward(**inputs)
+
+    @torch.no_grad()
+    def _call_generate(self, *args: Any, **kwargs: Any) -> Any:
+        options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        stock_generate = super().generate  # type: ignore[misc]
+        arguments = _bound_arguments(self.stock_class.generate, self, args, kwargs)
+        if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
+            arguments["input_ids"] = arguments.pop("inputs")
+        cache = arguments.get("past_key_values")
+        if cached_length(cache) > 0 and recall_prefix(cache) is not None:
+            _refuse_filled_cache(cache)
+        if not self._is_to_compress(arguments):
+            return stock_generate(**arguments)
+        _refuse_filled_cache(cache)
+
+        prompt_ids = arguments["input_ids"]
+        compressed = self._compress(arguments, padding_side="left", **options)
+        prompt_length = compressed.inputs["input_ids"].shape[1]
+        restore = PromptRestorer(prompt_ids, prompt_length)
+        output = stock_generate(
+            **{
+                **compressed.inputs,
+                **restored_callbacks(arguments, restore),
+                **self._shortened_limits(arguments, prompt_ids.shape[1] - prompt_length),
+            }
+        )
+        if isinstance(output, ModelOutput):
+            output.sequences = restore(output.sequences)
+            remember_prefix(output, _prefix_of(compressed))
+            return output
+        return restore(output)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers, with the compression setting in config.json."""
+        model_config = self.config  # type: ignore[attr-defined]
+        setattr(model_config, CONFIG_KEY, self.token_compression.config.to_dict())
+        try:
+            return super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            delattr(model_config, CONFIG_KEY)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made at run time: rebuild it from the stock class instead of by name.
+        _, _, *state = super().__reduce_ex__(max(protocol, 2))
+        return (_new_compressed, (self.stock_class,), *state)
+
+    def _is_to_compress(self, inputs: dict[str, Any]) -> bool:
+        adapter = family_adapter(self.stock_class)
+        return self.token_compression.enabled and bool(present_modalities(adapter, inputs))
+
+    def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
+        adapter = family_adapter(self.stock_class)
+        return compress_inputs(self, adapter, self.token_compression, inputs, **options)
+
+    def _shortened_limits(self, arguments: dict[str, Any], removed: int) -> dict[str, int]:
+        """`max_length` and `min_length` count the caller's prompt: take off what was dropped."""
+        configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
+
+        def setting(name: str) -> int | None:
+            candidates = [arguments.get(name), *(getattr(item, name, None) for item in configs)]
+            return next((value for value in candidates if value is not None), None)
+
+        limits = {}
+        for bound in ("max", "min"):
+            length = setting(f"{bound}_length")
+            if length is not None and setting(f"{bound}_new_tokens") is None:
+                limits[f"{bound}_length"] = max(length - removed, 0)
+        return limits
+
+
+@functools.cache
+def compressed_class(stock_class: type) -> type:
+    """The class of a compressed `stock_class`; Transformers and others see the stock name."""
+
+    @functools.wraps(stock_class.forward)  # type: ignore[attr-defined]
+    def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
+        return self._call_forward(*args, **kwargs)
+
+    namespace: dict[str, Any] = {
+        "__module__": stock_class.__module__,
+        "__qualname__": stock_class.__qualname__,
+        "__doc__": stock_class.__doc__,
+        "stock_class": stock_class,
+        "forward": forward,
+    }
+    if hasattr(stock_class, "generate"):
+
+        @functools.wraps(stock_class.generate)
+        def generate(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
+            return self._call_generate(*args, **kwargs)
+
+        namespace["generate"] = generate
+    return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
+
+
+def _new_compressed(stock_class: type) -> Any:
+    cls = compressed_class(stock_class)
+    return cls.__new__(cls)
+
+
+def _bound_arguments(function: Any, self: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """All arguments by name, as the function would receive them."""
+    bound = inspect.signature(function).bind(self, *args, **kwargs).arguments
+    bound.pop("self")
+    return {**bound, **bound.pop("kwargs", {})}
+
+
+def _padding_side(inputs: dict[str, Any]) -> str:
+    mask = inputs.get("attention_mask")
+    right = mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all())
+    return "right" if right else "left"
+
+
+def _prefix_of(compressed: CompressedInputs) -> CompressedPrefix:
+    input_ids = compressed.inputs["input_ids"]
+    mask = compressed.inputs.get("attention_mask")
+    return CompressedPrefix(
+        caller_length=compressed.keep.shape[1],
+        attention_mask=torch.ones_like(input_ids) if mask is None else mask.long(),
+        next_position=compressed.next_position,
+    )
+
+
+def _refuse_filled_cache(cache: Any) -> None:
+    if cached_length(cache) > 0:
+        raise ValueError(
+            "Token compression cannot take up a cache that already holds a prompt: start without "
+            "past_key_values, or run inside model.token_compression.disabled() from the first turn."
+        )

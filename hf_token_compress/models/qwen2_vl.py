@@ -1,0 +1,104 @@
+"""Qwen2-VL: patches merged 2 x 2 to one run of placeholders per image, 3-D rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLModel,
+)
+
+from ..first_layer import FirstLayer
+from ..prompt import Modality
+from .adapter import EncodedVisuals, FamilyAdapter
+
+
+class Qwen2VLAdapter(FamilyAdapter):
+    """Adapter of `Qwen2VLForConditionalGeneration` and `Qwen2VLModel`."""
+
+    model_classes = (Qwen2VLForConditionalGeneration, Qwen2VLModel)
+    pixel_inputs = {"image": "pixel_values", "video": "pixel_values_videos"}
+    consumed_inputs = ("image_grid_thw", "video_grid_thw")
+
+    def placeholder_id(self, model: Any, modality: Modality) -> int | None:
+        return getattr(model.config, f"{modality}_token_id", None)
+
+    def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
+        grid_name = f"{modality}_grid_thw"
+        grid_thw = inputs.get(grid_name)
+        if grid_thw is None:
+            raise ValueError(
+                f"The prompt has {modality}s, but {grid_name} is missing: pass everything that "
+                "the processor returned."
+            )
+        encoded = (inputs.get("mm_encoder_outputs") or {}).get(modality)
+        if encoded is None:
+            get_features = getattr(model, f"get_{modality}_features")
+            pixels = inputs[self.pixel_inputs[modality]]
+            encoded = get_features(pixels, grid_thw, return_dict=True)
+        merge = model.config.vision_config.spatial_merge_size
+        grids = [(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()]
+        return EncodedVisuals(list(encoded.pooler_output), grids)
+
+    def pack_features(self, features: list[Tensor]) -> Any:
+        return features
+
+    def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
+        given = inputs.get("position_ids")
+        if given is not None:
+            return given
+        token_types = inputs.get("mm_token_type_ids")
+        if token_types is None:
+            raise ValueError(
+                "mm_token_type_ids is missing, without which Qwen2-VL cannot place visual tokens: "
+                "pass everything that the processor returned."
+            )
+        # [3, B, S]: time, height, width
+        visual_positions, _ = _base_model(model).get_rope_index(
+            inputs["input_ids"],
+            mm_token_type_ids=token_types,
+            image_grid_thw=inputs.get("image_grid_thw"),
+            video_grid_thw=inputs.get("video_grid_thw"),
+            attention_mask=attention_mask.long(),
+        )
+        text_positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # [B, S]
+        return torch.cat([text_positions[None], visual_positions.to(text_positions)], dim=0)
+
+    def embed(self, model: Any, input_ids: Tensor) -> Tensor:
+        return model.get_input_embeddings()(input_ids)
+
+    def first_layer(self, model: Any) -> FirstLayer:
+        decoder = _base_model(model).language_model
+        layer = decoder.layers[0]
+        attention = layer.self_attn
+
+        def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+            # The rotary module takes time, height and width: the last three axes.
+            axes = position_ids if position_ids.ndim == 3 else position_ids[None]
+            return decoder.rotary_emb(hidden, axes[-3:])
+
+        return FirstLayer(
+            input_norm=layer.input_layernorm,
+            query_projection=attention.q_proj,
+            key_projection=attention.k_proj,
+            rotary=rotary,
+            head_dim=attention.head_dim,
+            scaling=attention.scaling,
+            sliding_window=attention.sliding_window,
+        )
+
+    def structure_ids(self, model: Any) -> set[int]:
+        names = ("vision_start_token_id", "vision_end_token_id")
+        ids = (getattr(model.config, name, None) for name in names)
+        return {token for token in ids if token is not None}
+
+    def text_order_axis(self, position_ids: Tensor) -> int | None:
+        return 0 if position_ids.ndim == 3 and position_ids.shape[0] == 4 else None
+
+
+def _base_model(model: Any) -> Qwen2VLModel:
+    return model if isinstance(model, Qwen2VLModel) else model.model

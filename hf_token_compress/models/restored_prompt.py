@@ -1,0 +1,115 @@
+"""Show the caller's own prompt to everything that the caller handed to `generate`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, StoppingCriteria
+
+from ..rewrite import restore_prompt
+
+
+@dataclass(frozen=True)
+class PromptRestorer:
+    """Replaces the rewritten prompt by the caller's in running sequences.
+
+    Attributes:
+        prompt_ids: int64 [B, S], the caller's prompt.
+        prompt_length: K, columns of the rewritten prompt.
+    """
+
+    prompt_ids: Tensor
+    prompt_length: int
+
+    def __call__(self, sequences: Tensor) -> Tensor:
+        """int64 [B * n, K + new] → [B * n, S + new]."""
+        return restore_prompt(sequences, self.prompt_ids, self.prompt_length)
+
+    def row(self, batch_index: int, sequence: Tensor) -> Tensor:
+        """int64 [K + new] of one prompt of the batch → [S + new]."""
+        prompt = self.prompt_ids[batch_index].to(sequence.device)
+        return torch.cat([prompt, sequence[self.prompt_length :]])
+
+
+class RestoredCriteria(StoppingCriteria):
+    """A stopping criterion of the caller's, which sees the caller's prompt."""
+
+    def __init__(self, criteria: Any, restore: PromptRestorer) -> None:
+        self._criteria = criteria
+        self._restore = restore
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Any:
+        return self._criteria(self._restore(input_ids), scores, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # Transformers asks criteria for attributes such as eos_token_id.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._criteria, name)
+
+
+class RestoredProcessor(LogitsProcessor):
+    """A logits processor of the caller's, which sees the caller's prompt."""
+
+    def __init__(self, processor: Any, restore: PromptRestorer) -> None:
+        self._processor = processor
+        self._restore = restore
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self._processor(self._restore(input_ids), scores)
+
+
+class RestoredStreamer:
+    """A streamer of the caller's: its first `put` is the caller's prompt."""
+
+    def __init__(self, streamer: Any, restore: PromptRestorer) -> None:
+        self._streamer = streamer
+        self._restore = restore
+        self._prompt_is_next = True
+
+    def put(self, value: Tensor) -> None:
+        if self._prompt_is_next:
+            self._prompt_is_next = False
+            value = self._restore(value)
+        self._streamer.put(value)
+
+    def end(self) -> None:
+        self._streamer.end()
+
+
+def restored_callbacks(arguments: dict[str, Any], restore: PromptRestorer) -> dict[str, Any]:
+    """Wrap the caller's criteria, processors, prefix function and streamer where given."""
+    wrapped: dict[str, Any] = {}
+    if criteria := arguments.get("stopping_criteria"):
+        wrapped["stopping_criteria"] = type(criteria)(
+            RestoredCriteria(item, restore) for item in criteria
+        )
+    if processors := arguments.get("logits_processor"):
+        wrapped["logits_processor"] = type(processors)(
+            RestoredProcessor(item, restore) if _takes_ids_and_scores(item) else item
+            for item in processors
+        )
+    if allowed := arguments.get("prefix_allowed_tokens_fn"):
+        wrapped["prefix_allowed_tokens_fn"] = _restored_prefix_function(allowed, restore)
+    if streamer := arguments.get("streamer"):
+        wrapped["streamer"] = RestoredStreamer(streamer, restore)
+    return wrapped
+
+
+def _takes_ids_and_scores(processor: Any) -> bool:
+    """Whether the processor has the usual two arguments; others are the decoding loop's own."""
+    return len(inspect.signature(processor.__call__).parameters) == 2
+
+
+def _restored_prefix_function(
+    allowed: Callable[[int, Tensor], list[int]], restore: PromptRestorer
+) -> Callable[[int, Tensor], list[int]]:
+    def allowed_tokens(batch_index: int, sequence: Tensor) -> list[int]:
+        return allowed(batch_index, restore.row(batch_index, sequence))
+
+    return allowed_tokens

@@ -1,0 +1,81 @@
+"""The rewrite: from a prompt and a keep mask to the inputs of a shorter prompt. Pure functions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PaddingSide = Literal["left", "right"]
+
+
+def kept_column_index(keep: Tensor, padding_side: PaddingSide) -> Tensor:
+    """Columns of the kept tokens, padded to the longest row.
+
+    Args:
+        keep: bool [B, S], True on tokens that stay (never on padding).
+        padding_side: Side on which shorter rows are padded; generation needs "left".
+
+    Returns:
+        int64 [B, K], K the longest kept row; -1 marks padding.
+    """
+    lengths = keep.sum(dim=1)  # [B]
+    longest = int(lengths.max()) if len(lengths) else 0
+    # A stable sort of the negated mask lists each row's kept columns first, in order.
+    columns = torch.sort((~keep).to(torch.int8), dim=1, stable=True).indices[:, :longest]  # [B, K]
+    slots = torch.arange(longest, device=keep.device)
+    index = columns.masked_fill(slots >= lengths[:, None], -1)
+    if padding_side == "left":
+        # Rotate each row so that its padding comes first.
+        source = (slots - (longest - lengths)[:, None]) % max(longest, 1)
+        index = index.gather(1, source)
+    return index
+
+
+def gather_columns(tensor: Tensor, index: Tensor, fill: int | float | bool) -> Tensor:
+    """Take the indexed columns of every row.
+
+    Args:
+        tensor: [..., B, S], for instance ids [B, S] or position ids [A, B, S].
+        index: int64 [B, K], -1 for padding.
+        fill: Value at padding.
+
+    Returns:
+        [..., B, K].
+    """
+    expanded = index.clamp(min=0).expand(*tensor.shape[:-1], index.shape[1])
+    return tensor.gather(-1, expanded).masked_fill(index < 0, fill)
+
+
+def compact_position_ids(
+    position_ids: Tensor, dropped_rows: Tensor, attention_mask: Tensor
+) -> Tensor:
+    """Renumber 0, 1, 2, … on every axis the rows that lost tokens.
+
+    Args:
+        position_ids: int64 [..., B, K] of the shorter prompt.
+        dropped_rows: bool [B], True where a row lost visual tokens.
+        attention_mask: bool [B, K] of the shorter prompt.
+
+    Returns:
+        int64 [..., B, K].
+    """
+    compact = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # [B, K]
+    return torch.where(dropped_rows[:, None], compact, position_ids)
+
+
+def restore_prompt(sequences: Tensor, prompt_ids: Tensor, prompt_length: int) -> Tensor:
+    """Put the caller's own prompt before what was generated from a shorter one.
+
+    Args:
+        sequences: int64 [B * n, K + new], generated from the rewritten prompt.
+        prompt_ids: int64 [B, S], the caller's prompt.
+        prompt_length: K, columns of the rewritten prompt.
+
+    Returns:
+        int64 [B * n, S + new].
+    """
+    copies = sequences.shape[0] // prompt_ids.shape[0]
+    prompts = prompt_ids.to(sequences.device).repeat_interleave(copies, dim=0)
+    return torch.cat([prompts, sequences[:, prompt_length:]], dim=1)

@@ -1,0 +1,50 @@
+"""Layer-0 attention itself, untrained: the control for every learned scorer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..first_layer import FirstLayer
+from ..kernels.first_layer_attention import first_layer_attention
+from ..prompt import MultimodalPrompt
+from .base import Scorer
+
+
+class AttentionScorer(Scorer):
+    """Mean attention of the instruction rows to each token in decoder layer 0.
+
+    This is the mapper's input in arXiv 2506.01097 (A⁰ between instruction and visual tokens, its
+    mean over instruction rows and heads), used as the score without any training.
+    """
+
+    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+        return layer0_attention(prompt, first_layer)
+
+
+def layer0_attention(
+    prompt: MultimodalPrompt, first_layer: FirstLayer, *, per_head: bool = False
+) -> Tensor:
+    """Attention of the instruction rows in decoder layer 0, mean over the rows.
+
+    Only instruction rows are projected to queries; keys are projected for all rows. Each row
+    attends to the keys up to its own column, padding excluded.
+
+    Returns:
+        float32 [B, S], or [B, heads, S] with `per_head`.
+    """
+    rows = prompt.instruction_mask & prompt.attention_mask
+    sample, column = rows.nonzero(as_tuple=True)  # [R] each
+    hidden = first_layer.input_norm(prompt.inputs_embeds)  # [B, S, D]
+    cos, sin = first_layer.rotary(hidden, prompt.position_ids)  # [B, S, rotary]
+    key = first_layer.keys(hidden, cos, sin)  # [B, S, key_heads, head_dim]
+    query = first_layer.queries(hidden[rows], cos[rows], sin[rows])  # [R, heads, head_dim]
+    return first_layer_attention(
+        query,
+        key,
+        sample,
+        column,
+        prompt.attention_mask,
+        scaling=first_layer.scaling,
+        sliding_window=first_layer.sliding_window,
+        per_head=per_head,
+    )

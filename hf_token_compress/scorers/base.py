@@ -1,0 +1,66 @@
+"""The interface of a scorer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ..first_layer import FirstLayer
+from ..prompt import MultimodalPrompt
+
+
+class Scorer(ABC):
+    """Gives every visual token of a prompt a score; the best-scored ones are kept.
+
+    A scorer holds its options only: it must not keep tensors of one call for the next. Subclass
+    it, implement `score`, and register it under a name:
+
+    ```python
+    @register_scorer("feature_norm")
+    class FeatureNorm(Scorer):
+        def score(self, prompt, first_layer):
+            return prompt.inputs_embeds.norm(dim=-1)
+    ```
+    """
+
+    @abstractmethod
+    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+        """Score a batch of prompts.
+
+        Args:
+            prompt: B prompts of S tokens.
+            first_layer: Query and key path of decoder layer 0.
+
+        Returns:
+            float [B, S]; higher stays longer. Only the visual positions are read. It is called
+            without gradients.
+        """
+
+
+def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -> Tensor:
+    """The scores as float32 [B, S], after checking what a scorer returned.
+
+    Raises:
+        TypeError: Not a floating-point tensor.
+        ValueError: Wrong shape, or a visual token's score is NaN or infinite.
+    """
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        kind = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
+        raise TypeError(
+            f"Scorer {scorer_name!r} must return a floating-point tensor, but returned {kind}."
+        )
+    if scores.shape != prompt.visual_mask.shape:
+        raise ValueError(
+            f"Scorer {scorer_name!r} must return one score per prompt position, shape "
+            f"{list(prompt.visual_mask.shape)}, but returned shape {list(scores.shape)}."
+        )
+    scores = scores.detach().to(device=prompt.visual_mask.device, dtype=torch.float32)
+    if not scores[prompt.visual_mask].isfinite().all():
+        row = int((~scores.isfinite() & prompt.visual_mask).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"Scorer {scorer_name!r} gave NaN or infinite scores to visual tokens of prompt {row}: "
+            "every visual token needs a finite score."
+        )
+    return scores

@@ -1,0 +1,41 @@
+"""Random scores: the floor that every scorer has to beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..first_layer import FirstLayer
+from ..prompt import MultimodalPrompt
+from .base import Scorer
+
+
+class RandomScorer(Scorer):
+    """Uniform random scores, the same for the same prompt and seed.
+
+    The draw depends on the seed and on the prompt's own token ids, not on its place in the batch,
+    so that a prompt keeps the same tokens alone and in a batch, and different prompts keep
+    different ones.
+
+    Args:
+        seed: Seed of the draw.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+        scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
+        for row, mask in enumerate(prompt.visual_mask.cpu()):
+            ids = prompt.input_ids[row][prompt.attention_mask[row]].cpu()
+            generator = torch.Generator().manual_seed(self.seed ^ _digest(ids))
+            scores[row, mask] = torch.rand(int(mask.sum()), generator=generator)
+        return scores.to(prompt.visual_mask.device)
+
+
+def _digest(ids: Tensor) -> int:
+    """A number below 2 ** 31 that depends on every id and its place."""
+    digest = 0
+    for token in ids.tolist():
+        digest = (digest * 1_000_003 + token + 1) % (2**31)
+    return digest

@@ -1,0 +1,46 @@
+"""Every n-th token over the grid: the content-free baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..first_layer import FirstLayer
+from ..prompt import MultimodalPrompt
+from .base import Scorer
+
+
+class UniformScorer(Scorer):
+    """Spread what is kept evenly over the grid of each image or video, whatever it shows.
+
+    Tokens are ranked as in ordered dithering: a quarter of the tokens is every second row and
+    column, a sixteenth every fourth, and so on. Frames of a video are thinned last.
+    """
+
+    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+        scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
+        for row, visuals in enumerate(prompt.visuals):
+            for visual in visuals:
+                scores[row, visual.positions.cpu()] = -dither_rank(*visual.grid)
+        return scores.to(prompt.visual_mask.device)
+
+
+def dither_rank(frames: int, rows: int, columns: int) -> Tensor:
+    """Share of the grid's tokens that come before each token in ordered dithering.
+
+    Returns:
+        float32 [frames * rows * columns] in [0, 1), row-major.
+    """
+    frame, row, column = torch.meshgrid(
+        torch.arange(frames), torch.arange(rows), torch.arange(columns), indexing="ij"
+    )
+    rank = torch.zeros(frames, rows, columns, dtype=torch.int64)
+    bits = max(frames, rows, columns).bit_length()
+    for bit in range(bits):
+        f, r, c = (frame >> bit) & 1, (row >> bit) & 1, (column >> bit) & 1
+        # The lowest bits decide first, so that neighbours are far apart in rank.
+        rank = rank * 8 + (r ^ c) * 4 + r * 2 + f
+    order = rank.flatten().argsort(stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    return place.float() / len(order)

@@ -1,0 +1,89 @@
+"""Which visual tokens stay: pure tensor functions from scores and budgets to keep masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def visual_token_budget(
+    count: int,
+    *,
+    retention_ratio: float,
+    min_visual_tokens: int = 0,
+    max_visual_tokens: int | None = None,
+) -> int:
+    """How many of `count` visual tokens a prompt may keep.
+
+    Args:
+        count: Visual tokens of the prompt.
+        retention_ratio: Share that is kept, in (0, 1], rounded to the nearest token, at least one.
+        min_visual_tokens: A prompt with fewer visual tokens keeps all of them.
+        max_visual_tokens: Cap on what is kept.
+    """
+    if count < min_visual_tokens:
+        return count
+    budget = max(1, round(retention_ratio * count))
+    if max_visual_tokens is not None:
+        budget = min(budget, max_visual_tokens)
+    return min(budget, count)
+
+
+def top_p_budget(scores: Tensor, top_p: float) -> int:
+    """The fewest tokens whose scores sum to at least the share `top_p` of the total.
+
+    Args:
+        scores: float [N], none negative. Where all are zero, every token is needed.
+        top_p: Share of the total, in (0, 1].
+
+    Raises:
+        ValueError: A score is negative, so that a share of the total means nothing.
+    """
+    if (scores < 0).any():
+        raise ValueError(
+            "top_p needs scores that are not negative, but the scorer gave negative ones: use a "
+            "scorer whose scores are shares (such as 'attention'), or leave top_p out."
+        )
+    # float64, so that a share of 1.0 is not missed by rounding over many tokens.
+    cumulative = scores.double().sort(descending=True).values.cumsum(0)
+    if len(cumulative) == 0 or cumulative[-1] == 0:
+        return len(scores)
+    reached = cumulative >= top_p * cumulative[-1]
+    return int(reached.to(torch.int8).argmax()) + 1
+
+
+def select_visual_tokens(
+    scores: Tensor,
+    visual_lengths: Sequence[int],
+    budget: int,
+    *,
+    min_tokens_per_visual: int = 0,
+) -> Tensor:
+    """Keep the best-scored visual tokens of one prompt.
+
+    Every image or video first keeps its own best `min_tokens_per_visual`; the rest of the budget
+    goes to the best of all others. Between equal scores the earlier token wins.
+
+    Args:
+        scores: float [N], one score per visual token of the prompt, in order.
+        visual_lengths: Visual tokens of each image or video; they sum to N.
+        budget: How many tokens to keep in all.
+        min_tokens_per_visual: Tokens that every image or video keeps (all, where it has fewer);
+            where these exceed the budget, they are kept all the same.
+
+    Returns:
+        bool [N], True on the tokens to keep.
+    """
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    order = torch.sort(scores, descending=True, stable=True).indices  # [N]
+    if min_tokens_per_visual > 0:
+        lengths = torch.tensor(list(visual_lengths), device=scores.device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=scores.device), lengths)
+        for visual in range(len(lengths)):
+            own = order[owner[order] == visual]
+            keep[own[:min_tokens_per_visual]] = True
+    rest = order[~keep[order]]
+    keep[rest[: max(0, budget - int(keep.sum()))]] = True
+    return keep

@@ -1,0 +1,58 @@
+"""Tiny trained models that are shipped with the library, for demos and tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+_FOLDERS = {"qwen2-vl": "qwen2_vl"}
+_PREFIX = "tiny-"
+
+
+def available_tiny_models() -> tuple[str, ...]:
+    """Names that `load_tiny` takes, sorted."""
+    return tuple(sorted(_FOLDERS))
+
+
+def load_tiny(name: str, **model_options: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Load a tiny trained model and its processor; nothing is downloaded.
+
+    Args:
+        name: "qwen2-vl".
+        **model_options: Passed to `from_pretrained`, for instance `token_compression=…` or
+            `dtype=…` (float32 by default).
+
+    Returns:
+        (model in evaluation mode, processor).
+
+    Raises:
+        ValueError: There is no tiny model of that name.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = _folder(name)
+    model_options.setdefault("dtype", "float32")
+    model = AutoModelForImageTextToText.from_pretrained(folder, **model_options)
+    return model, AutoProcessor.from_pretrained(folder)
+
+
+def resolve_model(model: str) -> str:
+    """Turn "tiny-qwen2-vl" into the folder of that tiny model; leave ids and folders as they are.
+
+    Raises:
+        ValueError: The name begins with "tiny-", is no folder, and there is no such tiny model.
+    """
+    if model.startswith(_PREFIX) and not Path(model).exists():
+        return str(_folder(model.removeprefix(_PREFIX)))
+    return model
+
+
+def _folder(name: str) -> Path:
+    if name not in _FOLDERS:
+        raise ValueError(
+            f"There is no tiny model {name!r}: choose one of {', '.join(available_tiny_models())}."
+        )
+    return Path(__file__).parent / _FOLDERS[name]

@@ -1,0 +1,1 @@
+"""Training: of mappers, and of the tiny models that are shipped with the library."""
