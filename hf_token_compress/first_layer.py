@@ -49,7 +49,12 @@ class FirstLayer:
         return self._heads(self.key_projection, self.key_norm, hidden, cos, sin)
 
     def _heads(
-        self, projection: Projection, norm: Projection | None, hidden: Tensor, cos: Tensor, sin: Tensor
+        self,
+        projection: Projection,
+        norm: Projection | None,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
     ) -> Tensor:
         heads = projection(hidden).unflatten(-1, (-1, self.head_dim))
         if norm is not None:
@@ -62,7 +67,8 @@ def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         heads: [..., head_dim].
-        cos, sin: [..., R], R ≤ head_dim; dimensions past R are left alone.
+        cos: [..., R], R ≤ head_dim; dimensions past R are left alone.
+        sin: [..., R].
     """
     rotary_dim = cos.shape[-1]
     rotated, rest = heads[..., :rotary_dim], heads[..., rotary_dim:]

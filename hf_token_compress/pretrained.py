@@ -42,4 +42,4 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
         return loaded
 
     from_pretrained.accepts_token_compression = True  # type: ignore[attr-defined]
-    model_base.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]
+    model_base.from_pretrained = classmethod(from_pretrained)  # type: ignore

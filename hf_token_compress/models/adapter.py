@@ -47,8 +47,8 @@ class FamilyAdapter(ABC):
     consumed_inputs: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def placeholder_id(self, model: Any, modality: Modality) -> int | None:
-        """Token id that stands for one visual token; None where the model has none."""
+    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
+        """Token ids of which each stands for one visual token."""
 
     @abstractmethod
     def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
@@ -106,6 +106,6 @@ class FamilyAdapter(ABC):
 
 
 def is_token(input_ids: Tensor, token_ids: set[int]) -> Tensor:
-    """bool [B, S], True where the id is one of `token_ids`."""
+    """Bool [B, S], True where the id is one of `token_ids`."""
     wanted = torch.tensor(sorted(token_ids), dtype=input_ids.dtype, device=input_ids.device)
     return torch.isin(input_ids, wanted)

@@ -9,16 +9,14 @@ from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
 from .layout import present_modalities
-from .mixin import TokenCompressionMixin, compressed_class
+from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
 from .registry import family_adapter
 from .state import TokenCompression
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
-def compress(
-    model: Model, config: TokenCompressionConfig | Mapping[str, Any] | str
-) -> Model:
+def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | str) -> Model:
     """Compress the visual tokens of every later call of this model, in place.
 
     Only this instance changes; other models of its class do not. On a compressed model the setting
@@ -42,9 +40,10 @@ def compress(
         )
     compression = TokenCompression(TokenCompressionConfig.coerce(config))
     if not isinstance(model, TokenCompressionMixin):
-        family_adapter(type(model))
-        _change_class(model, compressed_class(type(model)))
-    model._token_compression = compression
+        stock_class: Any = type(model)
+        family_adapter(stock_class)
+        _change_class(model, compressed_class(stock_class))
+    vars(model)[STATE_ATTRIBUTE] = compression
     return model
 
 
@@ -57,7 +56,7 @@ def uncompress(model: Model) -> Model:
     if not isinstance(model, TokenCompressionMixin):
         raise ValueError("This model is not compressed: there is nothing to undo.")
     _change_class(model, model.stock_class)
-    del model.__dict__["_token_compression"]
+    del vars(model)[STATE_ATTRIBUTE]
     return model
 
 

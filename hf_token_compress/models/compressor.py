@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
-from ..prompt import find_instruction_rows
+from ..prompt import Modality, VisualSpan, find_instruction_rows
 from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
 from ..scorers.base import checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
@@ -93,11 +93,11 @@ def compress_inputs(
     return compressed
 
 
-def _visual_tokens(row: tuple) -> int:
+def _visual_tokens(row: tuple[VisualSpan, ...]) -> int:
     return sum(len(span.positions) for span in row)
 
 
-def _budget(row: tuple, config: TokenCompressionConfig) -> int:
+def _budget(row: tuple[VisualSpan, ...], config: TokenCompressionConfig) -> int:
     return visual_token_budget(
         _visual_tokens(row),
         retention_ratio=config.retention_ratio,
@@ -208,9 +208,7 @@ def _rewrite(
     if dropped_rows.any():
         index = kept_column_index(keep, padding_side)  # [B, K]
         attention_mask = index >= 0
-        rewritten["input_ids"] = gather_columns(
-            layout.input_ids, index, adapter.padding_id(model)
-        )
+        rewritten["input_ids"] = gather_columns(layout.input_ids, index, adapter.padding_id(model))
         rewritten["attention_mask"] = attention_mask.long()
         for name, fill in _TOKEN_INPUTS.items():
             if rewritten.get(name) is not None:
@@ -231,7 +229,7 @@ def _rewrite(
 
 def _kept_features(
     adapter: FamilyAdapter, layout: PromptLayout, keep: Tensor
-) -> dict[str, CompressedVisionOutput]:
+) -> dict[Modality, CompressedVisionOutput]:
     outputs = {}
     for modality, visuals in layout.encoded.items():
         features = iter(visuals.features)
@@ -256,8 +254,10 @@ def _sample_reports(
 ) -> tuple[SampleReport, ...]:
     reports = []
     for row, visuals in enumerate(layout.visuals):
-        columns = torch.cat([span.positions for span in visuals]) if visuals else keep.new_empty(
-            0, dtype=torch.long
+        columns = (
+            torch.cat([span.positions for span in visuals])
+            if visuals
+            else keep.new_empty(0, dtype=torch.long)
         )
         reports.append(
             SampleReport(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..prompt import Modality, MultimodalPrompt, VisualSpan, find_visual_spans
-from .adapter import CompressedVisionOutput, EncodedVisuals, FamilyAdapter
+from .adapter import CompressedVisionOutput, EncodedVisuals, FamilyAdapter, is_token
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -42,7 +42,7 @@ class PromptLayout:
         )
 
     def visual_mask(self) -> Tensor:
-        """bool [B, S], True on visual tokens."""
+        """Bool [B, S], True on visual tokens."""
         mask = torch.zeros_like(self.attention_mask)
         for row, row_spans in enumerate(self.visuals):
             for span in row_spans:
@@ -72,9 +72,7 @@ class PromptLayout:
         )
 
 
-def present_modalities(
-    adapter: FamilyAdapter, inputs: Mapping[str, Any]
-) -> tuple[Modality, ...]:
+def present_modalities(adapter: FamilyAdapter, inputs: Mapping[str, Any]) -> tuple[Modality, ...]:
     """Modalities whose pixels, or whose not yet compressed features, are in `inputs`."""
     encoded = inputs.get("mm_encoder_outputs") or {}
     found: list[Modality] = []
@@ -98,6 +96,11 @@ def encode_visuals(
     encoded = {}
     for modality in present_modalities(adapter, inputs):
         visuals = adapter.encode(model, inputs, modality)
+        if len(visuals.features) != len(visuals.grids):
+            raise ValueError(
+                f"There are features of {len(visuals.features)} {modality}s, but grids of "
+                f"{len(visuals.grids)}: pass both from the same processor call."
+            )
         for number, (features, grid) in enumerate(
             zip(visuals.features, visuals.grids, strict=True)
         ):
@@ -127,7 +130,7 @@ def read_layout(
     input_ids, attention_mask = _checked_sequence(inputs)
     spans = {
         modality: find_visual_spans(
-            input_ids == adapter.placeholder_id(model, modality), visuals.grids, modality
+            is_token(input_ids, adapter.placeholder_ids(model, modality)), visuals.grids, modality
         )
         for modality, visuals in encoded.items()
     }

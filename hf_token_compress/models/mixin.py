@@ -7,8 +7,9 @@ import inspect
 from typing import Any, ClassVar
 
 import torch
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
+from ..rewrite import PaddingSide
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
@@ -23,7 +24,7 @@ from .restored_prompt import PromptRestorer, restored_callbacks
 from .state import TokenCompression
 
 CONFIG_KEY = "token_compression"
-_STATE = "_token_compression"
+STATE_ATTRIBUTE = "_token_compression"
 _CALL_OPTIONS = ("retention_ratio", "instruction_mask")
 
 
@@ -35,12 +36,13 @@ class TokenCompressionMixin:
     `generate`.
     """
 
-    stock_class: ClassVar[type]
+    stock_class: ClassVar[Any]
 
     @property
     def token_compression(self) -> TokenCompression:
         """Setting, last report and switch of this model's compression."""
-        return self.__dict__[_STATE]
+        compression: TokenCompression = vars(self)[STATE_ATTRIBUTE]
+        return compression
 
     def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
@@ -83,7 +85,7 @@ class TokenCompressionMixin:
             }
         )
         if isinstance(output, ModelOutput):
-            output.sequences = restore(output.sequences)
+            output["sequences"] = restore(output["sequences"])
             remember_prefix(output, _prefix_of(compressed))
             return output
         return restore(output)
@@ -99,8 +101,8 @@ class TokenCompressionMixin:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made at run time: rebuild it from the stock class instead of by name.
-        _, _, *state = super().__reduce_ex__(max(protocol, 2))
-        return (_new_compressed, (self.stock_class,), *state)
+        reduced: Any = super().__reduce_ex__(max(protocol, 2))
+        return (_new_compressed, (self.stock_class,), *reduced[2:])
 
     def _is_to_compress(self, inputs: dict[str, Any]) -> bool:
         adapter = family_adapter(self.stock_class)
@@ -115,22 +117,23 @@ class TokenCompressionMixin:
         configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
 
         def setting(name: str) -> int | None:
-            candidates = [arguments.get(name), *(getattr(item, name, None) for item in configs)]
-            return next((value for value in candidates if value is not None), None)
+            given = [arguments.get(name)] + [getattr(item, name, None) for item in configs]
+            return next((value for value in given if value is not None), None)
 
         limits = {}
-        for bound in ("max", "min"):
-            length = setting(f"{bound}_length")
-            if length is not None and setting(f"{bound}_new_tokens") is None:
-                limits[f"{bound}_length"] = max(length - removed, 0)
+        counterparts = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+        for length_name, count_name in counterparts.items():
+            length = setting(length_name)
+            if length is not None and setting(count_name) is None:
+                limits[length_name] = max(length - removed, 0)
         return limits
 
 
 @functools.cache
-def compressed_class(stock_class: type) -> type:
+def compressed_class(stock_class: Any) -> Any:
     """The class of a compressed `stock_class`; Transformers and others see the stock name."""
 
-    @functools.wraps(stock_class.forward)  # type: ignore[attr-defined]
+    @functools.wraps(stock_class.forward)
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
         return self._call_forward(*args, **kwargs)
 
@@ -151,19 +154,21 @@ def compressed_class(stock_class: type) -> type:
     return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
 
 
-def _new_compressed(stock_class: type) -> Any:
+def _new_compressed(stock_class: Any) -> Any:
     cls = compressed_class(stock_class)
     return cls.__new__(cls)
 
 
-def _bound_arguments(function: Any, self: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
+def _bound_arguments(
+    function: Any, self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """All arguments by name, as the function would receive them."""
     bound = inspect.signature(function).bind(self, *args, **kwargs).arguments
     bound.pop("self")
     return {**bound, **bound.pop("kwargs", {})}
 
 
-def _padding_side(inputs: dict[str, Any]) -> str:
+def _padding_side(inputs: dict[str, Any]) -> PaddingSide:
     mask = inputs.get("attention_mask")
     right = mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all())
     return "right" if right else "left"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLModel,
 )
+from typing_extensions import override
 
 from ..first_layer import FirstLayer
 from ..prompt import Modality
@@ -21,12 +23,14 @@ class Qwen2VLAdapter(FamilyAdapter):
     """Adapter of `Qwen2VLForConditionalGeneration` and `Qwen2VLModel`."""
 
     model_classes = (Qwen2VLForConditionalGeneration, Qwen2VLModel)
-    pixel_inputs = {"image": "pixel_values", "video": "pixel_values_videos"}
+    pixel_inputs = MappingProxyType({"image": "pixel_values", "video": "pixel_values_videos"})
     consumed_inputs = ("image_grid_thw", "video_grid_thw")
 
-    def placeholder_id(self, model: Any, modality: Modality) -> int | None:
-        return getattr(model.config, f"{modality}_token_id", None)
+    @override
+    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
+        return {getattr(model.config, f"{modality}_token_id")}
 
+    @override
     def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
         grid_name = f"{modality}_grid_thw"
         grid_thw = inputs.get(grid_name)
@@ -44,11 +48,13 @@ class Qwen2VLAdapter(FamilyAdapter):
         grids = [(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()]
         return EncodedVisuals(list(encoded.pooler_output), grids)
 
+    @override
     def pack_features(self, features: list[Tensor]) -> Any:
         return features
 
+    @override
     def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
-        given = inputs.get("position_ids")
+        given: Tensor | None = inputs.get("position_ids")
         if given is not None:
             return given
         token_types = inputs.get("mm_token_type_ids")
@@ -68,9 +74,12 @@ class Qwen2VLAdapter(FamilyAdapter):
         text_positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # [B, S]
         return torch.cat([text_positions[None], visual_positions.to(text_positions)], dim=0)
 
+    @override
     def embed(self, model: Any, input_ids: Tensor) -> Tensor:
-        return model.get_input_embeddings()(input_ids)
+        embeddings: Tensor = model.get_input_embeddings()(input_ids)
+        return embeddings
 
+    @override
     def first_layer(self, model: Any) -> FirstLayer:
         decoder = _base_model(model).language_model
         layer = decoder.layers[0]
@@ -79,7 +88,8 @@ class Qwen2VLAdapter(FamilyAdapter):
         def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
             # The rotary module takes time, height and width: the last three axes.
             axes = position_ids if position_ids.ndim == 3 else position_ids[None]
-            return decoder.rotary_emb(hidden, axes[-3:])
+            cos, sin = decoder.rotary_emb(hidden, axes[-3:])
+            return cos, sin
 
         return FirstLayer(
             input_norm=layer.input_layernorm,
@@ -91,11 +101,13 @@ class Qwen2VLAdapter(FamilyAdapter):
             sliding_window=attention.sliding_window,
         )
 
+    @override
     def structure_ids(self, model: Any) -> set[int]:
         names = ("vision_start_token_id", "vision_end_token_id")
         ids = (getattr(model.config, name, None) for name in names)
         return {token for token in ids if token is not None}
 
+    @override
     def text_order_axis(self, position_ids: Tensor) -> int | None:
         return 0 if position_ids.ndim == 3 and position_ids.shape[0] == 4 else None
 

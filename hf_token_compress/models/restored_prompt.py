@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
+from typing_extensions import override
 
 from ..rewrite import restore_prompt
 
@@ -43,6 +44,7 @@ class RestoredCriteria(StoppingCriteria):
         self._criteria = criteria
         self._restore = restore
 
+    @override
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Any:
         return self._criteria(self._restore(input_ids), scores, **kwargs)
 
@@ -60,6 +62,7 @@ class RestoredProcessor(LogitsProcessor):
         self._processor = processor
         self._restore = restore
 
+    @override
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return self._processor(self._restore(input_ids), scores)
 
@@ -73,12 +76,14 @@ class RestoredStreamer:
         self._prompt_is_next = True
 
     def put(self, value: Tensor) -> None:
+        """Pass on new tokens, or the caller's prompt in place of the rewritten one."""
         if self._prompt_is_next:
             self._prompt_is_next = False
             value = self._restore(value)
         self._streamer.put(value)
 
     def end(self) -> None:
+        """Pass on that the sequence is complete."""
         self._streamer.end()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from ..first_layer import FirstLayer
 from ..kernels.first_layer_attention import first_layer_attention
@@ -17,6 +18,7 @@ class AttentionScorer(Scorer):
     mean over instruction rows and heads), used as the score without any training.
     """
 
+    @override
     def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
         return layer0_attention(prompt, first_layer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ..first_layer import FirstLayer
 from ..prompt import MultimodalPrompt
@@ -24,6 +25,7 @@ class RandomScorer(Scorer):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
+    @override
     def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
         for row, mask in enumerate(prompt.visual_mask.cpu()):

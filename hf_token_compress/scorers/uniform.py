@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ..first_layer import FirstLayer
 from ..prompt import MultimodalPrompt
@@ -17,6 +18,7 @@ class UniformScorer(Scorer):
     column, a sixteenth every fourth, and so on. Frames of a video are thinned last.
     """
 
+    @override
     def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
         for row, visuals in enumerate(prompt.visuals):
