@@ -28,6 +28,10 @@ from .config import TokenCompressionConfig
 if TYPE_CHECKING:
     from .first_layer import FirstLayer
     from .models import (
+        CompressionReport,
+        EncodedVisuals,
+        FamilyAdapter,
+        SampleReport,
         compress,
         prepare_inputs,
         register_family,
@@ -39,8 +43,12 @@ if TYPE_CHECKING:
     from .tiny import load_tiny
 
 _HOMES = {
+    "CompressionReport": ".models",
+    "EncodedVisuals": ".models",
+    "FamilyAdapter": ".models",
     "FirstLayer": ".first_layer",
     "MultimodalPrompt": ".prompt",
+    "SampleReport": ".models",
     "Scorer": ".scorers",
     "VisualSpan": ".prompt",
     "available_scorers": ".scorers",
@@ -54,8 +62,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompressionReport",
+    "EncodedVisuals",
+    "FamilyAdapter",
     "FirstLayer",
     "MultimodalPrompt",
+    "SampleReport",
     "Scorer",
     "TokenCompressionConfig",
     "VisualSpan",

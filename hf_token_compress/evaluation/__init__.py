@@ -1,0 +1,16 @@
+"""Evaluation: what answers keep of their accuracy when visual tokens are dropped."""
+
+from .answering import answer_samples
+from .retention import RetentionResult, measure_retention, retention_markdown
+from .tasks import Sample, scene_samples
+from .truth import TruthScorer
+
+__all__ = [
+    "RetentionResult",
+    "Sample",
+    "TruthScorer",
+    "answer_samples",
+    "measure_retention",
+    "retention_markdown",
+    "scene_samples",
+]

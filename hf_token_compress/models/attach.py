@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from ..config import TokenCompressionConfig
 from .layout import present_modalities
 from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
-from .registry import family_adapter
 from .state import TokenCompression
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -41,7 +40,6 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
     compression = TokenCompression(TokenCompressionConfig.coerce(config))
     if not isinstance(model, TokenCompressionMixin):
         stock_class: Any = type(model)
-        family_adapter(stock_class)
         _change_class(model, compressed_class(stock_class))
     vars(model)[STATE_ATTRIBUTE] = compression
     return model
@@ -79,7 +77,7 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
             "prepare_inputs needs a compressed model: call compress(model, config) first."
         )
     options = {name: inputs.pop(name, None) for name in ("retention_ratio", "instruction_mask")}
-    if not present_modalities(family_adapter(model.stock_class), inputs):
+    if not present_modalities(model.family, inputs):
         return inputs
     return model._compress(inputs, padding_side="left", **options).inputs
 

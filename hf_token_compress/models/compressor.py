@@ -66,6 +66,11 @@ def compress_inputs(
     config = compression.config
     if retention_ratio is not None:
         config = replace(config, retention_ratio=retention_ratio)
+    if isinstance(inputs.get("logits_to_keep"), Tensor):
+        raise ValueError(
+            "logits_to_keep must be a number with token compression: indices would point into the "
+            "uncompressed prompt."
+        )
     vision, scoring, rewriting = (Stopwatch(model.device) for _ in range(3))
 
     with vision.running():
@@ -93,6 +98,14 @@ def compress_inputs(
     return compressed
 
 
+def _check_shape(name: str, tensor: Tensor, input_ids: Tensor) -> None:
+    if tensor.shape != input_ids.shape:
+        raise ValueError(
+            f"{name} must have the shape of input_ids, {list(input_ids.shape)}, but has "
+            f"{list(tensor.shape)}."
+        )
+
+
 def _visual_tokens(row: tuple[VisualSpan, ...]) -> int:
     return sum(len(span.positions) for span in row)
 
@@ -118,11 +131,8 @@ def _score(
     """Scores of every column, float32 [B, S]."""
     if instruction_mask is None:
         instruction_mask = _instruction_mask(model, adapter, config, layout, labels)
-    elif instruction_mask.shape != layout.input_ids.shape:
-        raise ValueError(
-            f"instruction_mask must have the shape of input_ids, {list(layout.input_ids.shape)}, "
-            f"but has {list(instruction_mask.shape)}."
-        )
+    else:
+        _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = adapter.embed(model, layout.input_ids)
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
     scores = compression.scorer.score(prompt, adapter.first_layer(model))
@@ -212,6 +222,7 @@ def _rewrite(
         rewritten["attention_mask"] = attention_mask.long()
         for name, fill in _TOKEN_INPUTS.items():
             if rewritten.get(name) is not None:
+                _check_shape(name, rewritten[name], layout.input_ids)
                 rewritten[name] = gather_columns(rewritten[name], index, fill)
         position_ids = gather_columns(position_ids, index, 0)
         if config.position_ids == "compact":
@@ -234,12 +245,17 @@ def _kept_features(
     for modality, visuals in layout.encoded.items():
         features = iter(visuals.features)
         kept = [
-            next(features)[keep[row, span.positions]]
+            _rows(next(features), keep[row, span.positions])
             for row, spans in enumerate(layout.spans[modality])
             for span in spans
         ]
         outputs[modality] = CompressedVisionOutput(pooler_output=adapter.pack_features(kept))
     return outputs
+
+
+def _rows(features: Tensor, kept: Tensor) -> Tensor:
+    """Kept rows: [N, D] → [K, D]; the very tensor where all are kept."""
+    return features if kept.all() else features[kept.to(features.device)]
 
 
 def _next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ class PromptLayout:
             features = iter(self.encoded[modality].features)
             for row, spans in enumerate(row_spans):
                 for span in spans:
-                    embeds[row, span.positions] = next(features).to(embeds)
+                    columns = span.positions.to(embeds.device)
+                    embeds[row, columns] = next(features).to(embeds)
         return embeds
 
     def prompt(self, word_embeddings: Tensor, instruction_mask: Tensor) -> MultimodalPrompt:
@@ -148,10 +149,10 @@ def read_layout(
 
 def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     input_ids = inputs.get("input_ids")
-    if input_ids is None:
+    if input_ids is None or inputs.get("inputs_embeds") is not None:
         raise ValueError(
-            "Token compression finds visual tokens by their placeholders: pass input_ids (not "
-            "only inputs_embeds) with the images and videos."
+            "Token compression finds visual tokens by their placeholders: pass input_ids, not "
+            "inputs_embeds, with the images and videos."
         )
     if not isinstance(input_ids, Tensor) or input_ids.ndim != 2:
         raise TypeError("input_ids must be a 2-D tensor [batch, length].")

@@ -7,9 +7,12 @@ import inspect
 from typing import Any, ClassVar
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers.utils.generic import ModelOutput
 
 from ..rewrite import PaddingSide
+from .adapter import FamilyAdapter
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
@@ -25,6 +28,7 @@ from .state import TokenCompression
 
 CONFIG_KEY = "token_compression"
 STATE_ATTRIBUTE = "_token_compression"
+_FIRST_CHUNKED_VISUAL_PREFILL = Version("5.23.0")
 _CALL_OPTIONS = ("retention_ratio", "instruction_mask")
 
 
@@ -37,6 +41,7 @@ class TokenCompressionMixin:
     """
 
     stock_class: ClassVar[Any]
+    family: ClassVar[FamilyAdapter]
 
     @property
     def token_compression(self) -> TokenCompression:
@@ -46,7 +51,7 @@ class TokenCompressionMixin:
 
     def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
-        inputs = _bound_arguments(self.stock_class.forward, self, args, kwargs)
+        inputs = _by_name(self.stock_class.forward, self, args, kwargs)
         stock_forward = super().forward  # type: ignore[misc]
         cache = inputs.get("past_key_values")
         if self._is_to_compress(inputs):
@@ -63,7 +68,7 @@ class TokenCompressionMixin:
     def _call_generate(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
         stock_generate = super().generate  # type: ignore[misc]
-        arguments = _bound_arguments(self.stock_class.generate, self, args, kwargs)
+        arguments = _by_name(self.stock_class.generate, self, args, kwargs)
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
         cache = arguments.get("past_key_values")
@@ -72,6 +77,7 @@ class TokenCompressionMixin:
         if not self._is_to_compress(arguments):
             return stock_generate(**arguments)
         _refuse_filled_cache(cache)
+        self._refuse_broken_chunked_prefill(arguments)
 
         prompt_ids = arguments["input_ids"]
         compressed = self._compress(arguments, padding_side="left", **options)
@@ -105,33 +111,43 @@ class TokenCompressionMixin:
         return (_new_compressed, (self.stock_class,), *reduced[2:])
 
     def _is_to_compress(self, inputs: dict[str, Any]) -> bool:
-        adapter = family_adapter(self.stock_class)
-        return self.token_compression.enabled and bool(present_modalities(adapter, inputs))
+        return self.token_compression.enabled and bool(present_modalities(self.family, inputs))
 
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
-        adapter = family_adapter(self.stock_class)
-        return compress_inputs(self, adapter, self.token_compression, inputs, **options)
+        return compress_inputs(self, self.family, self.token_compression, inputs, **options)
+
+    def _generation_setting(self, arguments: dict[str, Any], name: str) -> int | None:
+        """A whole-number setting as `generate` resolves it: argument, config given, own config."""
+        configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
+        given = [arguments.get(name)] + [getattr(config, name, None) for config in configs]
+        return next((value for value in given if value is not None), None)
+
+    def _refuse_broken_chunked_prefill(self, arguments: dict[str, Any]) -> None:
+        chunked = self._generation_setting(arguments, "prefill_chunk_size") is not None
+        if chunked and Version(transformers.__version__) < _FIRST_CHUNKED_VISUAL_PREFILL:
+            raise ValueError(
+                f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
+                f"prefill_chunk_size out, or use Transformers {_FIRST_CHUNKED_VISUAL_PREFILL}."
+            )
 
     def _shortened_limits(self, arguments: dict[str, Any], removed: int) -> dict[str, int]:
         """`max_length` and `min_length` count the caller's prompt: take off what was dropped."""
-        configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
-
-        def setting(name: str) -> int | None:
-            given = [arguments.get(name)] + [getattr(item, name, None) for item in configs]
-            return next((value for value in given if value is not None), None)
-
         limits = {}
         counterparts = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
         for length_name, count_name in counterparts.items():
-            length = setting(length_name)
-            if length is not None and setting(count_name) is None:
+            length = self._generation_setting(arguments, length_name)
+            if length is not None and self._generation_setting(arguments, count_name) is None:
                 limits[length_name] = max(length - removed, 0)
         return limits
 
 
 @functools.cache
 def compressed_class(stock_class: Any) -> Any:
-    """The class of a compressed `stock_class`; Transformers and others see the stock name."""
+    """The class of a compressed `stock_class`; Transformers and others see the stock name.
+
+    Raises:
+        ValueError: The family, or that class of it, is not supported.
+    """
 
     @functools.wraps(stock_class.forward)
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
@@ -142,6 +158,7 @@ def compressed_class(stock_class: Any) -> Any:
         "__qualname__": stock_class.__qualname__,
         "__doc__": stock_class.__doc__,
         "stock_class": stock_class,
+        "family": family_adapter(stock_class),
         "forward": forward,
     }
     if hasattr(stock_class, "generate"):
@@ -159,10 +176,13 @@ def _new_compressed(stock_class: Any) -> Any:
     return cls.__new__(cls)
 
 
-def _bound_arguments(
+def _by_name(
     function: Any, self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """All arguments by name, as the function would receive them."""
+    """All arguments of a method call by name."""
+    if not args:
+        # Every step of a decoding loop comes this way: it stays cheap and traceable.
+        return kwargs
     bound = inspect.signature(function).bind(self, *args, **kwargs).arguments
     bound.pop("self")
     return {**bound, **bound.pop("kwargs", {})}

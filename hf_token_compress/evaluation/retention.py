@@ -1,0 +1,164 @@
+"""Accuracy by scorer and retention ratio: what compression costs, and what a scorer is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import TokenCompressionConfig
+from ..models import compress, uncompress
+from .answering import answer_samples
+from .tasks import Sample
+from .truth import TruthScorer
+
+TRUTH = "truth"
+"""Name, among scorers, of the ceiling that keeps what the answer truly rests on."""
+
+
+@dataclass(frozen=True)
+class RetentionResult:
+    """Accuracy of one scorer at one retention ratio.
+
+    Attributes:
+        scorer: Name of the scorer; None for the uncompressed model.
+        retention_ratio: Share of visual tokens asked for; 1.0 for the uncompressed model.
+        kept_share: Share of visual tokens that was kept, mean over the samples.
+        correct: For each kind of question, how many answers were right.
+        asked: For each kind of question, how many were asked.
+    """
+
+    scorer: str | None
+    retention_ratio: float
+    kept_share: float
+    correct: dict[str, int]
+    asked: dict[str, int]
+
+    def accuracy(self, kind: str | None = None) -> float:
+        """Share of right answers, of one kind or of all."""
+        kinds = self.asked if kind is None else (kind,)
+        return sum(self.correct[item] for item in kinds) / sum(self.asked[item] for item in kinds)
+
+    def standard_error(self, kind: str | None = None) -> float:
+        """Binomial standard error of `accuracy`."""
+        asked = sum(self.asked.values()) if kind is None else self.asked[kind]
+        accuracy = self.accuracy(kind)
+        return math.sqrt(accuracy * (1 - accuracy) / asked)
+
+
+def measure_retention(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    *,
+    scorers: Sequence[str],
+    retention_ratios: Sequence[float],
+    batch_size: int = 32,
+    max_new_tokens: int = 16,
+    after_batch: Callable[[int], None] | None = None,
+) -> list[RetentionResult]:
+    """Ask every question of the whole model, then with every scorer at every ratio.
+
+    An answer is right if it equals the sample's answer to the letter. The model is given back
+    uncompressed.
+
+    Args:
+        model: An uncompressed model of a supported family.
+        processor: Its processor.
+        samples: The questions.
+        scorers: Names of scorers; "truth" keeps first what the answer truly rests on.
+        retention_ratios: Shares of visual tokens to keep, in (0, 1].
+        batch_size: Samples a batch.
+        max_new_tokens: Longest answer, in tokens.
+        after_batch: Called with the number of samples after each batch, for progress bars.
+
+    Returns:
+        The uncompressed model's result, then one per scorer and ratio.
+    """
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+        "after_batch": after_batch,
+    }
+    answers = answer_samples(model, processor, samples, **options)
+    results = [_result(None, 1.0, 1.0, samples, answers)]
+    for scorer in scorers:
+        for ratio in retention_ratios:
+            results.append(_measure(model, processor, samples, scorer, ratio, options))
+    return results
+
+
+def _measure(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    scorer: str,
+    ratio: float,
+    options: dict[str, Any],
+) -> RetentionResult:
+    config = TokenCompressionConfig(
+        retention_ratio=ratio,
+        scorer="random" if scorer == TRUTH else scorer,
+        min_visual_tokens=0,
+    )
+    compress(model, config)
+    truth = TruthScorer()
+    if scorer == TRUTH:
+        model.token_compression.scorer = truth
+    before, after = 0, 0
+    finished = options["after_batch"]
+
+    def set_truth(batch: Sequence[Sample]) -> None:
+        truth.samples = batch
+
+    def count_tokens(asked: int) -> None:
+        nonlocal before, after
+        for report in model.token_compression.last.samples:
+            before += report.visual_tokens_before
+            after += report.visual_tokens_after
+        if finished is not None:
+            finished(asked)
+
+    try:
+        answers = answer_samples(
+            model,
+            processor,
+            samples,
+            before_batch=set_truth,
+            **{**options, "after_batch": count_tokens},
+        )
+    finally:
+        uncompress(model)
+    return _result(scorer, ratio, after / before, samples, answers)
+
+
+def _result(
+    scorer: str | None,
+    ratio: float,
+    kept_share: float,
+    samples: Sequence[Sample],
+    answers: Sequence[str],
+) -> RetentionResult:
+    kinds = list(dict.fromkeys(sample.kind for sample in samples))
+    correct, asked = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+    for sample, answer in zip(samples, answers, strict=True):
+        asked[sample.kind] += 1
+        correct[sample.kind] += answer == sample.answer
+    return RetentionResult(scorer, ratio, kept_share, correct, asked)
+
+
+def retention_markdown(results: Sequence[RetentionResult]) -> str:
+    """The results as a Markdown table: accuracy in percent, with its standard error over all."""
+    kinds = list(results[0].asked)
+    lines = [
+        "| scorer | kept | " + " | ".join(kinds) + " | all |",
+        "|---|---|" + "---|" * (len(kinds) + 1),
+    ]
+    for result in results:
+        cells = [f"{100 * result.accuracy(kind):.1f}" for kind in kinds]
+        overall = f"{100 * result.accuracy():.1f} ± {100 * result.standard_error():.1f}"
+        name = result.scorer or "(all visual tokens)"
+        kept = f"{100 * result.kept_share:.0f} %"
+        lines.append(f"| {name} | {kept} | " + " | ".join([*cells, overall]) + " |")
+    return "\n".join(lines)

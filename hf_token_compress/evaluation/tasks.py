@@ -1,0 +1,85 @@
+"""Questions with known answers, and with the picture region that each answer rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from ..scenes import Drawings, make_scene, scene_questions
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one picture.
+
+    Attributes:
+        image: The picture, RGB.
+        question: The question in words.
+        answer: The right answer.
+        kind: Kind of question.
+        relevant_boxes: Pixel boxes (left, top, right, bottom) that the answer rests on; empty
+            where it rests on no one place.
+    """
+
+    image: Image.Image
+    question: str
+    answer: str
+    kind: str
+    relevant_boxes: tuple[Box, ...]
+
+
+def scene_samples(
+    kinds: Sequence[str],
+    per_kind: int,
+    *,
+    seed: int = 0,
+    rows: int = 4,
+    columns: int = 4,
+    split: str = "test",
+    drawings: Drawings | None = None,
+    artists: Sequence[str] | None = None,
+) -> list[Sample]:
+    """Questions about composed scenes, each scene asked one question of each kind.
+
+    The same arguments give the same samples; a scene that allows no question of a kind is passed
+    over for that kind.
+
+    Args:
+        kinds: Kinds of questions, of `hf_token_compress.scenes.KINDS`.
+        per_kind: Questions of each kind.
+        seed: Seed of the first scene; the next scenes follow it.
+        rows: Rows of cells.
+        columns: Columns of cells.
+        split: "test" for compositions that training never used.
+        drawings: The drawings; by default those that come with the library.
+        artists: Artists to draw from; by default all of `drawings`.
+
+    Raises:
+        ValueError: A kind is unknown, or `per_kind` is below 1.
+    """
+    if per_kind < 1:
+        raise ValueError(f"per_kind must be at least 1, but it is {per_kind}.")
+    samples: list[Sample] = []
+    missing = dict.fromkeys(kinds, per_kind)
+    scene_seed = seed
+    while wanted := [kind for kind, count in missing.items() if count > 0]:
+        scene = make_scene(
+            scene_seed, rows=rows, columns=columns, split=split, drawings=drawings, artists=artists
+        )
+        for question in scene_questions(scene, kinds=wanted, seed=scene_seed):
+            missing[question.kind] -= 1
+            samples.append(
+                Sample(
+                    image=scene.image,
+                    question=question.text,
+                    answer=question.answer,
+                    kind=question.kind,
+                    relevant_boxes=question.relevant_boxes,
+                )
+            )
+        scene_seed += 1
+    return samples

@@ -1,0 +1,67 @@
+"""The ceiling: keep first the visual tokens that the answer truly rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from ..first_layer import FirstLayer
+from ..prompt import MultimodalPrompt
+from ..scorers import Scorer
+from ..scorers.random import RandomScorer
+from .tasks import Box, Sample
+
+
+class TruthScorer(Scorer):
+    """Scores the visual tokens inside a sample's relevant boxes above all others.
+
+    The others get random scores, so that what is kept beyond the truth is no hint. It needs the
+    samples of the batch, one image each: set `samples` before every call.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.samples: Sequence[Sample] = ()
+        self._others = RandomScorer(seed)
+
+    @override
+    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+        if len(self.samples) != len(prompt.visuals):
+            raise ValueError(
+                f"The truth of {len(self.samples)} samples is set, but the batch has "
+                f"{len(prompt.visuals)} prompts: set TruthScorer.samples before every call."
+            )
+        scores = self._others.score(prompt, first_layer)  # [B, S] in [0, 1)
+        for row, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
+            (visual,) = visuals
+            _, rows, columns = visual.grid
+            inside = tokens_in_boxes(sample.relevant_boxes, sample.image.size, rows, columns)
+            scores[row, visual.positions] += inside.to(scores)
+        return scores
+
+
+def tokens_in_boxes(
+    boxes: Sequence[Box], image_size: tuple[int, int], rows: int, columns: int
+) -> Tensor:
+    """Visual tokens whose centre lies in one of the boxes.
+
+    Args:
+        boxes: (left, top, right, bottom) in pixels of the picture.
+        image_size: (width, height) of the picture, over which the grid is stretched.
+        rows: Rows of visual tokens.
+        columns: Columns of visual tokens.
+
+    Returns:
+        bool [rows * columns], row-major.
+    """
+    width, height = image_size
+    x = (torch.arange(columns) + 0.5) * width / columns
+    y = (torch.arange(rows) + 0.5) * height / rows
+    inside = torch.zeros(rows, columns, dtype=torch.bool)
+    for left, top, right, bottom in boxes:
+        in_rows = (y >= top) & (y < bottom)
+        in_columns = (x >= left) & (x < right)
+        inside |= in_rows[:, None] & in_columns
+    return inside.flatten()
