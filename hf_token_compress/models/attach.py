@@ -62,7 +62,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     """The shorter inputs that a compressed model hands to the stock class.
 
     They can be passed to the stock model's `forward` or `generate`, which then do what the
-    compressed model does. Inputs without images and videos come back unchanged.
+    compressed model does. Inputs without images and videos come back unchanged. Call it under
+    `torch.no_grad()` unless gradients are to reach the vision part.
 
     Args:
         model: A compressed model.

@@ -21,11 +21,13 @@ class CompressedPrefix:
     Attributes:
         caller_length: S, columns of the caller's prompt.
         attention_mask: int64 [B, K], of the rewritten prompt.
+        padded: Whether that mask hides anything.
         next_position: int64 [A, B, 1] or [B, 1], position ids of the token after the prompt.
     """
 
     caller_length: int
     attention_mask: Tensor
+    padded: bool
     next_position: Tensor
 
 
@@ -71,7 +73,7 @@ def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) ->
     result = dict(inputs)
 
     mask = inputs.get("attention_mask")
-    if mask is None and not prefix_mask.all():
+    if mask is None and prefix.padded:
         mask = prefix_mask.new_ones(batch, prefix.caller_length + generated + new)
     if isinstance(mask, Tensor) and mask.ndim == 2:
         whole = prefix.caller_length + generated + new

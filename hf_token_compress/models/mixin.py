@@ -196,10 +196,12 @@ def _padding_side(inputs: dict[str, Any]) -> PaddingSide:
 
 def _prefix_of(compressed: CompressedInputs) -> CompressedPrefix:
     input_ids = compressed.inputs["input_ids"]
-    mask = compressed.inputs.get("attention_mask")
+    given = compressed.inputs.get("attention_mask")
+    mask = torch.ones_like(input_ids) if given is None else given.long()
     return CompressedPrefix(
         caller_length=compressed.keep.shape[1],
-        attention_mask=torch.ones_like(input_ids) if mask is None else mask.long(),
+        attention_mask=mask,
+        padded=not bool(mask.all()),
         next_position=compressed.next_position,
     )
 

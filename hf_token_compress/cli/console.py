@@ -1,0 +1,63 @@
+"""Where results, progress and the libraries' own messages go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from rich.console import Console
+
+
+def results() -> Console:
+    """The console on stdout: results only."""
+    return Console()
+
+
+def notices() -> Console:
+    """The console on stderr: progress and notices."""
+    return Console(stderr=True)
+
+
+@contextmanager
+def working(text: str, *, spinner: bool = True) -> Iterator[None]:
+    """Show on stderr what is being done; what other code prints goes to stderr too.
+
+    Args:
+        text: What is being done.
+        spinner: False where other progress bars are drawn in the block: one cannot share a line
+            with them.
+    """
+    console = notices()
+    with redirect_stdout(sys.stderr):
+        if spinner:
+            with console.status(text):
+                yield
+        else:
+            console.print(text)
+            yield
+
+
+@contextmanager
+def quiet_libraries(*, progress_bars: bool) -> Iterator[None]:
+    """Silence what Transformers and the Hub client log below errors, such as retries.
+
+    Args:
+        progress_bars: Whether they may draw progress bars of downloads.
+    """
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    bars_before = transformers_logging.is_progress_bar_enabled()
+    levels = [(log, log.get_verbosity()) for log in (hub_logging, transformers_logging)]
+    for log, _ in levels:
+        log.set_verbosity_error()
+    if not progress_bars:
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for log, level in levels:
+            log.set_verbosity(level)
+        if bars_before:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

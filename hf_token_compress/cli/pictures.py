@@ -1,0 +1,47 @@
+"""Read the pictures that a command is given, and name those that it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import CommandError, first_line
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture in a file, RGB, upright as its EXIF tag says.
+
+    Raises:
+        CommandError: There is no such file, or it is no readable picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except FileNotFoundError:
+        raise CommandError(f"There is no image file {str(path)!r}.") from None
+    except IsADirectoryError:
+        raise CommandError(f"{str(path)!r} is a folder, not an image file.") from None
+    except UnidentifiedImageError:
+        raise CommandError(f"{str(path)!r} is not a picture that can be read.") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for some broken PNG files.
+        raise CommandError(f"The image {str(path)!r} cannot be read: {first_line(error)}") from None
+
+
+def numbered_paths(path: Path, count: int) -> list[Path]:
+    """Paths of `count` pictures to write: `out.png`, `out-2.png`, `out-3.png` and so on.
+
+    Raises:
+        CommandError: Pictures cannot be written there.
+    """
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise CommandError(
+            f"{str(path)!r} does not end as a picture's name does: name it for instance "
+            f"{path.stem or 'out'}.png.",
+            exit_code=2,
+        )
+    if not path.parent.is_dir():
+        raise CommandError(f"There is no folder {str(path.parent)!r} to write {path.name} to.")
+    more = (path.with_stem(f"{path.stem}-{number}") for number in range(2, count + 1))
+    return [path, *more]

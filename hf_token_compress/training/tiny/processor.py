@@ -1,0 +1,135 @@
+"""Tokenizer and processor of the tiny Qwen2-VL: stock classes, a vocabulary of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer, Qwen2VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+from hf_token_compress.scenes import COLOURS, LETTERS, load_drawings
+from hf_token_compress.scenes.questions import RELATIONS, TEMPLATES
+from hf_token_compress.scenes.scene import MAX_SIDE
+
+PATCH_SIZE = 12
+MERGE_SIZE = 2
+MIN_VISUAL_TOKENS = 64
+MAX_VISUAL_TOKENS = 256
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['content'] is string -%}
+{{- message['content'] -}}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' or part['type'] == 'image_url' -%}
+{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- elif part['type'] == 'video' -%}
+{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{%- elif part['type'] == 'text' -%}
+{{- part['text'] -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+
+
+def cell_words() -> dict[str, list[str]]:
+    """All that a cell of a scene can be said to show, by attribute.
+
+    `row 1` … `column 8` are one token each, so that a cell's row and column are words too.
+    """
+    numbers = range(1, MAX_SIDE + 1)
+    return {
+        "name": load_drawings().names,
+        "colour": list(COLOURS),
+        "letter": list(LETTERS),
+        "row": [f"row {n}" for n in numbers],
+        "column": [f"column {n}" for n in numbers],
+    }
+
+
+def sentence_words() -> list[str]:
+    """The other words of questions, answers and the chat format."""
+    words = {"user", "assistant", "system", "yes", "no", "a", "an"}
+    sentences = [*RELATIONS, *(text for texts in TEMPLATES.values() for text in texts)]
+    for sentence in sentences:
+        for word in sentence.replace("?", "").replace(".", "").replace(",", "").split():
+            if "{" not in word:
+                words.add(word)
+    return sorted(words)
+
+
+def build_tokenizer() -> Qwen2Tokenizer:
+    """Byte-level BPE in which every word of the scenes is one token, with and without a space.
+
+    All 256 bytes are in the alphabet, so that any text can be encoded and decoded back.
+    """
+    cells = cell_words()
+    positions = cells.pop("row") + cells.pop("column")
+    words = [word for attribute in cells.values() for word in attribute] + sentence_words()
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trained.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000,
+        min_frequency=1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    trained.train_from_iterator([*words, *(f" {word}" for word in words)], trainer)
+    tokenizer = Qwen2Tokenizer(
+        vocab=trained.get_vocab(),
+        merges=_merges(trained),
+        unk_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=32768,
+        extra_special_tokens=list(SPECIAL_TOKENS),
+    )
+    tokenizer.add_tokens(
+        [AddedToken(word, single_word=True, normalized=False) for word in positions]
+    )
+    tokenizer.add_tokens([AddedToken(f" {word}", normalized=False) for word in positions])
+    return tokenizer
+
+
+def _merges(trained: Tokenizer) -> Any:
+    """Merges of a trained tokenizer as pairs, which is how they are handed on."""
+    merges = json.loads(trained.to_str())["model"]["merges"]
+    return [tuple(pair) for pair in merges]
+
+
+def build_processor() -> Qwen2VLProcessor:
+    """The processor of the tiny model: pictures of 64 to 256 visual tokens of 24 pixels a side."""
+    side = PATCH_SIZE * MERGE_SIZE
+    size = {
+        "shortest_edge": MIN_VISUAL_TOKENS * side * side,
+        "longest_edge": MAX_VISUAL_TOKENS * side * side,
+    }
+    patches = {"patch_size": PATCH_SIZE, "merge_size": MERGE_SIZE, "temporal_patch_size": 2}
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessorPil(size=size, **patches),
+        tokenizer=build_tokenizer(),
+        video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=True, **patches),
+        chat_template=CHAT_TEMPLATE,
+    )

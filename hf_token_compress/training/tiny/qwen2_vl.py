@@ -1,0 +1,73 @@
+"""Train the tiny Qwen2-VL, one command per step.
+
+    python -m hf_token_compress.training.tiny.qwen2_vl language --work FOLDER
+    python -m hf_token_compress.training.tiny.qwen2_vl vision   --work FOLDER
+    python -m hf_token_compress.training.tiny.qwen2_vl joint    --work FOLDER
+    python -m hf_token_compress.training.tiny.qwen2_vl export   --work FOLDER --out MODEL_FOLDER
+
+`language` and `vision` do not depend on each other and may run side by side. Every training
+writes a checkpoint to FOLDER and goes on from it when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hf_token_compress.training.tiny.architecture import StockModel, build_model
+from hf_token_compress.training.tiny.export import export
+from hf_token_compress.training.tiny.joint import train_jointly
+from hf_token_compress.training.tiny.language_warmup import warm_up_language
+from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
+from hf_token_compress.training.tiny.processor import build_processor
+from hf_token_compress.training.tiny.vision_warmup import warm_up_vision
+
+LANGUAGE = LoopSettings(steps=3000, learning_rate=1.5e-3)
+VISION = LoopSettings(steps=5000, learning_rate=2e-3)
+JOINT = LoopSettings(steps=3700, learning_rate=7e-4, ema=0.998, save_every=100)
+
+
+def load_warm_ups(model: StockModel, work: Path) -> None:
+    """Put the weights of both warm-ups into the model.
+
+    Raises:
+        FileNotFoundError: If a warm-up has not been run.
+    """
+    model.load_state_dict(averaged_state(work / "language.pt"))
+    model.model.visual.load_state_dict(averaged_state(work / "vision.pt"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one step."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("language", "vision", "joint", "export"))
+    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
+    parser.add_argument("--out", type=Path, help="model folder to write, for export")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    options = parser.parse_args(arguments)
+    if options.step == "export" and options.out is None:
+        parser.error("export needs --out")
+    torch.set_num_threads(options.threads)
+    processor = build_processor()
+    tokenizer = processor.tokenizer
+    model = build_model(tokenizer)
+    checkpoint = options.work / f"{options.step}.pt"
+    if options.step == "language":
+        warm_up_language(model, tokenizer, LANGUAGE, checkpoint)
+    elif options.step == "vision":
+        warm_up_vision(model, tokenizer, VISION, checkpoint)
+    elif options.step == "joint":
+        load_warm_ups(model, options.work)
+        train_jointly(model, tokenizer, JOINT, checkpoint)
+    else:
+        model.load_state_dict(averaged_state(options.work / "joint.pt"))
+        export(model, processor, options.out)
+
+
+if __name__ == "__main__":
+    main()

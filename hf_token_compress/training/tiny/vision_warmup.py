@@ -1,0 +1,122 @@
+"""Teach the vision tower to describe every visual token's cell in word embeddings.
+
+Each token of a cell is to say all five attributes of the cell: it is classified against the word
+embeddings of each attribute and pulled towards their sum, the ideal token that the language
+warm-up uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from hf_token_compress.scenes import Scene, make_scene
+from hf_token_compress.training.tiny.architecture import StockModel
+from hf_token_compress.training.tiny.boards import random_shape
+from hf_token_compress.training.tiny.forward import encode_pictures, patches_of
+from hf_token_compress.training.tiny.loop import LoopSettings, train
+from hf_token_compress.training.tiny.vocabulary import ATTRIBUTES, CellVocabulary
+
+_SHARPNESS = 8.0
+_PULL = 1.0
+
+
+def warm_up_vision(
+    model: StockModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: LoopSettings,
+    checkpoint: Path,
+    pictures: int = 16,
+    seed: int = 2,
+) -> None:
+    """Train the vision tower, in place."""
+    vocabulary = CellVocabulary(tokenizer)
+    words = model.get_input_embeddings().weight.detach()
+    visual = model.model.visual
+
+    def tokens_of(scenes: Sequence[Scene]) -> torch.Tensor:
+        grid = (2 * scenes[0].rows, 2 * scenes[0].columns)
+        return encode_pictures(visual, patches_of([s.image for s in scenes]), grid).float()
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng([seed, step])
+        rows, columns = random_shape(rng)
+        count = max(1, pictures * 16 // (rows * columns))
+        first = (seed << 32) + step * pictures
+        scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = tokens_of(scenes)
+        return description_loss(tokens, scenes, vocabulary, words)
+
+    @torch.no_grad()
+    def report(step: int) -> str:
+        parts = []
+        for rows, columns in ((4, 4), (6, 6)):
+            scenes = [make_scene(i, rows, columns, "validation") for i in range(8)]
+            scores = _scores(tokens_of(scenes), vocabulary, words)
+            classes = vocabulary.classes(scenes)
+            right = [(s.argmax(-1) == classes[..., i]).float().mean() for i, s in enumerate(scores)]
+            line = " ".join(f"{k} {100 * r:.0f}" for k, r in zip(ATTRIBUTES, right, strict=True))
+            parts.append(f"{rows}x{columns}: {line}")
+        return " | ".join(parts)
+
+    train(visual, loss_of_step, settings, checkpoint, report)
+
+
+def description_loss(
+    tokens: torch.Tensor,
+    scenes: Sequence[Scene],
+    vocabulary: CellVocabulary,
+    words: torch.Tensor,
+) -> torch.Tensor:
+    """How badly visual tokens describe their cells.
+
+    Args:
+        tokens: (B, N, D) float32 visual tokens of all of each picture.
+        scenes: The B scenes, of one shape.
+        vocabulary: What a cell can show.
+        words: (vocabulary, D) word embeddings.
+
+    Returns:
+        Scalar: classification losses of all attributes, and the distance to the ideal token.
+    """
+    scores = _scores(tokens, vocabulary, words)
+    classes = vocabulary.classes(scenes)
+    loss = _badge_loss(scores, classes, vocabulary.badge_tokens(scenes))
+    for index, score in enumerate(scores):
+        loss = loss + nn.functional.cross_entropy(
+            score.flatten(0, 1), classes[..., index].flatten()
+        )
+    ideal = vocabulary.ideal_tokens(classes, words)
+    return loss + _PULL * (tokens - ideal).square().sum(-1).mean()
+
+
+def _scores(
+    tokens: torch.Tensor, vocabulary: CellVocabulary, words: torch.Tensor
+) -> list[torch.Tensor]:
+    """(B, N, classes) logits of each attribute."""
+    return [_SHARPNESS * tokens @ vectors.T for vectors in vocabulary.vectors(words)]
+
+
+def _badge_loss(
+    scores: list[torch.Tensor], classes: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Extra loss of the tokens that show a badge, on letter and name.
+
+    Letters are the smallest things in a picture, and are learned where they are before other
+    tokens of the cell can learn to fetch them from there. And where a badge is, little is seen of
+    the drawing, so that its name has to be fetched from the other tokens.
+    """
+    loss = classes.new_zeros((), dtype=torch.float32)
+    for attribute in ("letter", "name"):
+        index = ATTRIBUTES.index(attribute)
+        where = tokens[..., None].expand(-1, -1, scores[index].shape[-1])
+        predicted = scores[index].gather(1, where).flatten(0, 1)
+        shown = classes[..., index].gather(1, tokens).flatten()
+        loss = loss + nn.functional.cross_entropy(predicted, shown)
+    return loss

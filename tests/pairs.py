@@ -1,0 +1,73 @@
+"""Stock and compressed models with the same weights, and comparisons between what they give."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from tiny_models import tiny_model
+from torch import Tensor
+from transformers import Qwen2VLForConditionalGeneration, Qwen2VLModel
+
+from hf_token_compress import TokenCompressionConfig, compress
+
+QUARTER = TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0)
+KEEP_ALL = TokenCompressionConfig(retention_ratio=1.0, min_visual_tokens=0)
+
+
+class ModelPair(NamedTuple):
+    """Two models with equal weights."""
+
+    stock: Qwen2VLForConditionalGeneration
+    compressed: Qwen2VLForConditionalGeneration
+
+
+def make_pair(config: TokenCompressionConfig = QUARTER, **model_options: Any) -> ModelPair:
+    """A stock model, and a compressed one with its weights."""
+    stock = tiny_model(**model_options)
+    return ModelPair(stock, compress(copy.deepcopy(stock), config))
+
+
+def answer(sequences: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What users slice: everything after the prompt that they passed."""
+    return sequences[:, inputs["input_ids"].shape[1] :]
+
+
+def assert_same(actual: Tensor, expected: Tensor) -> None:
+    """Equal within 1e-5, float32."""
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def whole_position_ids(
+    stock: Qwen2VLForConditionalGeneration | Qwen2VLModel, inputs: Mapping[str, Tensor]
+) -> Tensor:
+    """Position ids of the uncompressed prompt by the stock model: text order, then three axes."""
+    base = stock.model if isinstance(stock, Qwen2VLForConditionalGeneration) else stock
+    mask = inputs["attention_mask"]
+    visual, _ = base.get_rope_index(
+        inputs["input_ids"],
+        mm_token_type_ids=inputs["mm_token_type_ids"],
+        image_grid_thw=inputs.get("image_grid_thw"),
+        video_grid_thw=inputs.get("video_grid_thw"),
+        attention_mask=mask,
+    )
+    text = (mask.cumsum(-1) - 1).clamp(min=0)
+    return torch.cat([text[None], visual], dim=0)
+
+
+def masked_inputs(pair: ModelPair, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The whole prompt with the dropped tokens masked out, from the report of the last call.
+
+    Dropping a token before layer 0 and hiding it from every other token are the same thing, so the
+    stock model must give the same on these inputs, by a path that shares no code with the rewrite.
+    """
+    mask = torch.zeros_like(inputs["attention_mask"])
+    for row, sample in enumerate(pair.compressed.token_compression.last.samples):
+        mask[row, sample.kept_indices] = 1
+    return {
+        **inputs,
+        "attention_mask": mask,
+        "position_ids": whole_position_ids(pair.stock, inputs),
+    }

@@ -1,0 +1,175 @@
+"""The settings: their ranges, their JSON form, and what an older or broken file gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from typing import Any
+
+import pytest
+from errors import one_sentence
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_token_compress import TokenCompressionConfig, __version__
+
+pytestmark = pytest.mark.core
+
+shares = st.floats(min_value=0.0, max_value=1.0, exclude_min=True)
+settings = st.builds(
+    TokenCompressionConfig,
+    retention_ratio=shares,
+    min_visual_tokens=st.integers(0, 10**6),
+    max_visual_tokens=st.none() | st.integers(1, 10**6),
+    min_tokens_per_visual=st.integers(0, 10**3),
+    top_p=st.none() | shares,
+    scorer=st.none() | st.just("random"),
+    scorer_options=st.dictionaries(st.text(), st.integers() | st.text() | st.booleans()),
+    position_ids=st.sampled_from(["original", "compact"]),
+    instruction=st.sampled_from(["last_turn", "after_visual", "all_text"]),
+)
+
+
+@given(settings)
+def test_json_round_trip(config: TokenCompressionConfig) -> None:
+    assert TokenCompressionConfig.from_json(config.to_json()) == config
+    assert TokenCompressionConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TokenCompressionConfig.coerce(config.to_dict()) == config
+    assert TokenCompressionConfig.coerce(config) is config
+
+
+def test_the_written_form_names_the_version_that_wrote_it() -> None:
+    assert TokenCompressionConfig().to_dict()["hf_token_compress_version"] == __version__
+
+
+def test_keys_of_this_version_do_not_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TokenCompressionConfig.from_dict(TokenCompressionConfig().to_dict())
+
+
+def test_unknown_keys_warn_with_their_names_and_are_ignored() -> None:
+    written = {**TokenCompressionConfig(retention_ratio=0.3).to_dict(), "zoom": 1, "aura": 2}
+    written["hf_token_compress_version"] = "42.0"
+    with pytest.warns(UserWarning, match=r"version 42\.0.*aura, zoom") as caught:
+        config = TokenCompressionConfig.from_dict(written)
+    assert len(caught) == 1
+    assert config == TokenCompressionConfig(retention_ratio=0.3)
+
+
+def test_an_older_file_with_fewer_keys_takes_the_defaults() -> None:
+    assert TokenCompressionConfig.from_dict({"retention_ratio": 0.3}) == TokenCompressionConfig(
+        retention_ratio=0.3
+    )
+
+
+def test_scorer_by_default_is_the_one_that_needs_no_training_or_the_named_mapper() -> None:
+    assert TokenCompressionConfig().scorer_name == "attention"
+    assert TokenCompressionConfig(mapper="folder").scorer_name == "mapper"
+    assert TokenCompressionConfig(scorer="random").scorer_name == "random"
+    assert TokenCompressionConfig.coerce("folder") == TokenCompressionConfig(mapper="folder")
+
+
+@pytest.mark.parametrize("name", ["retention_ratio", "top_p"])
+@pytest.mark.parametrize("value", [0, 0.0, -0.1, 2, 1.0001, float("nan"), float("inf")])
+def test_shares_out_of_range(name: str, value: Any) -> None:
+    with one_sentence(ValueError, name, "(0, 1]", str(value)):
+        TokenCompressionConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["retention_ratio", "top_p"])
+@pytest.mark.parametrize("value", ["0.5", True, [0.5], 0.5j])
+def test_shares_of_the_wrong_type(name: str, value: Any) -> None:
+    with one_sentence(TypeError, name, "(0, 1]", type(value).__name__):
+        TokenCompressionConfig(**{name: value})
+
+
+def test_retention_ratio_cannot_be_left_empty() -> None:
+    with one_sentence(TypeError, "retention_ratio", "NoneType"):
+        TokenCompressionConfig(retention_ratio=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "lowest"),
+    [("min_visual_tokens", -1, 0), ("max_visual_tokens", 0, 1), ("min_tokens_per_visual", -3, 0)],
+)
+def test_counts_out_of_range(name: str, value: int, lowest: int) -> None:
+    with one_sentence(ValueError, name, f"at least {lowest}", str(value)):
+        TokenCompressionConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["min_visual_tokens", "max_visual_tokens", "min_tokens_per_visual"]
+)
+@pytest.mark.parametrize("value", [1.5, "3", True])
+def test_counts_of_the_wrong_type(name: str, value: Any) -> None:
+    with one_sentence(TypeError, name, "whole number", type(value).__name__):
+        TokenCompressionConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["scorer", "mapper", "mapper_revision"])
+def test_names_of_the_wrong_type(name: str) -> None:
+    with one_sentence(TypeError, name, "string", "int"):
+        TokenCompressionConfig(**{name: 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("position_ids", "compressed", ("original", "compact")),
+        ("instruction", "first_turn", ("last_turn", "after_visual", "all_text")),
+    ],
+)
+def test_choices(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    with one_sentence(ValueError, name, value, *allowed):
+        TokenCompressionConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("position_ids", ["compact"]), ("instruction", {})])
+def test_choices_of_the_wrong_type(name: str, value: Any) -> None:
+    with one_sentence(ValueError, name):
+        TokenCompressionConfig(**{name: value})
+
+
+def test_scorer_options_of_the_wrong_type() -> None:
+    with one_sentence(TypeError, "scorer_options", "list"):
+        TokenCompressionConfig(scorer_options=[("seed", 1)])  # type: ignore[arg-type]
+
+
+def test_a_mapper_scorer_without_a_mapper() -> None:
+    with one_sentence(ValueError, "mapper", "attention"):
+        TokenCompressionConfig(scorer="mapper")
+
+
+def test_a_mapper_that_the_scorer_does_not_use() -> None:
+    with one_sentence(ValueError, "some/mapper", "random"):
+        TokenCompressionConfig(scorer="random", mapper="some/mapper")
+
+
+def test_a_revision_without_a_mapper() -> None:
+    with one_sentence(ValueError, "mapper_revision"):
+        TokenCompressionConfig(mapper_revision="main")
+
+
+def test_a_wrong_value_after_a_change_is_found_too() -> None:
+    with one_sentence(ValueError, "retention_ratio"):
+        dataclasses.replace(TokenCompressionConfig(), retention_ratio=7)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_a_cut_off_file(share: float) -> None:
+    text = TokenCompressionConfig().to_json()
+    with one_sentence(ValueError, "JSON", "cut off"):
+        TokenCompressionConfig.from_json(text[: int(share * len(text))])
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"ratio"', "null"])
+def test_a_file_that_holds_something_else(text: str) -> None:
+    with one_sentence(ValueError, "JSON object"):
+        TokenCompressionConfig.from_json(text)
+
+
+def test_something_else_than_a_setting() -> None:
+    with one_sentence(TypeError, "token_compression", "float"):
+        TokenCompressionConfig.coerce(0.5)  # type: ignore[arg-type]

@@ -1,0 +1,63 @@
+"""At ratio 1.0 a compressed model is the stock model, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from pairs import KEEP_ALL, make_pair
+from tiny_models import PROMPTS, make_inputs, tiny_base_model
+
+from hf_token_compress import compress
+
+pytestmark = [
+    pytest.mark.core,
+    pytest.mark.parametrize("attention", ["eager", "sdpa"]),
+    pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"]),
+]
+
+
+def labels_of(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The last five tokens of every row, where they are no padding."""
+    labels = inputs["input_ids"].clone()
+    labels[:, :-5] = -100
+    return labels.masked_fill(inputs["attention_mask"] == 0, -100)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+def test_logits_and_loss(
+    prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype
+) -> None:
+    stock, compressed = make_pair(KEEP_ALL, attention=attention, dtype=dtype)
+    inputs = make_inputs(prompts, padding_side=padding_side, dtype=dtype)
+    inputs["labels"] = labels_of(inputs)
+    expected = stock(**inputs)
+    actual = compressed(**inputs)
+    assert torch.equal(actual.logits, expected.logits)
+    assert torch.equal(actual.loss, expected.loss)
+    assert expected.loss.isfinite()
+
+
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_generated_ids(
+    prompts: Any, options: dict[str, Any], attention: str, dtype: torch.dtype
+) -> None:
+    stock, compressed = make_pair(KEEP_ALL, attention=attention, dtype=dtype)
+    inputs = make_inputs(prompts, dtype=dtype)
+    expected = stock.generate(**inputs, max_new_tokens=6, do_sample=False, **options)
+    actual = compressed.generate(**inputs, max_new_tokens=6, do_sample=False, **options)
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+def test_base_model(prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype) -> None:
+    stock = tiny_base_model(attention, dtype)
+    compressed = compress(copy.deepcopy(stock), KEEP_ALL)
+    inputs = make_inputs(prompts, padding_side=padding_side, dtype=dtype)
+    expected = stock(**inputs).last_hidden_state
+    assert torch.equal(compressed(**inputs).last_hidden_state, expected)

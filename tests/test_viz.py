@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_token_compress.models.state import SampleReport
+from hf_token_compress.prompt import VisualSpan
+from hf_token_compress.viz import contact_sheet, heat_map, overlay
+
+RED = (230, 20, 30)
+PAPER = (200, 200, 200)
+# Enough to step over the border of a token and the blur of a resize.
+INSET = 0.25
+
+
+def report(grids, kept=(), scores=None):
+    """One prompt with these grids, which kept the given (visual, frame, row, column)."""
+    spans, start = [], 0
+    for grid in grids:
+        count = int(np.prod(grid))
+        spans.append(VisualSpan("image", torch.arange(start, start + count), grid))
+        start += count
+    keep = torch.zeros(start, dtype=torch.bool)
+    for visual, frame, row, column in kept:
+        _, rows, columns = grids[visual]
+        keep[spans[visual].positions[0] + (frame * rows + row) * columns + column] = True
+    return SampleReport(
+        kept_indices=torch.arange(start)[keep],
+        visual_indices=torch.arange(start),
+        kept_visual=keep,
+        scores=scores,
+        visuals=tuple(spans),
+    )
+
+
+def inside(size, grid, row, column):
+    """Pixels well inside a token of a grid (rows, columns) over a picture of a size (w, h)."""
+    (width, height), (rows, columns) = size, grid
+    top, bottom = (row + INSET) * height / rows, (row + 1 - INSET) * height / rows
+    left, right = (column + INSET) * width / columns, (column + 1 - INSET) * width / columns
+    return slice(int(np.ceil(top)), int(bottom)), slice(int(np.ceil(left)), int(right))
+
+
+def pixels(image):
+    return np.asarray(image, dtype=np.float64)
+
+
+# Width and height that no grid divides, wide, high, tiny and large.
+SHAPES = [
+    ((640, 480), (12, 16)),
+    ((1001, 333), (4, 12)),
+    ((97, 411), (17, 4)),
+    ((31, 23), (3, 4)),
+    ((9, 7), (8, 10)),
+    ((2003, 1501), (20, 27)),
+]
+
+
+@pytest.mark.parametrize(("size", "grid"), SHAPES)
+@pytest.mark.parametrize("corner", ["first", "last", "middle"])
+def test_the_lit_area_is_where_the_patch_is(size, grid, corner):
+    rows, columns = grid
+    row, column = {
+        "first": (0, columns - 1),
+        "last": (rows - 1, 0),
+        "middle": (rows // 2, columns // 3),
+    }[corner]
+    # Paint the token's exact area at a high resolution, and let PIL resize it as a processor does.
+    painted = Image.new("RGB", (columns * 40, rows * 40), PAPER)
+    painted.paste(RED, (column * 40, row * 40, column * 40 + 40, row * 40 + 40))
+    picture = painted.resize(size, Image.Resampling.BILINEAR)
+    lit = overlay(picture, report([(1, *grid)], [(0, 0, row, column)]))
+    enlarged = picture.resize(lit.size, Image.Resampling.LANCZOS)
+    patch = inside(lit.size, grid, row, column)
+    assert pixels(lit)[patch].size
+    np.testing.assert_array_equal(pixels(lit)[patch], pixels(enlarged)[patch])
+    other = inside(lit.size, grid, (row + 1) % rows, (column + 1) % columns)
+    assert pixels(lit)[other].max() < 0.5 * pixels(enlarged)[other].max()
+
+
+def test_only_kept_tokens_keep_their_brightness():
+    noise = Image.fromarray(
+        np.random.default_rng(0).integers(90, 256, (192, 256, 3), dtype=np.uint8)
+    )
+    kept = [(0, 0, 0, 0), (0, 0, 2, 3), (0, 0, 2, 4), (0, 0, 5, 7)]
+    lit = pixels(overlay(noise, report([(1, 6, 8)], kept)))
+    assert lit.shape == (192, 256, 3)
+    for row in range(6):
+        for column in range(8):
+            area = inside(noise.size, (6, 8), row, column)
+            if (0, 0, row, column) in kept:
+                np.testing.assert_array_equal(lit[area], pixels(noise)[area])
+            else:
+                assert (lit[area] < 0.5 * 255).all()
+                assert lit[area].mean() < 0.5 * pixels(noise)[area].mean()
+
+
+def test_a_border_stands_between_kept_and_dropped_tokens_and_at_the_rim():
+    white = Image.new("RGB", (128, 128), "white")
+    lit = pixels(overlay(white, report([(1, 4, 4)], [(0, 0, 0, 0)])))
+    kept_row = lit[16]
+    assert kept_row[0].tolist() == kept_row[31].tolist() != [255, 255, 255]
+    assert kept_row[16].tolist() == [255, 255, 255]
+    assert kept_row[32].max() < 128
+
+
+def test_a_small_picture_is_enlarged_in_proportion_and_a_large_one_is_not():
+    sample = report([(1, 4, 8)], [(0, 0, 0, 0)])
+    assert overlay(Image.new("RGB", (16, 8)), sample).size == (256, 128)
+    assert overlay(Image.new("RGB", (16, 8)), sample, token_size=2).size == (16, 8)
+    assert overlay(Image.new("RGB", (800, 400)), sample).size == (800, 400)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_pictures_of_every_mode_are_drawn_in_rgb(mode):
+    assert overlay(Image.new(mode, (64, 64)), report([(1, 2, 2)])).mode == "RGB"
+
+
+def test_each_visual_and_frame_has_its_own_tokens():
+    grids = [(1, 2, 3), (2, 3, 2)]
+    white = Image.new("RGB", (192, 192), "white")
+    sample = report(grids, [(0, 0, 1, 2), (1, 1, 2, 0)])
+    places = {(0, 0): (1, 2), (1, 0): None, (1, 1): (2, 0)}
+    for (visual, frame), place in places.items():
+        lit = pixels(overlay(white, sample, visual, frame=frame))
+        _, rows, columns = grids[visual]
+        found = [
+            (row, column)
+            for row in range(rows)
+            for column in range(columns)
+            if (lit[inside(white.size, (rows, columns), row, column)] == 255).all()
+        ]
+        assert found == ([] if place is None else [place])
+
+
+@pytest.mark.parametrize(("visual", "frame"), [(1, 0), (-1, 0), (0, 1), (0, -1)])
+@pytest.mark.parametrize("draw", [overlay, heat_map])
+def test_no_such_visual_or_frame(draw, visual, frame):
+    sample = report([(1, 2, 2)], scores=torch.rand(4))
+    with pytest.raises(IndexError, match="has no"):
+        draw(Image.new("RGB", (64, 64)), sample, visual, frame=frame)
+
+
+def test_a_prompt_without_pictures_has_no_visual():
+    with pytest.raises(IndexError, match="has no visual 0"):
+        overlay(Image.new("RGB", (64, 64)), report([]))
+
+
+def luma(image, grid):
+    grey = pixels(image.convert("L"))
+    return np.array(
+        [
+            [grey[inside(image.size, grid, row, column)].mean() for column in range(grid[1])]
+            for row in range(grid[0])
+        ]
+    )
+
+
+@pytest.mark.parametrize("scale", ["value", "rank"])
+def test_a_higher_score_is_a_lighter_colour(scale):
+    scores = torch.randperm(24, generator=torch.Generator().manual_seed(0)) / 7.0
+    drawn = heat_map(
+        Image.new("RGB", (192, 128), "grey"), report([(1, 4, 6)], scores=scores), scale=scale
+    )
+    lightness = luma(drawn, (4, 6)).flatten()
+    assert lightness.argsort().tolist() == scores.argsort().tolist()
+
+
+def test_ranks_tell_tokens_apart_that_one_large_score_hides():
+    scores = torch.tensor([1000.0, 0.01, 0.02, 0.03])
+    sample = report([(1, 2, 2)], scores=scores)
+    grey = Image.new("RGB", (64, 64), "grey")
+    by_value = luma(heat_map(grey, sample), (2, 2)).flatten()
+    by_rank = luma(heat_map(grey, sample, scale="rank"), (2, 2)).flatten()
+    assert np.ptp(by_value[1:]) < 1
+    assert np.diff(by_rank[1:]).min() > 15
+
+
+def test_two_visuals_of_a_prompt_share_one_scale():
+    sample = report([(1, 1, 1), (1, 1, 2)], scores=torch.tensor([0.5, 0.0, 1.0]))
+    grey = Image.new("RGB", (64, 64), "grey")
+    first = luma(heat_map(grey, sample, 0), (1, 1)).item()
+    low, high = luma(heat_map(grey, sample, 1), (1, 2)).flatten()
+    assert low < first < high
+
+
+def test_equal_scores_draw_one_colour():
+    sample = report([(1, 2, 2)], scores=torch.full((4,), 0.3))
+    assert np.ptp(luma(heat_map(Image.new("RGB", (64, 64)), sample), (2, 2))) == 0
+
+
+def test_bad_arguments_of_a_picture():
+    picture = Image.new("RGB", (64, 64))
+    with pytest.raises(ValueError, match="no scores"):
+        heat_map(picture, report([(1, 2, 2)]))
+    with pytest.raises(ValueError, match="'value' or 'rank'"):
+        heat_map(picture, report([(1, 2, 2)], scores=torch.rand(4)), scale="log")
+    with pytest.raises(ValueError, match="at least 1"):
+        overlay(picture, report([(1, 2, 2)]), token_size=0)
+
+
+def test_a_contact_sheet_shows_its_panels_in_order():
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    images = [
+        Image.new("RGB", size, colour)
+        for size, colour in zip([(100, 100), (60, 30), (40, 80)], colours, strict=True)
+    ]
+    sheet = contact_sheet(images, ["a", "b", "c"])
+    lefts = []
+    for colour, width in zip(colours, [100, 200, 50], strict=True):
+        columns = (pixels(sheet) == colour).all(-1).sum(0)
+        assert (columns == 100).sum() == width
+        lefts.append(int(columns.argmax()))
+    assert lefts == sorted(lefts)
+
+
+def test_captions_and_title_make_room_for_all_their_lines():
+    images = [Image.new("RGB", (200, 120))] * 2
+    plain = contact_sheet(images, ["", ""])
+    short = contact_sheet(images, ["one line", ""])
+    long = contact_sheet(images, ["many words " * 30, "unbreakable" * 20])
+    titled = contact_sheet(images, ["", ""], title="A question?\nIts answer.")
+    assert plain.width == short.width == long.width == titled.width
+    assert plain.height < short.height < long.height
+    assert titled.height > plain.height
+    ink = (pixels(long.convert("L")) < 128).any(0)
+    assert not ink[-4:].any()
+
+
+def test_bad_contact_sheets():
+    with pytest.raises(ValueError, match="at least one image"):
+        contact_sheet([], [])
+    with pytest.raises(ValueError, match="one caption per image"):
+        contact_sheet([Image.new("RGB", (8, 8))], ["a", "b"])

@@ -1,0 +1,166 @@
+"""Compressed models inside PEFT and under Accelerate's hooks."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pairs import QUARTER, ModelPair, answer, assert_same, make_pair
+from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_models import ONE_IMAGE, RAGGED, make_inputs, tiny_model
+from transformers import AutoModelForImageTextToText, Qwen2VLForConditionalGeneration
+
+from hf_token_compress import compress, prepare_inputs, uncompress
+
+pytestmark = [
+    pytest.mark.core,
+    # PEFT reads a property that newer Transformers renamed.
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+]
+
+
+def with_lora(model: Any, task: str | None = None) -> PeftModel:
+    """LoRA on queries, keys and values, far enough from zero to change what is kept."""
+    config = LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj"], task_type=task)
+    wrapped = get_peft_model(copy.deepcopy(model), config)
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0.0, 0.3, generator=generator)
+    return wrapped
+
+
+@pytest.fixture(params=[None, "CAUSAL_LM"])
+def lora_pair(request: pytest.FixtureRequest, pair: ModelPair) -> ModelPair:
+    return ModelPair(
+        with_lora(pair.stock, request.param), with_lora(pair.compressed, request.param)
+    )
+
+
+def test_lora_forward_and_generate_equal_the_stock_model_with_that_lora(
+    lora_pair: ModelPair,
+) -> None:
+    stock, compressed = lora_pair
+    inputs = make_inputs(RAGGED)
+    with torch.no_grad():
+        prepared = prepare_inputs(compressed.get_base_model(), **inputs)
+    assert_same(compressed(**inputs).logits, stock(**prepared).logits)
+    expected = answer(stock.generate(**prepared, max_new_tokens=6), prepared)
+    assert torch.equal(answer(compressed.generate(**inputs, max_new_tokens=6), inputs), expected)
+
+
+def test_lora_changes_which_tokens_are_kept(lora_pair: ModelPair, pair: ModelPair) -> None:
+    """The scorer calls the wrapped projections of layer 0 rather than reading their weights."""
+    inputs = make_inputs([ONE_IMAGE])
+    pair.compressed(**inputs)
+    plain = pair.compressed.token_compression.last.samples[0].scores
+    lora_pair.compressed(**inputs)
+    base = lora_pair.compressed.get_base_model()
+    assert (base.token_compression.last.samples[0].scores - plain).abs().max() > 1e-4
+    with lora_pair.compressed.disable_adapter():
+        lora_pair.compressed(**inputs)
+    assert_same(base.token_compression.last.samples[0].scores, plain)
+
+
+def test_lora_takes_the_ratio_of_a_call(lora_pair: ModelPair) -> None:
+    compressed = lora_pair.compressed
+    inputs = make_inputs([ONE_IMAGE])
+    last = compressed.get_base_model().token_compression
+    compressed(**inputs, retention_ratio=0.5)
+    assert last.last.samples[0].visual_tokens_after == 24
+    compressed.generate(**inputs, retention_ratio=0.125, max_new_tokens=1)
+    assert last.last.samples[0].visual_tokens_after == 6
+
+
+def test_lora_dropout_does_not_choose_the_tokens(pair: ModelPair) -> None:
+    """In training too, the scores are those of evaluation, and no random number is drawn."""
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "k_proj"], lora_dropout=0.5, init_lora_weights=False
+    )
+    wrapped = get_peft_model(pair.compressed, config)
+    inputs = make_inputs([ONE_IMAGE])
+    wrapped.eval()(**inputs)
+    expected = pair.compressed.token_compression.last.samples[0].scores
+    wrapped.train()(**inputs)
+    assert_same(pair.compressed.token_compression.last.samples[0].scores, expected)
+    modes = {module.training for module in wrapped.modules()}
+    assert modes == {True}
+
+
+def test_gradients_reach_every_lora_weight_and_no_other(lora_pair: ModelPair) -> None:
+    inputs = make_inputs(RAGGED)
+    labels = inputs["input_ids"].masked_fill(inputs["mm_token_type_ids"] != 0, -100)
+    labels = labels.masked_fill(inputs["attention_mask"] == 0, -100)
+    lora_pair.compressed(**inputs, labels=labels).loss.backward()
+    for name, parameter in lora_pair.compressed.named_parameters():
+        if "lora_" in name and "visual" not in name:
+            assert parameter.grad.abs().max() > 0, name
+        elif "lora_" not in name:
+            assert parameter.grad is None, name
+
+
+def test_lora_round_trips_and_merges(lora_pair: ModelPair, tmp_path: Path) -> None:
+    inputs = make_inputs(RAGGED)
+    expected = lora_pair.compressed(**inputs).logits
+    lora_pair.compressed.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(compress(tiny_model(), QUARTER), tmp_path)
+    assert_same(loaded(**inputs).logits, expected)
+    merged = loaded.merge_and_unload()
+    torch.testing.assert_close(merged(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
+    assert type(uncompress(merged)) is Qwen2VLForConditionalGeneration
+
+
+@pytest.fixture(params=["disk", "cpu_and_disk"])
+def offloaded(
+    request: pytest.FixtureRequest, stock_folder: Path, tmp_path: Path
+) -> Qwen2VLForConditionalGeneration:
+    """Loaded with weights left on the disk: Accelerate replaces `forward` on every instance."""
+    places = {"model.visual": "cpu", "model.language_model": "disk", "lm_head": "cpu"}
+    device_map = {"": "disk"} if request.param == "disk" else places
+    model = AutoModelForImageTextToText.from_pretrained(
+        stock_folder,
+        device_map=device_map,
+        offload_folder=tmp_path / "offload",
+        token_compression=QUARTER,
+    )
+    assert any(parameter.device.type == "meta" for parameter in model.parameters())
+    return model
+
+
+def test_offloaded_models_compress(
+    offloaded: Qwen2VLForConditionalGeneration, pair: ModelPair
+) -> None:
+    inputs = make_inputs(RAGGED)
+    with torch.no_grad():
+        assert_same(offloaded(**inputs).logits, pair.compressed(**inputs).logits)
+    assert offloaded.token_compression.last.samples[0].visual_tokens_after == 12
+    out = offloaded.generate(**inputs, max_new_tokens=6)
+    assert torch.equal(out, pair.compressed.generate(**inputs, max_new_tokens=6))
+
+
+def test_offloaded_models_uncompress(
+    offloaded: Qwen2VLForConditionalGeneration, pair: ModelPair
+) -> None:
+    inputs = make_inputs(RAGGED)
+    uncompress(offloaded)
+    assert type(offloaded) is Qwen2VLForConditionalGeneration
+    with torch.no_grad():
+        assert_same(offloaded(**inputs).logits, pair.stock(**inputs).logits)
+        compress(offloaded, QUARTER)
+        assert_same(offloaded(**inputs).logits, pair.compressed(**inputs).logits)
+
+
+def test_hooks_of_accelerate_can_be_removed_afterwards(pair: ModelPair) -> None:
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
+
+    model = make_pair().stock
+    add_hook_to_module(model, AlignDevicesHook(io_same_device=True))
+    compress(model, QUARTER)
+    inputs = make_inputs(RAGGED)
+    expected = pair.compressed(**inputs).logits
+    assert torch.equal(model(**inputs).logits, expected)
+    remove_hook_from_module(model)
+    assert torch.equal(model(**inputs).logits, expected)
