@@ -269,15 +269,18 @@ def test_report_of_the_last_call(pair: ModelPair) -> None:
             assert sample.scores.shape == visual.shape
             assert not sample.scores.requires_grad
             assert torch.equal(torch.cat([v.positions for v in sample.visuals]), visual)
-    grids = [visual.grid for visual in report.samples[1].visuals]
-    assert grids == [(1, 6, 6), (1, 4, 4)]
+    shapes = [grid.shape for visual in report.samples[1].visuals for grid in visual.grids]
+    assert shapes == [(1, 6, 6), (1, 4, 4)]
     assert {v.modality for v in report.samples[1].visuals} == {"image"}
 
 
 def test_report_of_a_video_beside_an_image(pair: ModelPair) -> None:
     pair.compressed(**make_inputs([(2, (2, 4, 4), 3, (4, 4), 5, "end", 2)]))
     visuals = pair.compressed.token_compression.last.samples[0].visuals
-    assert [(v.modality, v.grid) for v in visuals] == [("video", (2, 4, 4)), ("image", (1, 4, 4))]
+    assert [(visual.modality, *(grid.shape for grid in visual.grids)) for visual in visuals] == [
+        ("video", (2, 4, 4)),
+        ("image", (1, 4, 4)),
+    ]
     assert kept_counts(pair.compressed) == [12]
 
 
