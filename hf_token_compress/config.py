@@ -102,8 +102,8 @@ class TokenCompressionConfig(dict[str, Any]):
             "A TokenCompressionConfig cannot be changed: make another one with dataclasses.replace."
         )
 
-    __setitem__ = __delitem__ = __ior__ = _refuse_change  # type: ignore[assignment]
-    clear = popitem = setdefault = update = _refuse_change  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse_change
+    clear = popitem = setdefault = update = _refuse_change
 
     def pop(self, key: str, *default: Any) -> Any:
         """Give `default` for a key that is no setting, as Transformers asks on its way to JSON."""
