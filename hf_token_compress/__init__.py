@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         supported_families,
         uncompress,
     )
-    from .prompt import MultimodalPrompt, VisualSpan
+    from .prompt import MultimodalPrompt, TokenGrid, VisualLayout, VisualSpan
     from .scorers import Scorer, available_scorers, register_scorer
     from .tiny import load_tiny
 
@@ -50,6 +50,8 @@ _HOMES = {
     "MultimodalPrompt": ".prompt",
     "SampleReport": ".models",
     "Scorer": ".scorers",
+    "TokenGrid": ".prompt",
+    "VisualLayout": ".prompt",
     "VisualSpan": ".prompt",
     "available_scorers": ".scorers",
     "compress": ".models",
@@ -70,6 +72,8 @@ __all__ = [
     "SampleReport",
     "Scorer",
     "TokenCompressionConfig",
+    "TokenGrid",
+    "VisualLayout",
     "VisualSpan",
     "__version__",
     "available_scorers",

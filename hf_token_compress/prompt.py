@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,18 +15,59 @@ Modality = Literal["image", "video"]
 
 
 @dataclass(frozen=True)
+class TokenGrid:
+    """Visual tokens that lie on a grid over a picture, or over the frames of a video.
+
+    Attributes:
+        index: int64 [frames, rows, columns] on the CPU, which of its visual's tokens covers each
+            cell; row 0 is the top, column 0 the left.
+        area: What the grid covers of the picture: left, top, right and bottom as shares of its
+            width and height. A grid over a padded picture reaches beyond (0, 0, 1, 1).
+    """
+
+    index: Tensor
+    area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(frames, rows, columns) in visual tokens."""
+        frames, rows, columns = self.index.shape
+        return frames, rows, columns
+
+
+@dataclass(frozen=True)
+class VisualLayout:
+    """How the visual tokens of one image or video lie on it.
+
+    Attributes:
+        count: N, its visual tokens.
+        grids: Grids over it, such as a coarse one over the whole picture and a fine one over its
+            tiles. A token lies on one grid, or on none where it only separates others.
+    """
+
+    count: int
+    grids: tuple[TokenGrid, ...]
+
+    @classmethod
+    def row_major(cls, frames: int, rows: int, columns: int) -> VisualLayout:
+        """One grid whose tokens follow each other frame by frame and row by row."""
+        count = frames * rows * columns
+        return cls(count, (TokenGrid(torch.arange(count).view(frames, rows, columns)),))
+
+
+@dataclass(frozen=True)
 class VisualSpan:
     """One image or video of one prompt.
 
     Attributes:
         modality: "image" or "video".
         positions: int64 [N], columns of its visual tokens in the caller's sequence, ascending.
-        grid: (frames, rows, columns) in visual tokens; their product is N, row-major.
+        grids: The grids on which its tokens lie, as in `VisualLayout`.
     """
 
     modality: Modality
     positions: Tensor
-    grid: tuple[int, int, int]
+    grids: tuple[TokenGrid, ...]
 
 
 @dataclass(frozen=True)
@@ -53,14 +95,14 @@ class MultimodalPrompt:
 
 def find_visual_spans(
     placeholder_mask: Tensor,
-    grids: list[tuple[int, int, int]],
+    layouts: Sequence[VisualLayout],
     modality: Modality,
 ) -> tuple[tuple[VisualSpan, ...], ...]:
     """Give each image or video of a batch its placeholder columns.
 
     Args:
         placeholder_mask: bool [B, S], True on the placeholders of this modality.
-        grids: (frames, rows, columns) in visual tokens of each image or video, over the batch.
+        layouts: Of each image or video, over the batch.
         modality: "image" or "video".
 
     Returns:
@@ -70,16 +112,16 @@ def find_visual_spans(
         ValueError: The placeholders of a prompt do not match whole images or videos.
     """
     spans: list[tuple[VisualSpan, ...]] = []
-    remaining = list(reversed(grids))
+    remaining = list(reversed(layouts))
     for row, mask in enumerate(placeholder_mask):
         columns = mask.nonzero().flatten()  # [placeholders of this prompt]
         row_spans: list[VisualSpan] = []
         start = 0
         while start < len(columns) and remaining:
-            grid = remaining.pop()
-            count = grid[0] * grid[1] * grid[2]
-            row_spans.append(VisualSpan(modality, columns[start : start + count], grid))
-            start += count
+            layout = remaining.pop()
+            own = columns[start : start + layout.count]
+            row_spans.append(VisualSpan(modality, own, layout.grids))
+            start += layout.count
         if start != len(columns):
             raise ValueError(
                 f"Prompt {row} has {len(columns)} {modality} placeholders, but the {modality}s it "
@@ -89,8 +131,9 @@ def find_visual_spans(
         spans.append(tuple(row_spans))
     if remaining:
         raise ValueError(
-            f"{len(remaining)} of {len(grids)} {modality}s have no placeholders in input_ids: pass "
-            f"the input_ids and the {modality}s of one and the same processor call, untruncated."
+            f"{len(remaining)} of {len(layouts)} {modality}s have no placeholders in input_ids: "
+            f"pass the input_ids and the {modality}s of one and the same processor call, "
+            "untruncated."
         )
     return tuple(spans)
 

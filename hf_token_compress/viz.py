@@ -195,16 +195,16 @@ def contact_sheet(
 def _frame_tokens(
     values: NDArray[Any], sample: SampleReport, visual: int, frame: int
 ) -> NDArray[Any]:
-    """Values of one frame, [rows, columns, …], out of those of the whole prompt, [N, …]."""
+    """Values on the first grid of one frame, [rows, columns, …], out of the prompt's, [N, …]."""
     count = len(sample.visuals)
     if not 0 <= visual < count:
         available = f"0 to {count - 1}" if count else "none"
         raise IndexError(f"The prompt has no visual {visual}: it has {available}.")
-    frames, rows, columns = sample.visuals[visual].grid
-    if not 0 <= frame < frames:
-        raise IndexError(f"Visual {visual} has no frame {frame}: it has 0 to {frames - 1}.")
-    start = sum(len(span.positions) for span in sample.visuals[:visual]) + frame * rows * columns
-    return values[start : start + rows * columns].reshape(rows, columns, *values.shape[1:])
+    index = sample.visuals[visual].grids[0].index.numpy()  # [frames, rows, columns]
+    if not 0 <= frame < len(index):
+        raise IndexError(f"Visual {visual} has no frame {frame}: it has 0 to {len(index) - 1}.")
+    start = sum(len(span.positions) for span in sample.visuals[:visual])
+    return values[start + index[frame]]
 
 
 def _legible(image: Image.Image, grid: tuple[int, ...], token_size: int) -> Image.Image:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import ModelPair, assert_same, make_pair, whole_position_ids
+from pairs import ModelPair, assert_same, carried, make_pair, whole_position_ids
 from tiny_models import (
     IMAGE,
     ONE_IMAGE,
@@ -194,7 +194,7 @@ def test_compact_positions_go_on_after_the_compressed_prompt() -> None:
     hidden = stock.model.language_model(inputs_embeds=torch.cat([embeds, following], 1))
     second = stock.lm_head(hidden.last_hidden_state[:, length])
     cache = compressed(**inputs).past_key_values
-    assert_same(compressed(input_ids=out[:, -6:-5], past_key_values=cache).logits[:, -1], second)
+    assert_same(compressed(input_ids=out[:, -6:-5], **carried(cache)).logits[:, -1], second)
 
 
 def test_instruction_mask_of_a_call_decides_the_scores(pair: ModelPair) -> None:
@@ -269,15 +269,18 @@ def test_report_of_the_last_call(pair: ModelPair) -> None:
             assert sample.scores.shape == visual.shape
             assert not sample.scores.requires_grad
             assert torch.equal(torch.cat([v.positions for v in sample.visuals]), visual)
-    grids = [visual.grid for visual in report.samples[1].visuals]
-    assert grids == [(1, 6, 6), (1, 4, 4)]
+    shapes = [grid.shape for visual in report.samples[1].visuals for grid in visual.grids]
+    assert shapes == [(1, 6, 6), (1, 4, 4)]
     assert {v.modality for v in report.samples[1].visuals} == {"image"}
 
 
 def test_report_of_a_video_beside_an_image(pair: ModelPair) -> None:
     pair.compressed(**make_inputs([(2, (2, 4, 4), 3, (4, 4), 5, "end", 2)]))
     visuals = pair.compressed.token_compression.last.samples[0].visuals
-    assert [(v.modality, v.grid) for v in visuals] == [("video", (2, 4, 4)), ("image", (1, 4, 4))]
+    assert [(visual.modality, *(grid.shape for grid in visual.grids)) for visual in visuals] == [
+        ("video", (2, 4, 4)),
+        ("image", (1, 4, 4)),
+    ]
     assert kept_counts(pair.compressed) == [12]
 
 

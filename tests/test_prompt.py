@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_token_compress.prompt import find_instruction_rows, find_visual_spans
+from hf_token_compress.prompt import VisualLayout, find_instruction_rows, find_visual_spans
 
 pytestmark = pytest.mark.core
 
@@ -25,54 +25,55 @@ batches = st.lists(
 )
 
 
-def laid_out(batch: Any) -> tuple[Tensor, list[tuple[int, int, int]], list[list[list[int]]]]:
-    """Placeholder mask, grids over the batch, and the columns of each visual of each prompt."""
-    all_grids, columns, lengths = [], [], []
+def laid_out(batch: Any) -> tuple[Tensor, list[VisualLayout], list[list[list[int]]]]:
+    """Placeholder mask, layouts over the batch, and the columns of each visual of each prompt."""
+    layouts, columns, lengths = [], [], []
     for visuals, tail in batch:
         row, at = [], 0
         for gap, grid in visuals:
-            count = grid[0] * grid[1] * grid[2]
-            row.append(list(range(at + gap, at + gap + count)))
-            at += gap + count
-            all_grids.append(grid)
+            layout = VisualLayout.row_major(*grid)
+            row.append(list(range(at + gap, at + gap + layout.count)))
+            at += gap + layout.count
+            layouts.append(layout)
         columns.append(row)
         lengths.append(at + tail)
     mask = torch.zeros(len(batch), max(1, *lengths), dtype=torch.bool)
     for number, row in enumerate(columns):
         for visual in row:
             mask[number, visual] = True
-    return mask, all_grids, columns
+    return mask, layouts, columns
 
 
 @given(batches)
 def test_spans_of_ragged_batches(batch: Any) -> None:
-    mask, all_grids, columns = laid_out(batch)
-    spans = find_visual_spans(mask, all_grids, "image")
+    mask, layouts, columns = laid_out(batch)
+    spans = find_visual_spans(mask, layouts, "image")
     assert [[span.positions.tolist() for span in row] for row in spans] == columns
-    assert [span.grid for row in spans for span in row] == all_grids
+    given = [span.grids for row in spans for span in row]
+    assert given == [layout.grids for layout in layouts]
     assert {span.modality for row in spans for span in row} <= {"image"}
 
 
 @given(batches, st.data())
 def test_a_missing_placeholder_is_found(batch: Any, data: st.DataObject) -> None:
-    mask, all_grids, _ = laid_out(batch)
+    mask, layouts, _ = laid_out(batch)
     present = mask.nonzero()
     assume(len(present))
     row, column = data.draw(st.sampled_from(present.tolist()))
     mask[row, column] = False
     with one_sentence(ValueError, "video", "untruncated"):
-        find_visual_spans(mask, all_grids, "video")
+        find_visual_spans(mask, layouts, "video")
 
 
 @given(batches, st.data())
 def test_an_extra_placeholder_is_found(batch: Any, data: st.DataObject) -> None:
-    mask, all_grids, _ = laid_out(batch)
+    mask, layouts, _ = laid_out(batch)
     absent = (~mask).nonzero()
     assume(len(absent))
     row, column = data.draw(st.sampled_from(absent.tolist()))
     mask[row, column] = True
     with one_sentence(ValueError, "image", "untruncated"):
-        find_visual_spans(mask, all_grids, "image")
+        find_visual_spans(mask, layouts, "image")
 
 
 def instruction(rows: Sequence[str], policy: Any) -> list[str]:

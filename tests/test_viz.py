@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from hf_token_compress.models.state import SampleReport
-from hf_token_compress.prompt import VisualSpan
+from hf_token_compress.prompt import VisualLayout, VisualSpan
 from hf_token_compress.viz import contact_sheet, heat_map, overlay
 
 RED = (230, 20, 30)
@@ -19,9 +19,10 @@ def report(grids, kept=(), scores=None):
     """One prompt with these grids, which kept the given (visual, frame, row, column)."""
     spans, start = [], 0
     for grid in grids:
-        count = int(np.prod(grid))
-        spans.append(VisualSpan("image", torch.arange(start, start + count), grid))
-        start += count
+        layout = VisualLayout.row_major(*grid)
+        positions = torch.arange(start, start + layout.count)
+        spans.append(VisualSpan("image", positions, layout.grids))
+        start += layout.count
     keep = torch.zeros(start, dtype=torch.bool)
     for visual, frame, row, column in kept:
         _, rows, columns = grids[visual]

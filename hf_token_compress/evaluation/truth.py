@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..first_layer import FirstLayer
-from ..prompt import MultimodalPrompt
+from ..prompt import MultimodalPrompt, TokenGrid
 from ..scorers import Scorer
 from ..scorers.random import RandomScorer
 from .tasks import Box, Sample
@@ -36,32 +36,32 @@ class TruthScorer(Scorer):
         scores = self._others.score(prompt, first_layer)  # [B, S] in [0, 1)
         for row, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
             (visual,) = visuals
-            _, rows, columns = visual.grid
-            inside = tokens_in_boxes(sample.relevant_boxes, sample.image.size, rows, columns)
-            scores[row, visual.positions] += inside.to(scores)
+            for grid in visual.grids:
+                inside = tokens_in_boxes(sample.relevant_boxes, sample.image.size, grid)
+                columns = visual.positions[grid.index.flatten().to(visual.positions.device)]
+                scores[row, columns] += inside.to(scores)
         return scores
 
 
-def tokens_in_boxes(
-    boxes: Sequence[Box], image_size: tuple[int, int], rows: int, columns: int
-) -> Tensor:
+def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: TokenGrid) -> Tensor:
     """Visual tokens whose centre lies in one of the boxes.
 
     Args:
         boxes: (left, top, right, bottom) in pixels of the picture.
-        image_size: (width, height) of the picture, over which the grid is stretched.
-        rows: Rows of visual tokens.
-        columns: Columns of visual tokens.
+        image_size: (width, height) of the picture.
+        grid: A grid over that picture.
 
     Returns:
-        bool [rows * columns], row-major.
+        bool [frames * rows * columns], row-major, the same for every frame.
     """
     width, height = image_size
-    x = (torch.arange(columns) + 0.5) * width / columns
-    y = (torch.arange(rows) + 0.5) * height / rows
+    frames, rows, columns = grid.shape
+    from_left, from_top, to_right, to_bottom = grid.area
+    x = width * (from_left + (torch.arange(columns) + 0.5) * (to_right - from_left) / columns)
+    y = height * (from_top + (torch.arange(rows) + 0.5) * (to_bottom - from_top) / rows)
     inside = torch.zeros(rows, columns, dtype=torch.bool)
     for left, top, right, bottom in boxes:
         in_rows = (y >= top) & (y < bottom)
         in_columns = (x >= left) & (x < right)
         inside |= in_rows[:, None] & in_columns
-    return inside.flatten()
+    return inside.flatten().repeat(frames)

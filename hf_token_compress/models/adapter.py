@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..first_layer import FirstLayer
-from ..prompt import Modality
+from ..prompt import Modality, VisualLayout
 
 
 @dataclass
@@ -22,15 +22,15 @@ class CompressedVisionOutput(BaseModelOutputWithPooling):
 
 @dataclass(frozen=True)
 class EncodedVisuals:
-    """Features and grids of all images, or all videos, of a batch.
+    """Features and layouts of all images, or all videos, of a batch.
 
     Attributes:
         features: One float [N, D] per image or video, in the order of the prompts.
-        grids: Their (frames, rows, columns) in visual tokens, row-major.
+        layouts: Where on the image or video each of those N tokens lies.
     """
 
     features: list[Tensor]
-    grids: list[tuple[int, int, int]]
+    layouts: list[VisualLayout]
 
 
 class FamilyAdapter(ABC):

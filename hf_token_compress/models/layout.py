@@ -23,7 +23,7 @@ class PromptLayout:
         input_ids: int64 [B, S].
         attention_mask: bool [B, S].
         position_ids: int64 [A, B, S] or [B, S].
-        encoded: Features and grids of each modality that is present.
+        encoded: Features and layouts of each modality that is present.
         spans: For each modality, for each prompt, its images or videos in order.
     """
 
@@ -86,6 +86,15 @@ def present_modalities(adapter: FamilyAdapter, inputs: Mapping[str, Any]) -> tup
     return tuple(found)
 
 
+def has_pixels_to_encode(adapter: FamilyAdapter, inputs: Mapping[str, Any]) -> bool:
+    """Whether the vision part has to run: pixels of a modality whose features are not given."""
+    encoded = inputs.get("mm_encoder_outputs") or {}
+    return any(
+        inputs.get(pixels) is not None and encoded.get(modality) is None
+        for modality, pixels in adapter.pixel_inputs.items()
+    )
+
+
 def encode_visuals(
     model: Any, adapter: FamilyAdapter, inputs: Mapping[str, Any]
 ) -> dict[Modality, EncodedVisuals]:
@@ -97,20 +106,19 @@ def encode_visuals(
     encoded = {}
     for modality in present_modalities(adapter, inputs):
         visuals = adapter.encode(model, inputs, modality)
-        if len(visuals.features) != len(visuals.grids):
+        if len(visuals.features) != len(visuals.layouts):
             raise ValueError(
                 f"There are features of {len(visuals.features)} {modality}s, but grids of "
-                f"{len(visuals.grids)}: pass both from the same processor call."
+                f"{len(visuals.layouts)}: pass both from the same processor call."
             )
-        for number, (features, grid) in enumerate(
-            zip(visuals.features, visuals.grids, strict=True)
+        for number, (features, layout) in enumerate(
+            zip(visuals.features, visuals.layouts, strict=True)
         ):
-            expected = grid[0] * grid[1] * grid[2]
-            if features.shape[0] != expected:
+            if features.shape[0] != layout.count:
+                shapes = " and ".join(" x ".join(map(str, grid.shape)) for grid in layout.grids)
                 raise ValueError(
                     f"{modality} {number} has {features.shape[0]} feature rows, but its grid of "
-                    f"{grid[0]} x {grid[1]} x {grid[2]} needs {expected}: pass the features of "
-                    "the same processor call."
+                    f"{shapes} needs {layout.count}: pass the features of the same processor call."
                 )
         encoded[modality] = visuals
     return encoded
@@ -129,12 +137,15 @@ def read_layout(
         ValueError: Something is missing from `inputs`, or does not fit the rest.
     """
     input_ids, attention_mask = _checked_sequence(inputs)
-    spans = {
-        modality: find_visual_spans(
-            is_token(input_ids, adapter.placeholder_ids(model, modality)), visuals.grids, modality
-        )
-        for modality, visuals in encoded.items()
-    }
+    spans = {}
+    for modality, visuals in encoded.items():
+        placeholders = is_token(input_ids, adapter.placeholder_ids(model, modality))
+        if (placeholders & ~attention_mask).any():
+            raise ValueError(
+                f"attention_mask hides {modality} placeholders: pass the attention_mask that the "
+                "processor returned, which hides padding only."
+            )
+        spans[modality] = find_visual_spans(placeholders, visuals.layouts, modality)
     position_ids = adapter.position_ids(model, inputs, attention_mask)
     if position_ids.shape[-2:] != input_ids.shape:
         raise ValueError(

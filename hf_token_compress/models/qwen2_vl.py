@@ -15,7 +15,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from typing_extensions import override
 
 from ..first_layer import FirstLayer
-from ..prompt import Modality
+from ..prompt import Modality, VisualLayout
 from .adapter import EncodedVisuals, FamilyAdapter
 
 
@@ -45,8 +45,11 @@ class Qwen2VLAdapter(FamilyAdapter):
             pixels = inputs[self.pixel_inputs[modality]]
             encoded = get_features(pixels, grid_thw, return_dict=True)
         merge = model.config.vision_config.spatial_merge_size
-        grids = [(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()]
-        return EncodedVisuals(list(encoded.pooler_output), grids)
+        layouts = [
+            VisualLayout.row_major(frames, height // merge, width // merge)
+            for frames, height, width in grid_thw.tolist()
+        ]
+        return EncodedVisuals(list(encoded.pooler_output), layouts)
 
     @override
     def pack_features(self, features: list[Tensor]) -> Any:

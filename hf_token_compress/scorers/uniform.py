@@ -23,7 +23,9 @@ class UniformScorer(Scorer):
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
         for row, visuals in enumerate(prompt.visuals):
             for visual in visuals:
-                scores[row, visual.positions.cpu()] = -dither_rank(*visual.grid)
+                for grid in visual.grids:
+                    columns = visual.positions.cpu()[grid.index.flatten()]
+                    scores[row, columns] = -dither_rank(*grid.shape)
         return scores.to(prompt.visual_mask.device)
 
 
