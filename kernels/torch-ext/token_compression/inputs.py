@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def check_floating(**tensors: Tensor) -> None:
-    """All are of one floating dtype, with the last dimension contiguous.
+    """All are of one floating dtype.
 
     Raises:
         ValueError: One is not.
@@ -20,6 +20,14 @@ def check_floating(**tensors: Tensor) -> None:
             raise ValueError(
                 f"{name} must have the dtype of {first} ({reference.dtype}), but is {tensor.dtype}."
             )
+
+
+def check_contiguous(**tensors: Tensor) -> None:
+    """The elements of a head stand side by side in memory, as the Triton kernels read them.
+
+    Raises:
+        ValueError: They do not.
+    """
     for name, tensor in tensors.items():
         if tensor.stride(-1) != 1 and tensor.shape[-1] > 1 and tensor.numel() > 0:
             raise ValueError(

@@ -65,14 +65,17 @@ def current_vendor() -> str:
     return AMD if torch.version.hip is not None else NVIDIA
 
 
-def head_split(head_dim: int) -> tuple[int, int]:
-    """Two widths that together cover a head: Triton's tiles are powers of two from 16 on.
+def head_split(head_dim: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Two widths that together cover a head, as Triton's tiles are powers of two from 16 on.
 
     80 becomes 64 + 16 rather than 128, so that a third of the work is not done on zeros.
 
     Returns:
-        Width of the main part, and of the rest or 0.
+        Width of the main part, and of the rest or 0; (0, 0) in single precision, where the head is
+        streamed (see `tiles`).
     """
+    if dtype == torch.float32:
+        return 0, 0
     main = max(16, 2 ** (head_dim.bit_length() - 1))
     rest = head_dim - main
     return main, (max(16, triton.next_power_of_2(rest)) if rest > 0 else 0)

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from ..backend import choose_backend
-from ..inputs import check_device, check_dtype, check_floating, check_heads, check_window
+from ..inputs import (
+    check_contiguous,
+    check_device,
+    check_dtype,
+    check_floating,
+    check_heads,
+    check_window,
+)
 from . import torch_reference
 
 __all__ = ["first_layer_attention"]
@@ -55,6 +62,7 @@ def first_layer_attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     arguments = (query, key, query_sample, query_position, key_mask)
     if choose_backend(backend, query, key) == "triton":
+        check_contiguous(query=query, key=key)
         from .triton_kernel import first_layer_attention as fused
 
         return fused(

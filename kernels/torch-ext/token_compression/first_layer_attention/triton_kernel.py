@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..launch import AMD, Launch, current_vendor, dot_precision, head_split
-from ..tiles import load_heads, products
+from ..tiles import hold, products
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
@@ -35,6 +35,7 @@ def _logits(
     first_head,
     columns,
     valid,
+    key_rows,
     key_main,
     key_rest,
     query,
@@ -59,8 +60,18 @@ def _logits(
     head = first_head + index % HEADS
     at = tl.load(position + row, mask=inside, other=-1).to(tl.int32)
     query_rows = query + row * query_row_stride + head * query_head_stride
-    query_main, query_rest = load_heads(query_rows, inside, MAIN, REST, HEAD_DIM)
-    logits = products(key_main, key_rest, query_main, query_rest, REST, PRECISION) * factor
+    logits = factor * products(
+        key_rows,
+        valid,
+        key_main,
+        key_rest,
+        query_rows,
+        inside,
+        HEAD_DIM,
+        MAIN,
+        REST,
+        PRECISION,
+    )
     offset = at[None, :] - columns[:, None]
     visible = valid[:, None] & (offset >= 0)
     if WINDOWED:
@@ -84,14 +95,14 @@ def _key_tile(
     REST: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
 ):
-    """The keys that a program owns: their columns, which are real, and both parts of the head."""
+    """The keys that a program owns: columns, which are real, pointers, and both parts held."""
     columns = tl.program_id(0) * BLOCK_KEYS + tl.arange(0, BLOCK_KEYS)
     masks = key_mask + sample * mask_sample_stride + columns
     valid = tl.load(masks, mask=columns < length, other=0) != 0
     key_rows = key + sample * key_sample_stride + key_head * key_head_stride
     key_rows += columns.to(tl.int64) * key_column_stride
-    key_main, key_rest = load_heads(key_rows, valid, MAIN, REST, HEAD_DIM)
-    return columns, valid, key_main, key_rest
+    key_main, key_rest = hold(key_rows, valid, HEAD_DIM, MAIN, REST)
+    return columns, valid, key_rows, key_main, key_rest
 
 
 @triton.jit
@@ -126,7 +137,7 @@ def log_sum_exp_of_tiles(
     """partial [tiles, rows, heads]: log-sum-exp of each row over one tile, -inf if it sees none."""
     key_head = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
-    columns, valid, key_main, key_rest = _key_tile(
+    columns, valid, key_rows, key_main, key_rest = _key_tile(
         key,
         key_mask,
         sample,
@@ -151,6 +162,7 @@ def log_sum_exp_of_tiles(
             key_head * HEADS,
             columns,
             valid,
+            key_rows,
             key_main,
             key_rest,
             query,
@@ -208,7 +220,7 @@ def sum_over_rows(
     """out [B, heads / HEADS, S]: mean over rows and HEADS heads (one, or all of a key head)."""
     slot = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
-    columns, valid, key_main, key_rest = _key_tile(
+    columns, valid, key_rows, key_main, key_rest = _key_tile(
         key,
         key_mask,
         sample,
@@ -234,6 +246,7 @@ def sum_over_rows(
             slot * HEADS,
             columns,
             valid,
+            key_rows,
             key_main,
             key_rest,
             query,
@@ -303,7 +316,7 @@ def launches(
     log_sum_exp = query.new_empty((rows, heads), dtype=torch.float32)
     slots = heads if per_head else key_heads
     out = query.new_empty((samples, slots, length), dtype=torch.float32)
-    main, rest = head_split(head_dim)
+    main, rest = head_split(head_dim, query.dtype)
     shared: dict[str, Any] = {
         "query": query,
         "key": key,
