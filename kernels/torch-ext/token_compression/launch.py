@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ class Launch:
             _tuner(self.kernel, self.configs, self.tuned_by)[self.grid](**self.arguments)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tuner(kernel: Any, configs: tuple[triton.Config, ...], tuned_by: tuple[str, ...]) -> Any:
     return triton.autotune(configs=list(configs), key=list(tuned_by))(kernel)
 

@@ -27,6 +27,7 @@ from triton.compiler import ASTSource
 
 from .first_layer_attention.triton_kernel import launches as first_layer_launches
 from .launch import AMD, NVIDIA, Launch
+from .relevance_step.triton_kernel import Problem
 
 HEAD_DIMS = (64, 96, 128, 256)
 DTYPES = (torch.bfloat16, torch.float32)
@@ -221,7 +222,27 @@ def _launches(head_dim: int, dtype: torch.dtype, vendor: str) -> list[Launch]:
         per_head=False,
         vendor=vendor,
     )
-    return [first, second]
+    targets = 2
+    keys = torch.empty(samples, key_heads, length, head_dim, dtype=dtype, device="meta")
+    gradients = torch.empty(targets, samples, heads, length, head_dim, dtype=dtype, device="meta")
+    problem = Problem(
+        weights=torch.empty(targets, samples, length, device="meta"),
+        query=gradients[0],
+        key=keys,
+        value=keys,
+        grad_output=gradients,
+        positions=torch.empty(length, dtype=torch.int64, device="meta"),
+        key_mask=mask,
+        mask=None,
+        causal=True,
+        sliding_window=None,
+        scaling=head_dim**-0.5,
+        reduction="positive",
+        vendor=vendor,
+    )
+    third, log_sum_exp, _ = problem.row_launch(summed=True)
+    fourth, _ = problem.column_launch(log_sum_exp)
+    return [first, second, third, fourth]
 
 
 def _nvidia(built: Any) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Parts that the kernels share: rows of a head, and the products of two sets of such rows.
 
-In half precision the left rows of a product stay where they are while tiles of right rows pass by;
-a head is held in two parts, `main` and `rest`, whose widths are powers of two (`launch.head_split`).
-In single precision a held head would take every register there is, so both sides are streamed in
+In half precision the left rows of a product stay where they are while tiles of right rows pass by.
+A head is held in two parts, `main` and `rest`, of widths that are powers of two (see
+`launch.head_split`). In single precision a held head would take every register there is, so both sides are streamed in
 chunks of the head; MAIN is 0 then.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 
 @triton.jit
 def load_part(

@@ -65,9 +65,7 @@ def first_layer_attention(
         check_contiguous(query=query, key=key)
         from .triton_kernel import first_layer_attention as fused
 
-        return fused(
-            *arguments, scaling=scaling, sliding_window=sliding_window, per_head=per_head
-        )
+        return fused(*arguments, scaling=scaling, sliding_window=sliding_window, per_head=per_head)
     return torch_reference.first_layer_attention(
         *arguments,
         scaling=scaling,

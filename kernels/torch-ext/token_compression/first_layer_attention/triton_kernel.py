@@ -134,7 +134,7 @@ def log_sum_exp_of_tiles(
     BLOCK_KEYS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
-    """partial [tiles, rows, heads]: log-sum-exp of each row over one tile, -inf if it sees none."""
+    """Partial [tiles, rows, heads]: log-sum-exp of each row over one tile, -inf if it sees none."""
     key_head = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
     columns, valid, key_rows, key_main, key_rest = _key_tile(
@@ -155,7 +155,7 @@ def log_sum_exp_of_tiles(
     first = tl.load(sample_start + sample)
     packed = ((tl.load(sample_start + sample + 1) - first) * HEADS).to(tl.int32)
     for start in range(0, packed, BLOCK_ROWS):
-        logits, visible, row, head, inside = _logits(
+        logits, _, row, head, inside = _logits(
             start,
             packed,
             first,
@@ -217,7 +217,7 @@ def sum_over_rows(
     BLOCK_KEYS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
-    """out [B, heads / HEADS, S]: mean over rows and HEADS heads (one, or all of a key head)."""
+    """Out [B, heads / HEADS, S]: mean over rows and HEADS heads (one, or all of a key head)."""
     slot = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
     columns, valid, key_rows, key_main, key_rest = _key_tile(
@@ -308,9 +308,7 @@ def launches(
     shipped = configs(head_dim, query.dtype, vendor)
     # Rows of one sample stand together; rows of no sample are left out on both sides.
     sorted_sample, order = query_sample.sort(stable=True)
-    sample_start = torch.searchsorted(
-        sorted_sample, torch.arange(samples + 1, device=query.device)
-    )
+    sample_start = torch.searchsorted(sorted_sample, torch.arange(samples + 1, device=query.device))
     smallest = min(config.kwargs["BLOCK_KEYS"] for config in shipped)
     partial = query.new_empty((triton.cdiv(length, smallest), rows, heads), dtype=torch.float32)
     log_sum_exp = query.new_empty((rows, heads), dtype=torch.float32)
@@ -384,7 +382,7 @@ def first_layer_attention(
     per_head: bool,
 ) -> Tensor:
     """As the function of that name in the package, whose caller has checked the arguments."""
-    samples, length, key_heads, _ = key.shape
+    samples, length = key.shape[:2]
     heads = query.shape[1]
     if query.shape[0] == 0 or samples == 0 or length == 0:
         shape = (samples, heads, length) if per_head else (samples, length)
@@ -393,7 +391,7 @@ def first_layer_attention(
         query,
         key,
         query_sample,
-        query_position,
+        query_position.contiguous(),
         key_mask.contiguous(),
         scaling=scaling,
         sliding_window=sliding_window,

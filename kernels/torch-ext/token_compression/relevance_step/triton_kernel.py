@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launch import AMD, Launch, current_vendor, dot_precision, head_split
+from ..launch import AMD, NVIDIA, Launch, current_vendor, dot_precision, head_split
 from ..tiles import hold, products
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
@@ -199,7 +199,9 @@ def row_statistics(
             weighed = weighed * fade + tl.sum(share * _reduced(gradient, REDUCTION), 1)
     slots = (sample * heads + head) * rows + row
     anchor = tl.where(peak == float("-inf"), 0.0, peak)
-    tl.store(log_sum_exp + slots, (anchor + tl.log2(total)) * _LN_2, mask=row_inside & (target == 0))
+    tl.store(
+        log_sum_exp + slots, (anchor + tl.log2(total)) * _LN_2, mask=row_inside & (target == 0)
+    )
     if SUMMED:
         if REDUCTION == "attention":
             weighed = total
@@ -305,7 +307,7 @@ def column_sums(
     BLOCK_KEYS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
-    """out [T, B, heads, S]: Σ_q weights[t, b, q] · f(A ⊙ ∂y/∂A)[h, q, k]."""
+    """Out [T, B, heads, S]: Σ_q weights[t, b, q] · f(A ⊙ ∂y/∂A)[h, q, k]."""
     head = tl.program_id(1)
     sample = (tl.program_id(2) % batch).to(tl.int64)
     target = (tl.program_id(2) // batch).to(tl.int64) * TARGETS_AT_ONCE
@@ -415,22 +417,35 @@ def column_sums(
     slots = ((target * batch + sample) * heads + head) * length + column
     tl.store(out + slots, sums, mask=column < length)
     if TARGETS_AT_ONCE == 2:
-        slots += batch.to(tl.int64) * heads * length
+        slots = (((target + 1) * batch + sample) * heads + head) * length + column
         tl.store(out + slots, more_sums, mask=(column < length) & (target + 1 < targets))
 
 
 def row_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
-    """Shipped configurations of `row_statistics`."""
-    stages = 1 if vendor == AMD else 2
-    sizes = {"BLOCK_ROWS": 64, "BLOCK_KEYS": 32}
-    return (triton.Config(sizes, num_warps=4, num_stages=stages),)
+    """Shipped configurations of `row_statistics`; head_dim is the larger of both."""
+    small = head_dim > 128 or dtype == torch.float32
+    sizes = {"BLOCK_ROWS": 64, "BLOCK_KEYS": 32 if small else 64}
+    warps = 8 if small and vendor == NVIDIA else 4
+    return (triton.Config(sizes, num_warps=warps, num_stages=1 if vendor == AMD else 2),)
 
 
 def column_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
-    """Shipped configurations of `column_sums`."""
-    stages = 1 if vendor == AMD else 2
-    sizes = {"BLOCK_KEYS": 64, "BLOCK_ROWS": 32}
-    return (triton.Config(sizes, num_warps=4, num_stages=stages),)
+    """Shipped configurations of `column_sums`; head_dim is the larger of both."""
+    tiles: tuple[tuple[int, int, int], ...]
+    if dtype == torch.float32 or head_dim > 128:
+        tiles = ((64, 32, 8 if vendor == NVIDIA else 4),)
+    elif head_dim > 64 and vendor == NVIDIA:
+        tiles = ((64, 32, 4), (128, 64, 8))
+    else:
+        tiles = ((64, 64, 4), (128, 64, 8))
+    return tuple(
+        triton.Config(
+            {"BLOCK_KEYS": keys, "BLOCK_ROWS": rows},
+            num_warps=warps,
+            num_stages=1 if vendor == AMD else 2,
+        )
+        for keys, rows, warps in tiles
+    )
 
 
 @dataclass(frozen=True)
@@ -516,6 +531,10 @@ class Problem:
             "PRECISION": dot_precision(self.query.dtype, self.vendor),
         }
 
+    def widest_head(self) -> int:
+        """The larger of head_dim and value_dim."""
+        return max(self.query.shape[-1], self.value.shape[-1])
+
     def active_rows(self) -> Tensor:
         """int32 [B, 2]: first row that carries relevance to any target, and one past the last."""
         active = (self.weights != 0).any(dim=0)  # [B, Q]
@@ -547,7 +566,7 @@ class Problem:
             "row_sum": row_sum if summed else log_sum_exp,
             "SUMMED": summed,
         }
-        shipped = row_configs(self.query.shape[-1], self.query.dtype, self.vendor)
+        shipped = row_configs(self.widest_head(), self.query.dtype, self.vendor)
         return Launch(row_statistics, grid, arguments, shipped), log_sum_exp, row_sum
 
     def column_launch(self, log_sum_exp: Tensor) -> tuple[Launch, Tensor]:
@@ -577,7 +596,7 @@ class Problem:
             "out": out,
             "TARGETS_AT_ONCE": at_once,
         }
-        shipped = column_configs(self.query.shape[-1], self.query.dtype, self.vendor)
+        shipped = column_configs(self.widest_head(), self.query.dtype, self.vendor)
         return Launch(column_sums, grid, arguments, shipped), out
 
 
