@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -9,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..config import TokenCompressionConfig
 from ..prompt import Modality, VisualSpan, find_instruction_rows
 from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
-from ..scorers.base import checked_scores
+from ..scorers.base import ModelScorer, checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
 from .adapter import CompressedVisionOutput, FamilyAdapter, is_token
 from .layout import PromptLayout, encode_visuals, has_pixels_to_encode, read_layout
@@ -84,9 +86,7 @@ def compress_inputs(
         budget < _visual_tokens(row) for budget, row in zip(budgets, layout.visuals, strict=True)
     ):
         with scoring.running(), torch.no_grad():
-            scores = _score(
-                model, adapter, compression, config, layout, inputs.get("labels"), instruction_mask
-            )
+            scores = _score(model, adapter, compression, config, layout, inputs, instruction_mask)
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
         compressed = rewrite_prompt(model, adapter, config, inputs, layout, keep, padding_side)
@@ -130,20 +130,42 @@ def _score(
     compression: TokenCompression,
     config: TokenCompressionConfig,
     layout: PromptLayout,
-    labels: Tensor | None,
+    inputs: Mapping[str, Any],
     instruction_mask: Tensor | None,
 ) -> Tensor:
     """Scores of every column, float32 [B, S]."""
     if instruction_mask is None:
-        instruction_mask = _instruction_mask(model, adapter, config, layout, labels)
+        instruction_mask = _instruction_mask(model, adapter, config, layout, inputs.get("labels"))
     else:
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = adapter.embed(model, layout.input_ids)
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
+    scorer = compression.scorer
+    if isinstance(scorer, ModelScorer):
+        encoded = _whole_inputs(model, adapter, inputs, layout)
+        scores = scorer.score_with_model(prompt, model, encoded)
+        return checked_scores(scores, prompt, config.scorer_name)
     first_layer = adapter.first_layer(model)
     with first_layer.in_evaluation_mode():
-        scores = compression.scorer.score(prompt, first_layer)
+        scores = scorer.score(prompt, first_layer)
     return checked_scores(scores, prompt, config.scorer_name)
+
+
+def _whole_inputs(
+    model: Any, adapter: FamilyAdapter, inputs: Mapping[str, Any], layout: PromptLayout
+) -> dict[str, Any]:
+    """The inputs of the whole prompt, with the features that are encoded already."""
+    # Among the arguments of `generate` are others than the model's own.
+    own = set(inspect.signature(model.forward).parameters) - set(adapter.pixel_inputs.values())
+    features = {
+        modality: BaseModelOutputWithPooling(pooler_output=adapter.pack_features(visuals.features))
+        for modality, visuals in layout.encoded.items()
+    }
+    kept = {name: value for name, value in inputs.items() if name in own}
+    return {
+        **kept,
+        "mm_encoder_outputs": {**(inputs.get("mm_encoder_outputs") or {}), **features},
+    }
 
 
 def _instruction_mask(

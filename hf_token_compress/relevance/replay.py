@@ -249,6 +249,8 @@ _PROMPT_INPUTS = (
     "labels",
     "mm_encoder_outputs",
     "use_cache",
+    "cache",
+    "past_key_values",
     "logits_to_keep",
 )
 
