@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -9,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..config import TokenCompressionConfig
 from ..prompt import Modality, VisualSpan, find_instruction_rows
 from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
-from ..scorers.base import checked_scores
+from ..scorers.base import ModelScorer, checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
 from .adapter import CompressedVisionOutput, FamilyAdapter, is_token
 from .layout import PromptLayout, encode_visuals, has_pixels_to_encode, read_layout
@@ -84,12 +86,10 @@ def compress_inputs(
         budget < _visual_tokens(row) for budget, row in zip(budgets, layout.visuals, strict=True)
     ):
         with scoring.running(), torch.no_grad():
-            scores = _score(
-                model, adapter, compression, config, layout, inputs.get("labels"), instruction_mask
-            )
+            scores = _score(model, adapter, compression, config, layout, inputs, instruction_mask)
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
-        compressed = _rewrite(model, adapter, config, inputs, layout, keep, padding_side)
+        compressed = rewrite_prompt(model, adapter, config, inputs, layout, keep, padding_side)
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=vision.milliseconds,
@@ -130,20 +130,42 @@ def _score(
     compression: TokenCompression,
     config: TokenCompressionConfig,
     layout: PromptLayout,
-    labels: Tensor | None,
+    inputs: Mapping[str, Any],
     instruction_mask: Tensor | None,
 ) -> Tensor:
     """Scores of every column, float32 [B, S]."""
     if instruction_mask is None:
-        instruction_mask = _instruction_mask(model, adapter, config, layout, labels)
+        instruction_mask = _instruction_mask(model, adapter, config, layout, inputs.get("labels"))
     else:
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = adapter.embed(model, layout.input_ids)
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
+    scorer = compression.scorer
+    if isinstance(scorer, ModelScorer):
+        encoded = _whole_inputs(model, adapter, inputs, layout)
+        scores = scorer.score_with_model(prompt, model, encoded)
+        return checked_scores(scores, prompt, config.scorer_name)
     first_layer = adapter.first_layer(model)
     with first_layer.in_evaluation_mode():
-        scores = compression.scorer.score(prompt, first_layer)
+        scores = scorer.score(prompt, first_layer)
     return checked_scores(scores, prompt, config.scorer_name)
+
+
+def _whole_inputs(
+    model: Any, adapter: FamilyAdapter, inputs: Mapping[str, Any], layout: PromptLayout
+) -> dict[str, Any]:
+    """The inputs of the whole prompt, with the features that are encoded already."""
+    # Among the arguments of `generate` are others than the model's own.
+    own = set(inspect.signature(model.forward).parameters) - set(adapter.pixel_inputs.values())
+    features = {
+        modality: BaseModelOutputWithPooling(pooler_output=adapter.pack_features(visuals.features))
+        for modality, visuals in layout.encoded.items()
+    }
+    kept = {name: value for name, value in inputs.items() if name in own}
+    return {
+        **kept,
+        "mm_encoder_outputs": {**(inputs.get("mm_encoder_outputs") or {}), **features},
+    }
 
 
 def _instruction_mask(
@@ -205,7 +227,7 @@ def _keep_mask(
     return keep
 
 
-def _rewrite(
+def rewrite_prompt(
     model: Any,
     adapter: FamilyAdapter,
     config: TokenCompressionConfig,
@@ -214,6 +236,20 @@ def _rewrite(
     keep: Tensor,
     padding_side: PaddingSide,
 ) -> CompressedInputs:
+    """Inputs of the stock forward for the kept columns of a prompt.
+
+    Args:
+        model: The loaded model.
+        adapter: Its family.
+        config: Its setting, of which only `position_ids` is read.
+        inputs: Keyword arguments of the stock forward for the whole prompt.
+        layout: What `read_layout` found in them.
+        keep: bool [B, S], columns that stay; never padding.
+        padding_side: Side on which rows that became shorter are padded.
+
+    Raises:
+        TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
+    """
     consumed = {*adapter.pixel_inputs.values(), *adapter.consumed_inputs}
     rewritten = {name: value for name, value in inputs.items() if name not in consumed}
     rewritten["mm_encoder_outputs"] = {
@@ -242,7 +278,7 @@ def _rewrite(
     else:
         attention_mask = layout.attention_mask
     rewritten["position_ids"] = position_ids
-    return CompressedInputs(rewritten, keep, _next_position(position_ids, attention_mask))
+    return CompressedInputs(rewritten, keep, next_position(position_ids, attention_mask))
 
 
 def _kept_features(
@@ -265,7 +301,7 @@ def _rows(features: Tensor, kept: Tensor) -> Tensor:
     return features if kept.all() else features[kept.to(features.device)]
 
 
-def _next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Position ids after each row's last token, int64 [A, B, 1] or [B, 1]."""
     columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = torch.where(attention_mask, columns, 0).amax(dim=1, keepdim=True)  # [B, 1]

@@ -14,6 +14,7 @@ ScorerClass = TypeVar("ScorerClass", bound=type[Scorer])
 _BUILT_IN = {
     "attention": ".attention:AttentionScorer",
     "random": ".random:RandomScorer",
+    "relevance": "..relevance.scorer:RelevanceScorer",
     "uniform": ".uniform:UniformScorer",
 }
 _REGISTERED: dict[str, type[Scorer]] = {}
