@@ -113,7 +113,7 @@ def assert_equal_to_dense(interpreter: Interpreter, problem: dict[str, Any]) -> 
 
 @st.composite
 def problems(draw: Any) -> dict[str, Any]:
-    """Lengths around tile borders, rows without relevance, padding of NaN, rows that see nothing."""
+    """Lengths around tile borders, idle rows, padding of NaN, rows that see nothing."""
     length = draw(st.sampled_from([1, 2, 31, 33, 63, 64, 65]))
     key_heads, group = draw(st.sampled_from([(1, 1), (2, 1), (1, 3)]))
     problem = random_problem(

@@ -2,8 +2,8 @@
 
 In half precision the left rows of a product stay where they are while tiles of right rows pass by.
 A head is held in two parts, `main` and `rest`, of widths that are powers of two (see
-`launch.head_split`). In single precision a held head would take every register there is, so both sides are streamed in
-chunks of the head; MAIN is 0 then.
+`launch.head_split`). In single precision a held head would take every register there is, so both
+sides are streamed in chunks of the head; MAIN is 0 then.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def first_layer_attention(
     arguments = (query, key, query_sample, query_position, key_mask)
     if choose_backend(backend, query, key) == "triton":
         check_contiguous(query=query, key=key)
-        from .triton_kernel import first_layer_attention as fused
+        from .triton_launch import first_layer_attention as fused
 
         return fused(*arguments, scaling=scaling, sliding_window=sliding_window, per_head=per_head)
     return torch_reference.first_layer_attention(

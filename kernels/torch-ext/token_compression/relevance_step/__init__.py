@@ -106,7 +106,7 @@ def relevance_step(
             chunk_size=chunk_size,
         )
     check_contiguous(**read)
-    from .triton_kernel import relevance_step as fused
+    from .triton_launch import relevance_step as fused
 
     return fused(
         r,
