@@ -29,7 +29,7 @@ def first_layer_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     per_head: bool = False,
-    chunk_size: int = 64,
+    chunk_size: int = 16,
     backend: str | None = None,
 ) -> Tensor:
     """Mean over the query rows of a sample of their causal attention to every key.
