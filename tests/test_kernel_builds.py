@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hf_token_compress.kernels import resources
-from hf_token_compress.kernels.resources import Usage, all_usages, shipped_cases
+from hf_token_compress.kernels.first_layer_attention.triton_launch import launches
+from hf_token_compress.kernels.launch import NVIDIA
+from hf_token_compress.kernels.relevance_step.triton_launch import Problem
+from hf_token_compress.kernels.resources import Usage, all_usages, compile_launch, shipped_cases
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +57,32 @@ def test_faults_are_seen() -> None:
         faults = Usage(**{**vars(good), **changes}).faults()
         assert len(faults) == 1
         assert word in faults[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_sizes_of_one_are_compiled_too(dtype: torch.dtype) -> None:
+    """A launch makes constants of them, which are no tensors inside a kernel."""
+    query = torch.empty(1, 1, 32, dtype=dtype, device="meta")
+    key = torch.empty(1, 1, 1, 32, dtype=dtype, device="meta")
+    index = torch.empty(1, dtype=torch.int64, device="meta")
+    mask = torch.empty(1, 1, dtype=torch.bool, device="meta")
+    options: dict[str, Any] = {"scaling": 1.0, "sliding_window": 1, "vendor": NVIDIA}
+    first, second, *_ = launches(query, key, index, index, mask, per_head=False, **options)
+    problem = Problem(
+        weights=torch.empty(1, 1, 1, device="meta"),
+        query=key,
+        key=key,
+        value=key,
+        grad_output=key[None],
+        positions=index,
+        key_mask=mask,
+        mask=mask.expand(1, 1, 1, 1),
+        causal=True,
+        reduction="positive",
+        **options,
+    )
+    third, log_sum_exp, _ = problem.row_launch(summed=True)
+    fourth, _ = problem.column_launch(log_sum_exp)
+    for launch in (first, second, third, fourth):
+        built = compile_launch(launch, launch.configs[0], resources.TARGETS["sm_80"].gpu)
+        assert built.asm["cubin"]

@@ -168,8 +168,12 @@ def main(
     if task is not None:
         typer.echo(json.dumps(asdict(_measure_here(*json.loads(task)))))
         return
-    options = {"visual_tokens": visual_tokens, "instruction": instruction, "dtype": dtype}
-    costs = {method: measure(method, runs=runs, **options) for method in METHODS}
+    costs = {
+        method: measure(
+            method, visual_tokens=visual_tokens, instruction=instruction, dtype=dtype, runs=runs
+        )
+        for method in METHODS
+    }
     where = "CUDA" if torch.cuda.is_available() else "CPU"
     table = Table(
         title=f"{visual_tokens} visual tokens, {instruction} instruction rows, {dtype}, {where}"

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,23 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One build: a kernel at one head size and dtype, with its configuration of that index."""
+    """One build.
+
+    Attributes:
+        kernel: Its name.
+        head_dim: Size of a head.
+        dtype: Of queries, keys, values and gradients.
+        config: Index of its configuration.
+        target: Name of the GPU.
+        options: Whether a window, a mask and single heads are asked for, with all that they add.
+    """
 
     kernel: str
     head_dim: int
     dtype: torch.dtype
     config: int
     target: str
+    options: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,13 +129,19 @@ class Usage:
 
 
 def shipped_cases(targets: Iterable[str] = tuple(TARGETS)) -> Iterator[Case]:
-    """Every build that is checked: kernels × head sizes × dtypes × configurations × targets."""
+    """Every build that is checked: kernels × head sizes × dtypes × configurations × targets.
+
+    Those of 128 in half precision come once more with all options.
+    """
     for target in targets:
         for dtype, head_dims in HEAD_DIMS.items():
             for head_dim in head_dims:
                 for launch in _launches(head_dim, dtype, TARGETS[target].vendor):
                     for config in range(len(launch.configs)):
-                        yield Case(launch.kernel.__name__, head_dim, dtype, config, target)
+                        case = Case(launch.kernel.__name__, head_dim, dtype, config, target)
+                        yield case
+                        if (head_dim, dtype) == (128, torch.bfloat16):
+                            yield replace(case, options=True)
 
 
 def usage(case: Case) -> Usage:
@@ -137,7 +153,7 @@ def usage(case: Case) -> Usage:
     target = TARGETS[case.target]
     launch = next(
         launch
-        for launch in _launches(case.head_dim, case.dtype, target.vendor)
+        for launch in _launches(case.head_dim, case.dtype, target.vendor, options=case.options)
         if launch.kernel.__name__ == case.kernel
     )
     config = launch.configs[case.config]
@@ -208,8 +224,11 @@ def all_usages(cases: Iterable[Case], workers: int | None = None) -> list[Usage]
         return list(pool.map(usage, cases))
 
 
-def _launches(head_dim: int, dtype: torch.dtype, vendor: str) -> list[Launch]:
+def _launches(
+    head_dim: int, dtype: torch.dtype, vendor: str, *, options: bool = False
+) -> list[Launch]:
     """The launches of all kernels at the layer shapes of Qwen2-VL-7B, without any memory."""
+    sliding_window = 256 if options else None
     samples, length, rows, heads, key_heads = 1, 1536, 48, 28, 4
     query = torch.empty(rows, heads, head_dim, dtype=dtype, device="meta")
     key = torch.empty(samples, length, key_heads, head_dim, dtype=dtype, device="meta")
@@ -222,8 +241,8 @@ def _launches(head_dim: int, dtype: torch.dtype, vendor: str) -> list[Launch]:
         index,
         mask,
         scaling=head_dim**-0.5,
-        sliding_window=None,
-        per_head=False,
+        sliding_window=sliding_window,
+        per_head=options,
         vendor=vendor,
     )
     targets = 2
@@ -237,9 +256,11 @@ def _launches(head_dim: int, dtype: torch.dtype, vendor: str) -> list[Launch]:
         grad_output=gradients,
         positions=torch.empty(length, dtype=torch.int64, device="meta"),
         key_mask=mask,
-        mask=None,
+        mask=torch.empty(samples, heads, length, length, dtype=torch.bool, device="meta")
+        if options
+        else None,
         causal=True,
-        sliding_window=None,
+        sliding_window=sliding_window,
         scaling=head_dim**-0.5,
         reduction="positive",
         vendor=vendor,
@@ -294,7 +315,7 @@ def _table(usages: Iterable[Usage]) -> Iterator[str]:
         case = one.case
         cells = (
             f"{case.target}",
-            f"`{case.kernel}`",
+            f"`{case.kernel}`" + (", options" if case.options else ""),
             f"{case.head_dim}",
             str(case.dtype).removeprefix("torch."),
             one.config,
