@@ -15,7 +15,7 @@ from hf_token_compress.evaluation.scoring_cost import measure
 
 
 def test_operations_are_those_of_the_matrix_products() -> None:
-    """Counted by torch on the same shapes: whole maps for eager attention, half for a causal one."""
+    """Counted by torch on the same shapes; a causal map is half of a whole one."""
     length, rows = 24, 5
     problem = benchmark.step_problem(length, 1, torch.float32, torch.device("cpu"))
     _, query, key, value, gradient = problem

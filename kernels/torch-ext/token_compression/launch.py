@@ -29,7 +29,7 @@ class Launch:
     Attributes:
         kernel: The `triton.jit` function.
         grid: From all arguments, those of the configuration included, to the grid.
-        arguments: Every argument but those of the configuration, by name.
+        arguments: Every argument but those of the configuration, by name; `query` is one.
         configs: What the autotuner may choose from; the first one is sane everywhere.
         tuned_by: Arguments whose change makes the autotuner measure again.
     """
@@ -41,7 +41,7 @@ class Launch:
     tuned_by: tuple[str, ...] = ("HEAD_DIM",)
 
     def run(self, config: triton.Config | None = None) -> None:
-        """Launch on the current device.
+        """Launch on the device of the query.
 
         Args:
             config: Use this one; by default the autotuner chooses, or the interpreter takes the
@@ -49,10 +49,11 @@ class Launch:
         """
         if config is None and (len(self.configs) == 1 or not hasattr(self.kernel, "cache_key")):
             config = self.configs[0]
-        if config is not None:
-            self.kernel[self.grid](**self.arguments, **config.all_kwargs())
-        else:
-            _tuner(self.kernel, self.configs, self.tuned_by)[self.grid](**self.arguments)
+        with torch.cuda.device_of(self.arguments["query"]):
+            if config is not None:
+                self.kernel[self.grid](**self.arguments, **config.all_kwargs())
+            else:
+                _tuner(self.kernel, self.configs, self.tuned_by)[self.grid](**self.arguments)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..launch import AMD, NVIDIA, Grid, Launch, current_vendor, dot_precision, h
 from .triton_kernel import log_sum_exp_of_tiles, sum_over_rows
 
 
+@cache
 def configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
     """The one shipped configuration.
 

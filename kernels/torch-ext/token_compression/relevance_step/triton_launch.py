@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..launch import AMD, NVIDIA, Launch, current_vendor, dot_precision, head_sp
 from .triton_kernel import column_sums, row_statistics
 
 
+@cache
 def row_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
     """Shipped configurations of `row_statistics`; head_dim is the larger of both."""
     small = head_dim > 128 or dtype == torch.float32
@@ -22,6 +24,7 @@ def row_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.
     return (triton.Config(sizes, num_warps=warps, num_stages=1 if vendor == AMD else 2),)
 
 
+@cache
 def column_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
     """Shipped configurations of `column_sums`; head_dim is the larger of both."""
     tiles: tuple[tuple[int, int, int], ...]
