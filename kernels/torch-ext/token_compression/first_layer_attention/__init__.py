@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,20 +61,18 @@ def first_layer_attention(
             not contiguous, or the backend cannot run here.
     """
     _check(query, key, query_sample, query_position, key_mask, sliding_window)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     arguments = (query, key, query_sample, query_position, key_mask)
-    if choose_backend(backend, query, key) == "triton":
-        check_contiguous(query=query, key=key)
-        from .triton_launch import first_layer_attention as fused
+    options: dict[str, Any] = {
+        "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "sliding_window": sliding_window,
+        "per_head": per_head,
+    }
+    if choose_backend(backend, query, key) == "torch":
+        return torch_reference.first_layer_attention(*arguments, **options, chunk_size=chunk_size)
+    check_contiguous(query=query, key=key)
+    from .triton_launch import first_layer_attention as fused
 
-        return fused(*arguments, scaling=scaling, sliding_window=sliding_window, per_head=per_head)
-    return torch_reference.first_layer_attention(
-        *arguments,
-        scaling=scaling,
-        sliding_window=sliding_window,
-        per_head=per_head,
-        chunk_size=chunk_size,
-    )
+    return fused(*arguments, **options)
 
 
 def _check(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -85,46 +87,25 @@ def relevance_step(
     elif grad_output is not None:
         read["grad_output"] = grad_output
     check_floating(**read)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    arguments = (r, query, key, value, grad_output)
+    options: dict[str, Any] = {
+        "query_positions": query_positions,
+        "key_mask": key_mask,
+        "mask": mask,
+        "causal": causal,
+        "sliding_window": sliding_window,
+        "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "reduction": reduction,
+        "normalize_rows": normalize_rows,
+        "residual": residual,
+        "lse": lse,
+    }
     if choose_backend(backend, *read.values()) == "torch":
-        return torch_reference.relevance_step(
-            r,
-            query,
-            key,
-            value,
-            grad_output,
-            query_positions=query_positions,
-            key_mask=key_mask,
-            mask=mask,
-            causal=causal,
-            sliding_window=sliding_window,
-            scaling=scaling,
-            reduction=reduction,
-            normalize_rows=normalize_rows,
-            residual=residual,
-            lse=lse,
-            chunk_size=chunk_size,
-        )
+        return torch_reference.relevance_step(*arguments, **options, chunk_size=chunk_size)
     check_contiguous(**read)
     from .triton_launch import relevance_step as fused
 
-    return fused(
-        r,
-        query,
-        key,
-        value,
-        grad_output,
-        query_positions=query_positions,
-        key_mask=key_mask,
-        mask=mask,
-        causal=causal,
-        sliding_window=sliding_window,
-        scaling=scaling,
-        reduction=reduction,
-        normalize_rows=normalize_rows,
-        residual=residual,
-        lse=lse,
-    )
+    return fused(*arguments, **options)
 
 
 def _check_masks(
