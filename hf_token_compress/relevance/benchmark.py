@@ -1,8 +1,8 @@
 """What an explanation costs: `python -m hf_token_compress.relevance.benchmark`.
 
 Peak memory and time of the rule "gae" on a random decoder, against an ordinary SDPA forward and
-backward pass and against the published way, which stores every attention map and its gradient. Every
-measurement has a process of its own, so that nothing that was freed before counts.
+backward pass and against the published way, which stores every attention map and its gradient.
+Every measurement has a process of its own, so that nothing that was freed before counts.
 """
 
 from __future__ import annotations
@@ -108,9 +108,10 @@ def _random_decoder(method: Method, length: int, layers: int, width: int, heads:
         num_attention_heads=heads,
         num_key_value_heads=max(1, heads // 2),
         max_position_embeddings=length,
-        attn_implementation="eager" if method == "stored" else "sdpa",
     )
-    return Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    model = Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    model.set_attn_implementation("eager" if method == "stored" else "sdpa")
+    return model
 
 
 def _plain_backward(model: Any, ids: Tensor) -> None:

@@ -22,7 +22,7 @@ from .rules.recursive import RecursiveRule
 
 Targets = Literal["per_token", "sum"]
 
-DEFAULT_RULE = "gae"
+DEFAULT_RULE = "edges_absolute"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def relevance(
 
     Returns:
         A report. What the scores of a prompt sum to depends on the rule; with "gae" it is the mean
-        over the answer's tokens of what the row of R that predicts the token holds at visual tokens.
+        over the answer's tokens of what the row of R that predicts a token holds at visual tokens.
 
     Raises:
         TypeError: `model` is no Transformers model, or an input has the wrong type.
@@ -164,11 +164,9 @@ def target_groups(replay: Replay, targets: Targets) -> Tensor:
 
 def _sample_reports(replay: Replay, found: Tensor, per_token_rows: bool) -> list[SampleRelevance]:
     samples = []
-    for row, (columns, visuals) in enumerate(
-        zip(replay.visual_columns, replay.visuals, strict=True)
+    for row, (columns, visuals, answer) in enumerate(
+        zip(replay.visual_columns, replay.visuals, replay.answers, strict=True)
     ):
-        answer = replay.answer_ids[row]
-        answer = answer[answer >= 0]
         tokens = found[:, row, columns].detach()  # [G, N]
         samples.append(
             SampleRelevance(

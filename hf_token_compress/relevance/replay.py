@@ -118,6 +118,27 @@ class Replay:
         """For each prompt, int64 [N], the columns of its visual tokens in order."""
         return [torch.cat([span.positions for span in row]) for row in self.layout.visuals]
 
+    @property
+    def answers(self) -> list[Tensor]:
+        """For each prompt, int64 [T], its answer."""
+        return [answer[answer >= 0] for answer in self.answer_ids]
+
+    def keep_best(self, scores: Sequence[Tensor], ratio: float) -> Tensor:
+        """Columns of text, of answers and of the best-scored share of each prompt's visual tokens.
+
+        Args:
+            scores: For each prompt, float [N].
+            ratio: Share of its visual tokens to keep, at least one token.
+
+        Returns:
+            bool [B, S].
+        """
+        keep = self.layout.attention_mask.clone()
+        for row, (columns, own) in enumerate(zip(self.visual_columns, scores, strict=True)):
+            order = own.argsort(descending=True, stable=True)
+            keep[row, columns[order[max(1, round(ratio * len(columns))) :]]] = False
+        return keep
+
     def select(self, rows: Sequence[int]) -> Replay:
         """The same prompts in another order, or some of them several times."""
         index = torch.tensor(rows, device=self.layout.input_ids.device)

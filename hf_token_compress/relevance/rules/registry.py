@@ -5,19 +5,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from .base import Rule
 
+RuleSpec: TypeAlias = "Rule | str | Mapping[str, Any]"
 RuleClass = TypeVar("RuleClass", bound=type[Rule])
 
 _BUILT_IN = {
+    "best_of": ".best_of:BestOfRule",
     "edges_absolute": ".edges:AbsoluteEdgesRule",
+    "edges_net": ".edges:NetEdgesRule",
     "edges_positive": ".edges:PositiveEdgesRule",
     "gae": ".gae:GaeRule",
+    "gae_absolute": ".gae:AbsoluteGaeRule",
     "gae_normalized": ".normalized:NormalizedGaeRule",
     "gradient_input": ".gradient_input:GradientInputRule",
     "last_layer": ".rollout:LastLayerAttentionRule",
+    "occlusion": ".occlusion:OcclusionRule",
+    "recursive": ".recursive:RecursiveRule",
     "rollout": ".rollout:RolloutRule",
 }
 _REGISTERED: dict[str, type[Rule]] = {}
@@ -53,6 +59,20 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
     return register
 
 
+def as_rule(rule: RuleSpec) -> Rule:
+    """A rule from itself, its name, or a mapping of its name under "rule" and its options.
+
+    Raises:
+        ValueError: No rule has that name, or it does not take one of the options.
+    """
+    if isinstance(rule, Rule):
+        return rule
+    if isinstance(rule, str):
+        return build_rule(rule, {})
+    options = dict(rule)
+    return build_rule(options.pop("rule", ""), options)
+
+
 def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
     """Make the rule of that name.
 
@@ -65,8 +85,8 @@ def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
         rule_class = getattr(import_module(module, __package__), class_name)
     if rule_class is None:
         raise ValueError(
-            f"There is no rule named {name!r}: choose one of {', '.join(available_rules())}, or add "
-            "your own with hf_token_compress.relevance.register_rule."
+            f"There is no rule named {name!r}: choose one of {', '.join(available_rules())}, or "
+            "add your own with hf_token_compress.relevance.register_rule."
         )
     accepted = set(inspect.signature(rule_class).parameters)
     unknown = sorted(set(options) - accepted)
