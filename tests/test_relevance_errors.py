@@ -19,7 +19,7 @@ from tiny_models import (
     tiny_model,
 )
 from torch import nn
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPTJConfig, GPTJForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from hf_token_compress import TokenCompressionConfig, compress
 from hf_token_compress.relevance import PropagationRule, faithfulness, relevance, token_relevance
@@ -164,12 +164,12 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = {
     ),
     "attention_that_is_not_called_through_the_interface": (
         lambda: token_relevance(
-            GPTJForCausalLM(GPTJConfig(vocab_size=9, n_embd=8, n_layer=1, n_head=2, rotary_dim=2)),
+            BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)),
             torch.tensor([[1, 2]]),
             ANSWER,
         ),
         ValueError,
-        ("GPTJ", "cannot be intercepted", "AttentionInterface"),
+        ("Bloom", "cannot be intercepted", "AttentionInterface"),
     ),
     "attention_with_another_map": (
         lambda: token_relevance(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from pairs import whole_position_ids
 from tiny_models import (
     IMAGE_AND_VIDEO,
     ONE_IMAGE,
@@ -84,44 +85,37 @@ def test_attention_rules_equal_the_maps() -> None:
 
 
 def test_gradient_times_input_is_the_slope_of_scaling_a_feature() -> None:
-    """d/ds of the logit, with the feature scaled by s, by finite differences in float64."""
+    """d/ds of the logit, with the feature scaled by s, by finite differences (norms work in float32)."""
     inputs = make_inputs([ONE_IMAGE], dtype=torch.float64)
     model = tiny_model(dtype=torch.float64)
     found = relevance(model, inputs, answer_ids=[torch.tensor([3])], rule="gradient_input")
+    positions = whole_position_ids(model, inputs)
     pixels = {name: inputs.pop(name) for name in ("pixel_values", "image_grid_thw")}
     with torch.no_grad():
         output = model.get_image_features(*pixels.values(), return_dict=True)
-        step = 1e-5
+        step = 3e-3
 
         def logit(token: int, scale: float) -> float:
             scaled = copy.copy(output)
             features = output.pooler_output[0].clone()
             features[token] *= scale
             scaled.pooler_output = [features]
-            given = {**inputs, "image_grid_thw": pixels["image_grid_thw"]}
-            return float(model(**given, mm_encoder_outputs={"image": scaled}).logits[0, -1, 3])
+            given = {**inputs, "position_ids": positions, "mm_encoder_outputs": {"image": scaled}}
+            return float(model(**given).logits[0, -1, 3])
 
         for token in (0, 17, 47):
             slope = (logit(token, 1 + step) - logit(token, 1 - step)) / (2 * step)
-            assert float(found.samples[0].scores[token]) == pytest.approx(abs(slope), rel=1e-4)
+            assert float(found.samples[0].scores[token]) == pytest.approx(abs(slope), rel=5e-3)
 
 
 def hidden_log_probability(model: Any, inputs: dict[str, Tensor], column: int | None) -> float:
     """Log-probability of the answer 3 with one column hidden by the stock model's own mask."""
     mask = inputs["attention_mask"].clone()
-    positions, _ = model.model.get_rope_index(
-        inputs["input_ids"],
-        mm_token_type_ids=inputs["mm_token_type_ids"],
-        image_grid_thw=inputs["image_grid_thw"],
-        attention_mask=mask,
-    )
-    text = torch.arange(mask.shape[1])[None, None]
+    positions = whole_position_ids(model, inputs)
     if column is not None:
         mask[0, column] = 0
     with torch.no_grad():
-        logits = model(
-            **{**inputs, "attention_mask": mask}, position_ids=torch.cat([text, positions])
-        ).logits
+        logits = model(**{**inputs, "attention_mask": mask}, position_ids=positions).logits
     return float(logits[0, -1].log_softmax(-1)[3])
 
 
@@ -150,18 +144,16 @@ def test_a_sum_is_explained_as_the_sum_of_what_it_sums() -> None:
             return replay.attention_mask.to(rows).expand(rows.shape)
 
         def through(self, relevance: Tensor, layer: Any, gradient: Any, start: Tensor) -> Tensor:
-            return relevance + propagate(start, layer, gradient, reduction="signed", residual=False)
+            edges = propagate(start, layer, gradient, reduction="signed", residual=False)
+            return edges if relevance is start else relevance + edges
 
     registry._REGISTERED["signed"] = Signed
     try:
         whole, parts = explain("signed", targets="sum"), explain("signed")
     finally:
         del registry._REGISTERED["signed"]
-    for one, other, answer in zip(whole.samples, parts.samples, ANSWERS, strict=True):
-        # Both start from ones: once for the sum, once for each of its parts.
-        torch.testing.assert_close(
-            one.scores * len(answer) - 1, (other.scores - 1) * len(answer), rtol=1e-4, atol=1e-5
-        )
+    for one, other in zip(whole.samples, parts.samples, strict=True):
+        torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
 
 
 def test_log_probability_is_another_target() -> None:
@@ -261,6 +253,7 @@ def test_a_removed_token_is_hidden_from_the_answer() -> None:
 
 def test_the_models_own_answer_matches_itself() -> None:
     inputs, model = make_inputs(BATCH), tiny_model()
+    model.generation_config.suppress_tokens = None
     scores = [torch.rand(n) for n in (48, 60, 48)]
     report = faithfulness(model, inputs, scores, max_new_tokens=3, retention_ratios=[0.5])
     assert all(bool(sample.random.matches[0]) for sample in report.samples)
