@@ -170,7 +170,7 @@ def test_log_probability_is_another_target() -> None:
 @pytest.mark.parametrize("until", [0.1, 0.5, 1.0])
 def test_recursion_explains_what_is_left(until: float) -> None:
     """The best of the last round are those of an explanation of the prompt that is left."""
-    options = {"rule": "gae", "drop": 0.3, "until": until}
+    options = {"of": "gae", "drop": 0.3, "until": until}
     found = explain("recursive", rule_options=options)
     for sample in found.samples:
         scores = sample.scores
@@ -191,7 +191,7 @@ def test_recursion_explains_what_is_left(until: float) -> None:
 
 def test_the_flag_is_the_rule() -> None:
     flag = explain("gae", recursive=True)
-    rule = explain("recursive", rule_options={"rule": "gae"})
+    rule = explain("recursive", rule_options={"of": "gae"})
     for one, other in zip(flag.samples, rule.samples, strict=True):
         assert torch.equal(one.scores, other.scores)
 

@@ -1,8 +1,8 @@
 """Relevance: which visual tokens an answer rested on, in the memory of one backward pass."""
 
-from .explain import DEFAULT_RULE, RelevanceReport, SampleRelevance, relevance
+from .explain import RelevanceReport, SampleRelevance, relevance
 from .faithfulness import FaithfulnessReport, RemovalCurve, SampleFaithfulness, faithfulness
-from .rules import PropagationRule, Rule, available_rules, propagate, register_rule
+from .rules import DEFAULT_RULE, PropagationRule, Rule, available_rules, propagate, register_rule
 from .text import token_relevance
 
 __all__ = [

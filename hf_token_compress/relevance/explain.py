@@ -17,12 +17,10 @@ from ..models.registry import family_adapter
 from ..prompt import VisualSpan
 from .model_state import ready_for_gradients
 from .replay import Replay, make_replay
-from .rules import Rule, build_rule
+from .rules import DEFAULT_RULE, Rule, build_rule
 from .rules.recursive import RecursiveRule
 
 Targets = Literal["per_token", "sum"]
-
-DEFAULT_RULE = "edges_absolute"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from ..prompt import MultimodalPrompt
 from ..scorers import ModelScorer
-from .explain import DEFAULT_RULE, Targets, relevance
+from .explain import Targets, relevance
+from .rules import DEFAULT_RULE
 
 
 class RelevanceScorer(ModelScorer):

@@ -8,7 +8,7 @@ from torch import Tensor
 from ...config import check_share
 from ..replay import Replay
 from .base import Rule
-from .registry import RuleSpec, as_rule
+from .registry import DEFAULT_RULE, RuleSpec, as_rule
 
 
 class RecursiveRule(Rule):
@@ -22,15 +22,15 @@ class RecursiveRule(Rule):
     All rounds together cost about 1/`drop` single explanations, because prompts shrink.
 
     Args:
-        rule: The rule, its name, or a mapping of its name under "rule" and its options.
+        of: The rule, its name, or a mapping of its name under "rule" and its options.
         drop: Share of the visual tokens left that each round drops, in (0, 1].
         until: Share of all visual tokens at which to stop, in (0, 1].
     """
 
-    def __init__(self, rule: RuleSpec = "gae", drop: float = 0.2, until: float = 0.1) -> None:
+    def __init__(self, of: RuleSpec = DEFAULT_RULE, drop: float = 0.2, until: float = 0.1) -> None:
         check_share("drop", drop)
         check_share("until", until)
-        self.rule = as_rule(rule)
+        self.rule = as_rule(of)
         self.drop = drop
         self.until = until
 

@@ -12,6 +12,9 @@ from .base import Rule
 RuleSpec: TypeAlias = "Rule | str | Mapping[str, Any]"
 RuleClass = TypeVar("RuleClass", bound=type[Rule])
 
+DEFAULT_RULE = "edges_absolute"
+"""The rule whose removal curves were best on the trained tiny model (docs/relevance.md)."""
+
 _BUILT_IN = {
     "best_of": ".best_of:BestOfRule",
     "edges_absolute": ".edges:AbsoluteEdgesRule",
