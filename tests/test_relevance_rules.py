@@ -85,7 +85,7 @@ def test_attention_rules_equal_the_maps() -> None:
 
 
 def test_gradient_times_input_is_the_slope_of_scaling_a_feature() -> None:
-    """d/ds of the logit, with the feature scaled by s, by finite differences (norms work in float32)."""
+    """d/ds of the logit, with the feature scaled by s, by finite differences."""
     inputs = make_inputs([ONE_IMAGE], dtype=torch.float64)
     model = tiny_model(dtype=torch.float64)
     found = relevance(model, inputs, answer_ids=[torch.tensor([3])], rule="gradient_input")

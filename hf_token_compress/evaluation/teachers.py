@@ -152,9 +152,7 @@ def rules_markdown(results: Sequence[RuleResult], ratio: float) -> str:
             + " |"
         )
     random = sum(result.random for result in results) / len(results)
-    lines.append(
-        f"| (random order) | {random:.3f} | | " + " | ".join([""] * (len(kinds) + 1)) + "|"
-    )
+    lines.append(f"| (random order) | {random:.3f} |" + " |" * (len(kinds) + 2))
     return "\n".join(lines)
 
 
