@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
 from ..models.adapter import FamilyAdapter
 from ..models.mixin import TokenCompressionMixin
 from ..models.registry import family_adapter
@@ -66,6 +67,7 @@ def relevance(
     per_token_rows: bool = False,
     recursive: bool = False,
     checkpointing: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> RelevanceReport:
     """Tell how much the answers to a batch of prompts rest on each visual token.
 
@@ -86,6 +88,8 @@ def relevance(
         per_token_rows: Report the relevance for each answer token too; needs "per_token".
         recursive: Explain, leave the least relevant tokens out, and explain again.
         checkpointing: Keep one layer's activations at a time, for about a third more time.
+        memory_limit: Bytes that working on one attention layer may take beyond the backward pass;
+            less is slower.
 
     Returns:
         A report. What the scores of a prompt sum to depends on the rule; with "gae" it is the mean
@@ -107,7 +111,7 @@ def relevance(
     with ready_for_gradients(model, checkpointing=checkpointing):
         if answer_ids is None:
             answer_ids = greedy_answers(model, adapter, inputs, max_new_tokens)
-        replay = make_replay(model, adapter, inputs, answer_ids)
+        replay = make_replay(model, adapter, inputs, answer_ids, memory_limit)
         groups = target_groups(replay, targets)
         found = explainer.explain(replay, groups, replay.layout.attention_mask)  # [G, B, S]
     return RelevanceReport(tuple(_sample_reports(replay, found, per_token_rows)), rule)
