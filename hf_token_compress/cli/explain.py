@@ -194,7 +194,7 @@ def _write_plot(path: Path, followed: SampleFaithfulness) -> list[Path]:
     try:
         plot_faithfulness(followed, path)
     except ImportError as error:
-        notices().print(f"No plot was drawn: {error}", style="yellow")
+        notices().print(Text(f"No plot was drawn: {error}", style="yellow"), soft_wrap=True)
         return []
     return [path]
 

@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import typer
 from torch import Tensor
 
-from ..relevance import DEFAULT_RULE, FaithfulnessReport, faithfulness, relevance
+from ..relevance import DEFAULT_RULE, FaithfulnessReport, Targets, faithfulness, relevance
 from .answering import encode_samples
 from .tasks import Sample, scene_samples
 
@@ -111,6 +111,66 @@ def compare_rules(
     return results
 
 
+@dataclass(frozen=True)
+class TargetsResult:
+    """One backward pass for the sum of an answer's tokens, against one for each.
+
+    Attributes:
+        rank_correlation: Spearman's, between the scores of visual tokens; mean over the answers
+            of two or more tokens.
+        same_kept: Share of the best quarter of the visual tokens that both have in common.
+        cost_ratio: Time for the sum, as a share of the time for each token.
+    """
+
+    rank_correlation: float
+    same_kept: float
+    cost_ratio: float
+
+
+def compare_targets(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    rule: str = DEFAULT_RULE,
+    *,
+    batch_size: int = 32,
+    max_new_tokens: int = 16,
+) -> TargetsResult:
+    """Explain answers by their sum and token by token.
+
+    Raises:
+        ValueError: No answer has two tokens.
+    """
+    seconds = {"sum": 0.0, "per_token": 0.0}
+    correlations, shared = [], []
+    for start in range(0, len(samples), batch_size):
+        inputs = dict(encode_samples(processor, samples[start : start + batch_size]))
+        answers = [
+            sample.answer_ids
+            for sample in relevance(model, inputs, max_new_tokens=max_new_tokens).samples
+        ]
+        scores = {}
+        for targets in get_args(Targets):
+            began = time.perf_counter()
+            found = relevance(model, inputs, answer_ids=answers, rule=rule, targets=targets)
+            seconds[targets] += time.perf_counter() - began
+            scores[targets] = [sample.scores for sample in found.samples]
+        for answer, one, other in zip(answers, scores["sum"], scores["per_token"], strict=True):
+            if len(answer) > 1:
+                ranks = torch.stack([item.argsort().argsort().double() for item in (one, other)])
+                correlations.append(float(torch.corrcoef(ranks)[0, 1]))
+                quarter = len(one) // 4
+                best = [set(item.topk(quarter).indices.tolist()) for item in (one, other)]
+                shared.append(len(best[0] & best[1]) / quarter)
+    if not correlations:
+        raise ValueError("No answer has two tokens: ask questions with longer answers.")
+    return TargetsResult(
+        sum(correlations) / len(correlations),
+        sum(shared) / len(shared),
+        seconds["sum"] / seconds["per_token"],
+    )
+
+
 def _result(
     name: str, reports: Sequence[FaithfulnessReport], samples: Sequence[Sample], seconds: float
 ) -> RuleResult:
@@ -178,13 +238,16 @@ def main(
     location = resolve_model(model)
     loaded = AutoModelForImageTextToText.from_pretrained(location, dtype="float32").eval()
     rules = [json.loads(item) if item.startswith("{") else item for item in rule or []]
-    found = compare_rules(
-        loaded,
-        AutoProcessor.from_pretrained(location),
-        scene_samples(kind or KINDS, per_kind, seed=seed),
-        rules or RULES,
-    )
+    processor = AutoProcessor.from_pretrained(location)
+    samples = scene_samples(kind or KINDS, per_kind, seed=seed)
+    found = compare_rules(loaded, processor, samples, rules or RULES)
     typer.echo(rules_markdown(found, ratio))
+    targets = compare_targets(loaded, processor, samples)
+    typer.echo(
+        f"\nsum against per_token, {DEFAULT_RULE}: rank correlation "
+        f"{targets.rank_correlation:.3f}, {targets.same_kept:.0%} of the best quarter in common, "
+        f"{targets.cost_ratio:.2f} of the time."
+    )
 
 
 if __name__ == "__main__":

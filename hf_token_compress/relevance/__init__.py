@@ -1,6 +1,6 @@
 """Relevance: which visual tokens an answer rested on, in the memory of one backward pass."""
 
-from .explain import RelevanceReport, SampleRelevance, relevance
+from .explain import RelevanceReport, SampleRelevance, Targets, relevance
 from .faithfulness import FaithfulnessReport, RemovalCurve, SampleFaithfulness, faithfulness
 from .rules import DEFAULT_RULE, PropagationRule, Rule, available_rules, propagate, register_rule
 from .text import token_relevance
@@ -14,6 +14,7 @@ __all__ = [
     "Rule",
     "SampleFaithfulness",
     "SampleRelevance",
+    "Targets",
     "available_rules",
     "faithfulness",
     "propagate",
