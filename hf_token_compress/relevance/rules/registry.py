@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, TypeAlias, TypeVar
 
+from ...named_classes import build_named, check_registration
 from .base import Rule
 
 RuleSpec: TypeAlias = "Rule | str | Mapping[str, Any]"
@@ -46,16 +45,7 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
     """
 
     def register(cls: RuleClass) -> RuleClass:
-        if not (isinstance(cls, type) and issubclass(cls, Rule)):
-            raise TypeError(f"register_rule({name!r}) takes a subclass of Rule, not {cls!r}.")
-        known = _REGISTERED.get(name)
-        # A notebook cell that is run again defines the same class anew: let it replace itself.
-        redefined = known is not None and (known.__module__, known.__qualname__) == (
-            cls.__module__,
-            cls.__qualname__,
-        )
-        if name in _BUILT_IN or (known is not None and not redefined):
-            raise ValueError(f"A rule named {name!r} exists already: choose another name.")
+        check_registration(cls, name, base=Rule, built_in=_BUILT_IN, registered=_REGISTERED)
         _REGISTERED[name] = cls
         return cls
 
@@ -82,20 +72,12 @@ def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
     Raises:
         ValueError: No rule has that name, or it does not take one of the options.
     """
-    rule_class = _REGISTERED.get(name)
-    if rule_class is None and name in _BUILT_IN:
-        module, class_name = _BUILT_IN[name].split(":")
-        rule_class = getattr(import_module(module, __package__), class_name)
-    if rule_class is None:
-        raise ValueError(
-            f"There is no rule named {name!r}: choose one of {', '.join(available_rules())}, or "
-            "add your own with hf_token_compress.relevance.register_rule."
-        )
-    accepted = set(inspect.signature(rule_class).parameters)
-    unknown = sorted(set(options) - accepted)
-    if unknown:
-        raise ValueError(
-            f"Rule {name!r} does not take the option(s) {', '.join(unknown)}: it takes "
-            f"{', '.join(sorted(accepted)) or 'none'}."
-        )
-    return rule_class(**options)
+    rule: Rule = build_named(
+        name,
+        options,
+        base=Rule,
+        built_in=_BUILT_IN,
+        registered=_REGISTERED,
+        package=__package__,
+    )
+    return rule
