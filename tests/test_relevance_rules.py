@@ -143,9 +143,11 @@ def test_a_sum_is_explained_as_the_sum_of_what_it_sums() -> None:
         def start(self, rows: Tensor, replay: Any) -> Tensor:
             return replay.attention_mask.to(rows).expand(rows.shape)
 
+        def above_the_top(self, start: Tensor) -> Tensor:
+            return torch.zeros_like(start)
+
         def through(self, relevance: Tensor, layer: Any, gradient: Any, start: Tensor) -> Tensor:
-            edges = propagate(start, layer, gradient, reduction="signed", residual=False)
-            return edges if relevance is start else relevance + edges
+            return relevance + propagate(start, layer, gradient, reduction="signed", residual=False)
 
     registry._REGISTERED["signed"] = Signed
     try:

@@ -58,11 +58,12 @@ class ReplayPass:
         """Logits of the rows that predict the answers: float32 [B, T, vocabulary]."""
         predicted = self.prediction_rows >= 0
         columns = self.prediction_rows[predicted].unique()  # sorted
-        output = self.model(**self.inputs, logits_to_keep=columns, use_cache=False)
+        # An index on the CPU fits the logits of a model that is spread over devices.
+        output = self.model(**self.inputs, logits_to_keep=columns.cpu(), use_cache=False)
         place = torch.searchsorted(columns, self.prediction_rows.clamp(min=0))  # [B, T]
         place = place.clamp(max=len(columns) - 1)
         rows = torch.arange(len(place), device=place.device)[:, None]
-        picked: Tensor = output.logits[rows, place].float()
+        picked: Tensor = output.logits.to(place.device)[rows, place].float()
         return picked
 
     def target_scores(self, targets: Tensor, target: Target) -> Tensor:
