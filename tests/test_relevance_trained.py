@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hf_token_compress.kernels.relevance_step.torch_reference import MEMORY_LIMIT
 from PIL import Image
 from tiny_models import TEXT_IDS
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -20,6 +19,7 @@ from hf_token_compress.cli import app
 from hf_token_compress.evaluation import measure_retention, scene_samples
 from hf_token_compress.evaluation.teachers import compare_rules, rules_markdown
 from hf_token_compress.relevance import DEFAULT_RULE, token_relevance
+from hf_token_compress.relevance.attention_tap import MEMORY_LIMIT
 from hf_token_compress.relevance.benchmark import METHODS, measure
 from hf_token_compress.scenes import make_scene, scene_questions
 

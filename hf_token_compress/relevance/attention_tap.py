@@ -19,7 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
+MEMORY_LIMIT = 32 * 2**20
+"""Bytes of scratch that working on an attention layer may take by default."""
 
 BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
@@ -50,6 +51,12 @@ class AttentionLayer:
     causal: bool
     scaling: float | None
     memory_limit: int
+
+    @property
+    def chunk_size(self) -> int:
+        """Query rows whose float32 logits, gradients and products fit the limit, at least one."""
+        batch, heads, length, _ = self.query.shape
+        return max(1, self.memory_limit // (3 * 4 * batch * heads * length))
 
 
 Visit = Callable[[AttentionLayer, Tensor], None]

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
-from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
 from ..models.adapter import FamilyAdapter
 from ..models.compressor import next_position, rewrite_prompt
 from ..models.layout import PromptLayout, encode_visuals, read_layout
 from ..prompt import Modality, VisualSpan
 from ..rewrite import gather_columns, kept_column_index
+from .attention_tap import MEMORY_LIMIT
 
 Target = Literal["logit", "log_probability"]
 

@@ -172,7 +172,7 @@ def propagate(
         mask=layer.mask,
         causal=layer.causal,
         scaling=layer.scaling,
-        memory_limit=layer.memory_limit,
+        chunk_size=layer.chunk_size,
         **options,
     )
 

@@ -7,14 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...kernels.relevance_step.torch_reference import Reduction
 from ..attention_tap import AttentionLayer
 from ..replay import ReplayPass
 from .base import PropagationRule, propagate
 
 
 class _EdgeSums(PropagationRule):
-    reduction: ClassVar[Reduction]
+    reduction: ClassVar[str]
 
     def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
         """One on every row that is text."""
