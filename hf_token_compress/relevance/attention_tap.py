@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -153,6 +154,11 @@ def _attention_forward(
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if tap is None:
         return output, None
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise ValueError(
+            f"Relevance cannot be worked out for {type(module).__name__}: it adds a mask of "
+            "numbers to its attention logits, where one of True and False is needed."
+        )
     tap.count += 1
     is_causal = options.get("is_causal")
     if is_causal is None:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from .plots import figure, figure_class
 from .text import token_relevance
 
 Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
@@ -172,8 +173,6 @@ def plot_memory(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from .plots import figure
-
     with figure(path) as axes:
         for name, values in memory.items():
             known = [(x, y) for x, y in zip(lengths, values, strict=True) if y is not None]
@@ -201,6 +200,8 @@ def main(
         cost = _measure_here(*json.loads(task))
         typer.echo(json.dumps({"memory": cost.memory, "seconds": cost.seconds}))
         return
+    if curve is not None:
+        figure_class()  # before all the measurements, not after
     shape = {"layers": layers, "width": width, "heads": heads}
     costs = {method: measure(method, length=length, runs=runs, **shape) for method in METHODS}
     _print_table(costs, f"{length} tokens, {layers} layers, width {width}, {heads} heads")
