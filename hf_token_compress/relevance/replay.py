@@ -151,8 +151,10 @@ class Replay:
         encoded, spans = {}, {}
         for modality, row_spans in self.layout.spans.items():
             own = _features_by_row(self.layout, modality)
-            spans[modality] = tuple(row_spans[row] for row in rows)
             picked = [feature for row in rows for feature in own[row]]
+            if not picked:
+                continue
+            spans[modality] = tuple(row_spans[row] for row in rows)
             encoded[modality] = replace(self.layout.encoded[modality], features=picked)
         layout = replace(
             self.layout,
