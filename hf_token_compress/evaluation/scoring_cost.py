@@ -49,7 +49,7 @@ class Cost:
 
 
 def measure(
-    method: Method, *, visual_tokens: int, instruction: int, dtype: str = "float32", runs: int = 3
+    method: Method, *, visual_tokens: int, instruction: int, dtype: str = "float32", runs: int = 7
 ) -> Cost:
     """Measure one method in a process of its own (Linux or CUDA).
 
@@ -161,7 +161,7 @@ def main(
     visual_tokens: Annotated[int, typer.Option(min=1, help="Visual tokens.")] = 1500,
     instruction: Annotated[int, typer.Option(min=1, help="Text tokens after them.")] = 40,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 7,
     task: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Print what layer-0 scores cost against the eager attention of layer 0 for all rows."""

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+MEMORY_LIMIT = 32 * 2**20
+"""Bytes of scratch that working on an attention layer may take by default."""
 
 BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
@@ -38,6 +42,7 @@ class AttentionLayer:
             says it all.
         causal: A row sees keys up to its own column.
         scaling: Factor on the attention logits; None for head_dim ** -0.5.
+        memory_limit: Bytes of scratch that working on it may take.
     """
 
     query: Tensor
@@ -46,6 +51,13 @@ class AttentionLayer:
     mask: Tensor | None
     causal: bool
     scaling: float | None
+    memory_limit: int
+
+    @property
+    def chunk_size(self) -> int:
+        """Query rows whose float32 logits, gradients and products fit the limit, at least one."""
+        batch, heads, length, _ = self.query.shape
+        return max(1, self.memory_limit // (3 * 4 * batch * heads * length))
 
 
 Visit = Callable[[AttentionLayer, Tensor], None]
@@ -56,13 +68,21 @@ class AttentionTap:
     """The visitor of a decoder's layers while `tapped_attention` is active.
 
     Attributes:
+        memory_limit: Bytes of scratch that working on a layer may take.
         visit: Called in the backward pass, once per layer, from the top layer down.
         forward_layers: The layers of the last forward in order, where `keep_layers` is set.
         count: Layers that the forward passed through.
     """
 
-    def __init__(self, visit: Visit | None = None, *, keep_layers: bool = False) -> None:
+    def __init__(
+        self,
+        visit: Visit | None = None,
+        *,
+        keep_layers: bool = False,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
         self.visit = visit
+        self.memory_limit = memory_limit
         self.keep_layers = keep_layers
         self.forward_layers: list[AttentionLayer] = []
         self.count = 0
@@ -111,7 +131,7 @@ class _Tap(Function):
         query, key, value, mask = ctx.saved_tensors
         tap, causal, scaling = ctx.setting
         if tap.visit is not None:
-            layer = AttentionLayer(query, key, value, mask, causal, scaling)
+            layer = AttentionLayer(query, key, value, mask, causal, scaling, tap.memory_limit)
             tap.visit(layer, gradient.transpose(1, 2))
         return gradient, None, None, None, None, None
 
@@ -134,6 +154,11 @@ def _attention_forward(
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if tap is None:
         return output, None
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise ValueError(
+            f"Relevance cannot be worked out for {type(module).__name__}: it adds a mask of "
+            "numbers to its attention logits, where one of True and False is needed."
+        )
     tap.count += 1
     is_causal = options.get("is_causal")
     if is_causal is None:
@@ -141,7 +166,7 @@ def _attention_forward(
     causal = attention_mask is None and bool(is_causal)
     scaling = options.get("scaling")
     if tap.keep_layers:
-        layer = AttentionLayer(query, key, value, attention_mask, causal, scaling)
+        layer = AttentionLayer(query, key, value, attention_mask, causal, scaling, tap.memory_limit)
         tap.forward_layers.append(layer)
     return _Tap.apply(output, query, key, value, attention_mask, (tap, causal, scaling)), None
 

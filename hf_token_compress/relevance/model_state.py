@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
@@ -23,48 +25,33 @@ def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[
         ValueError: The model has no support for gradient checkpointing.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    modes = [(module, module.training) for module in model.modules()]
+    # What modules remember of a forward too, such as Qwen2-VL the offset of positions to come.
+    attributes = [(module, dict(vars(module))) for module in model.modules()]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        for module, _ in modes:
+        for module, _ in attributes:
             module.training = False
         with torch.inference_mode(False), torch.enable_grad():
             if checkpointing:
-                with _checkpointed_layers(model.get_decoder()):
-                    yield
-            else:
-                yield
+                _checkpoint_layers(model.get_decoder())
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in attributes:
+            for name in set(vars(module)) - set(before):
+                del vars(module)[name]
+            vars(module).update(before)
         for parameter in trained:
             parameter.requires_grad_(True)
 
 
-@contextmanager
-def _checkpointed_layers(decoder: Any) -> Iterator[None]:
-    if not decoder.supports_gradient_checkpointing:
+def _checkpoint_layers(decoder: Any) -> None:
+    """Wrap the forward of each layer of this instance, without the hooks that training needs."""
+    layers = [item for item in decoder.modules() if isinstance(item, GradientCheckpointingLayer)]
+    if not layers:
         raise ValueError(
-            f"{type(decoder).__name__} does not support gradient checkpointing: call relevance "
-            "without it."
+            f"{type(decoder).__name__} has no layers that support gradient checkpointing: leave "
+            "checkpointing out."
         )
-    before = [
-        (module, dict(vars(module)))
-        for module in decoder.modules()
-        if hasattr(module, "gradient_checkpointing")
-    ]
-    # Renamed in Transformers 5.24.
-    enable = getattr(decoder, "activation_checkpointing_enable", None)
-    enable = enable or decoder.gradient_checkpointing_enable
-    try:
-        enable({"use_reentrant": False})
-        for module, _ in before:
-            if isinstance(module, GradientCheckpointingLayer):
-                # A layer checks its own mode only: what is inside it stays without dropout.
-                module.training = True
-        yield
-    finally:
-        for module, attributes in before:
-            vars(module).clear()
-            vars(module).update(attributes)
+    for layer in layers:
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)

@@ -19,6 +19,7 @@ from ..models.compressor import next_position, rewrite_prompt
 from ..models.layout import PromptLayout, encode_visuals, read_layout
 from ..prompt import Modality, VisualSpan
 from ..rewrite import gather_columns, kept_column_index
+from .attention_tap import MEMORY_LIMIT
 
 Target = Literal["logit", "log_probability"]
 
@@ -40,6 +41,7 @@ class ReplayPass:
         leaves: Tensors [n, D] of which gradients are taken: the visual features, or the word
             embeddings of a language model.
         leaf_places: For each leaf its prompt, and int64 [n] its columns, -1 for those not here.
+        memory_limit: Bytes of scratch that working on an attention layer may take.
     """
 
     model: Any
@@ -50,16 +52,18 @@ class ReplayPass:
     visual_mask: Tensor
     leaves: tuple[Tensor, ...]
     leaf_places: tuple[tuple[int, Tensor], ...]
+    memory_limit: int = MEMORY_LIMIT
 
     def logits(self) -> Tensor:
         """Logits of the rows that predict the answers: float32 [B, T, vocabulary]."""
         predicted = self.prediction_rows >= 0
         columns = self.prediction_rows[predicted].unique()  # sorted
-        output = self.model(**self.inputs, logits_to_keep=columns, use_cache=False)
+        # An index on the CPU fits the logits of a model that is spread over devices.
+        output = self.model(**self.inputs, logits_to_keep=columns.cpu(), use_cache=False)
         place = torch.searchsorted(columns, self.prediction_rows.clamp(min=0))  # [B, T]
         place = place.clamp(max=len(columns) - 1)
         rows = torch.arange(len(place), device=place.device)[:, None]
-        picked: Tensor = output.logits[rows, place].float()
+        picked: Tensor = output.logits.to(place.device)[rows, place].float()
         return picked
 
     def target_scores(self, targets: Tensor, target: Target) -> Tensor:
@@ -103,6 +107,7 @@ class Replay:
         answer_ids: int64 [B, T], -1 after their end.
         prediction_rows: int64 [B, T], -1 after their end.
         visuals: For each prompt its images and videos, in the columns of the caller's sequence.
+        memory_limit: Bytes of scratch that working on an attention layer may take.
     """
 
     model: Any
@@ -112,11 +117,33 @@ class Replay:
     answer_ids: Tensor
     prediction_rows: Tensor
     visuals: tuple[tuple[VisualSpan, ...], ...]
+    memory_limit: int = MEMORY_LIMIT
 
     @property
     def visual_columns(self) -> list[Tensor]:
         """For each prompt, int64 [N], the columns of its visual tokens in order."""
         return [torch.cat([span.positions for span in row]) for row in self.layout.visuals]
+
+    @property
+    def answers(self) -> list[Tensor]:
+        """For each prompt, int64 [T], its answer."""
+        return [answer[answer >= 0] for answer in self.answer_ids]
+
+    def keep_best(self, scores: Sequence[Tensor], ratio: float) -> Tensor:
+        """Columns of text, of answers and of the best-scored share of each prompt's visual tokens.
+
+        Args:
+            scores: For each prompt, float [N].
+            ratio: Share of its visual tokens to keep, at least one token.
+
+        Returns:
+            bool [B, S].
+        """
+        keep = self.layout.attention_mask.clone()
+        for row, (columns, own) in enumerate(zip(self.visual_columns, scores, strict=True)):
+            order = own.argsort(descending=True, stable=True)
+            keep[row, columns[order[max(1, round(ratio * len(columns))) :]]] = False
+        return keep
 
     def select(self, rows: Sequence[int]) -> Replay:
         """The same prompts in another order, or some of them several times."""
@@ -124,8 +151,10 @@ class Replay:
         encoded, spans = {}, {}
         for modality, row_spans in self.layout.spans.items():
             own = _features_by_row(self.layout, modality)
-            spans[modality] = tuple(row_spans[row] for row in rows)
             picked = [feature for row in rows for feature in own[row]]
+            if not picked:
+                continue
+            spans[modality] = tuple(row_spans[row] for row in rows)
             encoded[modality] = replace(self.layout.encoded[modality], features=picked)
         layout = replace(
             self.layout,
@@ -189,6 +218,7 @@ class Replay:
                 for row, spans in enumerate(row_spans)
                 for span in spans
             ),
+            memory_limit=self.memory_limit,
         )
 
 
@@ -202,6 +232,7 @@ def make_replay(
     adapter: FamilyAdapter,
     inputs: Mapping[str, Any],
     answer_ids: Sequence[Tensor],
+    memory_limit: int = MEMORY_LIMIT,
 ) -> Replay:
     """Put answers behind their prompts.
 
@@ -210,6 +241,7 @@ def make_replay(
         adapter: Its family.
         inputs: Keyword arguments of the stock forward, as the processor returned them.
         answer_ids: For each prompt, int64 [T].
+        memory_limit: Bytes of scratch that working on an attention layer may take.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, an answer has no
@@ -238,7 +270,7 @@ def make_replay(
             kept[name] = torch.nn.functional.pad(tokens, (0, extra))
         elif name not in consumed:
             kept[name] = value
-    return Replay(model, adapter, kept, layout, answers, rows, visuals)
+    return Replay(model, adapter, kept, layout, answers, rows, visuals, memory_limit)
 
 
 # What a replay makes itself, or what belongs to generation.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..attention_tap import AttentionLayer
-from ..replay import ReplayPass
 from .base import PropagationRule, propagate
 
 
@@ -17,12 +16,22 @@ class GaeRule(PropagationRule):
     the matrix.
     """
 
-    def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
-        """The rows that predict the target."""
-        return rows
-
     def through(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
         """One factor of the product."""
         return propagate(relevance, layer, gradient)
+
+
+class AbsoluteGaeRule(GaeRule):
+    """The same with magnitudes: R ← R + E_h|A ⊙ ∂y/∂A|·R.
+
+    An edge whose removal would raise the score matters as much as one whose removal would lower it:
+    much of what decides an answer is evidence against the other answers.
+    """
+
+    def through(
+        self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
+    ) -> Tensor:
+        """One factor of the product."""
+        return propagate(relevance, layer, gradient, reduction="absolute")

@@ -158,8 +158,7 @@ def usage(case: Case) -> Usage:
     )
     config = launch.configs[case.config]
     built = compile_launch(launch, config, target.gpu)
-    registers, spilled = (_amd if target.vendor == AMD else _nvidia)(built)
-    code = built.asm["amdgcn"] if target.vendor == AMD else built.asm["sass"]
+    registers, spilled, code = (_amd if target.vendor == AMD else _nvidia)(built)
     found = re.findall(r"\bv_mfma_\w+|\b\w*[HQ]G?MMA[\w.]*|\bUTC\w*MMA[\w.]*", code)
     return Usage(
         case=case,
@@ -270,25 +269,25 @@ def _launches(
     return [first, second, third, fourth]
 
 
-def _nvidia(built: Any) -> tuple[int, int]:
-    """Registers and bytes of stack, as NVIDIA's own tool reads them from the binary."""
+def _nvidia(built: Any) -> tuple[int, int, str]:
+    """Registers, bytes of stack and machine code, as NVIDIA's own tool reads them from a binary."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "kernel.cubin"
         binary.write_bytes(built.asm["cubin"])
-        report = subprocess.run(
-            [str(tool), "--dump-resource-usage", str(binary)],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+
+        def read(option: str) -> str:
+            command = [str(tool), option, str(binary)]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        report, code = read("--dump-resource-usage"), read("--dump-sass")
     numbers = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", report)}
-    return numbers["REG"], numbers["STACK"] + numbers["LOCAL"]
+    return numbers["REG"], numbers["STACK"] + numbers["LOCAL"], code
 
 
-def _amd(built: Any) -> tuple[int, int]:
-    """Vector registers and bytes of scratch, from the metadata in AMD's assembly."""
-    code = built.asm["amdgcn"]
+def _amd(built: Any) -> tuple[int, int, str]:
+    """Vector registers, bytes of scratch and machine code, from AMD's assembly."""
+    code: str = built.asm["amdgcn"]
 
     def number(name: str) -> int:
         found = re.search(rf"\.{name}:\s*(\d+)", code)
@@ -296,7 +295,7 @@ def _amd(built: Any) -> tuple[int, int]:
             raise RuntimeError(f"The build of {built.metadata.name} does not say its {name}.")
         return int(found.group(1))
 
-    return number("vgpr_count"), number("private_segment_fixed_size")
+    return number("vgpr_count"), number("private_segment_fixed_size"), code
 
 
 def _describe(config: triton.Config) -> str:
