@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config import TokenCompressionConfig
 from ..prompt import VisualSpan
-from ..scorers import Scorer, available_scorers, build_scorer
+from ..scorers import Scorer, build_scorer
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,11 @@ class TokenCompression:
     """
 
     def __init__(self, config: TokenCompressionConfig) -> None:
-        if config.scorer_name == "mapper" and "mapper" not in available_scorers():
-            raise NotImplementedError(
-                f"This version of hf_token_compress cannot load the mapper {config.mapper!r} yet: "
-                "leave it out and use scorer='attention', which needs no training."
-            )
         self.config = config
-        self.scorer: Scorer = build_scorer(config.scorer_name, config.scorer_options)
+        options = dict(config.scorer_options)
+        if config.scorer_name == "mapper":
+            options.update(mapper=config.mapper, revision=config.mapper_revision)
+        self.scorer: Scorer = build_scorer(config.scorer_name, options)
         self.last: CompressionReport | None = None
         self._disabled = 0
 

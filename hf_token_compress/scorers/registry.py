@@ -13,6 +13,7 @@ ScorerClass = TypeVar("ScorerClass", bound=type[Scorer])
 
 _BUILT_IN = {
     "attention": ".attention:AttentionScorer",
+    "mapper": ".mapper:MapperScorer",
     "random": ".random:RandomScorer",
     "uniform": ".uniform:UniformScorer",
 }

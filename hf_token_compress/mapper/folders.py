@@ -1,0 +1,101 @@
+"""Where mappers lie: a folder, a repository on the Hub, or beside a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, errors, snapshot_download
+
+CONFIG_FILE: str = constants.CONFIG_NAME
+
+_PATTERNS = ["*.json", "*.safetensors"]
+
+
+def fetch_folder(
+    source: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """The folder of a mapper; downloads it where `source` is a Hub id.
+
+    Args:
+        source: Folder or Hub id.
+        revision: Branch, tag or commit on the Hub.
+        cache_dir: Cache of the Hub client.
+        force_download: Fetch again what is in the cache.
+        local_files_only: Do not ask the Hub.
+        token: Of the Hub, for private mappers.
+
+    Raises:
+        OSError: There is no such mapper, or the Hub cannot be reached, or refuses.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(
+            snapshot_download(
+                source,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=_PATTERNS,
+            )
+        )
+    except Exception as error:
+        problem = _what_went_wrong(source, revision, error)
+        if problem is None:
+            raise
+        raise OSError(problem) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a mapper's file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no mapper in {str(path.parent)!r}: it has no {path.name}."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path.name} of the mapper in {str(path.parent)!r} is damaged ({error}): fetch or save "
+            "it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} of the mapper in {str(path.parent)!r} is no JSON object.")
+    return content
+
+
+def _what_went_wrong(source: str, revision: str | None, error: Exception) -> str | None:
+    """One sentence on a failed download; None for what is not the caller's to put right."""
+    if isinstance(error, errors.HFValidationError):
+        return f"There is no mapper {source!r}: it is no folder here, and no Hub id either."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"The mapper {source!r} has no revision {revision!r} on the Hub."
+    if isinstance(error, errors.GatedRepoError):
+        return f"The mapper {source!r} is gated: ask for access on its page, then log in."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"There is no mapper {source!r}: it is no folder here, and the Hub has none of that "
+            "name that you may read (log in with `hf auth login` if it is private)."
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        at = "" if revision is None else f" at revision {revision!r}"
+        return (
+            f"The mapper {source!r} is no folder here and not in the cache{at}, and the Hub cannot "
+            "be reached."
+        )
+    return None

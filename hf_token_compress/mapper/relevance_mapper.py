@@ -1,0 +1,186 @@
+"""The mapper: a small network from layer-0 attention to relevance, and its file format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, constants
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .card import mapper_card
+from .config import MapperConfig
+from .conv1d import Conv1dNetwork
+from .folders import CONFIG_FILE, fetch_folder, read_json
+from .grid import GridNetwork
+from .inputs import MapperInput
+
+WEIGHTS_FILE: str = constants.SAFETENSORS_SINGLE_FILE
+_DIGEST_KEY = "weights_sha256"
+
+
+class RelevanceMapper(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="hf_token_compress",
+    license="apache-2.0",
+    paper_url="https://arxiv.org/abs/2506.01097",
+):
+    """Maps what the instruction looks at in an early layer to the relevance of visual tokens.
+
+    On disk and on the Hub it is a config.json, a model.safetensors and a model card.
+
+    Args:
+        config: What it is.
+
+    Raises:
+        ValueError: The network takes no such option.
+    """
+
+    def __init__(self, config: MapperConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = _build_network(config)
+        self.source: str | None = None
+        """Folder or Hub id that it was loaded from, for messages."""
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(weight.numel() for weight in self.parameters())
+
+    def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
+        """A logit per visual token of each prompt: float32 [N] each; any N, batches ragged."""
+        logits: list[Tensor] = self.network(inputs)
+        return logits
+
+    @torch.no_grad()
+    def relevance(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
+        """Predicted share of the relevance of each visual token: float32 [N] each, sums to 1."""
+        return [logits.softmax(dim=0) for logits in self(inputs)]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        subfolder: str = "",
+        map_location: str = "cpu",
+    ) -> RelevanceMapper:
+        """Load a mapper from a folder or from the Hub.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            revision: Branch, tag or commit on the Hub.
+            cache_dir: Cache of the Hub client.
+            force_download: Fetch again what is in the cache.
+            local_files_only: Do not ask the Hub.
+            token: Of the Hub, for private mappers.
+            subfolder: "image" or "video" in a folder that holds one mapper for each.
+            map_location: Device for the weights.
+
+        Raises:
+            OSError: There is no such mapper, or the Hub cannot be reached, or refuses.
+            ValueError: A file is damaged, or is no mapper's.
+        """
+        source = str(pretrained_model_name_or_path)
+        folder = fetch_folder(
+            source,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        mapper: RelevanceMapper = cls._from_pretrained(
+            model_id=str(folder / subfolder),
+            revision=None,
+            cache_dir=None,
+            force_download=False,
+            local_files_only=True,
+            token=None,
+            map_location=map_location,
+        )
+        mapper.source = source
+        return mapper
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]
+        cls, *, model_id: str, map_location: str = "cpu", **_: Any
+    ) -> RelevanceMapper:
+        # The mixin would fall back to a pickle, load weights that fit in part, and print.
+        folder = Path(model_id)
+        settings = read_json(folder / CONFIG_FILE)
+        mapper = cls(MapperConfig.from_dict(settings))
+        mapper.load_state_dict(
+            _read_weights(folder / WEIGHTS_FILE, settings.get(_DIGEST_KEY), mapper, map_location)
+        )
+        return mapper.to(map_location).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
+        path = save_directory / WEIGHTS_FILE
+        save_file(weights, path, metadata={"format": "pt"})
+        settings = {**self.config.to_dict(), _DIGEST_KEY: _digest(path)}
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        (save_directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that `save_pretrained` and `push_to_hub` write beside the weights."""
+        return mapper_card(self.config, self.parameter_count, **kwargs)
+
+
+def _build_network(config: MapperConfig) -> nn.Module:
+    options = dict(config.network_options)
+    try:
+        if config.network == "conv1d":
+            return Conv1dNetwork(**options)
+        return GridNetwork(heads=config.base_model.heads, **options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"The mapper network {config.network!r} cannot be built with the options "
+            f"{options}: {error}."
+        ) from error
+
+
+def _read_weights(
+    path: Path, digest: str | None, mapper: RelevanceMapper, device: str
+) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The mapper in {str(path.parent)!r} has no {path.name}: fetch or save it again."
+        )
+    try:
+        weights = load_file(path, device=device)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} of the mapper in {str(path.parent)!r} is damaged ({error}): fetch or save "
+            "it again."
+        ) from error
+    if digest is not None and _digest(path) != digest:
+        raise ValueError(
+            f"{path.name} of the mapper in {str(path.parent)!r} is not the file that was saved with "
+            "its config.json, as their SHA-256 differ: fetch or save both again."
+        )
+    expected = {name: value.shape for name, value in mapper.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != expected:
+        raise ValueError(
+            f"{path.name} of the mapper in {str(path.parent)!r} does not hold the weights that its "
+            "config.json describes: fetch or save both again."
+        )
+    return weights
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
