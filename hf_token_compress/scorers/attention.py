@@ -16,7 +16,19 @@ class AttentionScorer(Scorer):
 
     This is the mapper's input in arXiv 2506.01097 (A⁰ between instruction and visual tokens, its
     mean over instruction rows and heads), used as the score without any training.
+
+    Args:
+        scoring_depth: Decoder layers that run on the whole prompt first, so that the attention of a
+            deeper layer is the score; each costs one layer of the uncompressed prefill.
     """
+
+    def __init__(self, scoring_depth: int = 0) -> None:
+        self._scoring_depth = scoring_depth
+
+    @property
+    @override
+    def scoring_depth(self) -> int:
+        return self._scoring_depth
 
     @override
     def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
