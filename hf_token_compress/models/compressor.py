@@ -91,7 +91,7 @@ def compress_inputs(
             )
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
-        compressed = _rewrite(model, adapter, config, inputs, layout, keep, padding_side)
+        compressed = rewrite_prompt(model, adapter, config, inputs, layout, keep, padding_side)
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=vision.milliseconds,
@@ -194,7 +194,7 @@ def _keep_mask(
     return keep
 
 
-def _rewrite(
+def rewrite_prompt(
     model: Any,
     adapter: FamilyAdapter,
     config: TokenCompressionConfig,
@@ -203,6 +203,20 @@ def _rewrite(
     keep: Tensor,
     padding_side: PaddingSide,
 ) -> CompressedInputs:
+    """Inputs of the stock forward for the kept columns of a prompt.
+
+    Args:
+        model: The loaded model.
+        adapter: Its family.
+        config: Its setting, of which only `position_ids` is read.
+        inputs: Keyword arguments of the stock forward for the whole prompt.
+        layout: What `read_layout` found in them.
+        keep: bool [B, S], columns that stay; never padding.
+        padding_side: Side on which rows that became shorter are padded.
+
+    Raises:
+        TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
+    """
     consumed = {*adapter.pixel_inputs.values(), *adapter.consumed_inputs}
     rewritten = {name: value for name, value in inputs.items() if name not in consumed}
     rewritten["mm_encoder_outputs"] = {
@@ -231,7 +245,7 @@ def _rewrite(
     else:
         attention_mask = layout.attention_mask
     rewritten["position_ids"] = position_ids
-    return CompressedInputs(rewritten, keep, _next_position(position_ids, attention_mask))
+    return CompressedInputs(rewritten, keep, next_position(position_ids, attention_mask))
 
 
 def _kept_features(
@@ -254,7 +268,7 @@ def _rows(features: Tensor, kept: Tensor) -> Tensor:
     return features if kept.all() else features[kept.to(features.device)]
 
 
-def _next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Position ids after each row's last token, int64 [A, B, 1] or [B, 1]."""
     columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = torch.where(attention_mask, columns, 0).amax(dim=1, keepdim=True)  # [B, 1]

@@ -1,0 +1,13 @@
+"""Rules: how much an answer rests on each token before it. One small file each."""
+
+from .base import PropagationRule, Rule, propagate
+from .registry import available_rules, build_rule, register_rule
+
+__all__ = [
+    "PropagationRule",
+    "Rule",
+    "available_rules",
+    "build_rule",
+    "propagate",
+    "register_rule",
+]

@@ -1,0 +1,44 @@
+"""The first-order effect of every attention edge, without propagation."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from ...kernels.relevance_step.torch_reference import Reduction
+from ..attention_tap import AttentionLayer
+from ..replay import ReplayPass
+from .base import PropagationRule, propagate
+
+
+class _EdgeSums(PropagationRule):
+    reduction: ClassVar[Reduction]
+
+    def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
+        """One on every row that is text."""
+        text = replay.attention_mask & ~replay.visual_mask
+        return text.to(rows).expand(rows.shape)
+
+    def through(
+        self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
+    ) -> Tensor:
+        """Add what the layer's edges do."""
+        edges = propagate(start, layer, gradient, reduction=self.reduction, residual=False)
+        return edges if relevance is start else relevance + edges
+
+
+class PositiveEdgesRule(_EdgeSums):
+    """Σ over layers and text rows of E_h[(A ⊙ ∂y/∂A)^+].
+
+    The gradient at a row of a layer holds everything that happens to that row later: summing over
+    rows and layers counts every edge once, at the first-order effect of its removal.
+    """
+
+    reduction = "positive"
+
+
+class AbsoluteEdgesRule(_EdgeSums):
+    """Σ over layers and text rows of E_h|A ⊙ ∂y/∂A|, with what speaks against the answer."""
+
+    reduction = "absolute"
