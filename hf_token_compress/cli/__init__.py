@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .collect import collect
 from .demo import demo
 from .evaluate import evaluate
+from .push import push
 from .run import run
+from .train import train
 
 app = typer.Typer(
     name="hf-token-compress",
@@ -26,6 +29,9 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command()(evaluate)
+app.command()(collect)
+app.command()(train)
+app.command()(push)
 
 
 def _print_version(wanted: bool) -> None:

@@ -56,7 +56,9 @@ DeviceOption = Annotated[
 ]
 
 
-def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_scorer_options(
+    pairs: Sequence[str], option: str = "--scorer-option"
+) -> dict[str, Any]:
     """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
 
     Raises:
@@ -66,9 +68,15 @@ def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise CommandError(f"--scorer-option takes KEY=VALUE, not {pair!r}.", exit_code=2)
+            raise CommandError(f"{option} takes KEY=VALUE, not {pair!r}.", exit_code=2)
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
     return options
+
+
+def listed(values: Sequence[str] | None) -> tuple[str, ...]:
+    """`["a,b", "c"]` → `("a", "b", "c")`."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(part for part in parts if part)

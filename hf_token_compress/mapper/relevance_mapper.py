@@ -48,7 +48,7 @@ class RelevanceMapper(
         self.config = config
         self.network = _build_network(config)
         self.source: str | None = None
-        """Folder or Hub id that it was loaded from, for messages."""
+        """Folder or Hub id where it lies; None while it is in memory only."""
 
     @property
     def parameter_count(self) -> int:
@@ -135,6 +135,22 @@ class RelevanceMapper(
         settings = {**self.config.to_dict(), _DIGEST_KEY: _digest(path)}
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         (save_directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+        self.source = str(save_directory)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload it, with its model card; the options are those of `PyTorchModelHubMixin`.
+
+        Args:
+            repo_id: Hub id, "user/name".
+            **options: For instance `private=True`, `token`, `branch` or `commit_message`.
+
+        Returns:
+            Address of the commit.
+        """
+        card_options = {"repo_id": repo_id, **options.pop("model_card_kwargs", {})}
+        commit: str = super().push_to_hub(repo_id, model_card_kwargs=card_options, **options)
+        self.source = repo_id
+        return commit
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save_pretrained` and `push_to_hub` write beside the weights."""

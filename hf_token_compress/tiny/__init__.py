@@ -50,6 +50,12 @@ def resolve_model(model: str) -> str:
     return model
 
 
+def own_mapper(model: str) -> str | None:
+    """Name of the mapper that comes with a tiny model; None for other models."""
+    known = model.startswith(_PREFIX) and model.removeprefix(_PREFIX) in _FOLDERS
+    return model if known and not Path(model).exists() else None
+
+
 def resolve_mapper(mapper: str) -> str:
     """Turn "tiny-qwen2-vl" into the folder of that model's mapper; leave ids and folders.
 
@@ -64,7 +70,9 @@ def resolve_mapper(mapper: str) -> str:
     name, _, network = mapper.removeprefix(_PREFIX).partition("/")
     folder = _folder(name) / "mappers" / (network or "grid")
     if not folder.is_dir():
-        raise ValueError(f"There is no mapper {mapper!r}: choose 'tiny-{name}' or 'tiny-{name}/conv1d'.")
+        raise ValueError(
+            f"There is no mapper {mapper!r}: choose 'tiny-{name}' or 'tiny-{name}/conv1d'."
+        )
     return str(folder)
 
 
