@@ -178,7 +178,9 @@ def collect(
         return
     skipped = collection.index["skipped"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-    typer.echo(f"{len(collection)} samples in {output}" + (f"; skipped: {reasons}" if reasons else ""))
+    typer.echo(
+        f"{len(collection)} samples in {output}" + (f"; skipped: {reasons}" if reasons else "")
+    )
 
 
 def source_is_named(model: str) -> bool:

@@ -56,9 +56,7 @@ DeviceOption = Annotated[
 ]
 
 
-def parse_scorer_options(
-    pairs: Sequence[str], option: str = "--scorer-option"
-) -> dict[str, Any]:
+def parse_scorer_options(pairs: Sequence[str], option: str = "--scorer-option") -> dict[str, Any]:
     """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
 
     Raises:

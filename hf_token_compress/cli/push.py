@@ -13,9 +13,7 @@ from .errors import CommandError, one_sentence_errors
 
 @one_sentence_errors
 def push(
-    mapper: Annotated[
-        Path, typer.Option(help="Folder that train wrote.", metavar="FOLDER")
-    ],
+    mapper: Annotated[Path, typer.Option(help="Folder that train wrote.", metavar="FOLDER")],
     repo: Annotated[str, typer.Option(help="Hub id to push to.", metavar="USER/NAME")],
     private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
     branch: Annotated[str | None, typer.Option(help="Branch to push to.")] = None,

@@ -14,9 +14,7 @@ from .options import parse_scorer_options
 
 @one_sentence_errors
 def train(
-    collection: Annotated[
-        Path, typer.Option(help="Folder that collect wrote.", metavar="FOLDER")
-    ],
+    collection: Annotated[Path, typer.Option(help="Folder that collect wrote.", metavar="FOLDER")],
     output: Annotated[Path, typer.Option(help="Folder for the mapper.", metavar="FOLDER")],
     network: Annotated[
         str, typer.Option(help="grid, or conv1d (the paper's).", metavar="NAME")

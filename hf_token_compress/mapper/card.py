@@ -16,10 +16,10 @@ _TEMPLATE = """---
 
 # Token mapper for {base}
 
-A {parameters:,}-parameter network that predicts, from attention in decoder layer {depth} alone, which
-visual tokens ({modality}) of a prompt [{base}](https://huggingface.co/{base}) needs for its answer.
-[hf_token_compress](https://arxiv.org/abs/2506.01097) drops the others before the language model
-runs. The model itself is unchanged.
+A network of {parameters:,} parameters that predicts, from attention in decoder layer {depth} alone,
+which visual tokens of a prompt ({modality}s) {base} needs for its answer. The library
+hf_token_compress drops the others before the language model runs, after
+[arXiv 2506.01097](https://arxiv.org/abs/2506.01097). The model itself is unchanged.
 
 ## Use
 

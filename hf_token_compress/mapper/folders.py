@@ -50,37 +50,35 @@ def fetch_folder(
             )
         )
     except Exception as error:
-        problem = _what_went_wrong(source, revision, error)
-        if problem is None:
-            raise
-        raise OSError(problem) from error
+        raise OSError(_what_went_wrong(source, revision, error)) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, mapper: str) -> dict[str, Any]:
     """The JSON object in a mapper's file.
+
+    Args:
+        path: The file.
+        mapper: What the user calls the mapper.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not a JSON object.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no mapper in {str(path.parent)!r}: it has no {path.name}."
-        )
+        raise FileNotFoundError(f"There is no mapper in {mapper!r}: it has no {path.name}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{path.name} of the mapper in {str(path.parent)!r} is damaged ({error}): fetch or save "
-            "it again."
+            f"{path.name} of the mapper {mapper!r} is damaged ({error}): fetch or save it again."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} of the mapper in {str(path.parent)!r} is no JSON object.")
+        raise ValueError(f"{path.name} of the mapper {mapper!r} is no JSON object.")
     return content
 
 
-def _what_went_wrong(source: str, revision: str | None, error: Exception) -> str | None:
-    """One sentence on a failed download; None for what is not the caller's to put right."""
+def _what_went_wrong(source: str, revision: str | None, error: Exception) -> str:
+    """One sentence on a failed download."""
     if isinstance(error, errors.HFValidationError):
         return f"There is no mapper {source!r}: it is no folder here, and no Hub id either."
     if isinstance(error, errors.RevisionNotFoundError):
@@ -98,4 +96,5 @@ def _what_went_wrong(source: str, revision: str | None, error: Exception) -> str
             f"The mapper {source!r} is no folder here and not in the cache{at}, and the Hub cannot "
             "be reached."
         )
-    return None
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"The mapper {source!r} could not be fetched from the Hub ({reason}): try again."

@@ -61,7 +61,7 @@ class Canvas:
         self.counts = [item.count for item in inputs]
         lengths = torch.tensor(self.counts, device=device)
         self.prompt = torch.repeat_interleave(torch.arange(len(inputs), device=device), lengths)
-        grids = []
+        grids: list[Tensor] = []
         start = 0
         for item in inputs:
             grids.extend(start + grid for grid in item.grids)

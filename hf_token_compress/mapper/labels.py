@@ -1,4 +1,4 @@
-"""From relevance to a training label, and the loss: pure functions (arXiv 2506.01097, section 3)."""
+"""From relevance to a training label, and the loss (arXiv 2506.01097): pure functions."""
 
 from __future__ import annotations
 

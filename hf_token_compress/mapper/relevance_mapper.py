@@ -103,30 +103,31 @@ class RelevanceMapper(
             local_files_only=local_files_only,
             token=token,
         )
-        mapper: RelevanceMapper = cls._from_pretrained(
-            model_id=str(folder / subfolder),
-            revision=None,
-            cache_dir=None,
-            force_download=False,
-            local_files_only=True,
-            token=None,
-            map_location=map_location,
-        )
-        mapper.source = source
-        return mapper
+        mapper = cls.from_folder(folder / subfolder, source)
+        return mapper.to(map_location)
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]
-        cls, *, model_id: str, map_location: str = "cpu", **_: Any
-    ) -> RelevanceMapper:
-        # The mixin would fall back to a pickle, load weights that fit in part, and print.
-        folder = Path(model_id)
-        settings = read_json(folder / CONFIG_FILE)
-        mapper = cls(MapperConfig.from_dict(settings))
-        mapper.load_state_dict(
-            _read_weights(folder / WEIGHTS_FILE, settings.get(_DIGEST_KEY), mapper, map_location)
-        )
-        return mapper.to(map_location).eval()
+    def from_folder(cls, folder: Path, name: str) -> RelevanceMapper:
+        """Load a mapper from a folder.
+
+        Args:
+            folder: What `save_pretrained` wrote.
+            name: What the user calls it, for messages.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged, or is no mapper's.
+        """
+        # The mixin's own way would fall back to a pickle, take weights that fit in part, and print.
+        settings = read_json(folder / CONFIG_FILE, name)
+        try:
+            mapper = cls(MapperConfig.from_dict(settings))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name!r} cannot be used as a mapper: {error}") from error
+        weights = _read_weights(folder / WEIGHTS_FILE, settings.get(_DIGEST_KEY), mapper, name)
+        mapper.load_state_dict(weights)
+        mapper.source = name
+        return mapper.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
@@ -171,29 +172,26 @@ def _build_network(config: MapperConfig) -> nn.Module:
 
 
 def _read_weights(
-    path: Path, digest: str | None, mapper: RelevanceMapper, device: str
+    path: Path, digest: str | None, mapper: RelevanceMapper, name: str
 ) -> dict[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"The mapper in {str(path.parent)!r} has no {path.name}: fetch or save it again."
-        )
+        raise FileNotFoundError(f"The mapper {name!r} has no {path.name}: fetch or save it again.")
     try:
-        weights = load_file(path, device=device)
+        weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(
-            f"{path.name} of the mapper in {str(path.parent)!r} is damaged ({error}): fetch or save "
-            "it again."
+            f"{path.name} of the mapper {name!r} is damaged ({error}): fetch or save it again."
         ) from error
     if digest is not None and _digest(path) != digest:
         raise ValueError(
-            f"{path.name} of the mapper in {str(path.parent)!r} is not the file that was saved with "
-            "its config.json, as their SHA-256 differ: fetch or save both again."
+            f"{path.name} of the mapper {name!r} is not the file that was saved with its "
+            "config.json, as their SHA-256 differ: fetch or save both again."
         )
-    expected = {name: value.shape for name, value in mapper.state_dict().items()}
-    if {name: value.shape for name, value in weights.items()} != expected:
+    expected = {key: value.shape for key, value in mapper.state_dict().items()}
+    if {key: value.shape for key, value in weights.items()} != expected:
         raise ValueError(
-            f"{path.name} of the mapper in {str(path.parent)!r} does not hold the weights that its "
-            "config.json describes: fetch or save both again."
+            f"{path.name} of the mapper {name!r} does not hold the weights that its config.json "
+            "describes: fetch or save both again."
         )
     return weights
 

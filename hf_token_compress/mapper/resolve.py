@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import HfApi
 
 from ..prompt import Modality
 from ..tiny import resolve_mapper
@@ -39,9 +43,9 @@ class MapperSet:
         """
         if modality not in self.mappers:
             raise ValueError(
-                f"The mapper {self.source!r} was trained for {' and '.join(self.mappers)}s, but the "
-                f"prompt has a {modality}: name a mapper for {modality}s too (a folder with image/ "
-                "and video/), or use scorer='attention'."
+                f"The mapper {self.source!r} was trained for {' and '.join(self.mappers)}s, but "
+                f"the prompt has a {modality}: name a mapper for {modality}s too (a folder with "
+                "image/ and video/), or use scorer='attention'."
             )
         return self.mappers[modality]
 
@@ -71,6 +75,29 @@ class MapperSet:
         for modality, mapper in self.mappers.items():
             mapper.save_pretrained(Path(folder) / modality if len(self.mappers) > 1 else folder)
 
+    def push_to_hub(self, repo_id: str, *, branch: str | None = None, **options: Any) -> str:
+        """Upload the mapper, or both with one commit; returns the commit's address.
+
+        Args:
+            repo_id: Hub id, "user/name".
+            branch: Branch to push to; by default the main one.
+            **options: `private`, `token` and `commit_message`.
+        """
+        if len(self.mappers) == 1:
+            (mapper,) = self.mappers.values()
+            return mapper.push_to_hub(repo_id, branch=branch, **options)
+        token, private = options.pop("token", None), options.pop("private", None)
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            card = Path(folder) / "README.md"
+            card.write_bytes((Path(folder) / "image" / card.name).read_bytes())
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=branch, **options
+            )
+        return str(commit)
+
 
 def load_mappers(name: str, revision: str | None = None) -> MapperSet:
     """Load the mappers in a folder or a repository on the Hub, or those of a tiny model.
@@ -86,10 +113,9 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
     folder = fetch_folder(resolve_mapper(name), revision=revision)
     parts = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
     if (folder / CONFIG_FILE).is_file() or not parts:
-        mapper = RelevanceMapper.from_pretrained(folder)
-        mapper.source = name
+        mapper = RelevanceMapper.from_folder(folder, name)
         return MapperSet({mapper.config.modality: mapper}, name)
-    mappers = {part: RelevanceMapper.from_pretrained(folder, subfolder=part) for part in parts}
+    mappers = {part: RelevanceMapper.from_folder(folder / part, name) for part in parts}
     for part, mapper in mappers.items():
         if mapper.config.modality != part:
             raise ValueError(

@@ -50,7 +50,7 @@ def instruction_attention(
             scaling=first_layer.scaling,
             sliding_window=first_layer.sliding_window,
         )
-        grids = []
+        grids: list[Tensor] = []
         start = 0
         for visual in visuals:
             grids.extend(start + grid.index for grid in visual.grids)

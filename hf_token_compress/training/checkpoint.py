@@ -75,6 +75,4 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> Checkpoint | Non
     for name, value in parts["optimizer"].items():
         number, _, rest = name.partition("/")
         optimizer.setdefault(int(number), {})[rest] = value
-    return Checkpoint(
-        parts["weights"], parts["best"], optimizer, json.loads(metadata["history"])
-    )
+    return Checkpoint(parts["weights"], parts["best"], optimizer, json.loads(metadata["history"]))

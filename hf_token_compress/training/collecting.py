@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -106,8 +105,8 @@ def collect(
 ) -> ShardFolder | None:
     """Ask the model every question, explain the right answers, and write shards.
 
-    Shards that are there already are left alone. A sample that cannot be used is logged, counted and
-    skipped.
+    Shards that are there already are left alone. A sample that cannot be used is logged, counted
+    and skipped.
 
     Args:
         model: A loaded model of a supported family, compressed or not, on this process's device.
@@ -204,8 +203,6 @@ class _Collector:
                 after_sample(len(batch))
         shard.samples.sort(key=lambda sample: sample.number)
         shard.skipped.sort(key=lambda sample: sample.number)
-        for reason, count in Counter(item.reason for item in shard.skipped).items():
-            logger.debug("%d samples skipped: %s.", count, reason)
         return shard
 
     def _read(self, number: int, readable: list[Any], shard: Shard) -> None:
@@ -220,7 +217,7 @@ class _Collector:
         readable.append((number, sample))
 
     def _collect(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
-        """Collect a batch; one by one where that fails, so that one bad sample costs only itself."""
+        """Collect a batch; one by one where that fails, as one bad sample costs only itself."""
         if not batch:
             return
         done = Shard()
@@ -264,7 +261,9 @@ class _Collector:
         if right:
             self._explain(right, shard)
 
-    def _explain(self, right: Sequence[tuple[tuple[int, TrainingSample], Tensor]], shard: Shard) -> None:
+    def _explain(
+        self, right: Sequence[tuple[tuple[int, TrainingSample], Tensor]], shard: Shard
+    ) -> None:
         options = self.options
         inputs = self._encode([item for item, _ in right])
         report = relevance(
@@ -296,7 +295,9 @@ class _Collector:
                 self._skip(shard, item[0], OTHER_MODALITY, "it has both images and videos")
                 continue
             grids = tuple(grid.cpu() for grid in seen.grids)
-            shard.samples.append(CollectedSample(item[0], seen.attention.half().cpu(), scores, grids))
+            shard.samples.append(
+                CollectedSample(item[0], seen.attention.half().cpu(), scores, grids)
+            )
 
     def _encode(self, batch: Sequence[tuple[int, TrainingSample]]) -> Any:
         inputs = self.processor.apply_chat_template(
@@ -311,7 +312,9 @@ class _Collector:
 
     def _skip(self, shard: Shard, number: int, reason: str, detail: object) -> None:
         line = str(detail).splitlines()[0] if str(detail) else type(detail).__name__
-        logger.warning("Sample %d is skipped: %s (%s).", number, reason, line)
+        # Wrong answers are many, and nothing to put right.
+        level = logging.INFO if reason == WRONG else logging.WARNING
+        logger.log(level, "Sample %d is skipped: %s (%s).", number, reason, line)
         shard.skipped.append(SkippedSample(number, reason, line))
 
 
@@ -337,6 +340,6 @@ def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if started.get(name) != json.loads(json.dumps(value)):
             raise ValueError(
-                f"The folder {str(folder)!r} holds a collection with another {name}: choose another "
-                "folder, or delete this one."
+                f"The folder {str(folder)!r} holds a collection with another {name}: choose "
+                "another folder, or delete this one."
             )

@@ -57,7 +57,7 @@ class SampleSource(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What these samples are, in JSON types: equal for equal samples, and no machine's paths."""
+        """What these samples are, in JSON types: equal for equal samples, free of paths."""
 
 
 class SampleList(SampleSource):
@@ -86,8 +86,8 @@ class SampleList(SampleSource):
 class JsonLines(SampleSource):
     """A file with one JSON object a line.
 
-    The keys are "image" (a path, or a list of paths) or "video" (a path), "question", and optionally
-    "answer". Paths are relative to the file's folder.
+    The keys are "image" (a path, or a list of paths) or "video" (a path), "question", and
+    optionally "answer". Paths are relative to the file's folder.
 
     Args:
         path: The file.
@@ -138,7 +138,11 @@ class HubDataset(SampleSource):
     """
 
     def __init__(
-        self, name: str, split: str = "train", columns: Mapping[str, str] | None = None, **options: Any
+        self,
+        name: str,
+        split: str = "train",
+        columns: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
         try:
             import datasets
@@ -260,9 +264,7 @@ def sample_of_row(row: Mapping[str, Any], folder: Path) -> TrainingSample:
     listed = images if isinstance(images, list) else [images]
     if not listed:
         raise ValueError("the sample has no image")
-    return TrainingSample(
-        "image", tuple(_image(item, folder) for item in listed), question, answer
-    )
+    return TrainingSample("image", tuple(_image(item, folder) for item in listed), question, answer)
 
 
 def _image(item: Any, folder: Path) -> Image.Image:

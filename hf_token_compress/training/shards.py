@@ -172,8 +172,8 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
         for name in self.index["shards"]:
             if not (self.folder / name).is_file():
                 raise ValueError(
-                    f"The collection in {str(folder)!r} lacks the shard {name}: collect again, which "
-                    "makes that shard alone anew."
+                    f"The collection in {str(folder)!r} lacks the shard {name}: collect again, "
+                    "which makes that shard alone anew."
                 )
             numbers, _ = shard_summary(self.folder / name)
             self._places.extend((name, number) for number in numbers)
@@ -189,7 +189,7 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
     def __getitem__(self, place: int) -> CollectedSample:
         name, number = self._places[place]
         file = _opened(self.folder / name)
-        grids = []
+        grids: list[Tensor] = []
         while f"{number}.grid.{len(grids)}" in file.keys():  # noqa: SIM118 - no mapping
             grids.append(file.get_tensor(f"{number}.grid.{len(grids)}").long())
         relevance = file.get_tensor(f"{number}.relevance")
@@ -218,5 +218,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name} of the collection in {str(folder)!r} is damaged ({error}).") from error
+        raise ValueError(
+            f"{name} of the collection in {str(folder)!r} is damaged ({error}): collect it again."
+        ) from error
     return content

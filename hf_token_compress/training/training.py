@@ -1,6 +1,6 @@
 """Train a mapper on what `collect` wrote; the multimodal model itself is not needed.
 
-    accelerate launch --module hf_token_compress.cli train --collection FOLDER --output FOLDER
+`accelerate launch --module hf_token_compress.cli train …` does it with several processes.
 """
 
 from __future__ import annotations
