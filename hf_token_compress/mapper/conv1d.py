@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -70,9 +71,9 @@ class Conv1dNetwork(nn.Module):
         return [row[:count] for row, count in zip(logits, counts, strict=True)]
 
     def _signal(self, attention: Tensor) -> Tensor:
-        """[R, heads, N] → [N]."""
-        log_mean = attention.float().flatten(0, 1).logsumexp(dim=0)  # [N], up to a constant
+        """[2, heads, N] → [N]."""
+        mean = attention[0].float().exp().mean(dim=0)  # [N]
         if self.input_scale == "raw":
-            return (log_mean - torch.tensor(attention.shape[0] * attention.shape[1]).log()).exp()
-        log_share = log_mean.log_softmax(dim=0) + torch.tensor(float(len(log_mean))).log()
+            return mean
+        log_share = mean.log().log_softmax(dim=0) + math.log(len(mean))
         return log_share if self.input_scale == "log_share" else log_share.exp()
