@@ -31,6 +31,7 @@ from ..mapper import MapperInput, ModelIdentity
 COLLECTION_FILE = "collection.json"
 INDEX_FILE = "index.json"
 FORMAT = 1
+_CONTENT_KEY = "shard"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ def write_shard(path: Path, shard: Shard) -> None:
             tensors[f"{sample.number}.grid.{place}"] = grid.to("cpu", torch.int32).contiguous()
     numbers = [sample.number for sample in shard.samples]
     skipped = [vars(sample) for sample in shard.skipped]
-    metadata = {"numbers": json.dumps(numbers), "skipped": json.dumps(skipped)}
-    write_whole(path, save(tensors, metadata))
+    # One entry alone: safetensors writes several in any order, and equal shards would differ.
+    content = json.dumps({"numbers": numbers, "skipped": skipped})
+    write_whole(path, save(tensors, {_CONTENT_KEY: content}))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -119,9 +121,8 @@ def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        skipped = [SkippedSample(**item) for item in json.loads(metadata["skipped"])]
-        return json.loads(metadata["numbers"]), skipped
+            content = json.loads(file.metadata()[_CONTENT_KEY])
+        return content["numbers"], [SkippedSample(**item) for item in content["skipped"]]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"The shard {path.name} is damaged ({error}): delete it and collect again, which makes "
@@ -202,7 +203,7 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
         return CollectedSample(number, attention, relevance, tuple(grids))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _opened(path: Path) -> Any:
     return safe_open(path, framework="pt").__enter__()
 
