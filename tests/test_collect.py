@@ -129,9 +129,7 @@ def test_without_an_answer_the_models_own_is_explained(
         ("3", "three", lambda given, right: {"three": "3"}[right] == given, True),
     ],
 )
-def test_right_answers(
-    given: str, right: str, match: Any, expected: bool
-) -> None:
+def test_right_answers(given: str, right: str, match: Any, expected: bool) -> None:
     assert is_right(given, right, match) is expected
 
 
@@ -240,7 +238,11 @@ def test_json_lines_with_every_kind_of_bad_sample(
         {**good, "answer": None},
     )
     options = CollectOptions(
-        rule="edges_absolute", targets="sum", max_new_tokens=8, max_prompt_tokens=200, match="contains"
+        rule="edges_absolute",
+        targets="sum",
+        max_new_tokens=8,
+        max_prompt_tokens=200,
+        match="contains",
     )
     with caplog.at_level(logging.WARNING):
         collection = collect(*tiny, JsonLines(path), tmp_path, options)

@@ -170,6 +170,7 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
                 f"but this version of hf_token_compress reads {FORMAT}: collect it again."
             )
         self._places: list[tuple[str, int]] = []
+        self._written: dict[str, int] = {}
         for name in self.index["shards"]:
             if not (self.folder / name).is_file():
                 raise ValueError(
@@ -177,6 +178,7 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
                     "which makes that shard alone anew."
                 )
             numbers, _ = shard_summary(self.folder / name)
+            self._written[name] = (self.folder / name).stat().st_mtime_ns
             self._places.extend((name, number) for number in numbers)
 
     @property
@@ -189,7 +191,7 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
 
     def __getitem__(self, place: int) -> CollectedSample:
         name, number = self._places[place]
-        file = _opened(self.folder / name)
+        file = _opened(self.folder / name, self._written[name])
         grids: list[Tensor] = []
         while f"{number}.grid.{len(grids)}" in file.keys():  # noqa: SIM118 - no mapping
             grids.append(file.get_tensor(f"{number}.grid.{len(grids)}").long())
@@ -204,7 +206,8 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
 
 
 @lru_cache(maxsize=512)
-def _opened(path: Path) -> Any:
+def _opened(path: Path, written: int) -> Any:
+    """A memory-mapped shard; `written` tells a shard that was made anew from the old one."""
     return safe_open(path, framework="pt").__enter__()
 
 
