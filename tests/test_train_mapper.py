@@ -42,7 +42,7 @@ QUICK = TrainOptions(
 def left_of_the_brightest(item: Any, shape: tuple[int, int, int]) -> Tensor:
     """Relevance that only a network with a grid can tell: what head 1 sees, one cell to the left."""
     seen = item.attention[0, 1].exp().view(shape)
-    return torch.roll(seen, -1, dims=2).flatten() ** 2
+    return torch.nn.functional.pad(seen, (0, 1))[..., 1:].flatten() + 1e-6
 
 
 def write_collection(folder: Path, count: int, nan_in: int | None = None) -> ShardFolder:

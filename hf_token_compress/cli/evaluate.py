@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
 DEFAULT_RATIOS = (0.5, 0.25, 0.1)
-DEFAULT_KINDS = ("place", "colour", "letter")
 
 
 @one_sentence_errors
@@ -61,8 +60,7 @@ def evaluate(
         typer.Option(
             "--kind",
             "--kinds",
-            help="Kinds of questions, separated by commas, or all. May be repeated. "
-            f"[default: {', '.join(DEFAULT_KINDS)}]",
+            help="Kinds of questions, separated by commas. May be repeated. [default: all kinds]",
             metavar="KINDS",
         ),
     ] = None,
@@ -97,7 +95,7 @@ def evaluate(
 
     ```
     hf-token-compress evaluate --model tiny-qwen2-vl
-    hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 --kinds all \
+    hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 \
       --json table.json
     ```
     """
@@ -115,11 +113,10 @@ def evaluate(
 
     scorers = listed(scorer) or DEFAULT_SCORERS
     ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
-    kinds = listed(kind) or DEFAULT_KINDS
-    kinds = KINDS if "all" in kinds else kinds
+    kinds = listed(kind) or KINDS
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise CommandError(
-            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(KINDS)}, or all.",
+            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(KINDS)}.",
             exit_code=2,
         )
     for ratio in ratios:
