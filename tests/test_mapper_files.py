@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny
-from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper, load_mappers
+from hf_token_compress.mapper import (
+    MapperConfig,
+    MapperNotFoundError,
+    MapperSet,
+    RelevanceMapper,
+    load_mappers,
+)
 from hf_token_compress.models.identity import identify
 from hf_token_compress.tiny import resolve_mapper
 
@@ -89,7 +95,7 @@ def test_a_mapper_in_the_wrong_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file(name: str, folder: Path) -> None:
     (folder / name).unlink()
-    with one_sentence(FileNotFoundError, name, str(folder)):
+    with one_sentence(MapperNotFoundError, name, str(folder)):
         load_mappers(str(folder))
 
 

@@ -109,17 +109,19 @@ def test_what_was_pulled_once_is_there_without_the_hub(
     assert offline("pull", NAME, revision="v1")["weights"] == first_weights(0)
     missing = offline("pull", "owner/never-pulled")
     process.communicate()
-    assert_told(missing, "OSError", "'owner/never-pulled'", "not in the cache")
+    assert_told(missing, "MapperNotFoundError", "'owner/never-pulled'", "not in the cache")
     assert len(hub.requests) == before
 
 
 def test_a_revision_that_does_not_exist(ask: Ask, commits: list[str]) -> None:
-    assert_told(ask("pull", NAME, revision="v9"), "OSError", NAME, "no revision 'v9'")
+    assert_told(ask("pull", NAME, revision="v9"), "MapperNotFoundError", NAME, "no revision 'v9'")
 
 
 def test_a_name_that_does_not_exist(ask: Ask, commits: list[str]) -> None:
-    assert_told(ask("pull", "owner/nothing"), "OSError", "'owner/nothing'", "the Hub has none")
-    assert_told(ask("set", "no name at all!"), "OSError", "no Hub id either")
+    assert_told(
+        ask("pull", "owner/nothing"), "MapperNotFoundError", "'owner/nothing'", "the Hub has none"
+    )
+    assert_told(ask("set", "no name at all!"), "MapperNotFoundError", "no Hub id either")
 
 
 def test_a_private_mapper_needs_its_owner(
@@ -127,7 +129,9 @@ def test_a_private_mapper_needs_its_owner(
 ) -> None:
     repository = hub.repositories[NAME]
     hub.repositories["owner/private"] = Repository(True, repository.commits, repository.revisions)
-    assert_told(ask("pull", "owner/private"), "OSError", "'owner/private'", "hf auth login")
+    assert_told(
+        ask("pull", "owner/private"), "MapperNotFoundError", "'owner/private'", "hf auth login"
+    )
     assert ask("pull", "owner/private", token=TOKEN)["weights"] == first_weights(1)
 
 
@@ -142,7 +146,7 @@ def test_a_download_that_goes_wrong_is_not_taken_for_a_mapper(
     )
     found = ask("pull", name)
     if way == "cut":
-        assert_told(found, "OSError", name, "could not be fetched", "try again")
+        assert_told(found, "MapperNotFoundError", name, "could not be fetched", "try again")
     else:
         assert_told(found, "ValueError", "SHA-256", "fetch")
     hub.repositories[name].broken.clear()
@@ -152,7 +156,7 @@ def test_a_download_that_goes_wrong_is_not_taken_for_a_mapper(
 def test_a_repository_without_a_mapper(hub: Hub, ask: Ask, commits: list[str]) -> None:
     hub.repositories["owner/empty"] = Repository()
     hub.repositories["owner/empty"].commit({"README.md": b"# Nothing here"})
-    assert_told(ask("set", "owner/empty"), "FileNotFoundError", "no config.json")
+    assert_told(ask("set", "owner/empty"), "MapperNotFoundError", "no config.json")
 
 
 def test_a_pickle_is_not_loaded(hub: Hub, ask: Ask, commits: list[str]) -> None:
@@ -161,7 +165,7 @@ def test_a_pickle_is_not_loaded(hub: Hub, ask: Ask, commits: list[str]) -> None:
     hub.repositories["owner/pickle"] = Repository()
     hub.repositories["owner/pickle"].commit(files)
     before = len(hub.requests)
-    assert_told(ask("pull", "owner/pickle"), "FileNotFoundError", "model.safetensors")
+    assert_told(ask("pull", "owner/pickle"), "MapperNotFoundError", "model.safetensors")
     assert not any("pytorch_model.bin" in path for _, path in hub.requests[before:])
 
 

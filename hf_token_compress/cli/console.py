@@ -65,7 +65,9 @@ def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=notices(), transient=True, disable=not shown) as progress:
+    console = notices()
+    hidden = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.advance(task, done)
 

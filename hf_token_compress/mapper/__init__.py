@@ -1,6 +1,7 @@
 """The mapper: from what the instruction looks at in layer 0 to the relevance of visual tokens."""
 
 from .config import NETWORKS, MapperConfig
+from .folders import MapperNotFoundError
 from .identity import ModelIdentity, layer_fingerprint
 from .inputs import MapperInput
 from .labels import label_divergence, relevance_label
@@ -11,6 +12,7 @@ __all__ = [
     "NETWORKS",
     "MapperConfig",
     "MapperInput",
+    "MapperNotFoundError",
     "MapperSet",
     "ModelIdentity",
     "RelevanceMapper",

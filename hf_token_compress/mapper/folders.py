@@ -10,6 +10,11 @@ from huggingface_hub import constants, errors, snapshot_download
 
 CONFIG_FILE: str = constants.CONFIG_NAME
 
+
+class MapperNotFoundError(OSError):
+    """There is no such mapper, or it cannot be fetched; the message says why and what to do."""
+
+
 _PATTERNS = ["*.json", "*.safetensors"]
 
 
@@ -33,7 +38,7 @@ def fetch_folder(
         token: Of the Hub, for private mappers.
 
     Raises:
-        OSError: There is no such mapper, or the Hub cannot be reached, or refuses.
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -50,7 +55,7 @@ def fetch_folder(
             )
         )
     except Exception as error:
-        raise OSError(_what_went_wrong(source, revision, error)) from error
+        raise MapperNotFoundError(_what_went_wrong(source, revision, error)) from error
 
 
 def read_json(path: Path, mapper: str) -> dict[str, Any]:
@@ -61,11 +66,11 @@ def read_json(path: Path, mapper: str) -> dict[str, Any]:
         mapper: What the user calls the mapper.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MapperNotFoundError: There is no such file.
         ValueError: It is not a JSON object.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no mapper in {mapper!r}: it has no {path.name}.")
+        raise MapperNotFoundError(f"There is no mapper in {mapper!r}: it has no {path.name}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

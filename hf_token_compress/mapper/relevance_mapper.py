@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .card import mapper_card
 from .config import MapperConfig
 from .conv1d import Conv1dNetwork
-from .folders import CONFIG_FILE, fetch_folder, read_json
+from .folders import CONFIG_FILE, MapperNotFoundError, fetch_folder, read_json
 from .grid import GridNetwork
 from .inputs import MapperInput
 
@@ -91,7 +91,7 @@ class RelevanceMapper(
             map_location: Device for the weights.
 
         Raises:
-            OSError: There is no such mapper, or the Hub cannot be reached, or refuses.
+            MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
             ValueError: A file is damaged, or is no mapper's.
         """
         source = str(pretrained_model_name_or_path)
@@ -115,7 +115,7 @@ class RelevanceMapper(
             name: What the user calls it, for messages.
 
         Raises:
-            FileNotFoundError: A file is missing.
+            MapperNotFoundError: A file is missing.
             ValueError: A file is damaged, or is no mapper's.
         """
         # The mixin's own way would fall back to a pickle, take weights that fit in part, and print.
@@ -175,7 +175,9 @@ def _read_weights(
     path: Path, digest: str | None, mapper: RelevanceMapper, name: str
 ) -> dict[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"The mapper {name!r} has no {path.name}: fetch or save it again.")
+        raise MapperNotFoundError(
+            f"The mapper {name!r} has no {path.name}: fetch or save it again."
+        )
     try:
         weights = load_file(path)
     except SafetensorError as error:

@@ -107,7 +107,7 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        OSError: There is no such mapper, or the Hub cannot be reached, or refuses.
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
         ValueError: A file is damaged, or is no mapper's, or the two are for different models.
     """
     folder = fetch_folder(resolve_mapper(name), revision=revision)

@@ -30,7 +30,7 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
         The same model.
 
     Raises:
-        OSError: There is no such mapper, or the Hub cannot be reached, or refuses.
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
         TypeError: `model` is no Transformers model, or `config` has the wrong type.
         ValueError: The family is not supported, a setting is outside its range, or the mapper is
             damaged or belongs to another model.

@@ -23,7 +23,7 @@ class MapperScorer(Scorer):
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        OSError: There is no such mapper, or the Hub cannot be reached, or refuses.
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
         ValueError: A file of the mapper is damaged, or is no mapper's.
     """
 
