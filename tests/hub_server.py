@@ -80,10 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def do_HEAD(self) -> None:  # noqa: N802 - the base class's name
+    def do_HEAD(self) -> None:
         self.do_GET()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path))
         if path.startswith("/api/models/"):
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             revision, _, file = rest.partition("/")
             self._send_file(repository, revision, file)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(("POST", path))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
 from hub_server import TOKEN, Hub, Repository, files_in, hub_server
+from huggingface_hub import ModelCard
 from mappers import make_mapper
 
 from hf_token_compress.mapper import RelevanceMapper

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int) -
     widths = [1, 32, 64, 128, 256, 512]
     by_hand = sum(
         width * (kernel_size + 1) + (width + 1) * following
-        for width, following in zip(widths, widths[1:], strict=False)
+        for width, following in itertools.pairwise(widths)
     )
     network = Conv1dNetwork(kernel_size=kernel_size)
     assert sum(weight.numel() for weight in network.parameters()) == parameters == by_hand + 513

@@ -40,7 +40,7 @@ QUICK = TrainOptions(
 
 
 def left_of_the_brightest(item: Any, shape: tuple[int, int, int]) -> Tensor:
-    """Relevance that only a network with a grid can tell: what head 1 sees, one cell to the left."""
+    """Relevance that takes a grid to tell: what head 1 sees, one cell to the left."""
     seen = item.attention[0, 1].exp().view(shape)
     return torch.nn.functional.pad(seen, (0, 1))[..., 1:].flatten() + 1e-6
 

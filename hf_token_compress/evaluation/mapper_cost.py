@@ -22,7 +22,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..config import TokenCompressionConfig
-from ..mapper import MapperConfig, MapperInput, RelevanceMapper
+from ..mapper import MapperConfig, MapperInput, ModelIdentity, RelevanceMapper
 from ..models import compress, prepare_inputs, uncompress
 from ..models.identity import identify
 
@@ -94,7 +94,7 @@ def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
     return counted
 
 
-def build_model(layers: int, dtype: torch.dtype) -> Qwen2VLForConditionalGeneration:
+def build_model(layers: int, dtype: torch.dtype) -> Any:
     """Qwen2-VL with the language model's real widths, few layers and next to no vision part."""
     config = Qwen2VLConfig(
         text_config={
@@ -121,7 +121,8 @@ def build_model(layers: int, dtype: torch.dtype) -> Qwen2VLForConditionalGenerat
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Qwen2VLForConditionalGeneration(config).to(dtype).eval()
+        model: Any = Qwen2VLForConditionalGeneration(config)
+    return model.to(dtype).eval()
 
 
 def make_prompt(shapes: Shapes, dtype: torch.dtype) -> dict[str, Any]:
@@ -149,7 +150,9 @@ def measure(
     compress(model, TokenCompressionConfig(retention_ratio=shapes.retention_ratio))
     model.token_compression.use_mapper(mapper)
     inputs = make_prompt(shapes, dtype)
-    scoring, rewriting, prefill = [], [], []
+    scoring: list[float] = []
+    rewriting: list[float] = []
+    prefill: list[float] = []
     for repeat in range(repeats + 1):
         shorter = prepare_inputs(model, **inputs)
         report = model.token_compression.last
@@ -162,7 +165,7 @@ def measure(
             rewriting.append(report.rewriting_ms)
             prefill.append(elapsed)
     uncompress(model)
-    return tuple(map(statistics.median, (prefill, scoring, rewriting)))  # type: ignore[return-value]
+    return statistics.median(prefill), statistics.median(scoring), statistics.median(rewriting)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -195,8 +198,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _scoring_share(network: str, shapes: Shapes, kept: int) -> float:
-    from ..mapper import ModelIdentity
-
     identity = ModelIdentity("7B", None, "qwen2_vl", HIDDEN, LAYERS, HEADS)
     mapper = RelevanceMapper(MapperConfig(identity, network=network))
     return scoring_operations(shapes, mapper) / prefill_operations(kept)
