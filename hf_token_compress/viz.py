@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .models.state import SampleReport
+    from .prompt import VisualSpan
+
+
+class ScoredPrompt(Protocol):
+    """A prompt whose visual tokens have scores, such as `SampleReport` and `SampleRelevance`."""
+
+    @property
+    def scores(self) -> Tensor | None:
+        """float32 [N], over all its visual tokens in order; None where they were not scored."""
+
+    @property
+    def visuals(self) -> tuple[VisualSpan, ...]:
+        """Its images and videos, in order of appearance."""
+
 
 ScoreScale = Literal["value", "rank"]
 
@@ -90,7 +106,7 @@ def overlay(
 
 def heat_map(
     image: Image.Image,
-    sample: SampleReport,
+    sample: ScoredPrompt,
     visual: int = 0,
     *,
     frame: int = 0,
@@ -103,7 +119,8 @@ def heat_map(
 
     Args:
         image: The picture that the processor was given; for a video, its frame.
-        sample: Report of its prompt, from `model.token_compression.last.samples`.
+        sample: Its prompt, from `model.token_compression.last.samples` or from
+            `relevance(model, inputs).samples`.
         visual: Which image or video of the prompt it is, from 0, in order of appearance.
         frame: Which frame of the visual's grid; 0 for an image.
         token_size: Pixels that the shorter side of a token has at least.
@@ -193,7 +210,7 @@ def contact_sheet(
 
 
 def _frame_tokens(
-    values: NDArray[Any], sample: SampleReport, visual: int, frame: int
+    values: NDArray[Any], sample: ScoredPrompt, visual: int, frame: int
 ) -> NDArray[Any]:
     """Values on the first grid of one frame, [rows, columns, …], out of the prompt's, [N, …]."""
     count = len(sample.visuals)

@@ -17,9 +17,9 @@ def paper_factor(weighted: Tensor) -> Tensor:
 
 
 def stored_maps(model: Any, inputs: dict[str, Any], row: int, token: int) -> list[Tensor]:
-    """A ⊙ ∂y/∂A of every layer, [heads, S, S], for the raw logit of a token; one prompt, no padding.
+    """A ⊙ ∂y/∂A of every layer, [heads, S, S], for the raw logit of a token.
 
-    The model must use eager attention.
+    The model must use eager attention, and the inputs be one prompt without padding.
     """
     output = model(**inputs, output_attentions=True, use_cache=False)
     target = output.logits[0, row, token]

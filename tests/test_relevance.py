@@ -185,3 +185,12 @@ def test_a_compressed_model_is_explained_uncompressed() -> None:
     ):
         assert torch.equal(one.answer_ids, other.answer_ids)
         torch.testing.assert_close(one.scores, other.scores)
+
+
+@pytest.mark.parametrize("limit", [1, 2**12, 2**30])
+def test_the_memory_limit_changes_nothing_but_memory(limit: int) -> None:
+    inputs = make_inputs(BATCH)
+    whole = relevance(tiny_model(), inputs, answer_ids=ANSWERS, rule="gae")
+    cut = relevance(tiny_model(), inputs, answer_ids=ANSWERS, rule="gae", memory_limit=limit)
+    for one, other in zip(whole.samples, cut.samples, strict=True):
+        torch.testing.assert_close(one.scores, other.scores)

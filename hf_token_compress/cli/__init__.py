@@ -14,6 +14,7 @@ from .._version import __version__
 from .collect import collect
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
 from .push import push
 from .run import run
 from .train import train
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command()(evaluate)
+app.command()(explain)
 app.command()(collect)
 app.command()(train)
 app.command()(push)

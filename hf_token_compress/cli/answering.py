@@ -33,14 +33,25 @@ class Answer:
 
 
 def prepare_question(
-    checkpoint: Checkpoint, pictures: Sequence[Image.Image], text: str
+    checkpoint: Checkpoint,
+    pictures: Sequence[Image.Image],
+    text: str,
+    *,
+    videos: Sequence[Sequence[Image.Image]] = (),
 ) -> Mapping[str, Any]:
-    """One user turn, the pictures before the text, as tensors on the model's device.
+    """One user turn, pictures and videos before the text, as tensors on the model's device.
+
+    Args:
+        checkpoint: The model.
+        pictures: The pictures.
+        text: The question.
+        videos: The frames of each video.
 
     Raises:
         ValueError: A picture has a shape that the processor refuses.
     """
     content: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
+    content += [{"type": "video", "video": list(frames)} for frames in videos]
     content.append({"type": "text", "text": text})
     inputs: Any = checkpoint.processor.apply_chat_template(
         [{"role": "user", "content": content}],

@@ -9,7 +9,7 @@ import typer
 
 from .console import counting, notices, quiet_libraries
 from .errors import CommandError, one_sentence_errors
-from .options import DeviceOption, DtypeOption, ModelOption, listed, parse_scorer_options
+from .options import DeviceOption, DtypeOption, ModelOption, listed, parse_key_values
 
 if TYPE_CHECKING:
     from ..training.samples import SampleSource
@@ -147,7 +147,7 @@ def collect(
         "modality": modality,
         "match": match,
         "rule": rule or DEFAULT_RULE,
-        "rule_options": parse_scorer_options(rule_option or [], "--rule-option"),
+        "rule_options": parse_key_values(rule_option or [], "--rule-option"),
         "targets": targets,
         "recursive": recursive,
         "scoring_depth": scoring_depth,
@@ -202,7 +202,7 @@ def _source(
     if data is not None:
         return JsonLines(data)
     if dataset is not None:
-        return HubDataset(dataset, split, parse_scorer_options(column or [], "--column"))
+        return HubDataset(dataset, split, parse_key_values(column or [], "--column"))
     assert scenes is not None
     seed, rows, columns = board
     return SceneSource(scenes, kinds=kinds or None, seed=seed, rows=rows, columns=columns)

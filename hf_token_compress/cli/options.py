@@ -56,8 +56,17 @@ DeviceOption = Annotated[
 ]
 
 
-def parse_scorer_options(pairs: Sequence[str], option: str = "--scorer-option") -> dict[str, Any]:
+def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of `--scorer-option`, as in `parse_key_values`."""
+    return parse_key_values(pairs, "--scorer-option")
+
+
+def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
     """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
+
+    Args:
+        pairs: What the user gave.
+        option: Name of the command line option.
 
     Raises:
         CommandError: An entry has no `=`.

@@ -9,7 +9,7 @@ import typer
 
 from .console import counting, notices
 from .errors import CommandError, one_sentence_errors
-from .options import parse_scorer_options
+from .options import parse_key_values
 
 
 @one_sentence_errors
@@ -62,7 +62,7 @@ def train(
 
     options: dict[str, Any] = {
         "network": network,
-        "network_options": parse_scorer_options(network_option or [], "--network-option"),
+        "network_options": parse_key_values(network_option or [], "--network-option"),
         "masked_share": masked_share,
         "temperature": temperature,
         "epochs": epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -9,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..config import TokenCompressionConfig
 from ..prompt import Modality, VisualSpan
 from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
-from ..scorers.base import checked_scores
+from ..scorers.base import ModelScorer, checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
 from .adapter import CompressedVisionOutput, FamilyAdapter
 from .depth import at_depth
@@ -86,9 +88,7 @@ def compress_inputs(
         budget < _visual_tokens(row) for budget, row in zip(budgets, layout.visuals, strict=True)
     ):
         with scoring.running(), torch.no_grad():
-            scores = _score(
-                model, adapter, compression, config, layout, inputs.get("labels"), instruction_mask
-            )
+            scores = _score(model, adapter, compression, config, layout, inputs, instruction_mask)
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
         compressed = rewrite_prompt(model, adapter, config, inputs, layout, keep, padding_side)
@@ -132,13 +132,14 @@ def _score(
     compression: TokenCompression,
     config: TokenCompressionConfig,
     layout: PromptLayout,
-    labels: Tensor | None,
+    inputs: Mapping[str, Any],
     instruction_mask: Tensor | None,
 ) -> Tensor:
     """Scores of every column, float32 [B, S]."""
     if instruction_mask is None:
         # What is learned as the answer does not ask.
         question = layout.attention_mask
+        labels = inputs.get("labels")
         if labels is not None:
             question = question & before_last_answer(labels)
         instruction_mask = instruction_rows(model, adapter, layout, config.instruction, question)
@@ -147,10 +148,31 @@ def _score(
     word_embeddings = adapter.embed(model, layout.input_ids)
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
     scorer = compression.scorer
+    if isinstance(scorer, ModelScorer):
+        encoded = _whole_inputs(model, adapter, inputs, layout)
+        scores = scorer.score_with_model(prompt, model, encoded)
+        return checked_scores(scores, prompt, config.scorer_name)
     prompt, layer = at_depth(model, adapter, prompt, scorer.scoring_depth)
     with layer.in_evaluation_mode():
         scores = scorer.score(prompt, layer)
     return checked_scores(scores, prompt, config.scorer_name)
+
+
+def _whole_inputs(
+    model: Any, adapter: FamilyAdapter, inputs: Mapping[str, Any], layout: PromptLayout
+) -> dict[str, Any]:
+    """The inputs of the whole prompt, with the features that are encoded already."""
+    # Among the arguments of `generate` are others than the model's own.
+    own = set(inspect.signature(model.forward).parameters) - set(adapter.pixel_inputs.values())
+    features = {
+        modality: BaseModelOutputWithPooling(pooler_output=adapter.pack_features(visuals.features))
+        for modality, visuals in layout.encoded.items()
+    }
+    kept = {name: value for name, value in inputs.items() if name in own}
+    return {
+        **kept,
+        "mm_encoder_outputs": {**(inputs.get("mm_encoder_outputs") or {}), **features},
+    }
 
 
 def before_last_answer(labels: Tensor) -> Tensor:

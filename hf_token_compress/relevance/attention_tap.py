@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
+
 BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
 
@@ -38,6 +40,7 @@ class AttentionLayer:
             says it all.
         causal: A row sees keys up to its own column.
         scaling: Factor on the attention logits; None for head_dim ** -0.5.
+        memory_limit: Bytes of scratch that working on it may take.
     """
 
     query: Tensor
@@ -46,6 +49,7 @@ class AttentionLayer:
     mask: Tensor | None
     causal: bool
     scaling: float | None
+    memory_limit: int
 
 
 Visit = Callable[[AttentionLayer, Tensor], None]
@@ -56,13 +60,21 @@ class AttentionTap:
     """The visitor of a decoder's layers while `tapped_attention` is active.
 
     Attributes:
+        memory_limit: Bytes of scratch that working on a layer may take.
         visit: Called in the backward pass, once per layer, from the top layer down.
         forward_layers: The layers of the last forward in order, where `keep_layers` is set.
         count: Layers that the forward passed through.
     """
 
-    def __init__(self, visit: Visit | None = None, *, keep_layers: bool = False) -> None:
+    def __init__(
+        self,
+        visit: Visit | None = None,
+        *,
+        keep_layers: bool = False,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
         self.visit = visit
+        self.memory_limit = memory_limit
         self.keep_layers = keep_layers
         self.forward_layers: list[AttentionLayer] = []
         self.count = 0
@@ -111,7 +123,7 @@ class _Tap(Function):
         query, key, value, mask = ctx.saved_tensors
         tap, causal, scaling = ctx.setting
         if tap.visit is not None:
-            layer = AttentionLayer(query, key, value, mask, causal, scaling)
+            layer = AttentionLayer(query, key, value, mask, causal, scaling, tap.memory_limit)
             tap.visit(layer, gradient.transpose(1, 2))
         return gradient, None, None, None, None, None
 
@@ -141,7 +153,7 @@ def _attention_forward(
     causal = attention_mask is None and bool(is_causal)
     scaling = options.get("scaling")
     if tap.keep_layers:
-        layer = AttentionLayer(query, key, value, attention_mask, causal, scaling)
+        layer = AttentionLayer(query, key, value, attention_mask, causal, scaling, tap.memory_limit)
         tap.forward_layers.append(layer)
     return _Tap.apply(output, query, key, value, attention_mask, (tap, causal, scaling)), None
 

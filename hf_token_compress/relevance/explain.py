@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
 from ..models.adapter import FamilyAdapter
 from ..models.mixin import TokenCompressionMixin
 from ..models.registry import family_adapter
 from ..prompt import VisualSpan
 from .model_state import ready_for_gradients
 from .replay import Replay, make_replay
-from .rules import Rule, build_rule
+from .rules import DEFAULT_RULE, Rule, build_rule
 from .rules.recursive import RecursiveRule
 
 Targets = Literal["per_token", "sum"]
-
-DEFAULT_RULE = "gae"
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ def relevance(
     per_token_rows: bool = False,
     recursive: bool = False,
     checkpointing: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> RelevanceReport:
     """Tell how much the answers to a batch of prompts rest on each visual token.
 
@@ -88,10 +88,12 @@ def relevance(
         per_token_rows: Report the relevance for each answer token too; needs "per_token".
         recursive: Explain, leave the least relevant tokens out, and explain again.
         checkpointing: Keep one layer's activations at a time, for about a third more time.
+        memory_limit: Bytes that working on one attention layer may take beyond the backward pass;
+            less is slower.
 
     Returns:
         A report. What the scores of a prompt sum to depends on the rule; with "gae" it is the mean
-        over the answer's tokens of what the row of R that predicts the token holds at visual tokens.
+        over the answer's tokens of what the row of R that predicts a token holds at visual tokens.
 
     Raises:
         TypeError: `model` is no Transformers model, or an input has the wrong type.
@@ -109,7 +111,7 @@ def relevance(
     with ready_for_gradients(model, checkpointing=checkpointing):
         if answer_ids is None:
             answer_ids = greedy_answers(model, adapter, inputs, max_new_tokens)
-        replay = make_replay(model, adapter, inputs, answer_ids)
+        replay = make_replay(model, adapter, inputs, answer_ids, memory_limit)
         groups = target_groups(replay, targets)
         found = explainer.explain(replay, groups, replay.layout.attention_mask)  # [G, B, S]
     return RelevanceReport(tuple(_sample_reports(replay, found, per_token_rows)), rule)
@@ -164,11 +166,9 @@ def target_groups(replay: Replay, targets: Targets) -> Tensor:
 
 def _sample_reports(replay: Replay, found: Tensor, per_token_rows: bool) -> list[SampleRelevance]:
     samples = []
-    for row, (columns, visuals) in enumerate(
-        zip(replay.visual_columns, replay.visuals, strict=True)
+    for row, (columns, visuals, answer) in enumerate(
+        zip(replay.visual_columns, replay.visuals, replay.answers, strict=True)
     ):
-        answer = replay.answer_ids[row]
-        answer = answer[answer >= 0]
         tokens = found[:, row, columns].detach()  # [G, N]
         samples.append(
             SampleRelevance(

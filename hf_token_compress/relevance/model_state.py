@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
@@ -44,27 +46,22 @@ def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[
 
 @contextmanager
 def _checkpointed_layers(decoder: Any) -> Iterator[None]:
-    if not decoder.supports_gradient_checkpointing:
+    """Wrap the forward of each layer of this instance, without the hooks that training needs."""
+    layers = [item for item in decoder.modules() if isinstance(item, GradientCheckpointingLayer)]
+    if not layers:
         raise ValueError(
-            f"{type(decoder).__name__} does not support gradient checkpointing: call relevance "
-            "without it."
+            f"{type(decoder).__name__} has no layers that support gradient checkpointing: leave "
+            "checkpointing out."
         )
-    before = [
-        (module, dict(vars(module)))
-        for module in decoder.modules()
-        if hasattr(module, "gradient_checkpointing")
-    ]
-    # Renamed in Transformers 5.24.
-    enable = getattr(decoder, "activation_checkpointing_enable", None)
-    enable = enable or decoder.gradient_checkpointing_enable
+    # Accelerate may have put a forward of its own on the instance.
+    own = [vars(layer).get("forward") for layer in layers]
     try:
-        enable({"use_reentrant": False})
-        for module, _ in before:
-            if isinstance(module, GradientCheckpointingLayer):
-                # A layer checks its own mode only: what is inside it stays without dropout.
-                module.training = True
+        for layer in layers:
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
         yield
     finally:
-        for module, attributes in before:
-            vars(module).clear()
-            vars(module).update(attributes)
+        for layer, forward in zip(layers, own, strict=True):
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward

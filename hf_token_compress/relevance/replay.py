@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
+from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
 from ..models.adapter import FamilyAdapter
 from ..models.compressor import next_position, rewrite_prompt
 from ..models.layout import PromptLayout, encode_visuals, read_layout
@@ -40,6 +41,7 @@ class ReplayPass:
         leaves: Tensors [n, D] of which gradients are taken: the visual features, or the word
             embeddings of a language model.
         leaf_places: For each leaf its prompt, and int64 [n] its columns, -1 for those not here.
+        memory_limit: Bytes of scratch that working on an attention layer may take.
     """
 
     model: Any
@@ -50,6 +52,7 @@ class ReplayPass:
     visual_mask: Tensor
     leaves: tuple[Tensor, ...]
     leaf_places: tuple[tuple[int, Tensor], ...]
+    memory_limit: int = MEMORY_LIMIT
 
     def logits(self) -> Tensor:
         """Logits of the rows that predict the answers: float32 [B, T, vocabulary]."""
@@ -103,6 +106,7 @@ class Replay:
         answer_ids: int64 [B, T], -1 after their end.
         prediction_rows: int64 [B, T], -1 after their end.
         visuals: For each prompt its images and videos, in the columns of the caller's sequence.
+        memory_limit: Bytes of scratch that working on an attention layer may take.
     """
 
     model: Any
@@ -112,11 +116,33 @@ class Replay:
     answer_ids: Tensor
     prediction_rows: Tensor
     visuals: tuple[tuple[VisualSpan, ...], ...]
+    memory_limit: int = MEMORY_LIMIT
 
     @property
     def visual_columns(self) -> list[Tensor]:
         """For each prompt, int64 [N], the columns of its visual tokens in order."""
         return [torch.cat([span.positions for span in row]) for row in self.layout.visuals]
+
+    @property
+    def answers(self) -> list[Tensor]:
+        """For each prompt, int64 [T], its answer."""
+        return [answer[answer >= 0] for answer in self.answer_ids]
+
+    def keep_best(self, scores: Sequence[Tensor], ratio: float) -> Tensor:
+        """Columns of text, of answers and of the best-scored share of each prompt's visual tokens.
+
+        Args:
+            scores: For each prompt, float [N].
+            ratio: Share of its visual tokens to keep, at least one token.
+
+        Returns:
+            bool [B, S].
+        """
+        keep = self.layout.attention_mask.clone()
+        for row, (columns, own) in enumerate(zip(self.visual_columns, scores, strict=True)):
+            order = own.argsort(descending=True, stable=True)
+            keep[row, columns[order[max(1, round(ratio * len(columns))) :]]] = False
+        return keep
 
     def select(self, rows: Sequence[int]) -> Replay:
         """The same prompts in another order, or some of them several times."""
@@ -189,6 +215,7 @@ class Replay:
                 for row, spans in enumerate(row_spans)
                 for span in spans
             ),
+            memory_limit=self.memory_limit,
         )
 
 
@@ -202,6 +229,7 @@ def make_replay(
     adapter: FamilyAdapter,
     inputs: Mapping[str, Any],
     answer_ids: Sequence[Tensor],
+    memory_limit: int = MEMORY_LIMIT,
 ) -> Replay:
     """Put answers behind their prompts.
 
@@ -210,6 +238,7 @@ def make_replay(
         adapter: Its family.
         inputs: Keyword arguments of the stock forward, as the processor returned them.
         answer_ids: For each prompt, int64 [T].
+        memory_limit: Bytes of scratch that working on an attention layer may take.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, an answer has no
@@ -238,7 +267,7 @@ def make_replay(
             kept[name] = torch.nn.functional.pad(tokens, (0, extra))
         elif name not in consumed:
             kept[name] = value
-    return Replay(model, adapter, kept, layout, answers, rows, visuals)
+    return Replay(model, adapter, kept, layout, answers, rows, visuals, memory_limit)
 
 
 # What a replay makes itself, or what belongs to generation.
@@ -249,6 +278,8 @@ _PROMPT_INPUTS = (
     "labels",
     "mm_encoder_outputs",
     "use_cache",
+    "cache",
+    "past_key_values",
     "logits_to_keep",
 )
 

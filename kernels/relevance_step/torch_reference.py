@@ -10,7 +10,7 @@ from torch import Tensor
 Reduction = Literal["positive", "absolute", "signed", "attention"]
 
 MEMORY_LIMIT = 32 * 2**20
-"""Bytes of scratch that a chunk of query rows may take by default."""
+"""Bytes that the scratch of a chunk of query rows takes by default."""
 
 
 def relevance_step(
@@ -31,6 +31,7 @@ def relevance_step(
     residual: bool = True,
     lse: Tensor | None = None,
     chunk_size: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> Tensor:
     """Propagate relevance through one attention layer, from its rows to its keys.
 
@@ -59,8 +60,9 @@ def relevance_step(
         residual: Add r itself, as in the formula.
         lse: float32 [B, heads, Q], logarithm of the sum of the exponentiated logits of each row;
             computed anew if not given.
-        chunk_size: Query rows that are worked on at once; by default as many as `MEMORY_LIMIT`
-            allows.
+        chunk_size: Query rows that are worked on at once; by default as many as `memory_limit`
+            allows, at least one.
+        memory_limit: Bytes that the scratch of a chunk may take.
 
     Returns:
         float32 [T, B, S].
@@ -78,7 +80,7 @@ def relevance_step(
         query_positions = torch.arange(rows, device=r.device)
     if chunk_size is None:
         # Logits, gradient and their product, in float32.
-        chunk_size = max(1, MEMORY_LIMIT // (3 * 4 * batch * heads * length))
+        chunk_size = max(1, memory_limit // (3 * 4 * batch * heads * length))
     # One key head serves a group of query heads: [B, key_heads, 1, dim, S].
     keys = key.float().unsqueeze(2).transpose(-1, -2)
     values = value.float().unsqueeze(2).transpose(-1, -2)

@@ -112,7 +112,7 @@ class PropagationRule(PassRule):
         start = self.start(_target_rows(replay, targets), replay)
         if self.uses_gradients:
             return self._from_backward(replay, targets, start)
-        tap = AttentionTap(keep_layers=True)
+        tap = AttentionTap(keep_layers=True, memory_limit=replay.memory_limit)
         with tapped_attention(replay.model.get_decoder(), tap), torch.no_grad():
             replay.logits()
         tap.check(replay.model)
@@ -123,7 +123,7 @@ class PropagationRule(PassRule):
 
     def _from_backward(self, replay: ReplayPass, targets: Tensor, start: Tensor) -> Tensor:
         found = []
-        tap = AttentionTap()
+        tap = AttentionTap(memory_limit=replay.memory_limit)
         with tapped_attention(replay.model.get_decoder(), tap):
             scores = replay.target_scores(targets, self.target)
             tap.check(replay.model)
@@ -162,6 +162,7 @@ def propagate(
         mask=layer.mask,
         causal=layer.causal,
         scaling=layer.scaling,
+        memory_limit=layer.memory_limit,
         **options,
     )
 

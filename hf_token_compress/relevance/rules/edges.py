@@ -42,3 +42,16 @@ class AbsoluteEdgesRule(_EdgeSums):
     """Σ over layers and text rows of E_h|A ⊙ ∂y/∂A|, with what speaks against the answer."""
 
     reduction = "absolute"
+
+
+class NetEdgesRule(_EdgeSums):
+    """|Σ over layers, text rows and heads of A ⊙ ∂y/∂A|: the net effect of hiding a token.
+
+    What one edge adds and another takes away cancels out, for each target on its own.
+    """
+
+    reduction = "signed"
+
+    def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
+        """See `PassRule.explain_pass`."""
+        return super().explain_pass(replay, targets).abs()

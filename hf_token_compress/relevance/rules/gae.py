@@ -26,3 +26,17 @@ class GaeRule(PropagationRule):
     ) -> Tensor:
         """One factor of the product."""
         return propagate(relevance, layer, gradient)
+
+
+class AbsoluteGaeRule(GaeRule):
+    """The same with magnitudes: R ← R + E_h|A ⊙ ∂y/∂A|·R.
+
+    An edge whose removal would raise the score matters as much as one whose removal would lower it:
+    much of what decides an answer is evidence against the other answers.
+    """
+
+    def through(
+        self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
+    ) -> Tensor:
+        """One factor of the product."""
+        return propagate(relevance, layer, gradient, reduction="absolute")

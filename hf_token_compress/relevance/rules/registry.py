@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+from ...named_classes import build_named, check_registration
 from .base import Rule
 
+RuleSpec: TypeAlias = "Rule | str | Mapping[str, Any]"
 RuleClass = TypeVar("RuleClass", bound=type[Rule])
 
+DEFAULT_RULE = "edges_absolute"
+"""The rule whose removal curves were best on the trained tiny model (docs/relevance.md)."""
+
 _BUILT_IN = {
+    "best_of": ".best_of:BestOfRule",
     "edges_absolute": ".edges:AbsoluteEdgesRule",
+    "edges_net": ".edges:NetEdgesRule",
     "edges_positive": ".edges:PositiveEdgesRule",
     "gae": ".gae:GaeRule",
+    "gae_absolute": ".gae:AbsoluteGaeRule",
     "gae_normalized": ".normalized:NormalizedGaeRule",
     "gradient_input": ".gradient_input:GradientInputRule",
     "last_layer": ".rollout:LastLayerAttentionRule",
+    "occlusion": ".occlusion:OcclusionRule",
+    "recursive": ".recursive:RecursiveRule",
     "rollout": ".rollout:RolloutRule",
 }
 _REGISTERED: dict[str, type[Rule]] = {}
@@ -37,20 +45,25 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
     """
 
     def register(cls: RuleClass) -> RuleClass:
-        if not (isinstance(cls, type) and issubclass(cls, Rule)):
-            raise TypeError(f"register_rule({name!r}) takes a subclass of Rule, not {cls!r}.")
-        known = _REGISTERED.get(name)
-        # A notebook cell that is run again defines the same class anew: let it replace itself.
-        redefined = known is not None and (known.__module__, known.__qualname__) == (
-            cls.__module__,
-            cls.__qualname__,
-        )
-        if name in _BUILT_IN or (known is not None and not redefined):
-            raise ValueError(f"A rule named {name!r} exists already: choose another name.")
+        check_registration(cls, name, base=Rule, built_in=_BUILT_IN, registered=_REGISTERED)
         _REGISTERED[name] = cls
         return cls
 
     return register
+
+
+def as_rule(rule: RuleSpec) -> Rule:
+    """A rule from itself, its name, or a mapping of its name under "rule" and its options.
+
+    Raises:
+        ValueError: No rule has that name, or it does not take one of the options.
+    """
+    if isinstance(rule, Rule):
+        return rule
+    if isinstance(rule, str):
+        return build_rule(rule, {})
+    options = dict(rule)
+    return build_rule(options.pop("rule", ""), options)
 
 
 def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
@@ -59,20 +72,12 @@ def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
     Raises:
         ValueError: No rule has that name, or it does not take one of the options.
     """
-    rule_class = _REGISTERED.get(name)
-    if rule_class is None and name in _BUILT_IN:
-        module, class_name = _BUILT_IN[name].split(":")
-        rule_class = getattr(import_module(module, __package__), class_name)
-    if rule_class is None:
-        raise ValueError(
-            f"There is no rule named {name!r}: choose one of {', '.join(available_rules())}, or add "
-            "your own with hf_token_compress.relevance.register_rule."
-        )
-    accepted = set(inspect.signature(rule_class).parameters)
-    unknown = sorted(set(options) - accepted)
-    if unknown:
-        raise ValueError(
-            f"Rule {name!r} does not take the option(s) {', '.join(unknown)}: it takes "
-            f"{', '.join(sorted(accepted)) or 'none'}."
-        )
-    return rule_class(**options)
+    rule: Rule = build_named(
+        name,
+        options,
+        base=Rule,
+        built_in=_BUILT_IN,
+        registered=_REGISTERED,
+        package=__package__,
+    )
+    return rule
