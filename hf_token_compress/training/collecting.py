@@ -88,7 +88,7 @@ class CollectOptions:
     scoring_depth: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """All of them as JSON types."""
         match = self.match if isinstance(self.match, str) else self.match.__qualname__
         return {**asdict(self), "match": match}
 
