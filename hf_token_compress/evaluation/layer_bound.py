@@ -65,7 +65,7 @@ def collect_truth(
     """
     folder.mkdir(parents=True, exist_ok=True)
     options = CollectOptions(rule="truth", scoring_depth=scoring_depth)
-    shards = []
+    shards: list[Path] = []
     for start in range(0, len(samples), _BATCH):
         batch = samples[start : start + _BATCH]
         prompt, layer = read_prompt(
