@@ -128,12 +128,11 @@ def collect(
     if match not in ("exact", "contains"):
         raise CommandError(f"--match is exact or contains, not {match!r}.", exit_code=2)
 
-    from accelerate import PartialState
-
     from ..config import TokenCompressionConfig
     from ..relevance import DEFAULT_RULE
     from ..training.collecting import CollectOptions
     from ..training.collecting import collect as collect_shards
+    from ..training.launch import PartialState
     from .checkpoint import find_checkpoint, load_checkpoint
 
     source = _source(data, dataset, scenes, split, column, listed(kind), (seed, rows, columns))

@@ -55,8 +55,7 @@ def train(
     if not 0.0 < held_out < 1.0:
         raise CommandError(f"--held-out must be in (0, 1), but it is {held_out}.", exit_code=2)
 
-    from accelerate import PartialState
-
+    from ..training.launch import PartialState
     from ..training.shards import ShardFolder
     from ..training.training import Epoch, TrainOptions, read_history, train_mapper
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from .. import __version__
@@ -28,6 +27,7 @@ from ..prompt import Modality
 from ..relevance import DEFAULT_RULE, relevance
 from ..relevance.explain import greedy_answers
 from ..scorers.instruction_attention import instruction_attention
+from .launch import PartialState
 from .samples import SampleSource, TrainingSample
 from .shards import (
     COLLECTION_FILE,
@@ -134,7 +134,7 @@ def collect(
         "data": samples.describe(),
         "options": options.to_dict(),
     }
-    if state.is_main_process:
+    if state.is_local_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / COLLECTION_FILE).is_file():
             content = {**settings, "hf_token_compress_version": __version__}
@@ -223,7 +223,8 @@ class _Collector:
         done = Shard()
         try:
             self._collect_batch(batch, done)
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
+        except (torch.OutOfMemoryError, ValueError) as error:
+            # Anything else is no sample's fault, and must not be written down as if it were.
             if len(batch) == 1:
                 reason = TOO_LONG if isinstance(error, torch.OutOfMemoryError) else UNREADABLE
                 self._skip(shard, batch[0][0], reason, error)
@@ -300,14 +301,17 @@ class _Collector:
             )
 
     def _encode(self, batch: Sequence[tuple[int, TrainingSample]]) -> Any:
-        inputs = self.processor.apply_chat_template(
-            [sample.conversation() for _, sample in batch],
-            tokenize=True,
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "left"},
-        )
+        try:
+            inputs = self.processor.apply_chat_template(
+                [sample.conversation() for _, sample in batch],
+                tokenize=True,
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True, "padding_side": "left"},
+            )
+        except Exception as error:  # a decoder of videos may raise anything
+            raise ValueError(str(error) or type(error).__name__) from error
         return inputs.to(self.model.device, self.model.dtype)
 
     def _skip(self, shard: Shard, number: int, reason: str, detail: object) -> None:

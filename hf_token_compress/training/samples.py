@@ -86,8 +86,8 @@ class SampleList(SampleSource):
 class JsonLines(SampleSource):
     """A file with one JSON object a line.
 
-    The keys are "image" (a path, or a list of paths) or "video" (a path), "question", and
-    optionally "answer". Paths are relative to the file's folder.
+    The keys are "image" (a path, or a list of paths) or "video" (a path, or a list of paths of its
+    frames), "question", and optionally "answer". Paths are relative to the file's folder.
 
     Args:
         path: The file.
@@ -259,7 +259,11 @@ def sample_of_row(row: Mapping[str, Any], folder: Path) -> TrainingSample:
     if (images is None) == (video is None):
         raise ValueError('the sample needs either "image" or "video"')
     if video is not None:
-        visual = str(folder / video) if isinstance(video, str) else video
+        visual: Any = video
+        if isinstance(video, str):
+            visual = str(folder / video)
+        elif isinstance(video, list):
+            visual = [_image(frame, folder) for frame in video]
         return TrainingSample("video", (visual,), question, answer)
     listed = images if isinstance(images, list) else [images]
     if not listed:

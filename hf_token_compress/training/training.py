@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from .. import __version__
 from ..mapper import MapperConfig, RelevanceMapper, label_divergence, relevance_label
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .launch import Accelerator
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
 from .shards import CollectedSample, ShardFolder, write_json
 
