@@ -122,7 +122,7 @@ def test_without_an_answer_the_models_own_is_explained(
 def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     """Two frames of a video make one frame of visual tokens."""
     for number in range(2):
-        make_scene(number, 3, 4, split="mapper").image.save(tmp_path / f"{number}.png")
+        make_scene(number, 4, 4, split="mapper").image.save(tmp_path / f"{number}.png")
     frames = ["0.png", "0.png", "1.png", "1.png"]
     path = write_lines(tmp_path, {"video": frames, "question": "Is there a cat?"})
     options = CollectOptions(modality="video", max_new_tokens=8)
@@ -130,7 +130,7 @@ def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -
     assert collection is not None
     sample = collection[0]
     (grid,) = sample.grids
-    assert torch.equal(grid, torch.arange(2 * 6 * 8).view(2, 6, 8))
+    assert torch.equal(grid, torch.arange(2 * 8 * 8).view(2, 8, 8))
     assert sample.attention.shape == (2, 6, grid.numel())
 
 
