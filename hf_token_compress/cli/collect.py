@@ -132,11 +132,11 @@ def collect(
     from ..relevance import DEFAULT_RULE
     from ..training.collecting import CollectOptions
     from ..training.collecting import collect as collect_shards
-    from ..training.launch import PartialState
+    from ..training.launch import process_state
     from .checkpoint import find_checkpoint, load_checkpoint
 
     source = _source(data, dataset, scenes, split, column, listed(kind), (seed, rows, columns))
-    state = PartialState()
+    state = process_state()
     if device is None and state.num_processes > 1:
         device = str(state.device)
     checkpoint = load_checkpoint(

@@ -55,7 +55,7 @@ def train(
     if not 0.0 < held_out < 1.0:
         raise CommandError(f"--held-out must be in (0, 1), but it is {held_out}.", exit_code=2)
 
-    from ..training.launch import PartialState
+    from ..training.launch import process_state
     from ..training.shards import ShardFolder
     from ..training.training import Epoch, TrainOptions, read_history, train_mapper
 
@@ -71,7 +71,7 @@ def train(
         "held_out": held_out,
         "seed": seed,
     }
-    main = PartialState().is_main_process
+    main = process_state().is_main_process
     with counting("Training", epochs, shown=main) as done:
         mapper = train_mapper(
             ShardFolder(collection),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..config import InstructionRows
-from ..mapper import relevance_label
+from ..mapper import ModelIdentity, relevance_label
 from ..models.identity import identify
 from ..models.reading import read_prompt
 from ..models.registry import family_adapter
@@ -27,7 +27,7 @@ from ..prompt import Modality
 from ..relevance import DEFAULT_RULE, relevance
 from ..relevance.explain import greedy_answers
 from ..scorers.instruction_attention import instruction_attention
-from .launch import PartialState
+from .launch import process_state
 from .samples import SampleSource, TrainingSample
 from .shards import (
     COLLECTION_FILE,
@@ -127,7 +127,7 @@ def collect(
     options = options or CollectOptions()
     if len(samples) == 0:
         raise ValueError("There are no samples to collect from: the data is empty.")
-    state = PartialState()
+    state = process_state()
     folder = Path(folder)
     settings = {
         "base_model": identify(model, base_model).to_dict(),
@@ -342,7 +342,14 @@ def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
     for name, value in settings.items():
-        if started.get(name) != json.loads(json.dumps(value)):
+        wanted, found = json.loads(json.dumps(value)), started.get(name)
+        if name == "base_model":
+            # Another kind of hardware rounds the fingerprint differently.
+            first, second = (ModelIdentity.from_dict(item) for item in (wanted, found))
+            same = first.name == second.name and first.difference(second) is None
+        else:
+            same = wanted == found
+        if not same:
             raise ValueError(
                 f"The folder {str(folder)!r} holds a collection with another {name}: choose "
                 "another folder, or delete this one."
