@@ -38,6 +38,7 @@ def state(model: nn.Module) -> Any:
         model.get_decoder().config._attn_implementation,
         [module.training for module in model.modules()],
         [sorted(vars(module)) for module in model.modules()],
+        model.model.rope_deltas,
         [getattr(module, "gradient_checkpointing", None) for module in model.modules()],
         [
             (name, parameter.requires_grad, parameter.grad is None)
@@ -54,6 +55,7 @@ def prepared(compressed: bool, attention: str) -> Any:
     model.model.visual.eval()
     for number, parameter in enumerate(model.parameters()):
         parameter.requires_grad_(number % 2 == 0)
+    model.model.rope_deltas = torch.tensor([[7]])
     return compress(model, QUARTER) if compressed else model
 
 

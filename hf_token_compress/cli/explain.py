@@ -104,9 +104,7 @@ def explain(
     with working("Explaining"), quiet_libraries(progress_bars=False):
         from ..relevance import DEFAULT_RULE, faithfulness, relevance
 
-        inputs = prepare_question(
-            checkpoint, [frames[0] for frames in pictures], prompt, videos=videos
-        )
+        inputs = prepare_question(checkpoint, [frames[0] for frames in pictures], prompt, videos)
         given = None if answer is None else [_answer_ids(checkpoint, answer)]
         rule = rule or DEFAULT_RULE
         sample = relevance(

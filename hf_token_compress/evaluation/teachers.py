@@ -13,6 +13,7 @@ import typer
 from torch import Tensor
 
 from ..relevance import DEFAULT_RULE, FaithfulnessReport, Targets, faithfulness, relevance
+from ..relevance.explain import explained_family, greedy_answers
 from .answering import encode_samples
 from .tasks import Sample, scene_samples
 
@@ -81,34 +82,44 @@ def compare_rules(
         max_new_tokens: Longest answer.
         after_batch: Called with the number of questions after each batch of each rule.
     """
-    results = []
-    for rule in rules:
-        options = {"rule": rule} if isinstance(rule, str) else dict(rule)
-        name = options.pop("rule")
-        seconds = 0.0
-        reports: list[FaithfulnessReport] = []
-        for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size]
-            inputs = dict(encode_samples(processor, batch).to(model.device))
+    chosen = [_name_and_options(rule) for rule in rules]
+    seconds = [0.0] * len(chosen)
+    reports: list[list[FaithfulnessReport]] = [[] for _ in chosen]
+    adapter = explained_family(model)
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        inputs = dict(encode_samples(processor, batch).to(model.device))
+        answers = greedy_answers(model, adapter, inputs, max_new_tokens)
+        for number, (name, options) in enumerate(chosen):
             began = time.perf_counter()
             found = relevance(
-                model, inputs, rule=name, rule_options=options, max_new_tokens=max_new_tokens
+                model, inputs, answer_ids=answers, rule=name, rule_options=options
             ).samples
-            seconds += time.perf_counter() - began
-            reports.append(
+            seconds[number] += time.perf_counter() - began
+            scores = [sample.scores for sample in found]
+            reports[number].append(
                 faithfulness(
-                    model,
-                    inputs,
-                    [sample.scores for sample in found],
-                    answer_ids=[sample.answer_ids for sample in found],
-                    retention_ratios=retention_ratios,
+                    model, inputs, scores, answer_ids=answers, retention_ratios=retention_ratios
                 )
             )
             if after_batch is not None:
                 after_batch(len(batch))
-        label = name if not options else f"{name} {json.dumps(options)}"
-        results.append(_result(label, reports, samples, seconds / len(samples)))
-    return results
+    return [
+        _result(
+            name if not options else f"{name} {json.dumps(options)}",
+            reports[number],
+            samples,
+            seconds[number] / len(samples),
+        )
+        for number, (name, options) in enumerate(chosen)
+    ]
+
+
+def _name_and_options(rule: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if isinstance(rule, str):
+        return rule, {}
+    options = dict(rule)
+    return options.pop("rule"), options
 
 
 @dataclass(frozen=True)
@@ -143,12 +154,10 @@ def compare_targets(
     """
     seconds = {"sum": 0.0, "per_token": 0.0}
     correlations, shared = [], []
+    adapter = explained_family(model)
     for start in range(0, len(samples), batch_size):
         inputs = dict(encode_samples(processor, samples[start : start + batch_size]))
-        answers = [
-            sample.answer_ids
-            for sample in relevance(model, inputs, max_new_tokens=max_new_tokens).samples
-        ]
+        answers = greedy_answers(model, adapter, inputs, max_new_tokens)
         scores = {}
         for targets in get_args(Targets):
             began = time.perf_counter()

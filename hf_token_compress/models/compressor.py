@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..config import TokenCompressionConfig
 from ..prompt import Modality, VisualSpan
@@ -149,30 +148,15 @@ def _score(
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
     scorer = compression.scorer
     if isinstance(scorer, ModelScorer):
-        encoded = _whole_inputs(model, adapter, inputs, layout)
-        scores = scorer.score_with_model(prompt, model, encoded)
+        # Among the arguments of `generate` are others than the model's own.
+        own = inspect.signature(model.forward).parameters
+        whole = {name: value for name, value in inputs.items() if name in own}
+        scores = scorer.score_with_model(prompt, model, whole)
         return checked_scores(scores, prompt, config.scorer_name)
     prompt, layer = at_depth(model, adapter, prompt, scorer.scoring_depth)
     with layer.in_evaluation_mode():
         scores = scorer.score(prompt, layer)
     return checked_scores(scores, prompt, config.scorer_name)
-
-
-def _whole_inputs(
-    model: Any, adapter: FamilyAdapter, inputs: Mapping[str, Any], layout: PromptLayout
-) -> dict[str, Any]:
-    """The inputs of the whole prompt, with the features that are encoded already."""
-    # Among the arguments of `generate` are others than the model's own.
-    own = set(inspect.signature(model.forward).parameters) - set(adapter.pixel_inputs.values())
-    features = {
-        modality: BaseModelOutputWithPooling(pooler_output=adapter.pack_features(visuals.features))
-        for modality, visuals in layout.encoded.items()
-    }
-    kept = {name: value for name, value in inputs.items() if name in own}
-    return {
-        **kept,
-        "mm_encoder_outputs": {**(inputs.get("mm_encoder_outputs") or {}), **features},
-    }
 
 
 def before_last_answer(labels: Tensor) -> Tensor:

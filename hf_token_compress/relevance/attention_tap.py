@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
+MEMORY_LIMIT = 32 * 2**20
+"""Bytes of scratch that working on an attention layer may take by default."""
 
 BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
@@ -50,6 +52,12 @@ class AttentionLayer:
     causal: bool
     scaling: float | None
     memory_limit: int
+
+    @property
+    def chunk_size(self) -> int:
+        """Query rows whose float32 logits, gradients and products fit the limit, at least one."""
+        batch, heads, length, _ = self.query.shape
+        return max(1, self.memory_limit // (3 * 4 * batch * heads * length))
 
 
 Visit = Callable[[AttentionLayer, Tensor], None]
@@ -146,6 +154,11 @@ def _attention_forward(
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if tap is None:
         return output, None
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise ValueError(
+            f"Relevance cannot be worked out for {type(module).__name__}: it adds a mask of "
+            "numbers to its attention logits, where one of True and False is needed."
+        )
     tap.count += 1
     is_causal = options.get("is_causal")
     if is_causal is None:

@@ -7,6 +7,7 @@ Every measurement has a process of its own, so that nothing that was freed befor
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -22,13 +23,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from .plots import figure, figure_class
 from .text import token_relevance
 
-Method = Literal["sdpa", "relevance", "stored"]
+Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
 
 METHODS: dict[Method, str] = {
     "sdpa": "SDPA forward and backward",
     "relevance": "relevance",
+    "checkpointed": "relevance, checkpointed",
     "stored": "stored maps",
 }
 _VOCABULARY = 1000
@@ -53,7 +56,8 @@ def measure(
     """Measure one method in a process of its own (Linux or CUDA).
 
     Args:
-        method: "sdpa", "relevance" or "stored".
+        method: "sdpa", "relevance", "checkpointed" (relevance with one layer's activations at a
+            time) or "stored".
         length: Tokens of the prompt.
         layers: Decoder layers.
         width: Hidden size.
@@ -78,11 +82,13 @@ def _measure_here(
 ) -> Cost:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _random_decoder(method, length, layers, width, heads).to(device)
-    explain: Callable[[Any, Tensor], None] = {
+    methods: dict[Method, Callable[[Any, Tensor], None]] = {
         "sdpa": _plain_backward,
         "relevance": _relevance,
+        "checkpointed": functools.partial(_relevance, checkpointing=True),
         "stored": _stored_maps,
-    }[method]
+    }
+    explain = methods[method]
     explain(model, torch.randint(0, _VOCABULARY, (1, 16), device=device))
     ids = torch.randint(0, _VOCABULARY, (1, length), device=device)
     before = _reset_peak(device)
@@ -120,8 +126,9 @@ def _plain_backward(model: Any, ids: Tensor) -> None:
     torch.autograd.grad(logits[0, -1, 0], embeds)
 
 
-def _relevance(model: Any, ids: Tensor) -> None:
-    token_relevance(model, ids, [torch.zeros(1, dtype=torch.long)])
+def _relevance(model: Any, ids: Tensor, checkpointing: bool = False) -> None:
+    answer = torch.zeros(1, dtype=torch.long, device=ids.device)
+    token_relevance(model, ids, [answer], rule="gae", checkpointing=checkpointing)
 
 
 def _stored_maps(model: Any, ids: Tensor) -> None:
@@ -166,8 +173,6 @@ def plot_memory(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from .plots import figure
-
     with figure(path) as axes:
         for name, values in memory.items():
             known = [(x, y) for x, y in zip(lengths, values, strict=True) if y is not None]
@@ -195,6 +200,8 @@ def main(
         cost = _measure_here(*json.loads(task))
         typer.echo(json.dumps({"memory": cost.memory, "seconds": cost.seconds}))
         return
+    if curve is not None:
+        figure_class()  # before all the measurements, not after
     shape = {"layers": layers, "width": width, "heads": heads}
     costs = {method: measure(method, length=length, runs=runs, **shape) for method in METHODS}
     _print_table(costs, f"{length} tokens, {layers} layers, width {width}, {heads} heads")

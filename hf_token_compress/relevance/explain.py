@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
 from ..models.adapter import FamilyAdapter
 from ..models.mixin import TokenCompressionMixin
 from ..models.registry import family_adapter
 from ..prompt import VisualSpan
+from .attention_tap import MEMORY_LIMIT
 from .model_state import ready_for_gradients
 from .replay import Replay, make_replay
 from .rules import DEFAULT_RULE, Rule, build_rule

@@ -25,27 +25,27 @@ def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[
         ValueError: The model has no support for gradient checkpointing.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    modes = [(module, module.training) for module in model.modules()]
+    # What modules remember of a forward too, such as Qwen2-VL the offset of positions to come.
+    attributes = [(module, dict(vars(module))) for module in model.modules()]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        for module, _ in modes:
+        for module, _ in attributes:
             module.training = False
         with torch.inference_mode(False), torch.enable_grad():
             if checkpointing:
-                with _checkpointed_layers(model.get_decoder()):
-                    yield
-            else:
-                yield
+                _checkpoint_layers(model.get_decoder())
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in attributes:
+            for name in set(vars(module)) - set(before):
+                del vars(module)[name]
+            vars(module).update(before)
         for parameter in trained:
             parameter.requires_grad_(True)
 
 
-@contextmanager
-def _checkpointed_layers(decoder: Any) -> Iterator[None]:
+def _checkpoint_layers(decoder: Any) -> None:
     """Wrap the forward of each layer of this instance, without the hooks that training needs."""
     layers = [item for item in decoder.modules() if isinstance(item, GradientCheckpointingLayer)]
     if not layers:
@@ -53,15 +53,5 @@ def _checkpointed_layers(decoder: Any) -> Iterator[None]:
             f"{type(decoder).__name__} has no layers that support gradient checkpointing: leave "
             "checkpointing out."
         )
-    # Accelerate may have put a forward of its own on the instance.
-    own = [vars(layer).get("forward") for layer in layers]
-    try:
-        for layer in layers:
-            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
-        yield
-    finally:
-        for layer, forward in zip(layers, own, strict=True):
-            if forward is None:
-                del layer.forward
-            else:
-                layer.forward = forward
+    for layer in layers:
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)

@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from .faithfulness import SampleFaithfulness
 
 
-@contextmanager
-def figure(path: Path) -> Iterator[Any]:
-    """Axes of one plot, written to a file at the end of the `with` block.
+def figure_class() -> Any:
+    """The class of matplotlib's figures.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -22,10 +21,19 @@ def figure(path: Path) -> Iterator[Any]:
         # Without pyplot, which holds figures and looks for a display.
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib: pip install 'hf-token-compress[plots]'."
-        ) from error
-    drawing = Figure(figsize=(6, 4), layout="constrained")
+        message = "Plots need matplotlib: pip install 'hf-token-compress[plots]'."
+        raise ImportError(message) from error
+    return Figure
+
+
+@contextmanager
+def figure(path: Path) -> Iterator[Any]:
+    """Axes of one plot, written to a file at the end of the `with` block.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    drawing = figure_class()(figsize=(6, 4), layout="constrained")
     axes = drawing.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     yield axes

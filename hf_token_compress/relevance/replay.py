@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
-from ..kernels.relevance_step.torch_reference import MEMORY_LIMIT
 from ..models.adapter import FamilyAdapter
 from ..models.compressor import next_position, rewrite_prompt
 from ..models.layout import PromptLayout, encode_visuals, read_layout
 from ..prompt import Modality, VisualSpan
 from ..rewrite import gather_columns, kept_column_index
+from .attention_tap import MEMORY_LIMIT
 
 Target = Literal["logit", "log_probability"]
 
@@ -58,11 +58,12 @@ class ReplayPass:
         """Logits of the rows that predict the answers: float32 [B, T, vocabulary]."""
         predicted = self.prediction_rows >= 0
         columns = self.prediction_rows[predicted].unique()  # sorted
-        output = self.model(**self.inputs, logits_to_keep=columns, use_cache=False)
+        # An index on the CPU fits the logits of a model that is spread over devices.
+        output = self.model(**self.inputs, logits_to_keep=columns.cpu(), use_cache=False)
         place = torch.searchsorted(columns, self.prediction_rows.clamp(min=0))  # [B, T]
         place = place.clamp(max=len(columns) - 1)
         rows = torch.arange(len(place), device=place.device)[:, None]
-        picked: Tensor = output.logits[rows, place].float()
+        picked: Tensor = output.logits.to(place.device)[rows, place].float()
         return picked
 
     def target_scores(self, targets: Tensor, target: Target) -> Tensor:
@@ -150,8 +151,10 @@ class Replay:
         encoded, spans = {}, {}
         for modality, row_spans in self.layout.spans.items():
             own = _features_by_row(self.layout, modality)
-            spans[modality] = tuple(row_spans[row] for row in rows)
             picked = [feature for row in rows for feature in own[row]]
+            if not picked:
+                continue
+            spans[modality] = tuple(row_spans[row] for row in rows)
             encoded[modality] = replace(self.layout.encoded[modality], features=picked)
         layout = replace(
             self.layout,

@@ -14,6 +14,15 @@ from ..scorers import ModelScorer
 from .explain import Targets, relevance
 from .rules import DEFAULT_RULE
 
+# Inputs with one entry per token of each prompt, the last two axes [B, S].
+_TOKEN_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "mm_token_type_ids",
+    "token_type_ids",
+)
+
 
 class RelevanceScorer(ModelScorer):
     """Relevance for the model's own greedy answer.
@@ -65,11 +74,6 @@ class RelevanceScorer(ModelScorer):
 
 def _only_rows(inputs: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:
     """The inputs of some prompts of a batch; the others have no visual features."""
-    ids = inputs["input_ids"]
-    if len(rows) == len(ids):
-        return dict(inputs)
-    chosen = dict(inputs)
-    for name, value in inputs.items():
-        if isinstance(value, Tensor) and value.shape[-2:] == ids.shape:
-            chosen[name] = value[..., rows, :]
-    return chosen
+    given = {name: inputs.get(name) for name in _TOKEN_INPUTS}
+    chosen = {name: value[..., rows, :] for name, value in given.items() if value is not None}
+    return {**inputs, **chosen}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -9,6 +10,10 @@ from ..first_layer import FirstLayer
 from ..kernels.first_layer_attention import first_layer_attention
 from ..prompt import MultimodalPrompt
 from .base import Scorer
+
+_COLUMNS_AT_ONCE = 512
+"""Columns that are normalised and projected to keys at once: normalised rows are not kept, which
+would take more memory than all that is made of them."""
 
 
 class AttentionScorer(Scorer):
@@ -46,12 +51,7 @@ def layer0_attention(
     Returns:
         float32 [B, S], or [B, heads, S] with `per_head`.
     """
-    rows = prompt.instruction_mask & prompt.attention_mask
-    sample, column = rows.nonzero(as_tuple=True)  # [R] each
-    hidden = first_layer.input_norm(prompt.inputs_embeds)  # [B, S, D]
-    cos, sin = first_layer.rotary(hidden, prompt.position_ids)  # [B, S, rotary]
-    key = first_layer.keys(hidden, cos, sin)  # [B, S, key_heads, head_dim]
-    query = first_layer.queries(hidden[rows], cos[rows], sin[rows])  # [R, heads, head_dim]
+    query, key, sample, column = project_instruction(prompt, first_layer)
     return first_layer_attention(
         query,
         key,
@@ -62,3 +62,25 @@ def layer0_attention(
         sliding_window=first_layer.sliding_window,
         per_head=per_head,
     )
+
+
+def project_instruction(
+    prompt: MultimodalPrompt, first_layer: FirstLayer
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries of the instruction rows, and keys of all rows.
+
+    Returns:
+        query: float [R, heads, head_dim], the instruction rows of all samples, after RoPE.
+        key: float [B, S, key_heads, head_dim], after RoPE.
+        sample: int64 [R], sample of each query row.
+        column: int64 [R], column of each query row.
+    """
+    rows = prompt.instruction_mask & prompt.attention_mask
+    sample, column = rows.nonzero(as_tuple=True)  # [R] each
+    embeds = prompt.inputs_embeds  # [B, S, D]
+    cos, sin = first_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]
+    parts = zip(*(x.split(_COLUMNS_AT_ONCE, dim=1) for x in (embeds, cos, sin)), strict=True)
+    norm = first_layer.input_norm
+    key = torch.cat([first_layer.keys(norm(part), *turn) for part, *turn in parts], dim=1)
+    query = first_layer.queries(norm(embeds[rows]), cos[rows], sin[rows])  # [R, heads, head_dim]
+    return query, key, sample, column

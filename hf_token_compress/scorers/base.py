@@ -75,8 +75,7 @@ class ModelScorer(Scorer):
         Args:
             prompt: B prompts of S tokens.
             model: The compressed model; it must be given back as it was.
-            inputs: Keyword arguments of the stock forward for the whole prompts, with the visual
-                features in `mm_encoder_outputs` in place of pixels.
+            inputs: Keyword arguments of the stock forward for the whole prompts.
 
         Returns:
             float [B, S], as in `Scorer.score`.

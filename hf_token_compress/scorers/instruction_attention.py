@@ -8,6 +8,7 @@ from torch import Tensor
 from ..first_layer import FirstLayer
 from ..mapper.inputs import MapperInput
 from ..prompt import Modality, MultimodalPrompt
+from .attention import project_instruction
 
 _SMALLEST_SHARE = 1e-9
 _ROWS_AT_ONCE = 64
@@ -27,24 +28,20 @@ def instruction_attention(
         One `MapperInput` per prompt, float32 on the device of the prompt; None for prompts without
         visual tokens of that modality.
     """
-    rows = prompt.instruction_mask & prompt.attention_mask
-    hidden = first_layer.input_norm(prompt.inputs_embeds)  # [B, S, D]
-    cos, sin = first_layer.rotary(hidden, prompt.position_ids)  # [B, S, rotary]
-    key = first_layer.keys(hidden, cos, sin)  # [B, S, key_heads, head_dim]
+    query, key, query_sample, query_column = project_instruction(prompt, first_layer)
     inputs: list[MapperInput | None] = []
     for sample, row_visuals in enumerate(prompt.visuals):
         visuals = [visual for visual in row_visuals if visual.modality == modality]
         if not visuals:
             inputs.append(None)
             continue
-        own = rows[sample]
-        query = first_layer.queries(hidden[sample, own], cos[sample, own], sin[sample, own])
+        own = query_sample == sample
         present = prompt.attention_mask[sample].nonzero().flatten()  # [K]
         columns = torch.cat([visual.positions for visual in visuals]).to(present.device)  # [N]
         attention = attention_statistics(
-            query,
+            query[own],
             key[sample, present],
-            own.nonzero().flatten(),
+            query_column[own],
             present,
             torch.isin(present, columns),
             scaling=first_layer.scaling,

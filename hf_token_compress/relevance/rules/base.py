@@ -84,14 +84,18 @@ class PropagationRule(PassRule):
     def __init__(self, target: Target = "logit") -> None:
         self.target = target
 
-    @abstractmethod
     def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
-        """Relevance above the top layer, float32 [G, B, K].
+        """The rows from which relevance starts, float32 [G, B, K]; by default `rows`.
 
         Args:
             rows: float32 [G, B, K], 1 on the rows that predict a target's tokens, else 0.
             replay: B prompts with their answers.
         """
+        return rows
+
+    def above_the_top(self, start: Tensor) -> Tensor:
+        """Relevance above the top layer, float32 [G, B, K]; by default what `start` gave."""
+        return start
 
     @abstractmethod
     def through(
@@ -116,10 +120,10 @@ class PropagationRule(PassRule):
         with tapped_attention(replay.model.get_decoder(), tap), torch.no_grad():
             replay.logits()
         tap.check(replay.model)
-        relevance = start
+        walk = _Walk(self, start)
         for layer in reversed(tap.forward_layers):
-            relevance = self.through(relevance, layer, None, start)
-        return relevance
+            walk.visit(layer, None)
+        return walk.relevance.to(start.device)
 
     def _from_backward(self, replay: ReplayPass, targets: Tensor, start: Tensor) -> Tensor:
         found = []
@@ -132,7 +136,7 @@ class PropagationRule(PassRule):
                 tap.visit = walk.visit
                 last = number == len(targets) - 1
                 torch.autograd.grad(scores[number], replay.leaves, retain_graph=not last)
-                found.append(walk.relevance)
+                found.append(walk.relevance.to(start.device))
         return torch.cat(found)
 
 
@@ -142,11 +146,17 @@ class _Walk:
     def __init__(self, rule: PropagationRule, start: Tensor) -> None:
         self.rule = rule
         self.start = start
-        self.relevance = start
+        self.relevance = rule.above_the_top(start)
 
-    def visit(self, layer: AttentionLayer, gradient: Tensor) -> None:
-        """Go through one layer."""
-        self.relevance = self.rule.through(self.relevance, layer, gradient[None], self.start)
+    def visit(self, layer: AttentionLayer, gradient: Tensor | None) -> None:
+        """Go through one layer, on the device where it lies."""
+        device = layer.query.device
+        self.relevance = self.rule.through(
+            self.relevance.to(device),
+            layer,
+            None if gradient is None else gradient[None],
+            self.start.to(device),
+        )
 
 
 def propagate(
@@ -162,7 +172,7 @@ def propagate(
         mask=layer.mask,
         causal=layer.causal,
         scaling=layer.scaling,
-        memory_limit=layer.memory_limit,
+        chunk_size=layer.chunk_size,
         **options,
     )
 

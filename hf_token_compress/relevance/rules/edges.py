@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from ...kernels.relevance_step.torch_reference import Reduction
 from ..attention_tap import AttentionLayer
 from ..replay import ReplayPass
 from .base import PropagationRule, propagate
 
 
 class _EdgeSums(PropagationRule):
-    reduction: ClassVar[Reduction]
+    reduction: ClassVar[str]
 
     def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
         """One on every row that is text."""
         text = replay.attention_mask & ~replay.visual_mask
         return text.to(rows).expand(rows.shape)
 
+    def above_the_top(self, start: Tensor) -> Tensor:
+        """Nothing."""
+        return torch.zeros_like(start)
+
     def through(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
         """Add what the layer's edges do."""
         edges = propagate(start, layer, gradient, reduction=self.reduction, residual=False)
-        return edges if relevance is start else relevance + edges
+        return relevance + edges
 
 
 class PositiveEdgesRule(_EdgeSums):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..attention_tap import AttentionLayer
-from ..replay import ReplayPass
 from .base import PropagationRule, propagate
 
 
@@ -16,10 +15,6 @@ class GaeRule(PropagationRule):
     2021. Only one row of R is wanted, so that r ← r + r·Ā from the top layer down gives it without
     the matrix.
     """
-
-    def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
-        """The rows that predict the target."""
-        return rows
 
     def through(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor

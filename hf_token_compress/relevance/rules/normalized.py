@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..attention_tap import AttentionLayer
-from ..replay import ReplayPass
 from .base import PropagationRule, propagate
 
 
@@ -16,10 +15,6 @@ class NormalizedGaeRule(PropagationRule):
     answer in two hops is the product of two small numbers in the plain rule. Here a row hands on as
     much relevance as it keeps, whatever its gradient's scale.
     """
-
-    def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
-        """The rows that predict the target."""
-        return rows
 
     def through(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..attention_tap import AttentionLayer
-from ..replay import ReplayPass
 from .base import PropagationRule, propagate
 
 
@@ -13,10 +13,6 @@ class RolloutRule(PropagationRule):
     """R ← ½·(I + E_h[A])·R (Abnar & Zuidema 2020), the same for every answer to a prompt."""
 
     uses_gradients = False
-
-    def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
-        """The rows that predict the target."""
-        return rows
 
     def through(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
@@ -28,10 +24,14 @@ class RolloutRule(PropagationRule):
 class LastLayerAttentionRule(RolloutRule):
     """E_h[A] of the top layer, in the rows that predict the target."""
 
+    def above_the_top(self, start: Tensor) -> Tensor:
+        """Nothing."""
+        return torch.zeros_like(start)
+
     def through(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
         """The top layer comes first; further layers change nothing."""
-        if relevance is not start:
+        if relevance.any():
             return relevance
         return propagate(start, layer, None, reduction="attention", residual=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 Reduction = Literal["positive", "absolute", "signed", "attention"]
 
 MEMORY_LIMIT = 32 * 2**20
-"""Bytes that the scratch of a chunk of query rows takes by default."""
+"""Bytes of scratch that a chunk of query rows may take by default."""
 
 
 def relevance_step(
@@ -20,67 +20,28 @@ def relevance_step(
     value: Tensor,
     grad_output: Tensor | None,
     *,
-    query_positions: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    mask: Tensor | None = None,
-    causal: bool = True,
-    sliding_window: int | None = None,
-    scaling: float | None = None,
-    reduction: Reduction = "positive",
-    normalize_rows: bool = False,
-    residual: bool = True,
-    lse: Tensor | None = None,
-    chunk_size: int | None = None,
-    memory_limit: int = MEMORY_LIMIT,
+    query_positions: Tensor | None,
+    key_mask: Tensor | None,
+    mask: Tensor | None,
+    causal: bool,
+    sliding_window: int | None,
+    scaling: float,
+    reduction: Reduction,
+    normalize_rows: bool,
+    residual: bool,
+    lse: Tensor | None,
+    chunk_size: int | None,
 ) -> Tensor:
-    """Propagate relevance through one attention layer, from its rows to its keys.
-
-    r'[k] = r[k] + Σ_q r[q] · M[q, k], with M = mean over heads of f(A ⊙ ∂y/∂A). The map's gradient
-    is ∂y/∂A[h, q, k] = ∂y/∂O[h, q] · V[h, k], so that query, key, value and the gradient of the
-    attention output are enough. With f(x) = max(x, 0) this is one factor of equations 5 and 6 of
-    Chefer et al. 2021, applied to one row of the relevance matrix.
-
-    Args:
-        r: float32 [T, B, S], relevance of every column for T targets.
-        query: float [B, heads, Q, head_dim], after RoPE; Q = S unless `query_positions` is given.
-        key: float [B, key_heads, S, head_dim]; heads is a multiple of key_heads.
-        value: float [B, key_heads, S, value_dim].
-        grad_output: float [T, B, heads, Q, value_dim], gradient of each target with respect to
-            the attention output before its projection; not read by the reduction "attention".
-        query_positions: int64 [Q], ascending, columns of the query rows; by default all S.
-        key_mask: bool [B, S], False on keys that no row sees.
-        mask: bool, broadcastable to [B, heads, Q, S], True where a row sees a key: everything that
-            `causal`, `key_mask` and `sliding_window` do not say.
-        causal: A row sees keys up to its own column only.
-        sliding_window: Keys that a row sees at most, itself included; None for all.
-        scaling: Factor on the attention logits; by default head_dim ** -0.5.
-        reduction: f: "positive" keeps the positive part, "absolute" the magnitude, "signed" all;
-            "attention" takes A itself, without gradient.
-        normalize_rows: Divide each row of M by its sum; rows that sum to zero stay zero.
-        residual: Add r itself, as in the formula.
-        lse: float32 [B, heads, Q], logarithm of the sum of the exponentiated logits of each row;
-            computed anew if not given.
-        chunk_size: Query rows that are worked on at once; by default as many as `memory_limit`
-            allows, at least one.
-        memory_limit: Bytes that the scratch of a chunk may take.
-
-    Returns:
-        float32 [T, B, S].
-
-    Raises:
-        ValueError: Shapes do not fit, or the reduction is unknown.
-    """
-    _check_shapes(r, query, key, value, grad_output, reduction, query_positions)
+    """As the function of that name in the package, whose caller has checked the arguments."""
     targets, batch, length = r.shape
-    heads, rows, head_dim = query.shape[1:]
+    heads, rows, _ = query.shape[1:]
     key_heads = key.shape[1]
     group = heads // key_heads
-    scaling = head_dim**-0.5 if scaling is None else scaling
     if query_positions is None:
         query_positions = torch.arange(rows, device=r.device)
     if chunk_size is None:
         # Logits, gradient and their product, in float32.
-        chunk_size = max(1, memory_limit // (3 * 4 * batch * heads * length))
+        chunk_size = max(1, MEMORY_LIMIT // (3 * 4 * batch * heads * length))
     # One key head serves a group of query heads: [B, key_heads, 1, dim, S].
     keys = key.float().unsqueeze(2).transpose(-1, -2)
     values = value.float().unsqueeze(2).transpose(-1, -2)
@@ -160,7 +121,7 @@ def _grouped_mask(mask: Tensor, key_heads: int, group: int) -> Tensor:
     return mask.unsqueeze(1) if mask.shape[1] == 1 else mask.unflatten(1, (key_heads, group))
 
 
-def _check_shapes(
+def check_shapes(
     r: Tensor,
     query: Tensor,
     key: Tensor,
@@ -169,6 +130,11 @@ def _check_shapes(
     reduction: str,
     query_positions: Tensor | None,
 ) -> None:
+    """The tensors of a step belong together.
+
+    Raises:
+        ValueError: They do not, or the reduction is unknown.
+    """
     if reduction not in get_args(Reduction):
         raise ValueError(
             f"reduction must be one of {', '.join(get_args(Reduction))}, but it is {reduction!r}."
