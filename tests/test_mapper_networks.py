@@ -83,7 +83,7 @@ def test_conv1d_sees_the_mean_over_rows_and_heads_alone(scale: str, activation: 
 def test_conv1d_reads_the_raw_attention() -> None:
     network = Conv1dNetwork(channels=[2], input_scale="raw")
     item = make_input((1, 2, 3))
-    assert_same(network._signal(item.attention), item.attention[0].exp().mean(0))
+    assert_same(network._signal(item), item.attention[0].exp().mean(0))
 
 
 def test_conv1d_sees_as_far_as_its_layers_reach() -> None:
@@ -139,3 +139,11 @@ def test_every_weight_learns(network: str) -> None:
     for name, weight in mapper.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().sum() > 0, name
+
+
+def test_a_grid_network_can_start_from_the_attention_itself() -> None:
+    options = {**NETWORKS["grid"], "start_from_attention": True}
+    mapper = make_mapper("grid", network_options=options)
+    item = make_input((1, 4, 5), (1, 2, 2))
+    attention = item.attention[0].exp().mean(0)
+    assert_same(mapper.relevance([item])[0], attention / attention.sum())

@@ -58,7 +58,7 @@ class Conv1dNetwork(nn.Module):
     def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
         """A logit per visual token of each prompt: float32 [N] each."""
         counts = [item.count for item in inputs]
-        signals = [self._signal(item.attention) for item in inputs]
+        signals = [self._signal(item) for item in inputs]
         hidden = pad_sequence(signals, batch_first=True).unsqueeze(1)  # [P, 1, longest]
         places = torch.arange(hidden.shape[-1], device=hidden.device)
         lengths = torch.tensor(counts, device=hidden.device)
@@ -70,10 +70,10 @@ class Conv1dNetwork(nn.Module):
         logits = self.output(hidden).squeeze(1)  # [P, longest]
         return [row[:count] for row, count in zip(logits, counts, strict=True)]
 
-    def _signal(self, attention: Tensor) -> Tensor:
+    def _signal(self, item: MapperInput) -> Tensor:
         """[2, heads, N] → [N]."""
-        mean = attention[0].float().exp().mean(dim=0)  # [N]
+        log_mean = item.log_mean_attention  # [N]
         if self.input_scale == "raw":
-            return mean
-        log_share = mean.log().log_softmax(dim=0) + math.log(len(mean))
+            return log_mean.exp()
+        log_share = log_mean.log_softmax(dim=0) + math.log(len(log_mean))
         return log_share if self.input_scale == "log_share" else log_share.exp()

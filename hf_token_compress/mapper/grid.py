@@ -23,13 +23,26 @@ class GridNetwork(nn.Module):
         heads: Attention heads of the model.
         channels: Width.
         blocks: Blocks.
+        start_from_attention: Predict at first the attention itself, averaged over rows and heads,
+            and learn what to add: for few samples.
     """
 
-    def __init__(self, *, heads: int, channels: int = 32, blocks: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        heads: int,
+        channels: int = 32,
+        blocks: int = 4,
+        start_from_attention: bool = False,
+    ) -> None:
         super().__init__()
+        self.start_from_attention = start_from_attention
         self.input = nn.Linear(STATISTICS * heads, channels)
         self.blocks = nn.ModuleList(GridBlock(channels) for _ in range(blocks))
         self.output = nn.Linear(channels, 1)
+        if start_from_attention:
+            nn.init.zeros_(self.output.weight)
+            nn.init.zeros_(self.output.bias)
 
     def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
         """A logit per visual token of each prompt: float32 [N] each."""
@@ -39,7 +52,10 @@ class GridNetwork(nn.Module):
         hidden = self.input(signal)  # [T, channels]
         for block in self.blocks:
             hidden = block(hidden, canvas)
-        return list(self.output(hidden).squeeze(-1).split(counts))
+        logits = self.output(hidden).squeeze(-1)  # [T]
+        if self.start_from_attention:
+            logits = logits + torch.cat([item.log_mean_attention for item in inputs])
+        return list(logits.split(counts))
 
     def _signal(self, attention: Tensor) -> Tensor:
         """[2, heads, N] → [N, 2 * heads], how each head differs from its mean over the tokens."""

@@ -31,6 +31,11 @@ class MapperInput:
         """N, visual tokens of the prompt."""
         return self.attention.shape[-1]
 
+    @property
+    def log_mean_attention(self) -> Tensor:
+        """Logarithm of the attention to each token, mean over rows and heads: float32 [N]."""
+        return self.attention[0].float().exp().mean(dim=0).log()
+
     def to(self, device: torch.device | str) -> MapperInput:
         """The same on another device, in float32."""
         return MapperInput(

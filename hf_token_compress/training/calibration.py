@@ -30,8 +30,8 @@ def calibrate_mapper(
         samples: (image or list of images, question) or (images, question, right answer) each, or
             `TrainingSample`s.
         collect_options: How to collect.
-        train_options: How to train; by default a narrow "grid" network in small batches, as a few
-            dozen prompts are little to learn from.
+        train_options: How to train; by default a "grid" network that starts from the attention
+            itself, in small batches, as a few dozen prompts are little to learn from.
         after_sample: As in `collect`.
         after_epoch: As in `train_mapper`.
 
@@ -40,7 +40,7 @@ def calibrate_mapper(
         ValueError: There are fewer than two samples that the model can use.
     """
     options = train_options or TrainOptions(
-        network_options={"channels": 16, "blocks": 2}, epochs=60, batch_size=16, held_out=0.2
+        network_options={"start_from_attention": True}, epochs=60, batch_size=16, held_out=0.2
     )
     source = SampleList([as_training_sample(sample) for sample in samples], "calibration")
     with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as folder:
