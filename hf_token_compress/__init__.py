@@ -27,6 +27,7 @@ from .config import TokenCompressionConfig
 
 if TYPE_CHECKING:
     from .first_layer import FirstLayer
+    from .mapper import RelevanceMapper
     from .models import (
         CompressionReport,
         EncodedVisuals,
@@ -48,6 +49,7 @@ _HOMES = {
     "FamilyAdapter": ".models",
     "FirstLayer": ".first_layer",
     "MultimodalPrompt": ".prompt",
+    "RelevanceMapper": ".mapper",
     "SampleReport": ".models",
     "Scorer": ".scorers",
     "TokenGrid": ".prompt",
@@ -69,6 +71,7 @@ __all__ = [
     "FamilyAdapter",
     "FirstLayer",
     "MultimodalPrompt",
+    "RelevanceMapper",
     "SampleReport",
     "Scorer",
     "TokenCompressionConfig",

@@ -105,6 +105,8 @@ def load_checkpoint(
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        from ..mapper import MapperNotFoundError
+
         target = _torch_device(device)
         saved_dtype = source.settings.get("dtype", source.settings.get("torch_dtype"))
         if dtype == "auto" and saved_dtype == "float16" and target.type == "cpu":
@@ -120,6 +122,8 @@ def load_checkpoint(
                 source.location, token_compression=compression.to_dict(), dtype=dtype
             )
             processor = AutoProcessor.from_pretrained(source.location)
+        except MapperNotFoundError as error:
+            raise CommandError(first_line(error)) from error
         except OSError as error:
             raise CommandError(_why_not_found(source.name, error)) from error
         except ImportError as error:

@@ -83,9 +83,17 @@ class Qwen2VLAdapter(FamilyAdapter):
         return embeddings
 
     @override
+    def decoder(self, model: Any) -> Any:
+        return _base_model(model).language_model
+
+    @override
     def first_layer(self, model: Any) -> FirstLayer:
-        decoder = _base_model(model).language_model
-        layer = decoder.layers[0]
+        return self.deeper_layer(model, 0)
+
+    @override
+    def deeper_layer(self, model: Any, depth: int) -> FirstLayer:
+        decoder = self.decoder(model)
+        layer = decoder.layers[depth]
         attention = layer.self_attn
 
         def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
