@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from tiny_models import family_of, tiny_model
 from torch import Tensor
+from transformers import Qwen2VLForConditionalGeneration
 
 from hf_token_compress import TokenCompressionConfig, compress
 
