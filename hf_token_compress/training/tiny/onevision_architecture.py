@@ -118,8 +118,8 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Ll
             "vision_use_head": False,
         },
         tie_word_embeddings=True,
-        image_token_id=token_id(tokenizer, IMAGE_TOKEN),
-        video_token_id=token_id(tokenizer, VIDEO_TOKEN),
+        image_token_index=token_id(tokenizer, IMAGE_TOKEN),
+        video_token_index=token_id(tokenizer, VIDEO_TOKEN),
         image_grid_pinpoints=RESOLUTIONS,
     )
 
