@@ -154,7 +154,7 @@ def heat_map(
         colours += cells.stretch(all_colours[grid.tokens])
         covering += cells.stretch(np.ones((*grid.tokens.shape, 1), dtype=np.float32))
     mixed = colours / np.maximum(covering, 1)
-    opacity = _HEAT_OPACITY * (covering > 0)
+    opacity = np.where(covering > 0, np.float32(_HEAT_OPACITY), np.float32(0))
     return _to_image(grey + opacity * (mixed - grey))
 
 

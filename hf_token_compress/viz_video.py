@@ -129,4 +129,4 @@ def _joined(given: int, frames: int) -> list[range]:
 
 def _frame_name(group: range) -> str:
     first, last = group.start + 1, group.stop
-    return f"frame {first}" if first == last else f"frames {first}–{last}"
+    return f"frame {first}" if first == last else f"frames {first}-{last}"

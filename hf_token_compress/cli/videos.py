@@ -29,7 +29,7 @@ def read_video(path: Path, frames: int) -> list[Image.Image]:
     if not path.exists():
         raise CommandError(f"There is no video file {str(path)!r}.")
 
-    from transformers.utils import is_av_available, is_torchcodec_available
+    from transformers.utils.import_utils import is_av_available, is_torchcodec_available
     from transformers.video_utils import load_video
 
     if is_av_available():
@@ -49,7 +49,8 @@ def read_video(path: Path, frames: int) -> list[Image.Image]:
         return np.linspace(0, total - 1, min(frames, total)).round().astype(np.int64)
 
     try:
-        decoded: Any = load_video(str(path), backend=backend, sample_indices_fn=evenly_spaced)
+        file: Any = str(path)  # the annotation forgets files
+        decoded: Any = load_video(file, backend=backend, sample_indices_fn=evenly_spaced)
         pictures = [Image.fromarray(np.asarray(frame)) for frame in decoded[0]]
     except Exception as error:  # decoders raise errors of their own of many kinds
         raise CommandError(
