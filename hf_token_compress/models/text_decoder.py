@@ -36,11 +36,6 @@ class TextDecoderAdapter(FamilyAdapter):
         return (tokens.cumsum(-1) - 1).masked_fill(tokens == 0, 0)
 
     @override
-    def embed(self, model: Any, input_ids: Tensor) -> Tensor:
-        embeddings: Tensor = model.get_input_embeddings()(input_ids)
-        return embeddings
-
-    @override
     def first_layer(self, model: Any) -> FirstLayer:
         decoder = self.decoder(model)
         return decoder_first_layer(decoder, decoder.rotary_emb)
