@@ -25,7 +25,8 @@ class TextDecoderAdapter(FamilyAdapter):
     def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
         given: Tensor | None = inputs.get("position_ids")
         if given is not None:
-            return given.expand(attention_mask.shape)
+            one_row_for_all = given.shape == (1, attention_mask.shape[1])
+            return given.expand(attention_mask.shape) if one_row_for_all else given
         # The stock forward counts columns, padding too.
         columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
         return columns.expand(attention_mask.shape)
