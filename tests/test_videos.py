@@ -69,14 +69,31 @@ def test_frames_are_evenly_spaced(
         assert frame.size == clip[0].size
 
 
+@pytest.mark.parametrize("kind", ["folder", "animation"])
+def test_frames_of_a_folder_and_of_an_animation(
+    kind: str, clip: list[Image.Image], tmp_path: Path
+) -> None:
+    path = tmp_path
+    if kind == "folder":
+        for number, image in enumerate(clip):
+            image.save(tmp_path / f"{number}.png")
+    else:
+        path = tmp_path / "clip.webp"
+        clip[0].save(path, save_all=True, append_images=clip[1:], lossless=True)
+    frames = read_video(path, 3)
+    for frame, number in zip(frames, (0, 2, 5), strict=True):
+        np.testing.assert_array_equal(np.asarray(frame), np.asarray(clip[number]))
+
+
 def test_what_is_no_video_is_told_in_one_sentence(video: Path, tmp_path: Path) -> None:
     text, cut, picture = (tmp_path / name for name in ("text.mp4", "cut.mp4", "picture.mp4"))
+    (tmp_path / "empty").mkdir()
     text.write_text("no video")
     cut.write_bytes(video.read_bytes()[:2000])
     Image.new("RGB", (64, 64)).save(picture, format="PNG")
     for path, message in [
         (tmp_path / "none.mp4", "There is no video file"),
-        (tmp_path, "is a folder"),
+        (tmp_path / "empty", "has no pictures"),
         (text, "is not a video that can be read"),
         (cut, "is not a video that can be read"),
     ]:

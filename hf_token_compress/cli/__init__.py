@@ -13,6 +13,7 @@ import typer
 from .._version import __version__
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
 from .run import run
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command()(evaluate)
+app.command()(explain)
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,18 @@ MapperOption = Annotated[
         rich_help_panel=COMPRESSION_PANEL,
     ),
 ]
+VideoOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A video: a file, an animated GIF, PNG or WebP, or a folder of frames; may be "
+        "repeated. Videos follow pictures.",
+        metavar="PATH",
+    ),
+]
+FramesOption = Annotated[
+    int, typer.Option(min=1, help="Most frames of each video, evenly spaced over it.")
+]
+DEFAULT_FRAMES = 8
 DtypeOption = Annotated[
     str,
     typer.Option(
@@ -57,7 +70,16 @@ DeviceOption = Annotated[
 
 
 def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of `--scorer-option`, as in `parse_key_values`."""
+    return parse_key_values(pairs, "--scorer-option")
+
+
+def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
     """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
+
+    Args:
+        pairs: What the user gave.
+        option: Name of the command line option.
 
     Raises:
         CommandError: An entry has no `=`.
@@ -66,7 +88,7 @@ def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise CommandError(f"--scorer-option takes KEY=VALUE, not {pair!r}.", exit_code=2)
+            raise CommandError(f"{option} takes KEY=VALUE, not {pair!r}.", exit_code=2)
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:

@@ -16,12 +16,15 @@ from .console import notices, quiet_libraries, results, working
 from .errors import CommandError, one_sentence_errors
 from .options import (
     COMPRESSION_PANEL,
+    DEFAULT_FRAMES,
     DeviceOption,
     DtypeOption,
+    FramesOption,
     MapperOption,
     ModelOption,
     ScorerOption,
     ScorerOptionsOption,
+    VideoOption,
     parse_scorer_options,
 )
 from .pictures import numbered_paths, read_picture
@@ -46,13 +49,8 @@ def run(
     image: Annotated[
         list[Path] | None, typer.Option(help="A picture; may be repeated.", metavar="FILE")
     ] = None,
-    video: Annotated[
-        list[Path] | None,
-        typer.Option(help="A video; may be repeated. Videos follow pictures.", metavar="FILE"),
-    ] = None,
-    frames: Annotated[
-        int, typer.Option(min=1, help="Frames of each video, evenly spaced over it.")
-    ] = 8,
+    video: VideoOption = None,
+    frames: FramesOption = DEFAULT_FRAMES,
     retention_ratio: Annotated[
         float | None,
         typer.Option(
