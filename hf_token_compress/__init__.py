@@ -106,4 +106,20 @@ def _wrap_from_pretrained(modeling_utils: Any) -> None:
     accept_token_compression(modeling_utils.PreTrainedModel)
 
 
+def _register_vila_configuration(configuration_auto: Any) -> None:
+    from .models.vila.registration import register_configuration
+
+    register_configuration(configuration_auto)
+
+
+def _register_vila_processor(processing_auto: Any) -> None:
+    from .models.vila.registration import register_processor
+
+    register_processor(processing_auto)
+
+
 register_post_import_hook(_wrap_from_pretrained, "transformers.modeling_utils")
+register_post_import_hook(
+    _register_vila_configuration, "transformers.models.auto.configuration_auto"
+)
+register_post_import_hook(_register_vila_processor, "transformers.models.auto.processing_auto")

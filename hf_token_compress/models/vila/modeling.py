@@ -1,0 +1,191 @@
+"""VILA1.5 as Transformers classes: LLaVA's, with another projector, S2 and videos."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import (
+    LlavaForConditionalGeneration,
+    LlavaModel,
+    LlavaPreTrainedModel,
+)
+from transformers.utils.generic import can_return_tuple
+from typing_extensions import override
+
+from .configuration import VilaConfig
+from .original import ReadsOriginalCheckpoints
+from .projector import VilaProjector
+from .s2 import cut_tiles, join_scales, join_tiles
+
+_MODALITIES = ("image", "video", "text")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _takes_videos(stock_forward: Any) -> Callable[[Method], Method]:
+    """Decorator: the stock forward's documentation and signature, with `pixel_values_videos`."""
+
+    def decorated(method: Method) -> Method:
+        wrapped = functools.wraps(stock_forward)(method)
+        signature = inspect.signature(stock_forward)
+        videos = inspect.Parameter(
+            "pixel_values_videos", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor
+        )
+        *parameters, keywords = signature.parameters.values()
+        wrapped.__signature__ = signature.replace(parameters=[*parameters, videos, keywords])  # type: ignore[attr-defined]
+        return wrapped
+
+    return decorated
+
+
+class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
+    """VILA1.5 without a language model head.
+
+    Beside what LLaVA takes, `forward` takes `pixel_values_videos`, float [videos, frames, 3, H, W],
+    whose frames stand in the prompt as `video_token_index`. A frame is encoded like an image.
+    """
+
+    config_class = VilaConfig
+    input_modalities = _MODALITIES
+
+    def __init__(self, config: VilaConfig) -> None:
+        super().__init__(config)
+        self.multi_modal_projector = VilaProjector(config)
+        self.post_init()
+
+    @functools.wraps(LlavaModel.get_image_features)
+    def get_image_features(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.config.s2_scales:
+            return self._get_scaled_image_features(pixel_values, *args, **kwargs)
+        return super().get_image_features(pixel_values, *args, **kwargs)
+
+    @can_return_tuple
+    def _get_scaled_image_features(
+        self, pixel_values: Tensor, vision_feature_layer: int | None = None, **kwargs: Any
+    ) -> Any:
+        layer = self.config.vision_feature_layer
+        layer = layer if vision_feature_layer is None else vision_feature_layer
+        scales = []
+        for split in self.config.splits:
+            tiles = cut_tiles(pixel_values, split, self.config.vision_config.image_size)
+            output = self.vision_tower(tiles, output_hidden_states=True, return_dict=True)
+            scales.append(join_tiles(output.hidden_states[layer], split))
+        features = self.multi_modal_projector(join_scales(scales))
+        return BaseModelOutputWithPooling(pooler_output=list(features))  # type: ignore[arg-type]
+
+    def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
+        """Encode the frames of videos.
+
+        Args:
+            pixel_values_videos: float [videos, frames, 3, H, W].
+            **kwargs: As `get_image_features` takes them.
+
+        Returns:
+            Its output, with one float [frames * tokens, D] per video as `pooler_output`.
+        """
+        frames = pixel_values_videos.shape[1]
+        kwargs["return_dict"] = True
+        output = self.get_image_features(pixel_values_videos.flatten(0, 1), **kwargs)
+        of_frames = torch.stack(list(output.pooler_output))  # [videos * frames, tokens, D]
+        output.pooler_output = list(of_frames.unflatten(0, (-1, frames)).flatten(1, 2))
+        return output
+
+    @_takes_videos(LlavaModel.forward)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        *args: Any,
+        pixel_values_videos: Tensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        outputs = dict(mm_encoder_outputs or {})
+        if pixel_values_videos is not None:
+            outputs["video"] = self.get_video_features(pixel_values_videos)
+        if outputs.get("video") is not None:
+            if pixel_values is not None:
+                outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+                pixel_values = None
+            input_ids, outputs = self._videos_as_images(input_ids, outputs)
+        return super().forward(
+            input_ids, pixel_values, *args, mm_encoder_outputs=outputs or None, **kwargs
+        )
+
+    def _videos_as_images(
+        self, input_ids: Tensor | None, outputs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Placeholders and features of frames among those of images, in order of appearance."""
+        if input_ids is None:
+            raise ValueError("Videos need input_ids, not inputs_embeds: they mark where frames go.")
+        is_frame = input_ids == self.config.video_token_id  # [B, S]
+        is_visual = is_frame | (input_ids == self.config.image_token_id)
+        of_frame = is_frame[is_visual]  # [visual tokens]
+        videos = torch.cat(list(outputs["video"].pooler_output))
+        images = videos[:0]
+        if outputs.get("image") is not None:
+            images = torch.cat(list(outputs["image"].pooler_output)).to(videos)
+        if (int(of_frame.sum()), int((~of_frame).sum())) != (len(videos), len(images)):
+            raise ValueError(
+                f"input_ids have {int(of_frame.sum())} placeholders of video tokens and "
+                f"{int((~of_frame).sum())} of image tokens, but the videos have {len(videos)} and "
+                f"the images {len(images)}: pass everything of one and the same processor call."
+            )
+        features = videos.new_empty(len(of_frame), videos.shape[1])
+        of_frame = of_frame.to(videos.device)
+        features[of_frame], features[~of_frame] = videos, images
+        merged = BaseModelOutputWithPooling(pooler_output=[features])  # type: ignore[arg-type]
+        return input_ids.masked_fill(is_frame, self.config.image_token_id), {"image": merged}
+
+
+class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditionalGeneration):
+    """VILA1.5 with its language model head.
+
+    `from_pretrained` reads the published checkpoints as they are, by folder or Hub id, as well as
+    what `save_pretrained` writes.
+    """
+
+    config_class = VilaConfig
+    input_modalities = _MODALITIES
+
+    def __init__(self, config: VilaConfig) -> None:
+        # LLaVA's own constructor would build LLaVA's language model first, only to drop it.
+        LlavaPreTrainedModel.__init__(self, config)
+        self.model = VilaModel(config)
+        self.lm_head = VilaHead(
+            config.text_config.hidden_size,
+            config.text_config.vocab_size,
+            config.unpredicted_tokens,
+        )
+        self.post_init()
+
+    def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
+        """As `VilaModel.get_video_features`."""
+        return self.model.get_video_features(pixel_values_videos, **kwargs)
+
+    @_takes_videos(LlavaForConditionalGeneration.forward)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(*args, **kwargs)
+
+
+class VilaHead(nn.Linear):
+    """A language model head that never predicts the ids at the end of the vocabulary."""
+
+    def __init__(self, hidden_size: int, vocab_size: int, unpredicted_tokens: int) -> None:
+        super().__init__(hidden_size, vocab_size, bias=False)
+        self.unpredicted_tokens = unpredicted_tokens
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        """float [..., D] → logits [..., vocabulary]."""
+        predicted = self.out_features - self.unpredicted_tokens
+        logits = functional.linear(input, self.weight[:predicted])
+        # Ids that are never predicted take no share of the probability.
+        never = torch.finfo(logits.dtype).min
+        return functional.pad(logits, (0, self.unpredicted_tokens), value=never)
