@@ -51,6 +51,8 @@ class VilaConfig(LlavaConfig):
         "video_token_id": "video_token_index",
     }
 
+    vision_config: Any = None
+    text_config: Any = None
     image_token_index: int = 32000
     video_token_index: int = 32001
     unpredicted_tokens: int = 2

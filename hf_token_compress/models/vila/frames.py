@@ -24,7 +24,8 @@ def frame_lists(videos: Any) -> list[list[Any]]:
     if isinstance(videos, str | Path):
         from transformers.video_utils import load_video
 
-        frames, _ = load_video(str(videos))
+        address: Any = str(videos)
+        frames, _ = load_video(address)
         return [list(frames)]
     axes = getattr(videos, "ndim", None)
     if axes == _VIDEO_AXES:

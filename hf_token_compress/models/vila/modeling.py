@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,18 +27,17 @@ _MODALITIES = ("image", "video", "text")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _takes_videos(stock_forward: Any) -> Callable[[Method], Method]:
-    """Decorator: the stock forward's documentation and signature, with `pixel_values_videos`."""
+def _as_in(stock_method: Any, added: str | None = None) -> Callable[[Method], Method]:
+    """Decorator: the signature of a stock method, with one more keyword if named."""
 
     def decorated(method: Method) -> Method:
-        wrapped = functools.wraps(stock_forward)(method)
-        signature = inspect.signature(stock_forward)
-        videos = inspect.Parameter(
-            "pixel_values_videos", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tensor
-        )
-        *parameters, keywords = signature.parameters.values()
-        wrapped.__signature__ = signature.replace(parameters=[*parameters, videos, keywords])  # type: ignore[attr-defined]
-        return wrapped
+        signature = inspect.signature(stock_method)
+        if added is not None:
+            *parameters, keywords = signature.parameters.values()
+            own = inspect.Parameter(added, inspect.Parameter.KEYWORD_ONLY, default=None)
+            signature = signature.replace(parameters=[*parameters, own, keywords])
+        method.__signature__ = signature  # type: ignore[attr-defined]
+        return method
 
     return decorated
 
@@ -52,20 +50,22 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
     """
 
     config_class = VilaConfig
-    input_modalities = _MODALITIES
+    config: VilaConfig
+    input_modalities: Any = _MODALITIES
 
     def __init__(self, config: VilaConfig) -> None:
         super().__init__(config)
-        self.multi_modal_projector = VilaProjector(config)
+        self.multi_modal_projector: Any = VilaProjector(config)
         self.post_init()
 
-    @functools.wraps(LlavaModel.get_image_features)
+    @_as_in(LlavaModel.get_image_features)
     def get_image_features(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As in LLaVA, at the scales of the configuration."""
         if self.config.s2_scales:
             return self._get_scaled_image_features(pixel_values, *args, **kwargs)
         return super().get_image_features(pixel_values, *args, **kwargs)
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def _get_scaled_image_features(
         self, pixel_values: Tensor, vision_feature_layer: int | None = None, **kwargs: Any
     ) -> Any:
@@ -96,7 +96,7 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         output.pooler_output = list(of_frames.unflatten(0, (-1, frames)).flatten(1, 2))
         return output
 
-    @_takes_videos(LlavaModel.forward)
+    @_as_in(LlavaModel.forward, added="pixel_values_videos")
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -106,6 +106,7 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
+        """As in LLaVA, with videos beside the images."""
         outputs = dict(mm_encoder_outputs or {})
         if pixel_values_videos is not None:
             outputs["video"] = self.get_video_features(pixel_values_videos)
@@ -114,7 +115,8 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
                 outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
                 pixel_values = None
             input_ids, outputs = self._videos_as_images(input_ids, outputs)
-        return super().forward(
+        stock_forward: Any = super().forward
+        return stock_forward(
             input_ids, pixel_values, *args, mm_encoder_outputs=outputs or None, **kwargs
         )
 
@@ -152,7 +154,8 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
     """
 
     config_class = VilaConfig
-    input_modalities = _MODALITIES
+    config: VilaConfig
+    input_modalities: Any = _MODALITIES
 
     def __init__(self, config: VilaConfig) -> None:
         # LLaVA's own constructor would build LLaVA's language model first, only to drop it.
@@ -169,8 +172,9 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
         """As `VilaModel.get_video_features`."""
         return self.model.get_video_features(pixel_values_videos, **kwargs)
 
-    @_takes_videos(LlavaForConditionalGeneration.forward)
+    @_as_in(LlavaForConditionalGeneration.forward, added="pixel_values_videos")
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As in LLaVA, with videos beside the images."""
         return super().forward(*args, **kwargs)
 
 
@@ -183,7 +187,7 @@ class VilaHead(nn.Linear):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        """float [..., D] → logits [..., vocabulary]."""
+        """From float [..., D] to logits [..., vocabulary]."""
         predicted = self.out_features - self.unpredicted_tokens
         logits = functional.linear(input, self.weight[:predicted])
         # Ids that are never predicted take no share of the probability.

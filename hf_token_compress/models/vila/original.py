@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
-from typing_extensions import override
 
 from .configuration import VilaConfig
 from .names import ORIGINAL_MODEL_TYPE
@@ -38,7 +37,6 @@ class ReadsOriginalCheckpoints:
     config_class: Any
 
     @classmethod
-    @override
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: Any,

@@ -67,8 +67,8 @@ def _refuse_what_is_not_built(settings: Mapping[str, Any], vision: Mapping[str, 
     feature = settings.get("mm_vision_select_feature", "patch")
     if feature != "cls_patch":
         raise NotImplementedError(
-            f"mm_vision_select_feature={feature!r} is not built: it would drop the first patch of a "
-            "SigLIP tower, which has no class token."
+            f"mm_vision_select_feature={feature!r} is not built: it would drop the first patch of "
+            "a SigLIP tower, which has no class token."
         )
     image_aspect_ratio = settings.get("image_aspect_ratio")
     if image_aspect_ratio not in (None, "resize", "square"):

@@ -91,8 +91,8 @@ def _read_part(folder: Path) -> dict[str, Tensor]:
         path = folder / file
         if not path.is_file():
             raise OSError(
-                f"The VILA1.5 checkpoint lacks {folder.name}/{file}: download it again; weights are "
-                "read from safetensors files alone."
+                f"The VILA1.5 checkpoint lacks {folder.name}/{file}: download it again; weights "
+                "are read from safetensors files alone."
             )
         try:
             weights.update(load_file(path))

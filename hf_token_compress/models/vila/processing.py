@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.image_utils import make_flat_list_of_images
 from transformers.models.llava.processing_llava import LlavaProcessor
+from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 from typing_extensions import override
 
 from .configuration import VilaConfig
@@ -61,7 +62,9 @@ class VilaProcessor(LlavaProcessor):
 
     @classmethod
     @override
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> Any:
         """Load from a folder or Hub id in this library's format or the published one.
 
         Raises:
@@ -151,7 +154,8 @@ class VilaProcessor(LlavaProcessor):
         return inputs
 
     def _flat_images(self, images: Any) -> list[Any]:
-        return list(make_flat_list_of_images(self.image_processor.fetch_images(images)))
+        flat: Any = make_flat_list_of_images(self.image_processor.fetch_images(images))
+        return list(flat)
 
     def _frames_as_images(
         self, texts: list[str], images: list[Any], clips: list[list[Any]]
@@ -244,8 +248,8 @@ def _original_tokenizer(folder: Path, config: VilaConfig) -> Any:
     free = config.image_token_index - len(tokenizer)
     if free < 0:
         raise ValueError(
-            f"The tokenizer of the VILA1.5 checkpoint has {len(tokenizer)} tokens, but its language "
-            f"model {config.image_token_index}: its folder llm does not belong together."
+            f"The tokenizer of the VILA1.5 checkpoint has {len(tokenizer)} tokens, but its "
+            f"language model {config.image_token_index}: its folder llm does not belong together."
         )
     # The language model may have rows that the tokenizer has no token for.
     fillers = [f"<|unused_{number}|>" for number in range(free)]
@@ -254,11 +258,8 @@ def _original_tokenizer(folder: Path, config: VilaConfig) -> Any:
 
 
 def _need_sentencepiece() -> None:
-    try:
-        import google.protobuf
-        import sentencepiece  # noqa: F401
-    except ImportError as error:
+    if not (is_sentencepiece_available() and is_protobuf_available()):
         raise ImportError(
             "The tokenizer of this VILA1.5 checkpoint is a SentencePiece model, which the packages "
             "sentencepiece and protobuf read: install them with pip install sentencepiece protobuf."
-        ) from error
+        )

@@ -18,6 +18,7 @@ class ConfigEntry:
     """What `AutoConfig` finds under both model types; called or read, it gives a `VilaConfig`."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `VilaConfig`."""
         return _config_class()(*args, **kwargs)
 
     @classmethod
