@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from ._version import __version__
 
@@ -19,8 +19,12 @@ _VERSION_KEY = "hf_token_compress_version"
 
 
 @dataclass(frozen=True)
-class TokenCompressionConfig:
+class TokenCompressionConfig(dict[str, Any]):
     """How many visual tokens a prompt keeps, and by which scores.
+
+    It cannot be changed: `dataclasses.replace` makes another one. It is a dict of its settings too,
+    because Transformers writes a keyword of `from_pretrained` to its log as JSON where config.json
+    has an entry of that name.
 
     Args:
         retention_ratio: Share of a prompt's visual tokens that is kept, in (0, 1]. 1.0 keeps all.
@@ -88,6 +92,24 @@ class TokenCompressionConfig:
             )
         if self.mapper_revision is not None and self.mapper is None:
             raise ValueError("mapper_revision is given without a mapper: name the mapper too.")
+        super().update({**dataclasses.asdict(self), _VERSION_KEY: __version__})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_dict, (dict(self),)
+
+    def _refuse_change(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(
+            "A TokenCompressionConfig cannot be changed: make another one with dataclasses.replace."
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse_change
+    clear = popitem = setdefault = update = _refuse_change
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Give `default` for a key that is no setting, as Transformers asks on its way to JSON."""
+        if key in self:
+            self._refuse_change()
+        return super().pop(key, *default)
 
     @property
     def scorer_name(self) -> str:
@@ -119,7 +141,7 @@ class TokenCompressionConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON types, with the version of the library that wrote them."""
-        return {**dataclasses.asdict(self), _VERSION_KEY: __version__}
+        return dict(self)
 
     def to_json(self) -> str:
         """All settings as JSON text."""

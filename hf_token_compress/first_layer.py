@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Projection = Callable[[Tensor], Tensor]
 
@@ -47,6 +48,28 @@ class FirstLayer:
     def keys(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Keys after RoPE: hidden [B, S, D], cos, sin [B, S, rotary] → [B, S, heads, head_dim]."""
         return self._heads(self.key_projection, self.key_norm, hidden, cos, sin)
+
+    @contextmanager
+    def in_evaluation_mode(self) -> Iterator[None]:
+        """Switch off dropout, such as that of LoRA layers, inside the `with` block.
+
+        Scores are then the same in training as in evaluation, and draw no random numbers.
+        """
+        parts = (self.input_norm, self.query_projection, self.key_projection)
+        training = [
+            module
+            for part in parts
+            if isinstance(part, nn.Module)
+            for module in part.modules()
+            if module.training
+        ]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
     def _heads(
         self,

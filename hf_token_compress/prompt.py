@@ -131,8 +131,9 @@ def find_visual_spans(
         spans.append(tuple(row_spans))
     if remaining:
         raise ValueError(
-            f"{len(remaining)} of {len(layouts)} {modality}s have no placeholders in input_ids: pass "
-            f"the input_ids and the {modality}s of one and the same processor call, untruncated."
+            f"{len(remaining)} of {len(layouts)} {modality}s have no placeholders in input_ids: "
+            f"pass the input_ids and the {modality}s of one and the same processor call, "
+            "untruncated."
         )
     return tuple(spans)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -33,6 +34,12 @@ def make_pair(config: TokenCompressionConfig = QUARTER, **model_options: Any) ->
 def answer(sequences: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
     """What users slice: everything after the prompt that they passed."""
     return sequences[:, inputs["input_ids"].shape[1] :]
+
+
+def carried(cache: Any) -> dict[str, Any]:
+    """A cache under the keyword that the stock forward of this version of Transformers takes."""
+    parameters = inspect.signature(Qwen2VLForConditionalGeneration.forward).parameters
+    return {"cache" if "cache" in parameters else "past_key_values": cache}
 
 
 def assert_same(actual: Tensor, expected: Tensor) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
-from pairs import QUARTER, ModelPair, whole_position_ids
+from pairs import QUARTER, ModelPair, carried, whole_position_ids
 from tiny_models import (
     IMAGE,
     IMAGE_AND_VIDEO,
@@ -389,8 +389,8 @@ def test_a_filled_cache(pair: ModelPair, inputs: dict[str, Any]) -> None:
     text = make_inputs([TEXT_ONLY])
     cache = pair.compressed(**text).past_key_values
     for call in (pair.compressed, pair.compressed.generate):
-        with one_sentence(ValueError, "past_key_values", "disabled()"):
-            call(**inputs, past_key_values=cache)
+        with one_sentence(ValueError, "cache", "disabled()"):
+            call(**inputs, **carried(cache))
 
 
 def test_a_second_turn_on_the_cache_of_a_compressed_one(pair: ModelPair) -> None:
@@ -398,8 +398,8 @@ def test_a_second_turn_on_the_cache_of_a_compressed_one(pair: ModelPair) -> None
     options = {"max_new_tokens": 3, "return_dict_in_generate": True}
     first = pair.compressed.generate(**inputs, **options)
     second = torch.cat([first.sequences, torch.tensor([[3, 4, 5]])], dim=1)
-    with one_sentence(ValueError, "past_key_values"):
-        pair.compressed.generate(second, past_key_values=first.past_key_values)
+    with one_sentence(ValueError, "cache"):
+        pair.compressed.generate(second, **carried(first.past_key_values))
 
 
 def test_an_unknown_keyword_is_refused_as_by_the_stock_model(

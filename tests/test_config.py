@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 import warnings
 from typing import Any
 
@@ -173,3 +175,25 @@ def test_a_file_that_holds_something_else(text: str) -> None:
 def test_something_else_than_a_setting() -> None:
     with one_sentence(TypeError, "token_compression", "float"):
         TokenCompressionConfig.coerce(0.5)  # type: ignore[arg-type]
+
+
+def test_it_is_a_dict_of_its_settings_that_cannot_be_changed() -> None:
+    config = TokenCompressionConfig(
+        retention_ratio=0.25, scorer="random", scorer_options={"seed": 3}
+    )
+    assert json.loads(json.dumps(config)) == config.to_dict() == dict(config)
+    changes: list[Any] = [
+        lambda: config.__setitem__("retention_ratio", 0.5),
+        lambda: config.__delitem__("retention_ratio"),
+        lambda: config.pop("retention_ratio"),
+        lambda: config.update(retention_ratio=0.5),
+        lambda: config.clear(),
+    ]
+    for change in changes:
+        with one_sentence(TypeError, "replace"):
+            change()
+    for copied in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert copied == config
+        assert type(copied) is TokenCompressionConfig
+        assert copied.scorer_options == {"seed": 3}
+    assert config != TokenCompressionConfig(retention_ratio=0.5)

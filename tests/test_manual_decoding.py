@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
-from pairs import KEEP_ALL, ModelPair, answer, assert_same, make_pair
+from pairs import KEEP_ALL, ModelPair, answer, assert_same, carried, make_pair
 from tiny_models import ONE_IMAGE, RAGGED, make_inputs
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
@@ -66,7 +66,7 @@ def test_equals_generate(prompts: Any, mask_length: str, pair: ModelPair) -> Non
         output = pair.compressed(
             input_ids=tokens,
             attention_mask=grown_mask(mask_length, inputs, prompt, pair, step + 1),
-            past_key_values=output.past_key_values,
+            **carried(output.past_key_values),
         )
 
 
@@ -79,7 +79,7 @@ def test_several_new_tokens_at_once(mask_length: str, pair: ModelPair) -> None:
     output = pair.compressed(
         input_ids=tokens[:, :-1],
         attention_mask=grown_mask(mask_length, inputs, prompt, pair, STEPS - 1),
-        past_key_values=prompt.past_key_values,
+        **carried(prompt.past_key_values),
     )
     assert_same(output.logits, torch.stack(expected.logits[1:], dim=1))
 
@@ -88,9 +88,9 @@ def test_embeddings_instead_of_new_ids(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     tokens = answer(free_run(pair, inputs).sequences, inputs)[:, :2]
     first, second = (pair.compressed(**inputs).past_key_values for _ in range(2))
-    expected = pair.compressed(input_ids=tokens, past_key_values=first).logits
+    expected = pair.compressed(input_ids=tokens, **carried(first)).logits
     embeds = pair.compressed.get_input_embeddings()(tokens)
-    actual = pair.compressed(inputs_embeds=embeds, past_key_values=second).logits
+    actual = pair.compressed(inputs_embeds=embeds, **carried(second)).logits
     assert_same(actual, expected)
 
 
@@ -106,7 +106,7 @@ def test_a_prompt_repeated_for_beams(mask_length: str, pair: ModelPair) -> None:
         pair.compressed(
             input_ids=tokens[beam::copies],
             attention_mask=mask,
-            past_key_values=copy.deepcopy(cache),
+            **carried(copy.deepcopy(cache)),
         ).logits
         for beam in range(copies)
     ]
@@ -114,7 +114,7 @@ def test_a_prompt_repeated_for_beams(mask_length: str, pair: ModelPair) -> None:
     repeated = pair.compressed(
         input_ids=tokens,
         attention_mask=None if mask is None else mask.repeat_interleave(copies, dim=0),
-        past_key_values=cache,
+        **carried(cache),
     ).logits
     assert_same(repeated, torch.stack(single, dim=1).flatten(0, 1))
 
@@ -125,10 +125,10 @@ def test_one_prompt_goes_on_in_two_ways(pair: ModelPair) -> None:
     prompt = pair.compressed(**inputs)
     first, second = torch.tensor([[7, 8]]), torch.tensor([[9, 3]])
     copied = copy.deepcopy(prompt.past_key_values)
-    expected = pair.compressed(input_ids=second, past_key_values=copied).logits
-    cache = pair.compressed(input_ids=first, past_key_values=prompt.past_key_values).past_key_values
+    expected = pair.compressed(input_ids=second, **carried(copied)).logits
+    cache = pair.compressed(input_ids=first, **carried(prompt.past_key_values)).past_key_values
     cache.crop(-first.shape[1])
-    assert_same(pair.compressed(input_ids=second, past_key_values=cache).logits, expected)
+    assert_same(pair.compressed(input_ids=second, **carried(cache)).logits, expected)
 
 
 @pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
@@ -137,10 +137,10 @@ def test_an_empty_cache_of_the_caller_is_filled(kind: Any, pair: ModelPair) -> N
     config = pair.compressed.config.get_text_config()
     cache = kind(config=config) if kind is DynamicCache else kind(config, max_cache_len=200)
     expected = free_run(pair, inputs)
-    output = pair.compressed(**inputs, past_key_values=cache)
+    output = pair.compressed(**inputs, **carried(cache))
     assert output.past_key_values is cache
     tokens = output.logits[:, -1:].argmax(-1)
-    following = pair.compressed(input_ids=tokens, past_key_values=cache).logits
+    following = pair.compressed(input_ids=tokens, **carried(cache)).logits
     assert_same(following[:, -1], expected.logits[1])
 
 
@@ -160,7 +160,7 @@ def test_the_cache_of_generate_goes_on(mask_length: str, pair: ModelPair) -> Non
     output = pair.compressed(
         input_ids=shorter.sequences[:, -1:],
         attention_mask=grown_mask(mask_length, inputs, prompt, pair, STEPS - 1),
-        past_key_values=shorter.past_key_values,
+        **carried(shorter.past_key_values),
     )
     assert_same(output.logits[:, -1], longer.logits[-1])
 
@@ -173,7 +173,7 @@ def test_keep_all_goes_on_as_the_stock_model() -> None:
         output = model(**inputs)
         for _ in range(3):
             tokens = output.logits[:, -1:].argmax(-1)
-            output = model(input_ids=tokens, past_key_values=output.past_key_values)
+            output = model(input_ids=tokens, **carried(output.past_key_values))
         logits.append(output.logits)
     assert torch.equal(*logits)
 
@@ -183,13 +183,13 @@ def test_right_padded_prompts_go_on_row_by_row(pair: ModelPair) -> None:
     left = make_inputs(RAGGED)
     expected = pair.compressed(**left)
     tokens = expected.logits[:, -1:].argmax(-1)
-    expected = pair.compressed(input_ids=tokens, past_key_values=expected.past_key_values)
+    expected = pair.compressed(input_ids=tokens, **carried(expected.past_key_values))
     prompt = pair.compressed(**inputs)
     mask = inputs["attention_mask"]
     output = pair.compressed(
         input_ids=tokens,
         attention_mask=torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
-        past_key_values=prompt.past_key_values,
+        **carried(prompt.past_key_values),
     )
     assert_same(output.logits, expected.logits)
 
@@ -199,7 +199,7 @@ def test_a_mask_of_another_length_is_refused(pair: ModelPair) -> None:
     cache = pair.compressed(**inputs).past_key_values
     mask = torch.ones(1, inputs["input_ids"].shape[1] - 3)
     with one_sentence(ValueError, "attention_mask", "whole sequence"):
-        pair.compressed(input_ids=torch.tensor([[5]]), attention_mask=mask, past_key_values=cache)
+        pair.compressed(input_ids=torch.tensor([[5]]), attention_mask=mask, **carried(cache))
 
 
 def test_forgetting_the_cache_runs_the_prompt_anew(pair: ModelPair) -> None:
@@ -220,5 +220,5 @@ def test_forgetting_the_cache_runs_the_prompt_anew(pair: ModelPair) -> None:
     asked = torch.zeros_like(inputs["input_ids"])
     asked[:, -10:-3] = 1
     base = pair.compressed(**inputs, instruction_mask=asked)
-    follow = pair.compressed(input_ids=sequences[:, -new:], past_key_values=base.past_key_values)
+    follow = pair.compressed(input_ids=sequences[:, -new:], **carried(base.past_key_values))
     assert_same(logits[:, -new:], follow.logits)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import ModelPair, assert_same, make_pair, whole_position_ids
+from pairs import ModelPair, assert_same, carried, make_pair, whole_position_ids
 from tiny_models import (
     IMAGE,
     ONE_IMAGE,
@@ -194,7 +194,7 @@ def test_compact_positions_go_on_after_the_compressed_prompt() -> None:
     hidden = stock.model.language_model(inputs_embeds=torch.cat([embeds, following], 1))
     second = stock.lm_head(hidden.last_hidden_state[:, length])
     cache = compressed(**inputs).past_key_values
-    assert_same(compressed(input_ids=out[:, -6:-5], past_key_values=cache).logits[:, -1], second)
+    assert_same(compressed(input_ids=out[:, -6:-5], **carried(cache)).logits[:, -1], second)
 
 
 def test_instruction_mask_of_a_call_decides_the_scores(pair: ModelPair) -> None:

@@ -119,7 +119,7 @@ def load_checkpoint(
             model = AutoModelForImageTextToText.from_pretrained(
                 source.location, token_compression=compression.to_dict(), dtype=dtype
             )
-            processor = AutoProcessor.from_pretrained(source.location)  # type: ignore[no-untyped-call]
+            processor = AutoProcessor.from_pretrained(source.location)
         except OSError as error:
             raise CommandError(_why_not_found(source.name, error)) from error
         except ImportError as error:

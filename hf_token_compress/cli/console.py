@@ -53,11 +53,11 @@ def quiet_libraries(*, progress_bars: bool) -> Iterator[None]:
     for log, _ in levels:
         log.set_verbosity_error()
     if not progress_bars:
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         for log, level in levels:
             log.set_verbosity(level)
         if bars_before:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            transformers_logging.enable_progress_bar()

@@ -107,11 +107,11 @@ def evaluate(
     ratios = tuple(retention_ratio or DEFAULT_RATIOS)
     for ratio in ratios:
         TokenCompressionConfig(retention_ratio=ratio)
+    choices = (TRUTH, *available_scorers())
     for name in scorers:
-        if name not in (TRUTH, *available_scorers()):
+        if name not in choices:
             raise CommandError(
-                f"There is no scorer {name!r}: choose of {', '.join((TRUTH, *available_scorers()))}.",
-                exit_code=2,
+                f"There is no scorer {name!r}: choose of {', '.join(choices)}.", exit_code=2
             )
     samples = scene_samples(
         kind or DEFAULT_KINDS,

@@ -12,6 +12,8 @@ from transformers.cache_utils import Cache
 from transformers.utils.generic import ModelOutput
 
 _ATTRIBUTE = "compressed_prefix"
+# The forward keyword that carries the cache: from Transformers 5.24 on, and before.
+_CACHE_INPUTS = ("cache", "past_key_values")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ def recall_prefix(cache: Any) -> CompressedPrefix | None:
     return getattr(cache, _ATTRIBUTE, None)
 
 
+def given_cache(inputs: Mapping[str, Any]) -> Any:
+    """The cache among the inputs of a forward or of `generate`, or None."""
+    found = (inputs.get(name) for name in _CACHE_INPUTS)
+    return next((cache for cache in found if cache is not None), None)
+
+
 def cached_length(cache: Any) -> int:
     """Tokens in a cache; 0 for None."""
     return 0 if cache is None else int(cache.get_seq_length())
@@ -69,7 +77,7 @@ def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) ->
     batch, new = tokens.shape[:2]
     copies = batch // prefix.attention_mask.shape[0]
     prefix_mask = prefix.attention_mask.repeat_interleave(copies, dim=0)  # [B * copies, K]
-    generated = cached_length(inputs["past_key_values"]) - prefix_mask.shape[1]
+    generated = cached_length(given_cache(inputs)) - prefix_mask.shape[1]
     result = dict(inputs)
 
     mask = inputs.get("attention_mask")

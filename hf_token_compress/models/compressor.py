@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_co
 from ..scorers.base import checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
 from .adapter import CompressedVisionOutput, FamilyAdapter, is_token
-from .layout import PromptLayout, encode_visuals, read_layout
+from .layout import PromptLayout, encode_visuals, has_pixels_to_encode, read_layout
 from .state import CompressionReport, SampleReport, TokenCompression
 from .stopwatch import Stopwatch
 
@@ -73,7 +74,7 @@ def compress_inputs(
         )
     vision, scoring, rewriting = (Stopwatch(model.device) for _ in range(3))
 
-    with vision.running():
+    with vision.running() if has_pixels_to_encode(adapter, inputs) else nullcontext():
         encoded = encode_visuals(model, adapter, inputs)
     with rewriting.running():
         layout = read_layout(model, adapter, inputs, encoded)
@@ -98,7 +99,11 @@ def compress_inputs(
     return compressed
 
 
-def _check_shape(name: str, tensor: Tensor, input_ids: Tensor) -> None:
+def _check_shape(name: str, tensor: object, input_ids: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor of the shape of input_ids, not {type(tensor).__name__}."
+        )
     if tensor.shape != input_ids.shape:
         raise ValueError(
             f"{name} must have the shape of input_ids, {list(input_ids.shape)}, but has "
@@ -135,7 +140,9 @@ def _score(
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = adapter.embed(model, layout.input_ids)
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
-    scores = compression.scorer.score(prompt, adapter.first_layer(model))
+    first_layer = adapter.first_layer(model)
+    with first_layer.in_evaluation_mode():
+        scores = compression.scorer.score(prompt, first_layer)
     return checked_scores(scores, prompt, config.scorer_name)
 
 

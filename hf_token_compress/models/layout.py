@@ -86,6 +86,15 @@ def present_modalities(adapter: FamilyAdapter, inputs: Mapping[str, Any]) -> tup
     return tuple(found)
 
 
+def has_pixels_to_encode(adapter: FamilyAdapter, inputs: Mapping[str, Any]) -> bool:
+    """Whether the vision part has to run: pixels of a modality whose features are not given."""
+    encoded = inputs.get("mm_encoder_outputs") or {}
+    return any(
+        inputs.get(pixels) is not None and encoded.get(modality) is None
+        for modality, pixels in adapter.pixel_inputs.items()
+    )
+
+
 def encode_visuals(
     model: Any, adapter: FamilyAdapter, inputs: Mapping[str, Any]
 ) -> dict[Modality, EncodedVisuals]:
@@ -128,12 +137,15 @@ def read_layout(
         ValueError: Something is missing from `inputs`, or does not fit the rest.
     """
     input_ids, attention_mask = _checked_sequence(inputs)
-    spans = {
-        modality: find_visual_spans(
-            is_token(input_ids, adapter.placeholder_ids(model, modality)), visuals.layouts, modality
-        )
-        for modality, visuals in encoded.items()
-    }
+    spans = {}
+    for modality, visuals in encoded.items():
+        placeholders = is_token(input_ids, adapter.placeholder_ids(model, modality))
+        if (placeholders & ~attention_mask).any():
+            raise ValueError(
+                f"attention_mask hides {modality} placeholders: pass the attention_mask that the "
+                "processor returned, which hides padding only."
+            )
+        spans[modality] = find_visual_spans(placeholders, visuals.layouts, modality)
     position_ids = adapter.position_ids(model, inputs, attention_mask)
     if position_ids.shape[-2:] != input_ids.shape:
         raise ValueError(

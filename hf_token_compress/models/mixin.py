@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 import transformers
 from packaging.version import Version
+from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from ..rewrite import PaddingSide
@@ -17,6 +18,7 @@ from .cached_prefix import (
     CompressedPrefix,
     cached_length,
     continue_from_prefix,
+    given_cache,
     recall_prefix,
     remember_prefix,
 )
@@ -53,7 +55,7 @@ class TokenCompressionMixin:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
         inputs = _by_name(self.stock_class.forward, self, args, kwargs)
         stock_forward = super().forward  # type: ignore[misc]
-        cache = inputs.get("past_key_values")
+        cache = given_cache(inputs)
         if self._is_to_compress(inputs):
             _refuse_filled_cache(cache)
             compressed = self._compress(inputs, padding_side=_padding_side(inputs), **options)
@@ -71,7 +73,7 @@ class TokenCompressionMixin:
         arguments = _by_name(self.stock_class.generate, self, args, kwargs)
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
-        cache = arguments.get("past_key_values")
+        cache = given_cache(arguments)
         if cached_length(cache) > 0 and recall_prefix(cache) is not None:
             _refuse_filled_cache(cache)
         if not self._is_to_compress(arguments):
@@ -79,8 +81,10 @@ class TokenCompressionMixin:
         _refuse_filled_cache(cache)
         self._refuse_broken_chunked_prefill(arguments)
 
+        compressed = self._compress(
+            self._with_padding_mask(arguments), padding_side="left", **options
+        )
         prompt_ids = arguments["input_ids"]
-        compressed = self._compress(arguments, padding_side="left", **options)
         prompt_length = compressed.inputs["input_ids"].shape[1]
         restore = PromptRestorer(prompt_ids, prompt_length)
         output = stock_generate(
@@ -116,11 +120,22 @@ class TokenCompressionMixin:
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
         return compress_inputs(self, self.family, self.token_compression, inputs, **options)
 
-    def _generation_setting(self, arguments: dict[str, Any], name: str) -> int | None:
-        """A whole-number setting as `generate` resolves it: argument, config given, own config."""
+    def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
+        """A setting as `generate` resolves it: argument, config given, own config."""
         configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
         given = [arguments.get(name)] + [getattr(config, name, None) for config in configs]
         return next((value for value in given if value is not None), None)
+
+    def _with_padding_mask(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The mask that `generate` infers where it is given none: padding ids are padding."""
+        ids = arguments.get("input_ids")
+        pad = self._generation_setting(arguments, "pad_token_id")
+        eos = self._generation_setting(arguments, "eos_token_id")
+        if arguments.get("attention_mask") is not None or not isinstance(ids, Tensor):
+            return arguments
+        if pad is None or pad in ([eos] if isinstance(eos, int) else eos or []):
+            return arguments
+        return {**arguments, "attention_mask": (ids != pad).long()}
 
     def _refuse_broken_chunked_prefill(self, arguments: dict[str, Any]) -> None:
         chunked = self._generation_setting(arguments, "prefill_chunk_size") is not None
@@ -190,7 +205,7 @@ def _by_name(
 
 def _padding_side(inputs: dict[str, Any]) -> PaddingSide:
     mask = inputs.get("attention_mask")
-    right = mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all())
+    right = isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all())
     return "right" if right else "left"
 
 
@@ -209,6 +224,6 @@ def _prefix_of(compressed: CompressedInputs) -> CompressedPrefix:
 def _refuse_filled_cache(cache: Any) -> None:
     if cached_length(cache) > 0:
         raise ValueError(
-            "Token compression cannot take up a cache that already holds a prompt: start without "
-            "past_key_values, or run inside model.token_compression.disabled() from the first turn."
+            "Token compression cannot take up a cache that already holds a prompt: start without a "
+            "cache, or run inside model.token_compression.disabled() from the first turn."
         )
