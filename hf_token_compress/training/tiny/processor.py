@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -71,7 +72,13 @@ def cell_words() -> dict[str, list[str]]:
 def sentence_words() -> list[str]:
     """The other words of questions, answers and the chat format."""
     words = {"user", "assistant", "system", "yes", "no", "a", "an"}
-    sentences = [*RELATIONS, *(text for texts in TEMPLATES.values() for text in texts)]
+    words.update(words_of([*RELATIONS, *(text for texts in TEMPLATES.values() for text in texts)]))
+    return sorted(words)
+
+
+def words_of(sentences: Iterable[str]) -> list[str]:
+    """Every word of sentences or templates once, sorted; fields in braces are passed over."""
+    words = set()
     for sentence in sentences:
         for word in sentence.replace("?", "").replace(".", "").replace(",", "").split():
             if "{" not in word:
@@ -79,14 +86,18 @@ def sentence_words() -> list[str]:
     return sorted(words)
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
+def build_tokenizer(more_words: Sequence[str] = ()) -> Qwen2Tokenizer:
     """Byte-level BPE in which every word of the scenes is one token, with and without a space.
 
     All 256 bytes are in the alphabet, so that any text can be encoded and decoded back.
+
+    Args:
+        more_words: Further words that are to be one token each.
     """
     cells = cell_words()
     positions = cells.pop("row") + cells.pop("column")
     words = [word for attribute in cells.values() for word in attribute] + sentence_words()
+    words += more_words
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trained.decoder = decoders.ByteLevel()

@@ -12,6 +12,7 @@ writes a checkpoint to FOLDER and goes on from it when it is started again.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 
 from hf_token_compress.training.tiny.architecture import StockModel, build_model
 from hf_token_compress.training.tiny.export import export
+from hf_token_compress.training.tiny.forward import encode_scenes
 from hf_token_compress.training.tiny.joint import train_jointly
 from hf_token_compress.training.tiny.language_warmup import warm_up_language
 from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
@@ -60,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.step == "language":
         warm_up_language(model, tokenizer, LANGUAGE, checkpoint)
     elif options.step == "vision":
-        warm_up_vision(model, tokenizer, VISION, checkpoint)
+        visual = model.model.visual
+        words = model.get_input_embeddings().weight.detach()
+        encode = functools.partial(encode_scenes, visual)
+        warm_up_vision(visual, encode, words, tokenizer, VISION, checkpoint)
     elif options.step == "joint":
         load_warm_ups(model, options.work)
         train_jointly(model, tokenizer, JOINT, checkpoint)
