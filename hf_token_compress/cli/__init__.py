@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .convert_vila import convert_vila
 from .demo import demo
 from .evaluate import evaluate
 from .run import run
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command()(evaluate)
+app.command()(convert_vila)
 
 
 def _print_version(wanted: bool) -> None:
