@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .checkpoint import find_checkpoint
 from .console import notices, quiet_libraries, working
 from .errors import CommandError, one_sentence_errors
 
@@ -34,7 +35,7 @@ def convert_vila(
         from ..models.vila import VilaForConditionalGeneration, VilaProcessor
         from ..models.vila.original import is_original
 
-        if not is_original(source):
+        if not is_original(find_checkpoint(source).location):
             raise CommandError(
                 f"{source!r} is not in the published layout of VILA1.5: its config.json does not "
                 "have the model type llava_llama."

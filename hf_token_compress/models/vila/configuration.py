@@ -7,7 +7,7 @@ from typing import Any, Literal
 from transformers.models.llava.configuration_llava import LlavaConfig
 from typing_extensions import override
 
-from .names import MODEL_TYPE, ORIGINAL_MODEL_TYPE
+from .names import MODEL_TYPE, ORIGINAL_MODEL_TYPE, PROJECTOR_TYPE
 from .original_config import convert_config
 from .registration import register_models
 
@@ -58,7 +58,7 @@ class VilaConfig(LlavaConfig):
     unpredicted_tokens: int = 2
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     token_order: TokenOrder = "column_major"
-    projector_type: str = "mlp_downsample"
+    projector_type: str = PROJECTOR_TYPE
     s2_scales: list[int] | None = None
     num_video_frames: int = 8
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .names import PROJECTOR_TYPE
 from .original_files import PARTS, read_json
 
 _WEIGHTS = "model.safetensors"
@@ -54,7 +55,7 @@ def read_weights(model_class: Any, config: Any, folder: Path) -> dict[str, Tenso
         ValueError: Weights are missing or left over, or have another shape than config.json says.
     """
     projector_type = read_json(folder / "mm_projector" / "config.json").get("mm_projector_type")
-    if projector_type is not None:
+    if projector_type not in (None, PROJECTOR_TYPE):
         config.projector_type = projector_type
     with torch.device("meta"):
         expected = model_class(copy.deepcopy(config)).state_dict()

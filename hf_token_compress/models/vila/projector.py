@@ -7,6 +7,7 @@ from transformers.activations import ACT2FN
 from typing_extensions import override
 
 from .configuration import TokenOrder, VilaConfig
+from .names import PROJECTOR_TYPE
 
 
 def merge_patches(features: Tensor, token_order: TokenOrder) -> Tensor:
@@ -40,10 +41,10 @@ class VilaProjector(nn.Module):
 
     def __init__(self, config: VilaConfig) -> None:
         super().__init__()
-        if config.projector_type != "mlp_downsample":
+        if config.projector_type != PROJECTOR_TYPE:
             raise ValueError(
                 f"The projector type {config.projector_type!r} is not built: VILA1.5 has "
-                "'mlp_downsample'."
+                f"{PROJECTOR_TYPE!r}."
             )
         self.token_order: TokenOrder = config.token_order
         width = 4 * len(config.splits) * config.vision_config.hidden_size
