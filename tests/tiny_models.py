@@ -111,6 +111,7 @@ class TinyFamily(ABC):
 
 
 _FAMILIES = {
+    "llava_onevision": "tiny_llava_onevision:TinyLlavaOnevision",
     "qwen2_vl": "tiny_qwen2_vl:TinyQwen2VL",
 }
 FAMILIES = tuple(_FAMILIES)

@@ -46,6 +46,7 @@ def compress_inputs(
     inputs: Mapping[str, Any],
     *,
     padding_side: PaddingSide,
+    spare_column: bool = False,
     retention_ratio: float | None = None,
     instruction_mask: Tensor | None = None,
 ) -> CompressedInputs:
@@ -57,6 +58,9 @@ def compress_inputs(
         compression: Its setting.
         inputs: Keyword arguments of the stock forward, with images or videos.
         padding_side: Side on which rows that became shorter are padded.
+        spare_column: Pad by one column where no row is padded and position ids may have gaps:
+            `generate` without a cache drops a mask that hides nothing, and Transformers then
+            takes the gaps for the borders of packed sequences.
         retention_ratio: Overrides the setting for this call, in (0, 1].
         instruction_mask: bool or 0/1 [B, S], overrides which rows ask the question.
 
@@ -89,7 +93,8 @@ def compress_inputs(
             )
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
-        compressed = _rewrite(model, adapter, config, inputs, layout, keep, padding_side)
+        index = _kept_index(adapter, layout, keep, padding_side, spare_column)
+        compressed = _rewrite(model, adapter, config, inputs, layout, keep, index)
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=vision.milliseconds,
@@ -205,6 +210,23 @@ def _keep_mask(
     return keep
 
 
+def _kept_index(
+    adapter: FamilyAdapter,
+    layout: PromptLayout,
+    keep: Tensor,
+    padding_side: PaddingSide,
+    spare_column: bool,
+) -> Tensor | None:
+    """Columns of the shorter prompt, int64 [B, K], -1 at padding; None where none is dropped."""
+    if not (layout.attention_mask & ~keep).any():
+        return None
+    index = kept_column_index(keep, padding_side)
+    has_gaps = adapter.text_order_axis(layout.position_ids) is None
+    if spare_column and has_gaps and bool((index >= 0).all()):
+        index = torch.nn.functional.pad(index, (1, 0), value=-1)
+    return index
+
+
 def _rewrite(
     model: Any,
     adapter: FamilyAdapter,
@@ -212,18 +234,17 @@ def _rewrite(
     inputs: Mapping[str, Any],
     layout: PromptLayout,
     keep: Tensor,
-    padding_side: PaddingSide,
+    index: Tensor | None,
 ) -> CompressedInputs:
+    """Inputs of the columns at `index`, int64 [B, K]; of all columns where it is None."""
     consumed = {*adapter.pixel_inputs.values(), *adapter.consumed_inputs}
     rewritten = {name: value for name, value in inputs.items() if name not in consumed}
     rewritten["mm_encoder_outputs"] = {
         **(inputs.get("mm_encoder_outputs") or {}),
         **_kept_features(adapter, layout, keep),
     }
-    dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
     position_ids = layout.position_ids
-    if dropped_rows.any():
-        index = kept_column_index(keep, padding_side)  # [B, K]
+    if index is not None:
         attention_mask = index >= 0
         rewritten["input_ids"] = gather_columns(layout.input_ids, index, adapter.padding_id(model))
         rewritten["attention_mask"] = attention_mask.long()
@@ -233,6 +254,7 @@ def _rewrite(
                 rewritten[name] = gather_columns(rewritten[name], index, fill)
         position_ids = gather_columns(position_ids, index, 0)
         if config.position_ids == "compact":
+            dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
             position_ids = compact_position_ids(position_ids, dropped_rows, attention_mask)
         axis = adapter.text_order_axis(position_ids)
         if axis is not None:
@@ -256,7 +278,7 @@ def _kept_features(
             for row, spans in enumerate(layout.spans[modality])
             for span in spans
         ]
-        outputs[modality] = CompressedVisionOutput(pooler_output=adapter.pack_features(kept))
+        outputs[modality] = adapter.vision_output(kept, modality)
     return outputs
 
 

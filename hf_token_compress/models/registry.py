@@ -7,6 +7,7 @@ from importlib import import_module
 from .adapter import FamilyAdapter
 
 _BUILT_IN = {
+    "llava_onevision": ".llava_onevision:LlavaOnevisionAdapter",
     "qwen2_vl": ".qwen2_vl:Qwen2VLAdapter",
 }
 _REGISTERED: dict[str, type[FamilyAdapter]] = {}
