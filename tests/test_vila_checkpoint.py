@@ -197,9 +197,10 @@ def cached_on_the_hub(tmp_path: Path) -> tuple[str, Path]:
 def test_a_hub_id(cached_on_the_hub: tuple[str, Path]) -> None:
     name, cache = cached_on_the_hub
     options: dict[str, Any] = {"cache_dir": cache, "local_files_only": True}
-    model = AutoModelForImageTextToText.from_pretrained(name, **options)
+    model = VilaForConditionalGeneration.from_pretrained(name, **options)
     assert_same_model(model, small_model())
     assert model.config.name_or_path == name
+    assert AutoConfig.from_pretrained(name, **options).image_seq_length == 4
     assert type(AutoProcessor.from_pretrained(name, **options)) is VilaProcessor
 
 
@@ -443,9 +444,7 @@ def test_one_sentence_for_a_missing_shard(tmp_path: Path) -> None:
         AutoModelForImageTextToText.from_pretrained(folder)
 
 
-def test_one_sentence_for_folders_that_do_not_belong_together(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_one_sentence_for_folders_that_do_not_belong_together(folder: Path, tmp_path: Path) -> None:
     other = write_original(small_model(hidden_size=16), tmp_path / "other")
     shutil.copy(other / "mm_projector/model.safetensors", folder / "mm_projector")
     with one_sentence(ValueError, "multi_modal_projector", "do not belong together"):

@@ -43,9 +43,7 @@ class VilaAdapter(TextDecoderAdapter):
         if encoded is None:
             options = {name: inputs[name] for name in _VISION_OPTIONS if name in inputs}
             get_features = getattr(model, f"get_{modality}_features")
-            encoded = get_features(
-                inputs[self.pixel_inputs[modality]], return_dict=True, **options
-            )
+            encoded = get_features(inputs[self.pixel_inputs[modality]], return_dict=True, **options)
         features = list(encoded.pooler_output)
         tokens = model.config.image_seq_length
         layouts = [picture_layout(model.config, len(own) // tokens) for own in features]

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from .names import ORIGINAL_MODEL_TYPE
+from .names import MODEL_TYPE, ORIGINAL_MODEL_TYPE
 
 # Before rope_parameters, a LLaMA's rotary embedding was described by these.
 _LEGACY_ROTARY_SETTINGS = {"rope_theta", "rope_scaling"}
@@ -36,6 +36,7 @@ def convert_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_what_is_not_built(settings, vision)
     first_placeholder = llm["vocab_size"]
     return {
+        "model_type": MODEL_TYPE,
         "architectures": ["VilaForConditionalGeneration"],
         "dtype": _dtype(settings, llm),
         "vision_config": {**_architecture(vision), "vision_use_head": False},
