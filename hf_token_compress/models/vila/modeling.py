@@ -88,7 +88,15 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
 
         Returns:
             Its output, with one float [frames * tokens, D] per video as `pooler_output`.
+
+        Raises:
+            ValueError: `pixel_values_videos` has another number of axes.
         """
+        if pixel_values_videos.ndim != 5:
+            raise ValueError(
+                "pixel_values_videos must be one tensor [videos, frames, channels, height, width], "
+                f"but it has shape {list(pixel_values_videos.shape)}."
+            )
         frames = pixel_values_videos.shape[1]
         kwargs["return_dict"] = True
         output = self.get_image_features(pixel_values_videos.flatten(0, 1), **kwargs)

@@ -218,10 +218,11 @@ class VilaProcessor(LlavaProcessor):
     def get_text_with_replacements(self, text: list[str], *args: Any, **kwargs: Any) -> Any:
         if self._begins_texts_with_a_space:
             # VILA1.5 tokenizes the text after a picture on its own, and SentencePiece tokenizers
-            # put a space before every text. Within a longer one it has to be written.
+            # put a space before every text. Within a longer one it has to be written, and before
+            # one that begins with a space, where Transformers would leave it out.
             mark = re.escape(self.image_token)
-            between = re.compile(rf"{mark}(?!{mark}|\Z)")
-            text = [between.sub(f"{self.image_token} ", one) for one in text]
+            start = re.compile(rf"\A(?= )|{mark}(?!{mark}|\Z)")
+            text = [start.sub(lambda found: found.group() + " ", one) for one in text]
         return super().get_text_with_replacements(text, *args, **kwargs)
 
     @property
