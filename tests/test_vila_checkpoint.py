@@ -21,11 +21,14 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     GenerationConfig,
+    pipeline,
 )
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
 from typer.testing import CliRunner
-from vila_reference import CHECKPOINT, prompt_inputs
+from vila_reference import CHECKPOINT, pictures, prompt_inputs
 
-import hf_token_compress  # noqa: F401 - makes VILA1.5 known to the Auto classes
+from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.cli import app
 from hf_token_compress.models.vila import (
     VilaConfig,
@@ -202,6 +205,75 @@ def test_a_hub_id(cached_on_the_hub: tuple[str, Path]) -> None:
     assert model.config.name_or_path == name
     assert AutoConfig.from_pretrained(name, **options).image_seq_length == 4
     assert type(AutoProcessor.from_pretrained(name, **options)) is VilaProcessor
+
+
+@pytest.mark.parametrize("loader", [AutoModelForImageTextToText, AutoModel])
+def test_token_compression(loader: Any, folder: Path, tmp_path: Path) -> None:
+    setting = TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0)
+    model = loader.from_pretrained(folder, token_compression=setting)
+    inputs = prompt_inputs(AutoProcessor.from_pretrained(folder), "video")
+    expected = model(**inputs)[0]
+    assert expected.shape[1] == inputs["input_ids"].shape[1] - 12 + 3
+    model.save_pretrained(tmp_path / "own")
+    loaded = loader.from_pretrained(tmp_path / "own")
+    assert loaded.token_compression.config == setting
+    assert torch.equal(loaded(**inputs)[0], expected)
+    plain = loader.from_pretrained(tmp_path / "own", token_compression=False)
+    assert plain(**inputs)[0].shape[1] == inputs["input_ids"].shape[1]
+
+
+@register_quantization_config("halved")
+class HalvedConfig(QuantizationConfigMixin):
+    """A quantisation that needs no package: it halves the language model's weights."""
+
+    def __init__(self, **_: Any) -> None:
+        self.quant_method = "halved"
+
+
+@register_quantizer("halved")
+class HalvedQuantizer(HfQuantizer):
+    requires_calibration = False
+    is_trainable = True
+
+    def is_serializable(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
+        model.prepared_by = "halved"
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        model.model.language_model.layers[0].mlp.up_proj.weight.data /= 2
+        return model
+
+
+def test_quantization(folder: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(folder, quantization_config=HalvedConfig())
+    assert model.prepared_by == "halved"
+    assert model.config.quantization_config.quant_method == "halved"
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    expected = small_model().state_dict()[name]
+    assert torch.equal(model.state_dict()[name], expected / 2)
+
+
+def test_pipeline(folder: Path) -> None:
+    content = [{"type": "image", "image": pictures("single")[0]}, {"type": "text", "text": "What?"}]
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    answer = pipeline("image-text-to-text", model=model, processor=processor)(
+        text=[{"role": "user", "content": content}], max_new_tokens=4, return_full_text=False
+    )
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    sequences = model.generate(**inputs, max_new_tokens=4)
+    expected = processor.decode(
+        sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    assert answer[0]["generated_text"] == expected
 
 
 # Placeholders

@@ -11,16 +11,14 @@ from vila_reference import CHECKPOINT
 
 pytestmark = pytest.mark.core
 
-FIRST = [
-    "from transformers import AutoConfig",
-    "from transformers import AutoModel",
-    "from transformers import AutoProcessor",
-    "from transformers import AutoTokenizer",
-    "from transformers import LlavaConfig",
-    "from transformers import LlavaForConditionalGeneration",
-    "from transformers import PreTrainedModel",
-    "import transformers.models.auto.modeling_auto",
-]
+OURS = "import hf_token_compress"
+ORDERS = {
+    "auto_config": f"{OURS}\nfrom transformers import AutoConfig",
+    "auto_model": f"{OURS}\nimport transformers.models.auto.modeling_auto",
+    "llava_config": f"{OURS}\nfrom transformers import LlavaConfig",
+    "llava_model": f"{OURS}\nfrom transformers import LlavaForConditionalGeneration",
+    "afterwards": f"from transformers import AutoProcessor\n{OURS}",
+}
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -31,12 +29,9 @@ def run_python(code: str, folder: Path) -> str:
     return result.stdout.strip()
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize("first", FIRST)
-def test_whatever_is_imported_first(first: str, order: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ORDERS.values(), ids=ORDERS)
+def test_whatever_is_imported_first(start: str, tmp_path: Path) -> None:
     """Transformers imports its parts in many orders, and VILA1.5 is built on several of them."""
-    ours = "import hf_token_compress"
-    start = f"{ours}\n{first}" if order == "before" else f"{first}\n{ours}"
     code = (
         f"{start}\n"
         "import sys\n"
@@ -59,23 +54,27 @@ print(type({name}.from_pretrained({folder!r})).__name__)
 """
 
 
+@pytest.fixture(scope="module")
+def own_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from hf_token_compress.models.vila import VilaForConditionalGeneration, VilaProcessor
+
+    folder = tmp_path_factory.mktemp("own")
+    VilaForConditionalGeneration.from_pretrained(CHECKPOINT).save_pretrained(folder)
+    VilaProcessor.from_pretrained(CHECKPOINT).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "layout", "expected"),
     [
-        ("AutoConfig", "VilaConfig"),
-        ("AutoModel", "VilaModel"),
-        ("AutoModelForImageTextToText", "VilaForConditionalGeneration"),
-        ("AutoProcessor", "VilaProcessor"),
+        ("AutoModel", "published", "VilaModel"),
+        ("AutoModelForImageTextToText", "own", "VilaForConditionalGeneration"),
+        ("AutoProcessor", "own", "VilaProcessor"),
     ],
 )
-@pytest.mark.parametrize("layout", ["published", "own"])
-def test_each_auto_class_alone(name: str, expected: str, layout: str, tmp_path: Path) -> None:
-    folder = CHECKPOINT
-    if layout == "own":
-        folder = tmp_path / "own"
-        from hf_token_compress.models.vila import VilaForConditionalGeneration, VilaProcessor
-
-        VilaForConditionalGeneration.from_pretrained(CHECKPOINT).save_pretrained(folder)
-        VilaProcessor.from_pretrained(CHECKPOINT).save_pretrained(folder)
+def test_an_auto_class_alone(
+    name: str, layout: str, expected: str, own_format: Path, tmp_path: Path
+) -> None:
+    folder = CHECKPOINT if layout == "published" else own_format
     code = EACH_AUTO_CLASS.format(name=name, folder=str(folder))
     assert run_python(code, tmp_path) == expected
