@@ -31,7 +31,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def question(scene):
-    return scene_questions(scene, kinds=["place"])[0]
+    return scene_questions(scene, kinds=["colour"])[0]
 
 
 @pytest.fixture(scope="module")

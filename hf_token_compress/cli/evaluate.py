@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
 DEFAULT_RATIOS = (0.5, 0.25, 0.1)
-DEFAULT_KINDS = ("place", "colour", "letter")
 
 
 @one_sentence_errors
@@ -55,7 +54,7 @@ def evaluate(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"A kind of question; may be repeated. [default: {', '.join(DEFAULT_KINDS)}]",
+            help="A kind of question; may be repeated. [default: all kinds]",
             metavar="KIND",
         ),
     ] = None,
@@ -99,7 +98,7 @@ def evaluate(
     from ..evaluation import measure_retention, retention_markdown, scene_samples
     from ..evaluation.retention import TRUTH
     from ..models import uncompress
-    from ..scenes import load_drawings
+    from ..scenes import KINDS, load_drawings
     from ..scorers import available_scorers
     from .checkpoint import find_checkpoint, load_checkpoint
 
@@ -114,7 +113,7 @@ def evaluate(
                 f"There is no scorer {name!r}: choose of {', '.join(choices)}.", exit_code=2
             )
     samples = scene_samples(
-        kind or DEFAULT_KINDS,
+        kind or KINDS,
         per_kind,
         seed=seed,
         rows=rows,
