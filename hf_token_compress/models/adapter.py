@@ -72,7 +72,8 @@ class FamilyAdapter(ABC):
             features: float [K, D] of each image or video.
             modality: "image" or "video".
         """
-        return CompressedVisionOutput(pooler_output=features)
+        pooler_output: Any = features
+        return CompressedVisionOutput(pooler_output=pooler_output)
 
     def generation_position_ids(self, attention_mask: Tensor) -> Tensor | None:
         """What the stock `generate` fills in where the caller gives no position ids.

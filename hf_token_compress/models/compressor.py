@@ -203,11 +203,25 @@ def _keep_mask(
             [len(span.positions) for span in visuals],
             budget,
             min_tokens_per_visual=config.min_tokens_per_visual,
+            frames=_video_frames(visuals),
+            min_tokens_per_frame=config.min_tokens_per_frame,
         )
         # The next token is predicted from the last one, whatever it is.
         last = layout.attention_mask[row].nonzero()[-1]
         keep[row, columns] = kept | (columns == last)
     return keep
+
+
+def _video_frames(visuals: tuple[VisualSpan, ...]) -> list[Tensor]:
+    """Which of a prompt's visual tokens lie on each frame of its videos, int64 [n] each."""
+    frames: list[Tensor] = []
+    start = 0
+    for span in visuals:
+        if span.modality == "video":
+            by_frame = zip(*(grid.index + start for grid in span.grids), strict=True)
+            frames += [torch.cat([part.flatten() for part in parts]) for parts in by_frame]
+        start += len(span.positions)
+    return frames
 
 
 def _kept_index(

@@ -59,8 +59,10 @@ class LlavaOnevisionAdapter(TextDecoderAdapter):
 
     @override
     def vision_output(self, features: list[Tensor], modality: Modality) -> CompressedVisionOutput:
-        kind = CompressedVisionOutput if modality == "image" else _RaggedVideoOutput
-        return kind(pooler_output=features)
+        if modality == "image":
+            return super().vision_output(features, modality)
+        pooler_output: Any = features
+        return _RaggedVideoOutput(pooler_output=pooler_output)
 
     def _encode_images(
         self, model: Any, inputs: Mapping[str, Any], given: Any, options: dict[str, Any]

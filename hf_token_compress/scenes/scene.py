@@ -198,7 +198,7 @@ def _compose(
     cells = []
     for number, name in enumerate(names):
         row, column = divmod(number, columns)
-        artist = choices[name][rng.integers(len(choices[name]))]
+        artist = choices[name][int(rng.integers(len(choices[name])))]
         tile = list(COLOURS)[rng.integers(len(COLOURS))] if colour is None else colour
         left, top = column * CELL_SIZE, row * CELL_SIZE
         _draw_tile(image, rng, left, top, COLOURS[tile])

@@ -6,6 +6,7 @@ the latter's three position axes are one.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ PATCHES = TILE // PATCH_SIZE
 POOLED = PATCHES // 2
 """Rows, and columns, of visual tokens of a frame of a video: one token a cell."""
 
+_WAVES = 6
 RESOLUTIONS = [[rows * TILE, columns * TILE] for rows in (1, 2) for columns in (1, 2)]
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 OPENING, CLOSING = "<|im_start|>user\n", "\n"
@@ -118,8 +120,8 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Ll
             "vision_use_head": False,
         },
         tie_word_embeddings=True,
-        image_token_id=token_id(tokenizer, IMAGE_TOKEN),
-        video_token_id=token_id(tokenizer, VIDEO_TOKEN),
+        image_token_index=token_id(tokenizer, IMAGE_TOKEN),
+        video_token_index=token_id(tokenizer, VIDEO_TOKEN),
         image_grid_pinpoints=RESOLUTIONS,
     )
 
@@ -142,6 +144,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel
         build_config(tokenizer, {name: getattr(source_text, name) for name in names})
     )
     _take_language_model(model, tokenizer, source, source_processor)
+    _see_coarsely(model.model.vision_tower.embeddings.patch_embedding.weight)
     model.generation_config = GenerationConfig(
         do_sample=False,
         eos_token_id=tokenizer.eos_token_id,
@@ -165,3 +168,24 @@ def _take_language_model(
         if word in known:
             weight[index] = trained[known[word]]
     model.model.image_newline.normal_(0.0, WORD_STD)
+
+
+@torch.no_grad()
+def _see_coarsely(kernel: torch.Tensor) -> None:
+    """First patch embedding: random mixtures of smooth waves, each about as loud as the others.
+
+    A kernel of independent pixels tells a drawing from the same one moved by two pixels; smooth
+    ones do not, and the tower learns what is drawn many times faster.
+
+    Args:
+        kernel: (width, 3, patch, patch), overwritten.
+    """
+    width, channels, size, _ = kernel.shape
+    frequency = torch.arange(_WAVES)
+    pixel = torch.arange(size) + 0.5
+    wave = torch.cos(math.pi / size * frequency[:, None] * pixel) * (2 / size) ** 0.5
+    wave[0] /= 2**0.5  # orthonormal: rows of a cosine transform
+    mixture = torch.randn(width, channels, _WAVES, _WAVES)
+    # Fine waves are fainter in pictures, about as one over their frequency.
+    mixture *= (1 + frequency[:, None] + frequency) / (size * (channels * _WAVES**2) ** 0.5)
+    kernel.copy_(torch.einsum("ocuv,uh,vw->ochw", mixture, wave, wave))

@@ -45,6 +45,9 @@ from hf_token_compress.training.tiny.vocabulary import CellVocabulary
 BOARD = (4, 4)
 """Rows and columns of the pictures and frames: they fill one tile."""
 
+LESSONS = 250
+"""Updates after which the tower's pictures come again."""
+
 FRAMES = (2, 4)
 """Fewest and most frames of the clips."""
 
@@ -70,6 +73,7 @@ def warm_up_tower(
         shown=(BOARD,),
         targets=functools.partial(encode_scenes, teacher.model.visual),
         frozen=frozen,
+        lessons=LESSONS,
     )
 
 

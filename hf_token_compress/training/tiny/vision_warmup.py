@@ -7,6 +7,7 @@ warm-up uses.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -41,6 +42,7 @@ def warm_up_vision(
     targets: Encoder | None = None,
     frozen: Iterable[str] = (),
     pictures: int = 16,
+    lessons: int | None = None,
     seed: int = 2,
 ) -> None:
     """Train a vision tower, in place.
@@ -57,22 +59,28 @@ def warm_up_vision(
         targets: Another tower, whose visual tokens are to be met; by default the ideal ones.
         frozen: Parameters of `module` not to train.
         pictures: Pictures of 16 cells per update; fewer where they are larger.
+        lessons: Updates after which the same pictures come again, kept in memory with their
+            targets; by default every update has new ones.
         seed: Seed of the pictures.
     """
     vocabulary = CellVocabulary(tokenizer)
 
-    def loss_of_step(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([seed, step])
+    @functools.lru_cache(maxsize=lessons or 1)
+    def lesson(number: int) -> tuple[list[Scene], torch.Tensor | None]:
+        rng = np.random.default_rng([seed, number])
         rows, columns = shape(rng)
         count = max(1, pictures * 16 // (rows * columns))
-        first = (seed << 32) + step * pictures
+        first = (seed << 32) + number * pictures
         scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
+        if targets is None:
+            return scenes, None
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return scenes, targets(scenes).float()
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        scenes, target = lesson(step % lessons if lessons else step)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = encode(scenes).float()
-            target = None
-            if targets is not None:
-                with torch.no_grad():
-                    target = targets(scenes).float()
         return description_loss(tokens, scenes, vocabulary, words, target)
 
     @torch.no_grad()
