@@ -172,6 +172,19 @@ def test_dtype_overrides_the_root_config(tmp_path: Path) -> None:
     assert_same_model(model, small_model())
 
 
+@pytest.mark.parametrize("loader", [AutoModel, VilaModel])
+def test_keywords_of_loading_and_of_the_configuration(loader: Any, folder: Path) -> None:
+    model = loader.from_pretrained(
+        folder, dtype="auto", attn_implementation="eager", token_order="row_major"
+    )
+    assert model.dtype == torch.float32
+    assert model.language_model.config._attn_implementation == "eager"
+    assert model.vision_tower.config._attn_implementation == "eager"
+    assert model.multi_modal_projector.token_order == "row_major"
+    model = loader.from_pretrained(folder, dtype="bfloat16")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
 def test_device_map(tmp_path: Path) -> None:
     expected = small_model()
     folder = write_original(expected, tmp_path / "vila")

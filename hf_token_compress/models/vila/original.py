@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from .original_files import (
 )
 from .original_weights import read_weights
 
+# Keywords of `from_pretrained` that are for the configuration; the dtype is the loading's own.
+_CONFIG_FIELDS = {field.name for field in dataclasses.fields(VilaConfig)} - {"dtype"}
 # Marks that close a turn in the conversations that VILA1.5 was trained on, beside `</s>`.
 _TURN_ENDS = ("<|eot_id|>", "<|im_end|>")
 
@@ -61,9 +64,8 @@ class ReadsOriginalCheckpoints:
         for name in ("revision", "subfolder", "_commit_hash"):
             kwargs.pop(name, None)
         if not isinstance(config, PreTrainedConfig):
-            config, kwargs = VilaConfig.from_pretrained(
-                folder if config is None else config, return_unused_kwargs=True, **kwargs
-            )
+            own = {name: kwargs.pop(name) for name in _CONFIG_FIELDS & kwargs.keys()}
+            config = VilaConfig.from_pretrained(folder if config is None else config, **own)
         place_placeholders(config, folder)
         state_dict = read_weights(cls, config, folder)
         kwargs.setdefault("generation_config", _generation_config(folder))
