@@ -522,6 +522,13 @@ def test_one_sentence_for_a_broken_checkpoint(
         AutoModelForImageTextToText.from_pretrained(folder)
 
 
+def test_intern_vit_is_refused_by_every_auto_class(folder: Path) -> None:
+    edit_json(folder / "config.json", vision_tower_cfg=INTERN_VIT)
+    for loader in (AutoConfig, AutoModel, AutoProcessor):
+        with one_sentence(NotImplementedError, "InternViT"):
+            loader.from_pretrained(folder)
+
+
 def test_one_sentence_for_a_missing_shard(tmp_path: Path) -> None:
     folder = write_original(small_model(), tmp_path / "vila", shards=3)
     (folder / "llm/model-00002-of-00003.safetensors").unlink()

@@ -197,6 +197,15 @@ def test_the_processor_of_a_llama_3(tmp_path: Path) -> None:
     # As in training: the tokenizer writes one, and the prompt has one.
     assert ids[:2] == [begin, begin]
     assert ids[2] != begin
+    tokenized = processor.apply_chat_template(
+        [{"role": "user", "content": [{**PICTURE, "image": DOT}, *TALK[0]["content"][1:]]}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+    )
+    assert tokenized["input_ids"][0] == ids
+    plain = processor(images=DOT, text=prompt, add_special_tokens=False)["input_ids"][0]
+    assert plain == ids[1:]
 
 
 # Videos

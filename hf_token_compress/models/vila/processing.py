@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from .original import is_original, place_placeholders
 from .original_files import find_original_folder, hub_options, token_ids
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
+
+_IN_CHAT_TEMPLATE: ContextVar[bool] = ContextVar("_IN_CHAT_TEMPLATE", default=False)
 
 
 class VilaProcessor(LlavaProcessor):
@@ -130,6 +133,8 @@ class VilaProcessor(LlavaProcessor):
             ValueError: Texts do not have as many marks as there are pictures and videos, or the
                 videos have different numbers of frames.
         """
+        if _IN_CHAT_TEMPLATE.get():
+            kwargs.pop("add_special_tokens", None)
         count = kwargs.pop("num_frames", None) or self.num_video_frames
         sampled = kwargs.pop("do_sample_frames", True)
         if videos is None:
@@ -152,6 +157,19 @@ class VilaProcessor(LlavaProcessor):
             inputs.pop("input_ids")
             inputs.pop("attention_mask", None)
         return inputs
+
+    @override
+    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers; with `tokenize=True`, the ids are those of the text.
+
+        Transformers leaves out the tokenizer's BOS before a text that begins with one. VILA1.5 was
+        trained with both.
+        """
+        token = _IN_CHAT_TEMPLATE.set(True)
+        try:
+            return super().apply_chat_template(*args, **kwargs)
+        finally:
+            _IN_CHAT_TEMPLATE.reset(token)
 
     def _flat_images(self, images: Any) -> list[Any]:
         flat: Any = make_flat_list_of_images(self.image_processor.fetch_images(images))
