@@ -327,8 +327,9 @@ def test_placeholders_come_after_a_token_that_the_language_model_does_not_have(
 
 def test_placeholders_come_after_rows_that_the_tokenizer_has_no_token_for(tmp_path: Path) -> None:
     model = small_model(vocab_size=450)
-    model.config.unpredicted_tokens = model.lm_head.unpredicted_tokens = 2
     model.config.image_token_index, model.config.video_token_index = 448, 449
+    model.config.unpredicted_token_ids = [448, 449]
+    model.lm_head.unpredicted_token_ids = (448, 449)
     for weight in (model.get_input_embeddings().weight, model.lm_head.weight):
         weight.data[448:] = 0.0
     folder = write_original(model, tmp_path / "vila")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from tiny_models import (
     IMAGE_AND_VIDEO,
     ONE_IMAGE,
     ONE_VIDEO,
+    TURN_END,
     TWO_VIDEOS,
     VIDEO,
+    VOCABULARY,
     make_inputs,
     tiny_base_model,
     tiny_model,
@@ -35,6 +38,7 @@ from hf_token_compress.models.vila.s2 import cut_tiles, join_scales, join_tiles
 pytestmark = pytest.mark.core
 
 VILA = {"family": "vila15"}
+PREDICTED = [token for token in range(VOCABULARY) if token not in (IMAGE, VIDEO)]
 orders = st.sampled_from(["column_major", "row_major"])
 
 
@@ -145,26 +149,40 @@ def test_placeholders_are_never_predicted(dtype: torch.dtype) -> None:
     model = tiny_model(dtype=dtype, **VILA)
     inputs = make_inputs([ONE_IMAGE], dtype=dtype, **VILA)
     logits = model(**inputs).logits
-    assert (logits[..., 98:] == torch.finfo(dtype).min).all()
-    assert (logits[..., 98:].float().softmax(-1) < 1).all()
+    assert (logits[..., [IMAGE, VIDEO]] == torch.finfo(dtype).min).all()
     shares = logits.float().softmax(-1)
-    expected = logits[..., :98].float().softmax(-1)
-    assert torch.equal(shares[..., :98], expected)
-    assert (shares[..., 98:] == 0).all()
+    assert (shares[..., [IMAGE, VIDEO]] == 0).all()
+    torch.testing.assert_close(shares[..., PREDICTED], logits[..., PREDICTED].float().softmax(-1))
 
 
 def test_what_is_never_predicted_has_no_part_in_the_loss() -> None:
     model = tiny_model(**VILA)
     inputs = make_inputs([ONE_IMAGE], **VILA)
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == IMAGE, -100)
+    labels = labels.masked_fill(labels == TURN_END, -100)
     output = model(**inputs, labels=labels)
+    # Ids of text come before those of the placeholders.
     expected = functional.cross_entropy(
-        output.logits[0, :-1, :98], labels[0, 1:], ignore_index=-100
+        output.logits[0, :-1, PREDICTED], labels[0, 1:], ignore_index=-100
     )
     torch.testing.assert_close(output.loss, expected)
     output.loss.backward()
-    assert model.lm_head.weight.grad[:98].abs().sum() > 0
-    assert (model.lm_head.weight.grad[98:] == 0).all()
+    assert (model.lm_head.weight.grad[[IMAGE, VIDEO]] == 0).all()
+    assert (model.lm_head.weight.grad[PREDICTED].abs().sum(1) > 0).all()
+
+
+def test_tokens_added_later_are_predicted(tmp_path: Path) -> None:
+    model = tiny_model(**VILA)
+    inputs = make_inputs([ONE_IMAGE], **VILA)
+    expected = model(**inputs).logits
+    model.resize_token_embeddings(VOCABULARY + 3, mean_resizing=False)
+    logits = model(**inputs).logits
+    torch.testing.assert_close(logits[..., :VOCABULARY], expected, rtol=1e-5, atol=1e-5)
+    assert logits.shape[-1] == VOCABULARY + 3
+    assert (logits[..., VOCABULARY:].abs() < 1e3).all()
+    model.save_pretrained(tmp_path)
+    loaded = VilaForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(loaded(**inputs).logits, logits)
 
 
 def as_images(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,6 @@ class TinyVila(TinyFamily):
             },
             image_token_index=IMAGE,
             video_token_index=VIDEO,
-            unpredicted_tokens=2,
             initializer_range=0.2,
         )
 

@@ -34,8 +34,8 @@ class VilaConfig(LlavaConfig):
         text_config: Of the language model; by default a LLaMA.
         image_token_index: Id of which each stands for one visual token of an image.
         video_token_index: Id of which each stands for one visual token of a video's frame.
-        unpredicted_tokens: Ids at the end of the vocabulary that the model never predicts: the
-            placeholders, which the published checkpoints do not have.
+        unpredicted_token_ids: Ids that the model never predicts; by default the two placeholders,
+            which the published checkpoints do not have.
         token_order: Order in which the projector gives the merged tokens of a picture.
             "column_major", from the left column to the right one, is how VILA1.5 was trained;
             "row_major" is how its successors were, with weights of the same names and shapes.
@@ -55,7 +55,7 @@ class VilaConfig(LlavaConfig):
     text_config: Any = None
     image_token_index: int = 32000
     video_token_index: int = 32001
-    unpredicted_tokens: int = 2
+    unpredicted_token_ids: list[int] | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     token_order: TokenOrder = "column_major"
     projector_type: str = PROJECTOR_TYPE
@@ -79,6 +79,8 @@ class VilaConfig(LlavaConfig):
                     f"s2_scales must be multiples of the vision tower's image_size {side}, but "
                     f"they are {self.s2_scales}."
                 )
+        if self.unpredicted_token_ids is None:
+            self.unpredicted_token_ids = [self.image_token_index, self.video_token_index]
         self.image_seq_length = self.merged_side**2
         register_models()
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import (
     LlavaForConditionalGeneration,
@@ -169,12 +168,19 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
         # LLaVA's own constructor would build LLaVA's language model first, only to drop it.
         LlavaPreTrainedModel.__init__(self, config)
         self.model = VilaModel(config)
-        self.lm_head = VilaHead(
+        self.lm_head: Any = VilaHead(
             config.text_config.hidden_size,
             config.text_config.vocab_size,
-            config.unpredicted_tokens,
+            config.unpredicted_token_ids or (),
         )
         self.post_init()
+
+    @override
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        if type(new_embeddings) is nn.Linear:
+            # Resizing the vocabulary makes a plain one.
+            new_embeddings = self.lm_head.with_weight(new_embeddings.weight)
+        self.lm_head = new_embeddings
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
         """As `VilaModel.get_video_features`."""
@@ -187,17 +193,26 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
 
 
 class VilaHead(nn.Linear):
-    """A language model head that never predicts the ids at the end of the vocabulary."""
+    """A language model head that never predicts some ids."""
 
-    def __init__(self, hidden_size: int, vocab_size: int, unpredicted_tokens: int) -> None:
+    def __init__(
+        self, hidden_size: int, vocab_size: int, unpredicted_token_ids: Sequence[int]
+    ) -> None:
         super().__init__(hidden_size, vocab_size, bias=False)
-        self.unpredicted_tokens = unpredicted_tokens
+        self.unpredicted_token_ids = tuple(unpredicted_token_ids)
+
+    def with_weight(self, weight: nn.Parameter) -> VilaHead:
+        """A head with another weight, float [vocabulary, D]."""
+        with torch.device("meta"):
+            head = VilaHead(weight.shape[1], weight.shape[0], self.unpredicted_token_ids)
+        head.weight = weight
+        return head
 
     @override
     def forward(self, input: Tensor) -> Tensor:
         """From float [..., D] to logits [..., vocabulary]."""
-        predicted = self.out_features - self.unpredicted_tokens
-        logits = functional.linear(input, self.weight[:predicted])
-        # Ids that are never predicted take no share of the probability.
-        never = torch.finfo(logits.dtype).min
-        return functional.pad(logits, (0, self.unpredicted_tokens), value=never)
+        logits = super().forward(input)
+        for token in self.unpredicted_token_ids:
+            # As if the head had no such rows: they take no share of the probability.
+            logits[..., token] = torch.finfo(logits.dtype).min
+        return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 from .configuration import VilaConfig
 from .names import ORIGINAL_MODEL_TYPE
-from .original_files import (
-    find_original_folder,
-    first_placeholder_id,
-    hub_options,
-    token_ids,
-)
+from .original_files import find_original_folder, hub_options, token_ids, vocabulary_size
 from .original_weights import read_weights
 
 # Keywords of `from_pretrained` that are for the configuration; the dtype is the loading's own.
@@ -25,12 +21,11 @@ _TURN_ENDS = ("<|eot_id|>", "<|im_end|>")
 
 
 def is_original(location: str | Path, **options: Any) -> bool:
-    """Whether a folder or Hub id holds a checkpoint in the published layout.
-
-    Raises:
-        OSError: It has no config.json, or the Hub cannot be reached.
-    """
-    settings, _ = PreTrainedConfig.get_config_dict(location, **options)
+    """Whether a folder or Hub id holds a checkpoint in the published layout."""
+    try:
+        settings, _ = PreTrainedConfig.get_config_dict(location, **options)
+    except OSError:
+        return False  # Transformers says what is wrong, or finds a model behind an adapter.
     return settings.get("model_type") == ORIGINAL_MODEL_TYPE
 
 
@@ -66,6 +61,7 @@ class ReadsOriginalCheckpoints:
         if not isinstance(config, PreTrainedConfig):
             own = {name: kwargs.pop(name) for name in _CONFIG_FIELDS & kwargs.keys()}
             config = VilaConfig.from_pretrained(folder if config is None else config, **own)
+        config = copy.deepcopy(config)
         place_placeholders(config, folder)
         state_dict = read_weights(cls, config, folder)
         kwargs.setdefault("generation_config", _generation_config(folder))
@@ -77,11 +73,11 @@ class ReadsOriginalCheckpoints:
 
 def place_placeholders(config: VilaConfig, folder: Path) -> None:
     """Give the placeholders the first ids that neither language model nor tokenizer has."""
-    first = first_placeholder_id(folder)
-    predicted = config.text_config.vocab_size - config.unpredicted_tokens
+    rows = vocabulary_size(folder)
+    first = max(rows, *(number + 1 for number in token_ids(folder).values()), 0)
     config.image_token_index, config.video_token_index = first, first + 1
     config.text_config.vocab_size = first + 2
-    config.unpredicted_tokens = first + 2 - predicted
+    config.unpredicted_token_ids = list(range(rows, first + 2))
 
 
 def _generation_config(folder: Path) -> GenerationConfig:

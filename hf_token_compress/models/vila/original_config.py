@@ -44,7 +44,6 @@ def convert_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": bool(llm.get("tie_word_embeddings", False)),
         "image_token_index": first_placeholder,
         "video_token_index": first_placeholder + 1,
-        "unpredicted_tokens": 2,
         "vision_feature_layer": settings.get("mm_vision_select_layer", -2),
         "vision_feature_select_strategy": "full",
         "projector_type": projector.get("mm_projector_type"),

@@ -72,7 +72,7 @@ def token_ids(folder: Path) -> dict[str, int]:
     return ids
 
 
-def first_placeholder_id(folder: Path) -> int:
-    """The first id that neither the language model's vocabulary nor the tokenizer uses."""
+def vocabulary_size(folder: Path) -> int:
+    """Ids that the language model has embeddings of."""
     rows: int = read_json(folder / "llm" / "config.json")["vocab_size"]
-    return max(rows, *(number + 1 for number in token_ids(folder).values()), 0)
+    return rows

@@ -67,7 +67,7 @@ def read_weights(model_class: Any, config: Any, folder: Path) -> dict[str, Tenso
             if target is None:
                 continue
             if target.endswith(("embed_tokens.weight", "lm_head.weight")):
-                added = config.unpredicted_tokens
+                added = len(config.unpredicted_token_ids)
                 tensor = nn.functional.pad(tensor, (0, 0, 0, added))
             weights[target] = tensor
     _check(weights, expected, tied=bool(config.tie_word_embeddings))
