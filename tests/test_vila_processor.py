@@ -266,6 +266,8 @@ def shades(inputs: Any) -> list[int]:
         ({"num_frames": 21}, list(range(21))),
         ({"num_frames": 1}, [0]),
         ({"do_sample_frames": False}, list(range(21))),
+        ({"videos_kwargs": {"num_frames": 3}}, [0, 10, 20]),
+        ({"videos_kwargs": {"do_sample_frames": False}}, list(range(21))),
     ],
 )
 def test_frames_are_taken_evenly(options: dict[str, Any], expected: list[int]) -> None:

@@ -135,8 +135,9 @@ class VilaProcessor(LlavaProcessor):
         """
         if _IN_CHAT_TEMPLATE.get():
             kwargs.pop("add_special_tokens", None)
-        count = kwargs.pop("num_frames", None) or self.num_video_frames
-        sampled = kwargs.pop("do_sample_frames", True)
+        for_videos = kwargs.pop("videos_kwargs", None) or {}
+        count = kwargs.pop("num_frames", for_videos.get("num_frames")) or self.num_video_frames
+        sampled = kwargs.pop("do_sample_frames", for_videos.get("do_sample_frames", True))
         if videos is None:
             return super().__call__(images=images, text=text, audio=audio, **kwargs)
         clips = frame_lists(videos)
