@@ -128,6 +128,21 @@ def test_given_features_are_compressed_like_pixels(pair: ModelPair) -> None:
 
 
 @pytest.mark.core
+def test_position_ids_of_the_caller(pair: ModelPair) -> None:
+    """One row for the whole batch, as stock models take them; another length is refused."""
+    inputs = make_inputs([ONE_VIDEO, ONE_VIDEO], family=FAMILY)
+    positions = 3 * torch.arange(inputs["input_ids"].shape[1])[None]
+    actual = pair.compressed(**inputs, position_ids=positions).logits
+    hidden = masked_inputs(pair, inputs)
+    hidden["position_ids"] = positions.expand(2, -1)
+    expected = pair.stock(**hidden).logits
+    kept = pair.compressed.token_compression.last.samples[0].kept_indices
+    assert_same(actual[0], expected[0, kept])
+    with one_sentence(ValueError, "position_ids", "input_ids"):
+        pair.compressed(**inputs, position_ids=positions[:, 1:])
+
+
+@pytest.mark.core
 def test_missing_image_sizes(pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE], family=FAMILY)
     del inputs["image_sizes"]

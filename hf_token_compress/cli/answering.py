@@ -1,4 +1,4 @@
-"""Ask a model one question about pictures, with all or some of their visual tokens."""
+"""Ask a model one question about pictures or videos, with all or some of their visual tokens."""
 
 from __future__ import annotations
 
@@ -33,21 +33,28 @@ class Answer:
 
 
 def prepare_question(
-    checkpoint: Checkpoint, pictures: Sequence[Image.Image], text: str
+    checkpoint: Checkpoint,
+    pictures: Sequence[Image.Image],
+    text: str,
+    videos: Sequence[Sequence[Image.Image]] = (),
 ) -> Mapping[str, Any]:
-    """One user turn, the pictures before the text, as tensors on the model's device.
+    """One user turn: pictures, then videos, then the text, as tensors on the model's device.
 
     Raises:
         ValueError: A picture has a shape that the processor refuses.
     """
     content: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
+    content += [{"type": "video", "video": list(frames)} for frames in videos]
     content.append({"type": "text", "text": text})
+    # The frames that are given are the sample.
+    options = {"processor_kwargs": {"do_sample_frames": False}} if videos else {}
     inputs: Any = checkpoint.processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
+        **options,
     )
     prepared: Mapping[str, Any] = inputs.to(checkpoint.model.device, checkpoint.model.dtype)
     return prepared

@@ -86,9 +86,10 @@ class FamilyAdapter(ABC):
         """
         return None
 
-    @abstractmethod
     def embed(self, model: Any, input_ids: Tensor) -> Tensor:
         """Word embeddings [B, S, D]."""
+        embeddings: Tensor = model.get_input_embeddings()(input_ids)
+        return embeddings
 
     @abstractmethod
     def first_layer(self, model: Any) -> FirstLayer:

@@ -75,11 +75,6 @@ class Qwen2VLAdapter(FamilyAdapter):
         return torch.cat([text_positions[None], visual_positions.to(text_positions)], dim=0)
 
     @override
-    def embed(self, model: Any, input_ids: Tensor) -> Tensor:
-        embeddings: Tensor = model.get_input_embeddings()(input_ids)
-        return embeddings
-
-    @override
     def first_layer(self, model: Any) -> FirstLayer:
         decoder = _base_model(model).language_model
 

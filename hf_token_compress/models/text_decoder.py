@@ -25,7 +25,8 @@ class TextDecoderAdapter(FamilyAdapter):
     def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
         given: Tensor | None = inputs.get("position_ids")
         if given is not None:
-            return given.expand(attention_mask.shape)
+            one_row_for_all = given.shape == (1, attention_mask.shape[1])
+            return given.expand(attention_mask.shape) if one_row_for_all else given
         # The stock forward counts columns, padding too.
         columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
         return columns.expand(attention_mask.shape)
@@ -34,11 +35,6 @@ class TextDecoderAdapter(FamilyAdapter):
     def generation_position_ids(self, attention_mask: Tensor) -> Tensor:
         tokens = attention_mask.long()
         return (tokens.cumsum(-1) - 1).masked_fill(tokens == 0, 0)
-
-    @override
-    def embed(self, model: Any, input_ids: Tensor) -> Tensor:
-        embeddings: Tensor = model.get_input_embeddings()(input_ids)
-        return embeddings
 
     @override
     def first_layer(self, model: Any) -> FirstLayer:

@@ -10,13 +10,9 @@ from it when it is started again.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-
+from hf_token_compress.training.tiny.command import step_options
 from hf_token_compress.training.tiny.export import export
 from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
 from hf_token_compress.training.tiny.onevision_architecture import build_model, build_processor
@@ -31,30 +27,16 @@ JOINT = LoopSettings(steps=2000, learning_rate=7e-4, ema=0.995, save_every=50)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("step", choices=("vision", "joint", "export"))
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, help="model folder to write, for export")
-    parser.add_argument("--updates", type=int, help="updates of the training, in all")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    options = parser.parse_args(arguments)
-    if options.step == "export" and options.out is None:
-        parser.error("export needs --out")
-    torch.set_num_threads(options.threads)
+    options = step_options(__doc__, ("vision", "joint", "export"), arguments)
     processor = build_processor()
     tokenizer = processor.tokenizer
     model = build_model(tokenizer)
     checkpoint = options.work / f"{options.step}.pt"
-    settings = VISION if options.step == "vision" else JOINT
-    if options.updates:
-        settings = dataclasses.replace(settings, steps=options.updates)
     if options.step == "vision":
-        warm_up_tower(model, tokenizer, settings, checkpoint)
+        warm_up_tower(model, tokenizer, VISION, checkpoint)
     elif options.step == "joint":
         model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
-        train_on_images_and_clips(model, tokenizer, settings, checkpoint)
+        train_on_images_and_clips(model, tokenizer, JOINT, checkpoint)
     else:
         model.load_state_dict(averaged_state(options.work / "joint.pt"))
         export(model, processor, options.out)

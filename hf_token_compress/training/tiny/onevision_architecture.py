@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    GenerationConfig,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionProcessor,
@@ -26,8 +25,13 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
 
 from hf_token_compress.scenes.clip import CLIP_TEMPLATES
 from hf_token_compress.tiny import load_tiny
-from hf_token_compress.training.tiny.architecture import WORD_STD, StockModel, token_id
-from hf_token_compress.training.tiny.processor import build_tokenizer, words_of
+from hf_token_compress.training.tiny.architecture import (
+    WORD_STD,
+    StockModel,
+    greedy_generation,
+    token_id,
+)
+from hf_token_compress.training.tiny.processor import build_tokenizer, chat_template, words_of
 
 TILE = 192
 """Pixels a side of a tile: four cells."""
@@ -47,29 +51,6 @@ IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 OPENING, CLOSING = "<|im_start|>user\n", "\n"
 """What the chat template puts before and after the visual tokens of a question."""
 
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['content'] is string -%}
-{{- message['content'] -}}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' or part['type'] == 'image_url' -%}
-{{- '<|image_pad|>\\n' -}}
-{%- elif part['type'] == 'video' -%}
-{{- '<|video_pad|>\\n' -}}
-{%- elif part['type'] == 'text' -%}
-{{- part['text'] -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
-
 
 def build_processor() -> LlavaOnevisionProcessor:
     """The processor: tiles of 192 pixels, at most two by two of them, and videos of any length."""
@@ -85,7 +66,7 @@ def build_processor() -> LlavaOnevisionProcessor:
         video_processor=LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=PATCHES**2,
         vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template(image=rf"{IMAGE_TOKEN}\n", video=rf"{VIDEO_TOKEN}\n"),
         image_token=IMAGE_TOKEN,
         video_token=VIDEO_TOKEN,
     )
@@ -145,11 +126,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel
     )
     _take_language_model(model, tokenizer, source, source_processor)
     _see_coarsely(model.model.vision_tower.embeddings.patch_embedding.weight)
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    model.generation_config = greedy_generation(tokenizer)
     return model
 
 

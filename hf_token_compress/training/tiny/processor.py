@@ -30,7 +30,7 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 
-CHAT_TEMPLATE = """\
+_CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['content'] is string -%}
@@ -38,9 +38,9 @@ CHAT_TEMPLATE = """\
 {%- else -%}
 {%- for part in message['content'] -%}
 {%- if part['type'] == 'image' or part['type'] == 'image_url' -%}
-{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{{- 'IMAGE' -}}
 {%- elif part['type'] == 'video' -%}
-{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{{- 'VIDEO' -}}
 {%- elif part['type'] == 'text' -%}
 {{- part['text'] -}}
 {%- endif -%}
@@ -52,6 +52,11 @@ CHAT_TEMPLATE = """\
 {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
+
+
+def chat_template(image: str, video: str) -> str:
+    """Chat template in which these texts, quoted as in Jinja, stand for images and videos."""
+    return _CHAT_TEMPLATE.replace("IMAGE", image).replace("VIDEO", video)
 
 
 def cell_words() -> dict[str, list[str]]:
@@ -142,5 +147,8 @@ def build_processor() -> Qwen2VLProcessor:
         image_processor=Qwen2VLImageProcessorPil(size=size, **patches),
         tokenizer=build_tokenizer(),
         video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=True, **patches),
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template(
+            image="<|vision_start|><|image_pad|><|vision_end|>",
+            video="<|vision_start|><|video_pad|><|vision_end|>",
+        ),
     )
