@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .adapter import EncodedVisuals, FamilyAdapter
@@ -38,14 +39,5 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Configurations under this package are imported while Transformers is still being imported.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# Configurations under this package are imported while Transformers is still being imported.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -7,8 +7,9 @@ type `llava_llama`) and this library's own one-folder format alike.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_names
 
 if TYPE_CHECKING:
     from .configuration import VilaConfig
@@ -25,14 +26,5 @@ _HOMES = {
 __all__ = ["VilaConfig", "VilaForConditionalGeneration", "VilaModel", "VilaProcessor"]
 
 
-def __getattr__(name: str) -> Any:
-    # The configuration alone is imported with Transformers' own: it must not bring in the model.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# The configuration alone is imported with Transformers' own: it must not bring in the model.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
