@@ -26,7 +26,7 @@ from transformers import (
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 from typer.testing import CliRunner
-from vila_reference import CHECKPOINT, pictures, prompt_inputs
+from vila_reference import CHECKPOINT, DATA, pictures, prompt_inputs
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.cli import app
@@ -412,6 +412,16 @@ def test_convert_vila_writes_a_folder_that_loads_with_this_library_alone(
     inputs = processor(text="USER: hello ASSISTANT:", return_tensors="pt")
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert torch.equal(load_file(result)["logits"], model(**inputs).logits)
+
+
+def test_run_takes_a_published_checkpoint(tmp_path: Path) -> None:
+    picture = DATA / "images/img0.png"
+    options = ["--prompt", "What?", "--max-new-tokens", "3", "--json"]
+    arguments = ["run", "--model", CHECKPOINT, "--image", picture, "--image", picture, *options]
+    answered = CliRunner().invoke(app, list(map(str, arguments)))
+    assert answered.exit_code == 0, answered.output
+    answer = json.loads(answered.stdout)
+    assert (answer["visual_tokens_before"], answer["visual_tokens_after"]) == (18, 4)
 
 
 def test_convert_vila_refuses_what_it_cannot_do(folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -295,6 +296,20 @@ def test_forms_of_a_video(form: Any) -> None:
     inputs = PROCESSOR(videos=form, text="<video>", return_tensors="pt")
     assert inputs["pixel_values_videos"].shape == (1, 3, 3, 70, 70)
     assert shades(inputs) == [0, 1, 2]
+
+
+def test_a_video_file(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    frames = [Image.new("RGB", (32, 32), (40 * number,) * 3) for number in range(6)]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    for form in (str(path), path):
+        inputs = PROCESSOR(videos=form, text="<video>", num_frames=3, return_tensors="pt")
+        assert shades(inputs) == pytest.approx([0, 80, 200], abs=6)
 
 
 def test_a_chat_with_a_video() -> None:
