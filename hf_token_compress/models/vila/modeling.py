@@ -163,6 +163,8 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
     config_class = VilaConfig
     config: VilaConfig
     input_modalities: Any = _MODALITIES
+    # The head has to see the whole vocabulary: tensor parallelism leaves it in one piece.
+    _tp_plan: Any = {}  # noqa: RUF012 - declared as in the base class
 
     def __init__(self, config: VilaConfig) -> None:
         # LLaVA's own constructor would build LLaVA's language model first, only to drop it.

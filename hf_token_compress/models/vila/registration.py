@@ -17,6 +17,8 @@ from .names import MODEL_TYPE, ORIGINAL_MODEL_TYPE
 class ConfigEntry:
     """What `AutoConfig` finds under both model types; called or read, it gives a `VilaConfig`."""
 
+    model_type = MODEL_TYPE
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """As `VilaConfig`."""
         return _config_class()(*args, **kwargs)
