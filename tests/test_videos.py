@@ -125,6 +125,16 @@ def test_run_draws_an_animation(video: Path, tmp_path: Path) -> None:
     assert Image.open(target).n_frames == 3
 
 
+def test_evaluate_asks_about_clips() -> None:
+    outcome = call(
+        *("evaluate", "--clip-frames", 2, "--kind", "colour", "--per-kind", 2, "--json"),
+        *("--scorer", "truth", "--retention-ratio", 0.5),
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    results = json.loads(outcome.stdout)["results"]
+    assert [result["asked"] for result in results] == [{"colour": 2}] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [([], "give --image or --video"), (["--video", "none.mp4"], "no video file")],

@@ -61,6 +61,10 @@ def evaluate(
     per_kind: Annotated[int, typer.Option(min=1, help="Questions of each kind.")] = 300,
     rows: Annotated[int, typer.Option(min=1, help="Rows of drawings in a picture.")] = 4,
     columns: Annotated[int, typer.Option(min=1, help="Columns of drawings in a picture.")] = 4,
+    clip_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask about clips of so many frames instead of pictures."),
+    ] = None,
     drawings: Annotated[
         Path | None,
         typer.Option(
@@ -89,16 +93,22 @@ def evaluate(
     ```
     hf-token-compress evaluate --model tiny-qwen2-vl
     hf-token-compress evaluate --scorer attention --retention-ratio 0.25 --per-kind 1000
+    hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
     ```
     """
     if markdown and as_json:
         raise CommandError("--markdown and --json exclude each other.", exit_code=2)
 
     from ..config import TokenCompressionConfig
-    from ..evaluation import measure_retention, retention_markdown, scene_samples
+    from ..evaluation import (
+        clip_samples,
+        measure_retention,
+        retention_markdown,
+        scene_samples,
+    )
     from ..evaluation.retention import TRUTH
     from ..models import uncompress
-    from ..scenes import KINDS, load_drawings
+    from ..scenes import CLIP_KINDS, KINDS, load_drawings
     from ..scorers import available_scorers
     from .checkpoint import find_checkpoint, load_checkpoint
 
@@ -112,14 +122,16 @@ def evaluate(
             raise CommandError(
                 f"There is no scorer {name!r}: choose of {', '.join(choices)}.", exit_code=2
             )
-    samples = scene_samples(
-        kind or KINDS,
-        per_kind,
-        seed=seed,
-        rows=rows,
-        columns=columns,
-        drawings=None if drawings is None else load_drawings(drawings),
-    )
+    composed: dict[str, Any] = {
+        "seed": seed,
+        "rows": rows,
+        "columns": columns,
+        "drawings": None if drawings is None else load_drawings(drawings),
+    }
+    if clip_frames is None:
+        samples = scene_samples(kind or KINDS, per_kind, **composed)
+    else:
+        samples = clip_samples(kind or CLIP_KINDS, per_kind, frames=clip_frames, **composed)
     checkpoint = load_checkpoint(
         find_checkpoint(model), TokenCompressionConfig(), dtype=dtype, device=device
     )

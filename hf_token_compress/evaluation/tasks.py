@@ -98,6 +98,7 @@ def clip_samples(
     rows: int = 4,
     columns: int = 4,
     split: str = "test",
+    drawings: Drawings | None = None,
 ) -> list[Sample]:
     """Questions about composed clips, each clip asked one question of each kind.
 
@@ -111,6 +112,7 @@ def clip_samples(
         rows: Rows of cells.
         columns: Columns of cells.
         split: "test" for compositions that training never used.
+        drawings: The drawings; by default those that come with the library.
 
     Raises:
         ValueError: A kind is unknown, `per_kind` is below 1, or there are fewer concepts than
@@ -120,7 +122,7 @@ def clip_samples(
         raise ValueError(f"per_kind must be at least 1, but it is {per_kind}.")
     samples: list[Sample] = []
     for number in range(seed, seed + per_kind):
-        clip = make_clip(number, frames, rows, columns, split)
+        clip = make_clip(number, frames, rows, columns, split, drawings)
         samples += [
             Sample(
                 image=clip.images[0],

@@ -49,11 +49,11 @@ MIXTURE: dict[str, float] = {
 
 
 CLIP_MIXTURE: dict[str, float] = {
-    "during": 3.0,
+    "during": 4.0,
     "first": 2.0,
     "last": 2.0,
     "colour": 1.0,
-    "letter": 2.0,
+    "letter": 1.0,
 }
 """How often each kind of question is asked about clips in training."""
 

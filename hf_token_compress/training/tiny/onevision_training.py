@@ -48,6 +48,14 @@ BOARD = (4, 4)
 LESSONS = 250
 """Updates after which the tower's pictures come again."""
 
+PICTURE_DROP_SHARE, CLIP_DROP_SHARE = 0.6, 0.3
+"""Shares of the updates in which visual tokens are dropped. A clip has one token a cell, a picture
+eight, so that dropping takes the answer from many more questions about clips."""
+
+CLIP_EARLY_WEIGHT = 0.3
+"""Weight of predicting answers about clips before the question ends, as in `answer_loss`: to tell
+frames apart is new to the language model."""
+
 FRAMES = (2, 4)
 """Fewest and most frames of the clips."""
 
@@ -88,7 +96,7 @@ def train_on_images_and_clips(
     clip_questions_asked: int = 24,
     seed: int = 5,
 ) -> None:
-    """Train all weights, in place: updates on pictures and on clips take turns.
+    """Train all weights, in place: two updates on clips follow each one on pictures.
 
     Args:
         model: The model, with a trained tower.
@@ -108,7 +116,7 @@ def train_on_images_and_clips(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         first = (seed << 32) + step * pictures
         frames = 0
-        if step % 2:
+        if step % 3:
             frames = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
             shown = [make_clip(first + i, frames, *BOARD, "train") for i in range(clips)]
             scenes = [frame for clip in shown for frame in clip.frames]
@@ -120,9 +128,10 @@ def train_on_images_and_clips(
             tiles = encode_tiles(model, _pixels(scenes)).float()
             tokens = _visual_tokens(model, tiles, frames)
             count = tokens.shape[1]
-            kept = drop_visual_tokens(len(tokens), count, generator)
+            share = CLIP_DROP_SHARE if frames else PICTURE_DROP_SHARE
+            kept = drop_visual_tokens(len(tokens), count, generator, share)
             batch = packer.pack(asked, sequence_positions(count), kept)
-            loss = answer_loss(model, tokens, batch)
+            loss = answer_loss(model, tokens, batch, CLIP_EARLY_WEIGHT if frames else 0.0)
         words = model.get_input_embeddings().weight.detach()
         return loss + DESCRIPTION_WEIGHT * description_loss(tiles, scenes, vocabulary, words)
 
