@@ -23,7 +23,7 @@ def convert_vila(
 ) -> None:
     """Write a published VILA1.5 checkpoint as one folder, with its processor.
 
-    The published checkpoints load as they are; a converted one loads faster, and from one folder.
+    The published checkpoints load as they are; a converted one is laid out as every other model.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CommandError(f"{str(destination)!r} is not an empty folder: name a new one.")

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from .configuration import VilaConfig
 from .conversation import CHAT_TEMPLATES, choose_conversation
-from .frames import frame_lists, sample_frames
+from .frames import frame_lists
 from .original import is_original, place_placeholders
 from .original_files import find_original_folder, hub_options, token_ids
 
@@ -140,9 +140,7 @@ class VilaProcessor(LlavaProcessor):
         sampled = kwargs.pop("do_sample_frames", for_videos.get("do_sample_frames", True))
         if videos is None:
             return super().__call__(images=images, text=text, audio=audio, **kwargs)
-        clips = frame_lists(videos)
-        if sampled:
-            clips = [sample_frames(clip, count) for clip in clips]
+        clips = frame_lists(videos, count if sampled else None)
         lengths = {len(clip) for clip in clips}
         if len(lengths) != 1:
             raise ValueError(
