@@ -152,6 +152,36 @@ def test_a_config_of_its_own_model_type_comes_back() -> None:
     assert VilaConfig.from_pretrained(CHECKPOINT).to_json_string() == config.to_json_string()
 
 
+@pytest.mark.parametrize(
+    ("s2", "width"),
+    [({}, 4 * 1152), ({"s2": True, "s2_scales": "384,768", "s2_max_split_size": 384}, 8 * 1152)],
+    ids=["VILA1.5-3b", "VILA1.5-3b-s2"],
+)
+def test_the_root_config_of_the_3b(s2: dict[str, Any], width: int, tmp_path: Path) -> None:
+    """Its settings as published; without weights."""
+    llama = {"hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 32}
+    llama |= {"num_attention_heads": 20, "num_key_value_heads": 20, "vocab_size": 32000}
+    llama |= {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "pad_token_id": 0}
+    siglip = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
+    siglip |= {"num_attention_heads": 16, "image_size": 384, "patch_size": 14}
+    root = json.loads((CHECKPOINT / "config.json").read_text())
+    root["llm_cfg"].update(llama)
+    root["vision_tower_cfg"].update(siglip)
+    root.update(model_dtype="torch.bfloat16", **s2)
+    (tmp_path / "config.json").write_text(json.dumps(root))
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert config.dtype == torch.bfloat16
+    assert (config.image_side, config.image_seq_length) == (768 if s2 else 384, 196)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    assert model.model.multi_modal_projector.linear_1.weight.shape == (2560, width)
+    assert model.get_input_embeddings().weight.shape == (32002, 2560)
+    assert model.lm_head.weight.shape == (32002, 2560)
+    text = config.text_config
+    assert (text.head_dim, text.rms_norm_eps, text.num_hidden_layers) == (128, 1e-5, 32)
+    assert text.rope_parameters["rope_theta"] == 10000.0
+
+
 def test_selection_layer_of_the_root_config(tmp_path: Path) -> None:
     folder = write_original(small_model(), tmp_path / "vila", mm_vision_select_layer=-1)
     assert AutoConfig.from_pretrained(folder).vision_feature_layer == -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,21 @@ def test_pictures_of_any_mode(mode: str) -> None:
     resized = np.asarray(picture.convert("RGB").resize((70, 70), Image.Resampling.BICUBIC))
     expected = torch.from_numpy(resized.copy()).permute(2, 0, 1).double() / 255 * 2 - 1
     torch.testing.assert_close(pixels[0].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_pictures_are_resized_as_vila_does_whatever_its_processor_says(tmp_path: Path) -> None:
+    folder = tmp_path / "vila"
+    shutil.copytree(CHECKPOINT, folder)
+    path = folder / "vision_tower/preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    settings.update(
+        resample=2, do_resize=False, do_convert_rgb=None, size={"height": 9, "width": 9}
+    )
+    path.write_text(json.dumps(settings))
+    picture = Image.open(DATA / "images/img0.png").convert("RGBA")
+    options: dict[str, Any] = {"images": picture, "text": "<image>", "return_tensors": "pt"}
+    pixels = AutoProcessor.from_pretrained(folder)(**options)["pixel_values"]
+    assert torch.equal(pixels, PROCESSOR(**options)["pixel_values"])
 
 
 # Conversations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.image_utils import make_flat_list_of_images
@@ -91,11 +92,14 @@ class VilaProcessor(LlavaProcessor):
         config = VilaConfig.from_pretrained(folder)
         place_placeholders(config, folder)
         side = config.image_side
+        # Before its own processor VILA1.5 resizes every picture itself, bicubically.
         image_processor = AutoImageProcessor.from_pretrained(
             folder / "vision_tower",
             backend="pil",
-            size={"height": side, "width": side},
             do_convert_rgb=True,
+            do_resize=True,
+            resample=Image.Resampling.BICUBIC,
+            size={"height": side, "width": side},
         )
         conversation = choose_conversation(str(location), token_ids(folder))
         return cls(
