@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .models.state import SampleReport
-    from .prompt import TokenGrid
+    from .prompt import TokenGrid, VisualSpan
+
+
+class ScoredPrompt(Protocol):
+    """A prompt whose visual tokens have scores, such as `SampleReport` and `SampleRelevance`."""
+
+    @property
+    def scores(self) -> Tensor | None:
+        """float32 [N], over all its visual tokens in order; None where they were not scored."""
+
+    @property
+    def visuals(self) -> tuple[VisualSpan, ...]:
+        """Its images and videos, in order of appearance."""
+
 
 ScoreScale = Literal["value", "rank"]
 
@@ -104,7 +119,7 @@ def overlay(
 
 def heat_map(
     image: Image.Image,
-    sample: SampleReport,
+    sample: ScoredPrompt,
     visual: int = 0,
     *,
     frame: int = 0,
@@ -118,7 +133,8 @@ def heat_map(
 
     Args:
         image: The picture that the processor was given; for a video, its frame.
-        sample: Report of its prompt, from `model.token_compression.last.samples`.
+        sample: Its prompt, from `model.token_compression.last.samples` or from
+            `relevance(model, inputs).samples`.
         visual: Which image or video of the prompt it is, from 0, in order of appearance.
         frame: Which frame of the visual's grid; 0 for an image.
         token_size: Pixels that the shorter side of a token has at least.
@@ -251,7 +267,7 @@ class _FrameGrid:
         return min(picture[0] * (right - left) / columns, picture[1] * (bottom - top) / rows)
 
 
-def _grids_of(sample: SampleReport, visual: int) -> tuple[TokenGrid, ...]:
+def _grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
     count = len(sample.visuals)
     if not 0 <= visual < count:
         available = f"0 to {count - 1}" if count else "none"
@@ -259,7 +275,7 @@ def _grids_of(sample: SampleReport, visual: int) -> tuple[TokenGrid, ...]:
     return sample.visuals[visual].grids
 
 
-def _frame_grids(sample: SampleReport, visual: int, frame: int) -> list[_FrameGrid]:
+def _frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[_FrameGrid]:
     """All grids of one frame."""
     grids = _grids_of(sample, visual)
     frames = len(grids[0].index)

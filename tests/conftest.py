@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from interpreter import Interpreter
 from pairs import ModelPair, make_pair
 from tiny_models import tiny_model
 
@@ -25,3 +27,11 @@ def stock_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stock")
     tiny_model().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Interpreter]:
+    """Another process, in which Triton kernels run on CPU tensors."""
+    running = Interpreter()
+    yield running
+    running.close()

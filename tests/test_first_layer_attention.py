@@ -142,6 +142,18 @@ def test_memory_does_not_hold_rows_times_keys() -> None:
     assert largest <= 16 * length * heads
 
 
+def test_gradients_flow() -> None:
+    query = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
+    key = torch.randn(2, 5, 1, 4, dtype=torch.float64, requires_grad=True)
+    sample, position = torch.tensor([0, 0, 1]), torch.tensor([3, 4, 2])
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    attention = first_layer_attention(query, key, sample, position, mask, scaling=0.5)
+    (attention * torch.arange(5.0)).sum().backward()
+    for tensor in (query, key):
+        assert tensor.grad is not None
+        assert tensor.grad.abs().sum() > 0
+
+
 def test_every_row_counts_the_same_whatever_the_default_chunk() -> None:
     default = inspect.signature(first_layer_attention).parameters["chunk_size"].default
     rows = 2 * default + 1

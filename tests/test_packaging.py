@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib
 import inspect
@@ -44,6 +45,18 @@ def test_import_kernels_in_the_repository_finds_an_installed_package(tmp_path: P
     code = "import kernels; print(kernels.installed, kernels.__file__)"
     printed = run_python(code, REPOSITORY, PYTHONPATH=str(tmp_path))
     assert printed == f"True {package / '__init__.py'}"
+
+
+def test_import_kernels_in_the_repository_finds_nothing_of_ours(tmp_path: Path) -> None:
+    """Without an installed package of that name, a folder still has that name."""
+    code = (
+        "import importlib.util, kernels, pkgutil\n"
+        "ours = importlib.util.find_spec('kernels.first_layer_attention')\n"
+        "print(kernels.__file__, list(pkgutil.iter_modules(kernels.__path__)), ours)"
+    )
+    if run_python("import importlib.util as u; print(u.find_spec('kernels'))", tmp_path) != "None":
+        pytest.skip("A package named kernels is installed.")
+    assert run_python(code, REPOSITORY) == "None [] None"
 
 
 def test_transformers_does_not_take_our_kernels_for_that_package(tmp_path: Path) -> None:
@@ -199,9 +212,28 @@ def test_every_package_of_the_checkout_is_listed_for_the_wheel() -> None:
         *(REPOSITORY / "kernels").rglob("__init__.py"),
     ]
     names = {".".join(file.parent.relative_to(REPOSITORY).parts) for file in folders}
-    expected = {re.sub(r"^kernels\b", "hf_token_compress.kernels", name) for name in names}
+    source = r"^kernels\.torch-ext\.token_compression\b"
+    expected = {re.sub(source, "hf_token_compress.kernels", name) for name in names}
     assert set(settings["options"]["packages"].split()) == expected
     assert not (REPOSITORY / "kernels" / "__init__.py").exists()
+
+
+def test_the_kernels_can_be_published_as_they_are() -> None:
+    """Hugging Face's kernel builder: its layout, relative imports, nothing but torch and Triton."""
+    settings = (REPOSITORY / "kernels" / "build.toml").read_text()
+    name = re.search(r'^name = "([a-z][a-z0-9-]*[a-z0-9])"$', settings, re.MULTILINE)
+    assert name is not None
+    assert "\n[torch-noarch]\n" in settings
+    package = REPOSITORY / "kernels" / "torch-ext" / name.group(1).replace("-", "_")
+    assert (package / "__init__.py").is_file()
+    allowed = {*sys.stdlib_module_names, "torch", "triton"}
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed, file
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                assert node.module is not None
+                assert node.module.split(".")[0] in allowed, file
 
 
 def test_the_installed_version_is_that_of_the_library() -> None:

@@ -14,6 +14,7 @@ from .._version import __version__
 from .convert_vila import convert_vila
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
 from .run import run
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command()(evaluate)
+app.command()(explain)
 app.command()(convert_vila)
 
 

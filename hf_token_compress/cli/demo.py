@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..config import TokenCompressionConfig
 from .console import notices, quiet_libraries, results, working
-from .errors import CommandError, one_sentence_errors
+from .errors import one_sentence_errors
 from .options import (
     DeviceOption,
     MapperOption,
@@ -24,6 +24,7 @@ from .options import (
     ScorerOptionsOption,
     parse_scorer_options,
 )
+from .pictures import make_folder
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -58,7 +59,7 @@ def demo(
     compression = TokenCompressionConfig(
         scorer=scorer, scorer_options=parse_scorer_options(scorer_option or []), mapper=mapper
     )
-    _make_folder(output)
+    make_folder(output)
 
     from .checkpoint import find_checkpoint, load_checkpoint
     from .trials import held_out_questions, try_question, warm_up
@@ -83,13 +84,6 @@ def demo(
     for path in paths:
         console.print(Text(str(path)), soft_wrap=True)
     console.print(Text(_what_was_measured(checkpoint, len(trials))))
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"The folder {str(path)!r} cannot be made: {error.strerror}.") from error
 
 
 def _table(trials: list[Trial]) -> Table:

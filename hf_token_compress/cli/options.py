@@ -57,7 +57,16 @@ DeviceOption = Annotated[
 
 
 def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of `--scorer-option`, as in `parse_key_values`."""
+    return parse_key_values(pairs, "--scorer-option")
+
+
+def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
     """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
+
+    Args:
+        pairs: What the user gave.
+        option: Name of the command line option.
 
     Raises:
         CommandError: An entry has no `=`.
@@ -66,7 +75,7 @@ def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise CommandError(f"--scorer-option takes KEY=VALUE, not {pair!r}.", exit_code=2)
+            raise CommandError(f"{option} takes KEY=VALUE, not {pair!r}.", exit_code=2)
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:

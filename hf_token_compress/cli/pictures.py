@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from .errors import CommandError, first_line
 
@@ -27,6 +27,36 @@ def read_picture(path: Path) -> Image.Image:
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         # Pillow raises SyntaxError for some broken PNG files.
         raise CommandError(f"The image {str(path)!r} cannot be read: {first_line(error)}") from None
+
+
+def read_frames(path: Path) -> list[Image.Image]:
+    """The frames of a video, RGB: of an animated picture, or the pictures in a folder by name.
+
+    Raises:
+        CommandError: There are no frames there, or they cannot be read.
+    """
+    if path.is_dir():
+        known = Image.registered_extensions()
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in known]
+        if not files:
+            raise CommandError(f"The folder {str(path)!r} has no pictures to take for frames.")
+        return [read_picture(file) for file in files]
+    first = read_picture(path)
+    with Image.open(path) as animation:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
+    return frames if len(frames) > 1 else [first]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, where they are missing.
+
+    Raises:
+        CommandError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"The folder {str(path)!r} cannot be made: {error.strerror}.") from error
 
 
 def numbered_paths(path: Path, count: int) -> list[Path]:

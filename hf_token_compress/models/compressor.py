@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..config import TokenCompressionConfig
 from ..prompt import Modality, VisualSpan, find_instruction_rows
 from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
-from ..scorers.base import checked_scores
+from ..scorers.base import ModelScorer, checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
 from .adapter import CompressedVisionOutput, FamilyAdapter, is_token
 from .layout import PromptLayout, encode_visuals, has_pixels_to_encode, read_layout
@@ -88,13 +89,19 @@ def compress_inputs(
         budget < _visual_tokens(row) for budget, row in zip(budgets, layout.visuals, strict=True)
     ):
         with scoring.running(), torch.no_grad():
-            scores = _score(
-                model, adapter, compression, config, layout, inputs.get("labels"), instruction_mask
-            )
+            scores = _score(model, adapter, compression, config, layout, inputs, instruction_mask)
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
-        index = _kept_index(adapter, layout, keep, padding_side, spare_column)
-        compressed = _rewrite(model, adapter, config, inputs, layout, keep, index)
+        compressed = rewrite_prompt(
+            model,
+            adapter,
+            config,
+            inputs,
+            layout,
+            keep,
+            padding_side,
+            spare_column=spare_column,
+        )
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=vision.milliseconds,
@@ -135,19 +142,26 @@ def _score(
     compression: TokenCompression,
     config: TokenCompressionConfig,
     layout: PromptLayout,
-    labels: Tensor | None,
+    inputs: Mapping[str, Any],
     instruction_mask: Tensor | None,
 ) -> Tensor:
     """Scores of every column, float32 [B, S]."""
     if instruction_mask is None:
-        instruction_mask = _instruction_mask(model, adapter, config, layout, labels)
+        instruction_mask = _instruction_mask(model, adapter, config, layout, inputs.get("labels"))
     else:
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = adapter.embed(model, layout.input_ids)
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
+    scorer = compression.scorer
+    if isinstance(scorer, ModelScorer):
+        # Among the arguments of `generate` are others than the model's own.
+        own = inspect.signature(model.forward).parameters
+        whole = {name: value for name, value in inputs.items() if name in own}
+        scores = scorer.score_with_model(prompt, model, whole)
+        return checked_scores(scores, prompt, config.scorer_name)
     first_layer = adapter.first_layer(model)
     with first_layer.in_evaluation_mode():
-        scores = compression.scorer.score(prompt, first_layer)
+        scores = scorer.score(prompt, first_layer)
     return checked_scores(scores, prompt, config.scorer_name)
 
 
@@ -241,16 +255,33 @@ def _kept_index(
     return index
 
 
-def _rewrite(
+def rewrite_prompt(
     model: Any,
     adapter: FamilyAdapter,
     config: TokenCompressionConfig,
     inputs: Mapping[str, Any],
     layout: PromptLayout,
     keep: Tensor,
-    index: Tensor | None,
+    padding_side: PaddingSide,
+    *,
+    spare_column: bool = False,
 ) -> CompressedInputs:
-    """Inputs of the columns at `index`, int64 [B, K]; of all columns where it is None."""
+    """Inputs of the stock forward for the kept columns of a prompt.
+
+    Args:
+        model: The loaded model.
+        adapter: Its family.
+        config: Its setting, of which only `position_ids` is read.
+        inputs: Keyword arguments of the stock forward for the whole prompt.
+        layout: What `read_layout` found in them.
+        keep: bool [B, S], columns that stay; never padding.
+        padding_side: Side on which rows that became shorter are padded.
+        spare_column: As in `compress_inputs`.
+
+    Raises:
+        TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
+    """
+    index = _kept_index(adapter, layout, keep, padding_side, spare_column)
     consumed = {*adapter.pixel_inputs.values(), *adapter.consumed_inputs}
     rewritten = {name: value for name, value in inputs.items() if name not in consumed}
     rewritten["mm_encoder_outputs"] = {
@@ -278,7 +309,7 @@ def _rewrite(
     else:
         attention_mask = layout.attention_mask
     rewritten["position_ids"] = position_ids
-    return CompressedInputs(rewritten, keep, _next_position(position_ids, attention_mask))
+    return CompressedInputs(rewritten, keep, next_position(position_ids, attention_mask))
 
 
 def _kept_features(
@@ -301,7 +332,7 @@ def _rows(features: Tensor, kept: Tensor) -> Tensor:
     return features if kept.all() else features[kept.to(features.device)]
 
 
-def _next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Position ids after each row's last token, int64 [A, B, 1] or [B, 1]."""
     columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = torch.where(attention_mask, columns, 0).amax(dim=1, keepdim=True)  # [B, 1]

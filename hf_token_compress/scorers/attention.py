@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -9,6 +10,10 @@ from ..first_layer import FirstLayer
 from ..kernels.first_layer_attention import first_layer_attention
 from ..prompt import MultimodalPrompt
 from .base import Scorer
+
+_COLUMNS_AT_ONCE = 512
+"""Columns that are normalised and projected to keys at once: normalised rows are not kept, which
+would take more memory than all that is made of them."""
 
 
 class AttentionScorer(Scorer):
@@ -36,10 +41,12 @@ def layer0_attention(
     """
     rows = prompt.instruction_mask & prompt.attention_mask
     sample, column = rows.nonzero(as_tuple=True)  # [R] each
-    hidden = first_layer.input_norm(prompt.inputs_embeds)  # [B, S, D]
-    cos, sin = first_layer.rotary(hidden, prompt.position_ids)  # [B, S, rotary]
-    key = first_layer.keys(hidden, cos, sin)  # [B, S, key_heads, head_dim]
-    query = first_layer.queries(hidden[rows], cos[rows], sin[rows])  # [R, heads, head_dim]
+    embeds = prompt.inputs_embeds  # [B, S, D]
+    cos, sin = first_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]
+    parts = zip(*(x.split(_COLUMNS_AT_ONCE, dim=1) for x in (embeds, cos, sin)), strict=True)
+    norm = first_layer.input_norm
+    key = torch.cat([first_layer.keys(norm(part), *turn) for part, *turn in parts], dim=1)
+    query = first_layer.queries(norm(embeds[rows]), cos[rows], sin[rows])  # [R, heads, head_dim]
     return first_layer_attention(
         query,
         key,

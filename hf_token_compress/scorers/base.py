@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +39,39 @@ class Scorer(ABC):
             float [B, S]; higher stays longer. Only the visual positions are read. It is called
             without gradients.
         """
+
+
+class ModelScorer(Scorer):
+    """A scorer that runs the whole model on the whole prompt, for studies of what can be reached.
+
+    It costs more than the compression saves.
+    """
+
+    @abstractmethod
+    def score_with_model(
+        self, prompt: MultimodalPrompt, model: Any, inputs: Mapping[str, Any]
+    ) -> Tensor:
+        """Score a batch of prompts with the model at hand.
+
+        Args:
+            prompt: B prompts of S tokens.
+            model: The compressed model; it must be given back as it was.
+            inputs: Keyword arguments of the stock forward for the whole prompts.
+
+        Returns:
+            float [B, S], as in `Scorer.score`.
+        """
+
+    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+        """Refuse: layer 0 alone is not enough.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{type(self).__name__} needs the whole model: use it through compress, or call "
+            "score_with_model."
+        )
 
 
 def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -> Tensor:

@@ -1,0 +1,236 @@
+"""`hf-token-compress explain`: which visual tokens an answer rests on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..config import TokenCompressionConfig
+from .console import notices, quiet_libraries, results, working
+from .errors import CommandError, one_sentence_errors
+from .options import DeviceOption, DtypeOption, ModelOption, parse_key_values
+from .pictures import make_folder, read_frames, read_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..relevance import SampleRelevance
+    from ..relevance.faithfulness import SampleFaithfulness
+    from .checkpoint import Checkpoint
+
+RULE_PANEL = "Rule"
+
+
+@one_sentence_errors
+def explain(
+    model: ModelOption,
+    prompt: Annotated[str, typer.Option(help="The question.", metavar="TEXT")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the pictures.", metavar="FOLDER")
+    ],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture; may be repeated.", metavar="FILE")
+    ] = None,
+    video: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A video: an animated GIF, PNG or WebP, or a folder of frames; may be repeated.",
+            metavar="PATH",
+        ),
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(help="The answer to explain; by default the model's own.", metavar="TEXT"),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="How relevance is worked out; the measured best by default.",
+            metavar="NAME",
+            rich_help_panel=RULE_PANEL,
+        ),
+    ] = None,
+    rule_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An option of the rule, such as target=log_probability; may be repeated.",
+            metavar="KEY=VALUE",
+            rich_help_panel=RULE_PANEL,
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "--recursive",
+            help="Explain again after each removal of the least relevant tokens.",
+            rich_help_panel=RULE_PANEL,
+        ),
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 16,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+) -> None:
+    r"""See which visual tokens an answer rests on, and whether removing the others harms it.
+
+    Writes to the folder: `relevance.png` (heat maps over the pictures, or over the frames of a
+    video), `tokens.png` (one for each token of the answer), `faithfulness.png` (the answer's
+    probability as tokens are removed; needs matplotlib) and `relevance.json`.
+
+    **Examples**
+
+    ```
+    hf-token-compress explain --model tiny-qwen2-vl --image board.png \
+      --prompt "Where is the cat?" --output why
+    ```
+    """
+    if not image and not video:
+        raise CommandError("There is nothing to explain: pass --image or --video.", exit_code=2)
+    pictures = [[read_picture(path)] for path in image or []]
+    videos = [read_frames(path) for path in video or []]
+    options = parse_key_values(rule_option or [], "--rule-option")
+    make_folder(output)
+
+    from .answering import prepare_question
+    from .checkpoint import find_checkpoint, load_checkpoint
+
+    source = find_checkpoint(model)
+    checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
+    with working("Explaining"), quiet_libraries(progress_bars=False):
+        from ..relevance import DEFAULT_RULE, faithfulness, relevance
+
+        inputs = prepare_question(checkpoint, [frames[0] for frames in pictures], prompt, videos)
+        given = None if answer is None else [_answer_ids(checkpoint, answer)]
+        rule = rule or DEFAULT_RULE
+        sample = relevance(
+            checkpoint.model,
+            inputs,
+            answer_ids=given,
+            max_new_tokens=max_new_tokens,
+            rule=rule,
+            rule_options=options,
+            recursive=recursive,
+            per_token_rows=True,
+        ).samples[0]
+        followed = faithfulness(
+            checkpoint.model, inputs, [sample.scores], answer_ids=[sample.answer_ids]
+        ).samples[0]
+        words = [checkpoint.processor.decode(token) for token in sample.answer_ids]
+        written = _write_pictures(output, [*pictures, *videos], sample, words)
+    written += _write_plot(output / "faithfulness.png", followed)
+    summary = {
+        "model": model,
+        "prompt": prompt,
+        "answer": checkpoint.processor.decode(sample.answer_ids).strip(),
+        "answer_tokens": words,
+        "rule": rule,
+        "scores": sample.scores.tolist(),
+        "faithfulness": _as_json(followed),
+    }
+    path = output / "relevance.json"
+    path.write_text(json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+    _print_summary(summary, [*written, path])
+
+
+def _answer_ids(checkpoint: Checkpoint, answer: str) -> Any:
+    import torch
+
+    ids = checkpoint.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def _write_pictures(
+    output: Path,
+    visuals: Sequence[Sequence[Image.Image]],
+    sample: SampleRelevance,
+    words: Sequence[str],
+) -> list[Path]:
+    """Heat maps of all visuals, and of each answer token."""
+    from dataclasses import replace
+
+    from ..viz import contact_sheet
+
+    maps, captions = _heat_maps(visuals, sample)
+    whole, tokens = output / "relevance.png", output / "tokens.png"
+    contact_sheet(maps, captions).save(whole)
+    assert sample.per_token is not None
+    panels, names = [], []
+    for word, scores in zip(words, sample.per_token, strict=True):
+        one, one_captions = _heat_maps(visuals, replace(sample, scores=scores))
+        panels += one
+        names += [f"{word.strip() or repr(word)}\n{caption}" for caption in one_captions]
+    contact_sheet(panels, names).save(tokens)
+    return [whole, tokens]
+
+
+def _heat_maps(
+    visuals: Sequence[Sequence[Image.Image]], sample: SampleRelevance
+) -> tuple[list[Image.Image], list[str]]:
+    """One heat map per picture, and per step of a video's grid, with captions."""
+    from ..viz import heat_map
+
+    maps, captions = [], []
+    for number, (frames, span) in enumerate(zip(visuals, sample.visuals, strict=True)):
+        steps = span.grids[0].shape[0]
+        for step in range(steps):
+            # A step of the grid may stand for several frames: show its first.
+            frame = frames[min(step * len(frames) // steps, len(frames) - 1)]
+            maps.append(heat_map(frame, sample, number, frame=step))
+            name = f"{span.modality.capitalize()} {number + 1}"
+            captions.append(name if steps == 1 else f"{name}, step {step + 1}")
+    return maps, captions
+
+
+def _write_plot(path: Path, followed: SampleFaithfulness) -> list[Path]:
+    from ..relevance.plots import plot_faithfulness
+
+    try:
+        plot_faithfulness(followed, path)
+    except ImportError as error:
+        notices().print(Text(f"No plot was drawn: {error}", style="yellow"), soft_wrap=True)
+        return []
+    return [path]
+
+
+def _as_json(followed: SampleFaithfulness) -> dict[str, Any]:
+    curves = {
+        "least_first": followed.least_first,
+        "most_first": followed.most_first,
+        "random": followed.random,
+    }
+    return {
+        name: {
+            "retention_ratios": curve.retention_ratios.tolist(),
+            "log_probabilities": curve.log_probabilities.tolist(),
+            "matches": curve.matches.tolist(),
+            "area": curve.area,
+        }
+        for name, curve in curves.items()
+    }
+
+
+def _print_summary(summary: Mapping[str, Any], paths: Sequence[Path]) -> None:
+    console = results()
+    console.print(Text(summary["answer"] or "(an empty answer)", style="bold"))
+    table = Table(title=f"Log-probability of the answer; rule {summary['rule']}")
+    table.add_column("Kept", justify="right")
+    labels = {
+        "least_first": "Least relevant\nremoved first",
+        "most_first": "Most relevant\nremoved first",
+        "random": "Random",
+    }
+    curves = summary["faithfulness"]
+    for name in labels:
+        table.add_column(labels[name], justify="right")
+    for place, ratio in enumerate(curves["random"]["retention_ratios"]):
+        values = (curves[name]["log_probabilities"][place] for name in labels)
+        table.add_row(f"{ratio:.0%}", *(f"{round(value, 2) + 0.0:.2f}" for value in values))
+    table.add_row("Mean", *(f"{curves[name]['area']:.2f}" for name in labels))
+    console.print(table)
+    for path in paths:
+        console.print(Text(str(path)), soft_wrap=True)

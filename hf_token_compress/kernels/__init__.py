@@ -1,1 +1,0 @@
-"""Kernels, one sub-package each; their sources are in the folder `kernels/` of the repository."""

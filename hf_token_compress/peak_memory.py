@@ -1,0 +1,46 @@
+"""How much memory a computation takes at its peak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+
+class PeakMemory:
+    """Memory of a device, from the moment this is made; on Linux, or on a CUDA device.
+
+    On the CPU it is the resident memory of the process, whose allocator may still hold what was
+    freed earlier: measure in a process of its own.
+
+    Args:
+        device: The device that computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+            self._device = device
+            self._before = torch.cuda.memory_allocated(device)
+        else:
+            # Writing 5 sets the high-water mark of resident memory back to the present.
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _resident("VmRSS")
+
+    def bytes(self) -> int:
+        """Bytes at the peak beyond what was held at first.
+
+        Raises:
+            RuntimeError: The system does not say.
+        """
+        if self._on_gpu:
+            return torch.cuda.max_memory_allocated(self._device) - self._before
+        return _resident("VmHWM") - self._before
+
+
+def _resident(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {name}: measure on Linux, or on a CUDA device.")

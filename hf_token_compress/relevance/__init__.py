@@ -1,0 +1,24 @@
+"""Relevance: which visual tokens an answer rested on, in the memory of one backward pass."""
+
+from .explain import RelevanceReport, SampleRelevance, Targets, relevance
+from .faithfulness import FaithfulnessReport, RemovalCurve, SampleFaithfulness, faithfulness
+from .rules import DEFAULT_RULE, PropagationRule, Rule, available_rules, propagate, register_rule
+from .text import token_relevance
+
+__all__ = [
+    "DEFAULT_RULE",
+    "FaithfulnessReport",
+    "PropagationRule",
+    "RelevanceReport",
+    "RemovalCurve",
+    "Rule",
+    "SampleFaithfulness",
+    "SampleRelevance",
+    "Targets",
+    "available_rules",
+    "faithfulness",
+    "propagate",
+    "register_rule",
+    "relevance",
+    "token_relevance",
+]

@@ -1,0 +1,247 @@
+"""What an explanation costs: `python -m hf_token_compress.relevance.benchmark`.
+
+Peak memory and time of the rule "gae" on a random decoder, against an ordinary SDPA forward and
+backward pass and against the published way, which stores every attention map and its gradient.
+Every measurement has a process of its own, so that nothing that was freed before counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from .plots import figure, figure_class
+from .text import token_relevance
+
+Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
+
+METHODS: dict[Method, str] = {
+    "sdpa": "SDPA forward and backward",
+    "relevance": "relevance",
+    "checkpointed": "relevance, checkpointed",
+    "stored": "stored maps",
+}
+_VOCABULARY = 1000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one explanation.
+
+    Attributes:
+        memory: Bytes at the peak beyond what the loaded model takes.
+        seconds: Of the fastest of several runs.
+    """
+
+    memory: int
+    seconds: float
+
+
+def measure(
+    method: Method, *, length: int, layers: int = 8, width: int = 512, heads: int = 8, runs: int = 3
+) -> Cost:
+    """Measure one method in a process of its own (Linux or CUDA).
+
+    Args:
+        method: "sdpa", "relevance", "checkpointed" (relevance with one layer's activations at a
+            time) or "stored".
+        length: Tokens of the prompt.
+        layers: Decoder layers.
+        width: Hidden size.
+        heads: Attention heads; half as many key heads.
+        runs: Runs of which the fastest counts; memory is the highest of all.
+
+    Raises:
+        RuntimeError: The measurement failed, for instance for lack of memory.
+    """
+    task = json.dumps([method, length, layers, width, heads, runs])
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, "--task", task], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RuntimeError(f"Measuring {method} at {length} tokens failed: {lines[-1]}")
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _measure_here(
+    method: Method, length: int, layers: int, width: int, heads: int, runs: int
+) -> Cost:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _random_decoder(method, length, layers, width, heads).to(device)
+    methods: dict[Method, Callable[[Any, Tensor], None]] = {
+        "sdpa": _plain_backward,
+        "relevance": _relevance,
+        "checkpointed": functools.partial(_relevance, checkpointing=True),
+        "stored": _stored_maps,
+    }
+    explain = methods[method]
+    explain(model, torch.randint(0, _VOCABULARY, (1, 16), device=device))
+    ids = torch.randint(0, _VOCABULARY, (1, length), device=device)
+    before = _reset_peak(device)
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        explain(model, ids)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return Cost(_peak(device) - before, min(seconds))
+
+
+def _random_decoder(method: Method, length: int, layers: int, width: int, heads: int) -> Any:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=_VOCABULARY,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        max_position_embeddings=length,
+    )
+    model = Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    model.set_attn_implementation("eager" if method == "stored" else "sdpa")
+    return model
+
+
+def _plain_backward(model: Any, ids: Tensor) -> None:
+    embeds = model.get_input_embeddings()(ids).requires_grad_()
+    logits = model(inputs_embeds=embeds, logits_to_keep=1, use_cache=False).logits
+    torch.autograd.grad(logits[0, -1, 0], embeds)
+
+
+def _relevance(model: Any, ids: Tensor, checkpointing: bool = False) -> None:
+    answer = torch.zeros(1, dtype=torch.long, device=ids.device)
+    token_relevance(model, ids, [answer], rule="gae", checkpointing=checkpointing)
+
+
+def _stored_maps(model: Any, ids: Tensor) -> None:
+    embeds = model.get_input_embeddings()(ids).requires_grad_()
+    output = model(inputs_embeds=embeds, logits_to_keep=1, use_cache=False, output_attentions=True)
+    gradients = torch.autograd.grad(output.logits[0, -1, 0], output.attentions)
+    row = torch.nn.functional.one_hot(torch.tensor([ids.shape[1] - 1]), ids.shape[1]).to(embeds)
+    for attention, gradient in zip(reversed(output.attentions), reversed(gradients), strict=True):
+        row = row + row @ (attention * gradient)[0].clamp(min=0).mean(0)
+
+
+def _reset_peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    # Writing 5 sets the high-water mark of resident memory back to the present.
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {name}: measure on Linux, or on a CUDA device.")
+
+
+def plot_memory(
+    lengths: Sequence[int], memory: dict[str, Sequence[float | None]], path: Path
+) -> None:
+    """Draw peak memory in MiB against length.
+
+    Args:
+        lengths: Tokens.
+        memory: For each method its MiB at each length; None where it was not measured.
+        path: File to write, for instance a PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    with figure(path) as axes:
+        for name, values in memory.items():
+            known = [(x, y) for x, y in zip(lengths, values, strict=True) if y is not None]
+            axes.plot(*zip(*known, strict=True), marker="o", label=name)
+        axes.set(xlabel="tokens", ylabel="MiB over the model, at the peak")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+
+
+def main(
+    length: Annotated[int, typer.Option(min=16, help="Tokens of the prompt.")] = 1500,
+    layers: Annotated[int, typer.Option(min=1, help="Decoder layers.")] = 8,
+    width: Annotated[int, typer.Option(min=16, help="Hidden size.")] = 512,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 8,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
+    curve: Annotated[
+        Path | None,
+        typer.Option(help="Measure memory up to 8,000 tokens and draw it here.", metavar="FILE"),
+    ] = None,
+    task: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Print what an explanation costs against a plain backward pass and against stored maps."""
+    if task is not None:
+        cost = _measure_here(*json.loads(task))
+        typer.echo(json.dumps({"memory": cost.memory, "seconds": cost.seconds}))
+        return
+    if curve is not None:
+        figure_class()  # before all the measurements, not after
+    shape = {"layers": layers, "width": width, "heads": heads}
+    costs = {method: measure(method, length=length, runs=runs, **shape) for method in METHODS}
+    _print_table(costs, f"{length} tokens, {layers} layers, width {width}, {heads} heads")
+    if curve is not None:
+        lengths = [500, 1000, 2000, 3000, 4000, 6000, 8000]
+        memory: dict[str, Sequence[float | None]] = {}
+        for method, name in METHODS.items():
+            # Stored maps at 3,000 tokens take as much as relevance at 20,000 or more.
+            memory[name] = [
+                measure(method, length=tokens, runs=1, **shape).memory / 2**20
+                if method != "stored" or tokens <= 2000
+                else None
+                for tokens in lengths
+            ]
+        for number, tokens in enumerate(lengths):
+            row = [values[number] for values in memory.values()]
+            shown = ", ".join("-" if mib is None else f"{mib:.0f}" for mib in row)
+            typer.echo(f"{tokens} tokens: {shown} MiB")
+        plot_memory(lengths, memory, curve)
+
+
+def _print_table(costs: dict[Method, Cost], title: str) -> None:
+    table = Table(title=title)
+    for heading in ("", "Peak over the model", "Time", "Memory ratio", "Time ratio"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    base = costs["sdpa"]
+    for method, name in METHODS.items():
+        cost = costs[method]
+        table.add_row(
+            name,
+            f"{cost.memory / 2**20:.0f} MiB",
+            f"{cost.seconds:.2f} s",
+            f"{cost.memory / base.memory:.2f}",
+            f"{cost.seconds / base.seconds:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    share = costs["relevance"].memory / costs["stored"].memory
+    console.print(f"Relevance takes {share:.2f} of the memory of stored maps.")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,79 @@
+"""The oracle: keep what the model's own answer to the whole prompt rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from ..prompt import MultimodalPrompt
+from ..scorers import ModelScorer
+from .explain import Targets, relevance
+from .rules import DEFAULT_RULE
+
+# Inputs with one entry per token of each prompt, the last two axes [B, S].
+_TOKEN_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "mm_token_type_ids",
+    "token_type_ids",
+)
+
+
+class RelevanceScorer(ModelScorer):
+    """Relevance for the model's own greedy answer.
+
+    Costly: it answers the whole prompt first, and then explains the answer. It shows what a mapper
+    trained on the same labels can reach at most.
+
+    Args:
+        rule: Name of the rule, one of `hf_token_compress.relevance.available_rules()`.
+        rule_options: Keyword arguments of the rule.
+        max_new_tokens: Longest answer that is explained.
+        targets: "per_token" or "sum".
+        recursive: Explain, leave the least relevant tokens out, and explain again.
+    """
+
+    def __init__(
+        self,
+        rule: str = DEFAULT_RULE,
+        rule_options: Mapping[str, Any] | None = None,
+        max_new_tokens: int = 16,
+        targets: Targets = "per_token",
+        recursive: bool = False,
+    ) -> None:
+        self.options: dict[str, Any] = {
+            "rule": rule,
+            "rule_options": rule_options,
+            "max_new_tokens": max_new_tokens,
+            "targets": targets,
+            "recursive": recursive,
+        }
+
+    @override
+    def score_with_model(
+        self, prompt: MultimodalPrompt, model: Any, inputs: Mapping[str, Any]
+    ) -> Tensor:
+        if inputs.get("labels") is not None:
+            raise ValueError(
+                "The scorer 'relevance' explains the model's own answer, but labels put another "
+                "one behind the prompt: score without labels, or use a trained mapper."
+            )
+        scores = torch.zeros(prompt.visual_mask.shape, device=prompt.visual_mask.device)
+        rows = [row for row, visuals in enumerate(prompt.visuals) if visuals]
+        found = relevance(model, _only_rows(inputs, rows), **self.options)
+        for row, sample in zip(rows, found.samples, strict=True):
+            columns = torch.cat([span.positions for span in sample.visuals])
+            scores[row, columns] = sample.scores
+        return scores
+
+
+def _only_rows(inputs: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:
+    """The inputs of some prompts of a batch; the others have no visual features."""
+    given = {name: inputs.get(name) for name in _TOKEN_INPUTS}
+    chosen = {name: value[..., rows, :] for name, value in given.items() if value is not None}
+    return {**inputs, **chosen}

@@ -1,0 +1,12 @@
+{
+  description = "Kernels of hf_token_compress: layer-0 scoring and relevance propagation";
+
+  inputs.kernel-builder.url = "github:huggingface/kernels";
+
+  outputs =
+    { self, kernel-builder }:
+    kernel-builder.lib.genKernelFlakeOutputs {
+      inherit self;
+      path = ./.;
+    };
+}

@@ -1,0 +1,9 @@
+"""Kernels, one sub-package each, with Triton for GPUs and chunked torch for everything else.
+
+Their sources are in the folder `kernels/` of the repository, laid out for Hugging Face's kernel
+builder; installed with the library they are `hf_token_compress.kernels`.
+"""
+
+from . import first_layer_attention, relevance_step
+
+__all__ = ["first_layer_attention", "relevance_step"]

@@ -1,0 +1,67 @@
+"""Which implementation of a kernel runs: the one place where that is decided."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("triton", "torch")
+VARIABLE = "HF_TOKEN_COMPRESS_KERNELS"
+
+_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MAX_HEAD_DIM = 256
+
+
+def choose_backend(requested: str | None, *tensors: Tensor) -> str:
+    """The backend that runs a kernel: `"triton"` or `"torch"`.
+
+    The argument decides, then the environment variable `HF_TOKEN_COMPRESS_KERNELS`, then the
+    tensors: Triton on CUDA and ROCm, torch elsewhere, and torch as well where Triton has nothing to
+    offer (float64, heads beyond 256, a gradient that must flow, no Triton installed).
+
+    Args:
+        requested: `"triton"`, `"torch"` or None.
+        tensors: Floating tensors of the call, on one device, head_dim last.
+
+    Raises:
+        ValueError: An unknown backend, or Triton is asked for where it cannot run.
+    """
+    asked_by = "backend" if requested is not None else VARIABLE
+    backend = requested if requested is not None else os.environ.get(VARIABLE) or None
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"{asked_by} must be one of {', '.join(BACKENDS)}, but is {backend!r}.")
+    if backend == "torch":
+        return backend
+    reason = _why_not_triton(*tensors)
+    if reason is None:
+        return "triton"
+    if backend == "triton":
+        raise ValueError(
+            f"{asked_by} asks for Triton, but {reason}: use 'torch' or leave the choice open."
+        )
+    return "torch"
+
+
+def _why_not_triton(*tensors: Tensor) -> str | None:
+    device = tensors[0].device
+    if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
+        return f"the tensors are on {device} and Triton runs on CUDA and ROCm"
+    dtype = tensors[0].dtype
+    if dtype not in _TRITON_DTYPES:
+        return f"the tensors are {dtype} and the kernels take float32, bfloat16 and float16"
+    head_dim = tensors[0].shape[-1]
+    if head_dim > _MAX_HEAD_DIM:
+        return f"head_dim is {head_dim} and the kernels take at most {_MAX_HEAD_DIM}"
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return "a gradient is asked for and the kernels have no backward pass"
+    if importlib.util.find_spec("triton") is None:
+        return "it is not installed"
+    return None
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in its interpreter, on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")

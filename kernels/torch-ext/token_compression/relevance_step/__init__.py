@@ -1,0 +1,154 @@
+"""One layer of relevance propagation: fold attention times its gradient into relevance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backend import choose_backend
+from ..inputs import check_contiguous, check_device, check_dtype, check_floating, check_window
+from . import torch_reference
+from .torch_reference import Reduction, check_shapes
+
+__all__ = ["Reduction", "relevance_step"]
+
+
+def relevance_step(
+    r: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grad_output: Tensor | None,
+    *,
+    query_positions: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    mask: Tensor | None = None,
+    causal: bool = True,
+    sliding_window: int | None = None,
+    scaling: float | None = None,
+    reduction: Reduction = "positive",
+    normalize_rows: bool = False,
+    residual: bool = True,
+    lse: Tensor | None = None,
+    chunk_size: int | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Propagate relevance through one attention layer, from its rows to its keys.
+
+    r'[k] = r[k] + Σ_q r[q] · M[q, k], with M = mean over heads of f(A ⊙ ∂y/∂A). The map's gradient
+    is ∂y/∂A[h, q, k] = ∂y/∂O[h, q] · V[h, k], so that query, key, value and the gradient of the
+    attention output are enough. With f(x) = max(x, 0) this is one factor of equations 5 and 6 of
+    Chefer et al. 2021, applied to one row of the relevance matrix.
+
+    Neither backend holds an attention map: rows that carry no relevance and tiles that no row sees
+    are left out, and scratch memory grows with S (torch: times the rows of a chunk).
+
+    Args:
+        r: float32 [T, B, S], relevance of every column for T targets.
+        query: float [B, heads, Q, head_dim], after RoPE; Q = S unless `query_positions` is given.
+        key: float [B, key_heads, S, head_dim]; heads is a multiple of key_heads.
+        value: float [B, key_heads, S, value_dim].
+        grad_output: float [T, B, heads, Q, value_dim], gradient of each target with respect to
+            the attention output before its projection; not read by the reduction "attention".
+        query_positions: int64 [Q], ascending, columns of the query rows; by default all S.
+        key_mask: bool [B, S], False on keys that no row sees.
+        mask: bool, broadcastable to [B, heads, Q, S], True where a row sees a key: everything that
+            `causal`, `key_mask` and `sliding_window` do not say.
+        causal: A row sees keys up to its own column only.
+        sliding_window: Keys that a row sees at most, itself included; None for all.
+        scaling: Factor on the attention logits; by default head_dim ** -0.5.
+        reduction: f: "positive" keeps the positive part, "absolute" the magnitude, "signed" all;
+            "attention" takes A itself, without gradient.
+        normalize_rows: Divide each row of M by its sum; rows that sum to zero stay zero.
+        residual: Add r itself, as in the formula.
+        lse: float32 [B, heads, Q], logarithm of the sum of the exponentiated logits of each row;
+            computed anew if not given.
+        chunk_size: Query rows that the torch backend works on at once; by default as many as its
+            `MEMORY_LIMIT` allows.
+        backend: `"triton"` or `"torch"`; by default the environment variable
+            `HF_TOKEN_COMPRESS_KERNELS`, or else Triton on CUDA and ROCm and torch elsewhere.
+
+    Returns:
+        float32 [T, B, S].
+
+    Raises:
+        ValueError: Shapes, dtypes or devices do not fit, the reduction is unknown, or the backend
+            cannot run here; with Triton also where the last dimension of query, key, value or
+            grad_output is not contiguous.
+    """
+    check_shapes(r, query, key, value, grad_output, reduction, query_positions)
+    _check_masks(r, query, query_positions, key_mask, mask, lse)
+    check_window(sliding_window)
+    read = {"query": query, "key": key, "value": value}
+    if reduction == "attention":
+        grad_output = None
+    elif grad_output is not None:
+        read["grad_output"] = grad_output
+    check_floating(**read)
+    arguments = (r, query, key, value, grad_output)
+    options: dict[str, Any] = {
+        "query_positions": query_positions,
+        "key_mask": key_mask,
+        "mask": mask,
+        "causal": causal,
+        "sliding_window": sliding_window,
+        "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "reduction": reduction,
+        "normalize_rows": normalize_rows,
+        "residual": residual,
+        "lse": lse,
+    }
+    if choose_backend(backend, *read.values()) == "torch":
+        return torch_reference.relevance_step(*arguments, **options, chunk_size=chunk_size)
+    check_contiguous(**read)
+    from .triton_launch import relevance_step as fused
+
+    return fused(*arguments, **options)
+
+
+def _check_masks(
+    r: Tensor,
+    query: Tensor,
+    query_positions: Tensor | None,
+    key_mask: Tensor | None,
+    mask: Tensor | None,
+    lse: Tensor | None,
+) -> None:
+    """What selects rows and keys, and what is saved of rows."""
+    _, batch, length = r.shape
+    heads, rows = query.shape[1:3]
+    check_dtype(torch.float32, r=r)
+    if lse is not None:
+        if lse.shape != (batch, heads, rows):
+            raise ValueError(
+                f"lse must be {[batch, heads, rows]} like the query rows, but is {list(lse.shape)}."
+            )
+        check_dtype(torch.float32, lse=lse)
+    if query_positions is not None:
+        check_dtype(torch.int64, query_positions=query_positions)
+    if key_mask is not None:
+        if key_mask.shape != (batch, length):
+            raise ValueError(
+                f"key_mask must be {[batch, length]} like the keys, but is {list(key_mask.shape)}."
+            )
+        check_dtype(torch.bool, key_mask=key_mask)
+    if mask is not None:
+        check_dtype(torch.bool, mask=mask)
+        wanted = (batch, heads, rows, length)
+        try:
+            fits = torch.broadcast_shapes(mask.shape, wanted) == wanted
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"mask must be broadcastable to {list(wanted)}, but is {list(mask.shape)}."
+            )
+    given = {
+        "query_positions": query_positions,
+        "key_mask": key_mask,
+        "mask": mask,
+        "lse": lse,
+    }
+    check_device(r=r, query=query, **{name: one for name, one in given.items() if one is not None})
