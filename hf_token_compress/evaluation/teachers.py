@@ -28,10 +28,9 @@ RULES: tuple[str | dict[str, Any], ...] = (
     "gradient_input",
     "rollout",
     "last_layer",
-    "occlusion",
     "best_of",
 )
-"""Rules that are compared by default."""
+"""Rules that are compared by default: all but occlusion, which takes a pass per visual token."""
 
 
 @dataclass(frozen=True)
