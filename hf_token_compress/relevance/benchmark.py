@@ -230,7 +230,7 @@ def main(
 def _print_table(costs: dict[Method, Cost], title: str) -> None:
     table = Table(title=title)
     for heading in ("", "Peak over the model", "Time", "Memory ratio", "Time ratio"):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     base = costs["sdpa"]
     for method, name in METHODS.items():
         cost = costs[method]
