@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,18 @@ MapperOption = Annotated[
         rich_help_panel=COMPRESSION_PANEL,
     ),
 ]
+VideoOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A video: a file, an animated GIF, PNG or WebP, or a folder of frames; may be "
+        "repeated. Videos follow pictures.",
+        metavar="PATH",
+    ),
+]
+FramesOption = Annotated[
+    int, typer.Option(min=1, help="Most frames of each video, evenly spaced over it.")
+]
+DEFAULT_FRAMES = 8
 DtypeOption = Annotated[
     str,
     typer.Option(
@@ -81,3 +94,9 @@ def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[key] = value
     return options
+
+
+def listed(values: Sequence[str] | None) -> tuple[str, ...]:
+    """`["a,b", "c"]` → `("a", "b", "c")`."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(part for part in parts if part)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
+from .identity import identify
 from .layout import present_modalities
 from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
 from .state import TokenCompression
@@ -29,8 +30,10 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
         The same model.
 
     Raises:
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
         TypeError: `model` is no Transformers model, or `config` has the wrong type.
-        ValueError: The family is not supported, or a setting is outside its range.
+        ValueError: The family is not supported, a setting is outside its range, or the mapper is
+            damaged or belongs to another model.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -38,6 +41,7 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
             "wrapped one, compress the model inside before wrapping it."
         )
     compression = TokenCompression(TokenCompressionConfig.coerce(config))
+    compression.scorer.check_model(lambda: identify(model))
     if not isinstance(model, TokenCompressionMixin):
         stock_class: Any = type(model)
         _change_class(model, compressed_class(stock_class))
@@ -68,7 +72,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     Args:
         model: A compressed model.
         **inputs: What the processor returned, and optionally `retention_ratio` and
-            `instruction_mask` for this call. Rows are padded on the left.
+            `instruction_mask` for this call. Rows are padded on the left. Add `use_cache=False`
+            where they are for a `generate` without a cache.
 
     Raises:
         ValueError: The model is not compressed, or the inputs do not fit each other.
@@ -80,7 +85,9 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     options = {name: inputs.pop(name, None) for name in ("retention_ratio", "instruction_mask")}
     if not present_modalities(model.family, inputs):
         return inputs
-    return model._compress(inputs, padding_side="left", **options).inputs
+    spare_column = inputs.get("use_cache") is False
+    compressed = model._compress(inputs, padding_side="left", spare_column=spare_column, **options)
+    return compressed.inputs
 
 
 def _change_class(model: Any, new_class: type) -> None:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
-from ..prompt import Modality, VisualSpan, find_instruction_rows
+from ..prompt import Modality, VisualSpan
 from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
 from ..scorers.base import ModelScorer, checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
-from .adapter import CompressedVisionOutput, FamilyAdapter, is_token
+from .adapter import CompressedVisionOutput, FamilyAdapter
+from .depth import at_depth
 from .layout import PromptLayout, encode_visuals, has_pixels_to_encode, read_layout
+from .reading import instruction_rows
 from .state import CompressionReport, SampleReport, TokenCompression
 from .stopwatch import Stopwatch
 
@@ -47,6 +49,7 @@ def compress_inputs(
     inputs: Mapping[str, Any],
     *,
     padding_side: PaddingSide,
+    spare_column: bool = False,
     retention_ratio: float | None = None,
     instruction_mask: Tensor | None = None,
 ) -> CompressedInputs:
@@ -58,6 +61,9 @@ def compress_inputs(
         compression: Its setting.
         inputs: Keyword arguments of the stock forward, with images or videos.
         padding_side: Side on which rows that became shorter are padded.
+        spare_column: Pad by one column where no row is padded and position ids may have gaps:
+            `generate` without a cache drops a mask that hides nothing, and Transformers then
+            takes the gaps for the borders of packed sequences.
         retention_ratio: Overrides the setting for this call, in (0, 1].
         instruction_mask: bool or 0/1 [B, S], overrides which rows ask the question.
 
@@ -88,7 +94,9 @@ def compress_inputs(
             scores = _score(model, adapter, compression, config, layout, inputs, instruction_mask)
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
-        compressed = rewrite_prompt(model, adapter, config, inputs, layout, keep, padding_side)
+        compressed = rewrite_prompt(
+            model, adapter, config, inputs, layout, keep, padding_side, spare_column=spare_column
+        )
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=vision.milliseconds,
@@ -134,7 +142,12 @@ def _score(
 ) -> Tensor:
     """Scores of every column, float32 [B, S]."""
     if instruction_mask is None:
-        instruction_mask = _instruction_mask(model, adapter, config, layout, inputs.get("labels"))
+        # What is learned as the answer does not ask.
+        question = layout.attention_mask
+        labels = inputs.get("labels")
+        if labels is not None:
+            question = question & before_last_answer(labels)
+        instruction_mask = instruction_rows(model, adapter, layout, config.instruction, question)
     else:
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = adapter.embed(model, layout.input_ids)
@@ -146,28 +159,10 @@ def _score(
         whole = {name: value for name, value in inputs.items() if name in own}
         scores = scorer.score_with_model(prompt, model, whole)
         return checked_scores(scores, prompt, config.scorer_name)
-    first_layer = adapter.first_layer(model)
-    with first_layer.in_evaluation_mode():
-        scores = scorer.score(prompt, first_layer)
+    prompt, layer = at_depth(model, adapter, prompt, scorer.scoring_depth)
+    with layer.in_evaluation_mode():
+        scores = scorer.score(prompt, layer)
     return checked_scores(scores, prompt, config.scorer_name)
-
-
-def _instruction_mask(
-    model: Any,
-    adapter: FamilyAdapter,
-    config: TokenCompressionConfig,
-    layout: PromptLayout,
-    labels: Tensor | None,
-) -> Tensor:
-    """Rows that ask the question, bool [B, S]; what is learned as the answer is not among them."""
-    visual_mask = layout.visual_mask()
-    question = layout.attention_mask
-    if labels is not None:
-        question = question & before_last_answer(labels)
-    turn_ends = is_token(layout.input_ids, adapter.turn_end_ids(model)) & question
-    structure = is_token(layout.input_ids, adapter.structure_ids(model))
-    text = question & ~visual_mask & ~turn_ends & ~structure
-    return find_instruction_rows(text, visual_mask & question, turn_ends, config.instruction)
 
 
 def before_last_answer(labels: Tensor) -> Tensor:
@@ -204,11 +199,42 @@ def _keep_mask(
             [len(span.positions) for span in visuals],
             budget,
             min_tokens_per_visual=config.min_tokens_per_visual,
+            frames=_video_frames(visuals),
+            min_tokens_per_frame=config.min_tokens_per_frame,
         )
         # The next token is predicted from the last one, whatever it is.
         last = layout.attention_mask[row].nonzero()[-1]
         keep[row, columns] = kept | (columns == last)
     return keep
+
+
+def _video_frames(visuals: tuple[VisualSpan, ...]) -> list[Tensor]:
+    """Which of a prompt's visual tokens lie on each frame of its videos, int64 [n] each."""
+    frames: list[Tensor] = []
+    start = 0
+    for span in visuals:
+        if span.modality == "video":
+            by_frame = zip(*(grid.index + start for grid in span.grids), strict=True)
+            frames += [torch.cat([part.flatten() for part in parts]) for parts in by_frame]
+        start += len(span.positions)
+    return frames
+
+
+def _kept_index(
+    adapter: FamilyAdapter,
+    layout: PromptLayout,
+    keep: Tensor,
+    padding_side: PaddingSide,
+    spare_column: bool,
+) -> Tensor | None:
+    """Columns of the shorter prompt, int64 [B, K], -1 at padding; None where none is dropped."""
+    if not (layout.attention_mask & ~keep).any():
+        return None
+    index = kept_column_index(keep, padding_side)
+    has_gaps = adapter.text_order_axis(layout.position_ids) is None
+    if spare_column and has_gaps and bool((index >= 0).all()):
+        index = torch.nn.functional.pad(index, (1, 0), value=-1)
+    return index
 
 
 def rewrite_prompt(
@@ -219,6 +245,8 @@ def rewrite_prompt(
     layout: PromptLayout,
     keep: Tensor,
     padding_side: PaddingSide,
+    *,
+    spare_column: bool = False,
 ) -> CompressedInputs:
     """Inputs of the stock forward for the kept columns of a prompt.
 
@@ -230,6 +258,7 @@ def rewrite_prompt(
         layout: What `read_layout` found in them.
         keep: bool [B, S], columns that stay; never padding.
         padding_side: Side on which rows that became shorter are padded.
+        spare_column: As in `compress_inputs`.
 
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
@@ -240,10 +269,9 @@ def rewrite_prompt(
         **(inputs.get("mm_encoder_outputs") or {}),
         **_kept_features(adapter, layout, keep),
     }
-    dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
     position_ids = layout.position_ids
-    if dropped_rows.any():
-        index = kept_column_index(keep, padding_side)  # [B, K]
+    index = _kept_index(adapter, layout, keep, padding_side, spare_column)
+    if index is not None:
         attention_mask = index >= 0
         rewritten["input_ids"] = gather_columns(layout.input_ids, index, adapter.padding_id(model))
         rewritten["attention_mask"] = attention_mask.long()
@@ -253,6 +281,7 @@ def rewrite_prompt(
                 rewritten[name] = gather_columns(rewritten[name], index, fill)
         position_ids = gather_columns(position_ids, index, 0)
         if config.position_ids == "compact":
+            dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
             position_ids = compact_position_ids(position_ids, dropped_rows, attention_mask)
         axis = adapter.text_order_axis(position_ids)
         if axis is not None:
@@ -276,7 +305,7 @@ def _kept_features(
             for row, spans in enumerate(layout.spans[modality])
             for span in spans
         ]
-        outputs[modality] = CompressedVisionOutput(pooler_output=adapter.pack_features(kept))
+        outputs[modality] = adapter.vision_output(kept, modality)
     return outputs
 
 

@@ -48,6 +48,11 @@ class TokenCompressionMixin:
     @property
     def token_compression(self) -> TokenCompression:
         """Setting, last report and switch of this model's compression."""
+        return self._compression.of_model(self)
+
+    @property
+    def _compression(self) -> TokenCompression:
+        """The same without a reference to the model: calls of the model stay traceable."""
         compression: TokenCompression = vars(self)[STATE_ATTRIBUTE]
         return compression
 
@@ -82,7 +87,10 @@ class TokenCompressionMixin:
         self._refuse_broken_chunked_prefill(arguments)
 
         compressed = self._compress(
-            self._with_padding_mask(arguments), padding_side="left", **options
+            self._with_position_ids(self._with_padding_mask(arguments)),
+            padding_side="left",
+            spare_column=self._generation_setting(arguments, "use_cache") is False,
+            **options,
         )
         prompt_ids = arguments["input_ids"]
         prompt_length = compressed.inputs["input_ids"].shape[1]
@@ -103,7 +111,7 @@ class TokenCompressionMixin:
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers, with the compression setting in config.json."""
         model_config = self.config  # type: ignore[attr-defined]
-        setattr(model_config, CONFIG_KEY, self.token_compression.config.to_dict())
+        setattr(model_config, CONFIG_KEY, self.token_compression.saved_config.to_dict())
         try:
             return super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
         finally:
@@ -115,10 +123,10 @@ class TokenCompressionMixin:
         return (_new_compressed, (self.stock_class,), *reduced[2:])
 
     def _is_to_compress(self, inputs: dict[str, Any]) -> bool:
-        return self.token_compression.enabled and bool(present_modalities(self.family, inputs))
+        return self._compression.enabled and bool(present_modalities(self.family, inputs))
 
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
-        return compress_inputs(self, self.family, self.token_compression, inputs, **options)
+        return compress_inputs(self, self.family, self._compression, inputs, **options)
 
     def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
         """A setting as `generate` resolves it: argument, config given, own config."""
@@ -136,6 +144,16 @@ class TokenCompressionMixin:
         if pad is None or pad in ([eos] if isinstance(eos, int) else eos or []):
             return arguments
         return {**arguments, "attention_mask": (ids != pad).long()}
+
+    def _with_position_ids(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The position ids that `generate` fills in where it is given none."""
+        ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
+        if arguments.get("position_ids") is not None or not isinstance(ids, Tensor):
+            return arguments
+        if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+            mask = torch.ones_like(ids)
+        position_ids = self.family.generation_position_ids(mask)
+        return arguments if position_ids is None else {**arguments, "position_ids": position_ids}
 
     def _refuse_broken_chunked_prefill(self, arguments: dict[str, Any]) -> None:
         chunked = self._generation_setting(arguments, "prefill_chunk_size") is not None

@@ -50,6 +50,32 @@ def resolve_model(model: str) -> str:
     return model
 
 
+def own_mapper(model: str) -> str | None:
+    """Name of the mapper that comes with a tiny model; None for other models."""
+    known = model.startswith(_PREFIX) and model.removeprefix(_PREFIX) in _FOLDERS
+    return model if known and not Path(model).exists() else None
+
+
+def resolve_mapper(mapper: str) -> str:
+    """Turn "tiny-qwen2-vl" into the folder of that model's mapper; leave ids and folders.
+
+    "tiny-qwen2-vl" is the mapper with this library's own network, "tiny-qwen2-vl/conv1d" the one
+    with the paper's.
+
+    Raises:
+        ValueError: The name begins with "tiny-", is no folder, and there is no such mapper.
+    """
+    if not mapper.startswith(_PREFIX) or Path(mapper).exists():
+        return mapper
+    name, _, network = mapper.removeprefix(_PREFIX).partition("/")
+    folder = _folder(name) / "mappers" / (network or "grid")
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no mapper {mapper!r}: choose 'tiny-{name}' or 'tiny-{name}/conv1d'."
+        )
+    return str(folder)
+
+
 def _folder(name: str) -> Path:
     if name not in _FOLDERS:
         raise ValueError(
