@@ -33,6 +33,9 @@ class TokenCompressionConfig(dict[str, Any]):
         max_visual_tokens: Cap on the visual tokens that a prompt keeps, at least 1; None for none.
         min_tokens_per_visual: Visual tokens that every image or video of a prompt keeps, at
             least 0. It outweighs the ratio and the cap where they ask for fewer.
+        min_tokens_per_frame: Visual tokens that every frame of a video keeps, at least 0. It
+            outweighs the ratio and the cap too. Models that join frames (Qwen2-VL: two and two)
+            count joined ones.
         top_p: If given, a prompt keeps the fewest visual tokens whose scores sum to this share of
             the total, in (0, 1], so that an easy question keeps fewer.
         scorer: Name of the scorer, one of `hf_token_compress.scorers.available_scorers()`. By
@@ -55,6 +58,7 @@ class TokenCompressionConfig(dict[str, Any]):
     min_visual_tokens: int = 16
     max_visual_tokens: int | None = None
     min_tokens_per_visual: int = 1
+    min_tokens_per_frame: int = 0
     top_p: float | None = None
     scorer: str | None = None
     scorer_options: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +73,7 @@ class TokenCompressionConfig(dict[str, Any]):
             check_share("top_p", self.top_p)
         _check_count("min_visual_tokens", self.min_visual_tokens, at_least=0)
         _check_count("min_tokens_per_visual", self.min_tokens_per_visual, at_least=0)
+        _check_count("min_tokens_per_frame", self.min_tokens_per_frame, at_least=0)
         if self.max_visual_tokens is not None:
             _check_count("max_visual_tokens", self.max_visual_tokens, at_least=1)
         for name in ("scorer", "mapper", "mapper_revision"):

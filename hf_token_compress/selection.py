@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -60,11 +61,14 @@ def select_visual_tokens(
     budget: int,
     *,
     min_tokens_per_visual: int = 0,
+    frames: Sequence[Tensor] = (),
+    min_tokens_per_frame: int = 0,
 ) -> Tensor:
     """Keep the best-scored visual tokens of one prompt.
 
-    Every image or video first keeps its own best `min_tokens_per_visual`; the rest of the budget
-    goes to the best of all others. Between equal scores the earlier token wins.
+    Every image or video first keeps its own best `min_tokens_per_visual`, and every frame of a
+    video its own best `min_tokens_per_frame`; the rest of the budget goes to the best of all
+    others. Between equal scores the earlier token wins.
 
     Args:
         scores: float [N], one score per visual token of the prompt, in order.
@@ -72,18 +76,21 @@ def select_visual_tokens(
         budget: How many tokens to keep in all.
         min_tokens_per_visual: Tokens that every image or video keeps (all, where it has fewer);
             where these exceed the budget, they are kept all the same.
+        frames: int64 [n] for each frame of the videos, which of the N tokens lie on it.
+        min_tokens_per_frame: Tokens that every frame keeps, in the same way.
 
     Returns:
         bool [N], True on the tokens to keep.
     """
     keep = torch.zeros_like(scores, dtype=torch.bool)
     order = torch.sort(scores, descending=True, stable=True).indices  # [N]
-    if min_tokens_per_visual > 0:
-        lengths = torch.tensor(list(visual_lengths), device=scores.device)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=scores.device), lengths)
-        for visual in range(len(lengths)):
-            own = order[owner[order] == visual]
-            keep[own[:min_tokens_per_visual]] = True
+    starts = [0, *accumulate(visual_lengths)]
+    visuals = [torch.arange(first, end) for first, end in pairwise(starts)]
+    for groups, floor in ((visuals, min_tokens_per_visual), (frames, min_tokens_per_frame)):
+        for group in groups if floor > 0 else ():
+            belongs = torch.zeros_like(keep)
+            belongs[group.to(scores.device)] = True
+            keep[order[belongs[order]][:floor]] = True
     rest = order[~keep[order]]
     keep[rest[: max(0, budget - int(keep.sum()))]] = True
     return keep

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .models.state import SampleReport
-    from .prompt import VisualSpan
+    from .prompt import TokenGrid, VisualSpan
 
 
 class ScoredPrompt(Protocol):
@@ -72,9 +72,11 @@ def overlay(
 ) -> Image.Image:
     """Light the kept visual tokens of a picture and dim the dropped ones.
 
-    The token grid is stretched over the whole picture, as the processor resizes the picture to a
-    whole number of tokens without cropping it. Kept tokens keep their pixels inside a thin border;
-    dropped ones lose most of their colour and brightness.
+    Every token is drawn where it lies on the picture, whatever the processor did to it: resized,
+    padded, cut into tiles. Kept tokens keep their pixels inside a thin border; dropped ones lose
+    most of their colour and brightness. Where several grids lie over each other, such as a coarse
+    one and one over tiles, a pixel is lit by the share of them that keep it. Tokens on no grid,
+    such as newlines, are not drawn.
 
     Args:
         image: The picture that the processor was given, of any mode and size; for a video, its
@@ -92,16 +94,27 @@ def overlay(
         IndexError: The prompt has no such visual, or the visual no such frame.
         ValueError: `token_size` is below 1.
     """
-    kept = _frame_tokens(sample.kept_visual.cpu().numpy(), sample, visual, frame)
-    picture = _legible(image, kept.shape, token_size)
+    grids = _frame_grids(sample, visual, frame)
+    picture = _legible(image, grids, token_size)
     pixels = np.asarray(picture, dtype=np.float32)  # [H, W, 3]
-    cells = _Cells.over(picture.size, kept.shape)
-    lit = np.where(cells.stretch(kept)[..., None], pixels, _dimmed(pixels))
+    all_kept = sample.kept_visual.cpu().numpy()  # [N]
+    shape = pixels.shape[:2]
+    lit, covering = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    inner, outline = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
+    for grid in grids:
+        kept = all_kept[grid.tokens]  # [rows, columns]
+        cells = _Cells.over(picture.size, grid)
+        lit += cells.stretch(kept)
+        covering += cells.stretch(np.ones_like(kept))
+        inner |= cells.inner_borders(kept)
+        outline |= cells.outline(kept)
+    share = (lit / np.maximum(covering, 1))[..., None]
+    dimmed = _dimmed(pixels)
+    drawn = dimmed + share * (pixels - dimmed)
     border = np.array(_BORDER, dtype=np.float32)
-    inner = cells.inner_borders(kept)
-    lit[inner] += _INNER_BORDER_OPACITY * (border - lit[inner])
-    lit[cells.outline(kept)] = border
-    return _to_image(lit)
+    drawn[inner] += _INNER_BORDER_OPACITY * (border - drawn[inner])
+    drawn[outline] = border
+    return _to_image(drawn)
 
 
 def heat_map(
@@ -115,7 +128,8 @@ def heat_map(
 ) -> Image.Image:
     """Colour a picture by the scores of its visual tokens, dark blue (low) to yellow (high).
 
-    Colours span the scores of the whole prompt, so that its pictures can be compared.
+    Colours span the scores of the whole prompt, so that its pictures can be compared. Where several
+    grids lie over each other, their colours are mixed.
 
     Args:
         image: The picture that the processor was given; for a video, its frame.
@@ -146,11 +160,36 @@ def heat_map(
         scores = np.unique(scores, return_inverse=True)[1]
     spread = np.ptp(scores)
     shares = (scores - scores.min()) / spread if spread > 0 else np.zeros(scores.shape)
-    colours = _frame_tokens(_heat_colours(shares), sample, visual, frame)  # [rows, columns, 3]
-    picture = _legible(image, colours.shape[:2], token_size)
+    all_colours = _heat_colours(shares)  # [N, 3]
+    grids = _frame_grids(sample, visual, frame)
+    picture = _legible(image, grids, token_size)
     grey = _grey(np.asarray(picture, dtype=np.float32))  # [H, W, 1]
-    colours = _Cells.over(picture.size, colours.shape[:2]).stretch(colours)  # [H, W, 3]
-    return _to_image(grey + _HEAT_OPACITY * (colours - grey))
+    colours, covering = np.zeros((*grey.shape[:2], 3), dtype=np.float32), np.zeros_like(grey)
+    for grid in grids:
+        cells = _Cells.over(picture.size, grid)
+        colours += cells.stretch(all_colours[grid.tokens])
+        covering += cells.stretch(np.ones((*grid.tokens.shape, 1), dtype=np.float32))
+    mixed = colours / np.maximum(covering, 1)
+    opacity = np.where(covering > 0, np.float32(_HEAT_OPACITY), np.float32(0))
+    return _to_image(grey + opacity * (mixed - grey))
+
+
+def kept_per_frame(sample: SampleReport, visual: int = 0) -> list[tuple[int, int]]:
+    """Kept visual tokens, and all, of every frame of a video (of an image: one frame).
+
+    Args:
+        sample: Report of its prompt, from `model.token_compression.last.samples`.
+        visual: Which image or video of the prompt it is, from 0, in order of appearance.
+
+    Raises:
+        IndexError: The prompt has no such visual.
+    """
+    kept = sample.kept_visual.cpu().numpy()
+    counts = []
+    for frame in range(len(_grids_of(sample, visual)[0].index)):
+        tokens = [grid.tokens for grid in _frame_grids(sample, visual, frame)]
+        counts.append((sum(int(kept[t].sum()) for t in tokens), sum(t.size for t in tokens)))
+    return counts
 
 
 def contact_sheet(
@@ -209,28 +248,49 @@ def contact_sheet(
     return sheet
 
 
-def _frame_tokens(
-    values: NDArray[Any], sample: ScoredPrompt, visual: int, frame: int
-) -> NDArray[Any]:
-    """Values on the first grid of one frame, [rows, columns, …], out of the prompt's, [N, …]."""
+@dataclass(frozen=True)
+class _FrameGrid:
+    """One grid of one frame.
+
+    Attributes:
+        tokens: int [rows, columns], which of the prompt's visual tokens covers each cell.
+        area: As in `TokenGrid`.
+    """
+
+    tokens: NDArray[np.int64]
+    area: tuple[float, float, float, float]
+
+    def token_size(self, picture: tuple[int, int]) -> float:
+        """Pixels of a token's shorter side on a picture of (width, height)."""
+        rows, columns = self.tokens.shape
+        left, top, right, bottom = self.area
+        return min(picture[0] * (right - left) / columns, picture[1] * (bottom - top) / rows)
+
+
+def _grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
     count = len(sample.visuals)
     if not 0 <= visual < count:
         available = f"0 to {count - 1}" if count else "none"
         raise IndexError(f"The prompt has no visual {visual}: it has {available}.")
-    index = sample.visuals[visual].grids[0].index.numpy()  # [frames, rows, columns]
-    if not 0 <= frame < len(index):
-        raise IndexError(f"Visual {visual} has no frame {frame}: it has 0 to {len(index) - 1}.")
+    return sample.visuals[visual].grids
+
+
+def _frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[_FrameGrid]:
+    """All grids of one frame."""
+    grids = _grids_of(sample, visual)
+    frames = len(grids[0].index)
+    if not 0 <= frame < frames:
+        raise IndexError(f"Visual {visual} has no frame {frame}: it has 0 to {frames - 1}.")
     start = sum(len(span.positions) for span in sample.visuals[:visual])
-    return values[start + index[frame]]
+    return [_FrameGrid(start + grid.index[frame].numpy(), grid.area) for grid in grids]
 
 
-def _legible(image: Image.Image, grid: tuple[int, ...], token_size: int) -> Image.Image:
-    """The picture in RGB, enlarged where a token of the grid (rows, columns) would be too small."""
+def _legible(image: Image.Image, grids: Sequence[_FrameGrid], token_size: int) -> Image.Image:
+    """The picture in RGB, enlarged where a token of a grid would be too small."""
     if token_size < 1:
         raise ValueError(f"token_size must be at least 1, but it is {token_size}.")
     picture = image.convert("RGB")
-    rows, columns = grid
-    factor = token_size / min(picture.width / columns, picture.height / rows)
+    factor = token_size / min(grid.token_size(picture.size) for grid in grids)
     if factor <= 1:
         return picture
     size = (round(picture.width * factor), round(picture.height * factor))
@@ -242,8 +302,9 @@ class _Cells:
     """Which token each pixel of a picture belongs to.
 
     Attributes:
-        row: int [H], token row of each pixel row, ascending.
-        column: int [W], token column of each pixel column, ascending.
+        row: int [H], token row of each pixel row, ascending; -1 before the grid, the number of
+            rows after it.
+        column: int [W], token column of each pixel column, in the same way.
         border: Pixels of a border's width.
     """
 
@@ -252,19 +313,20 @@ class _Cells:
     border: int
 
     @classmethod
-    def over(cls, size: tuple[int, int], grid: tuple[int, ...]) -> _Cells:
-        """A grid of (rows, columns) stretched over a picture of (width, height) pixels."""
-        (width, height), (rows, columns) = size, grid
-        shorter_side = min(width / columns, height / rows)
+    def over(cls, size: tuple[int, int], grid: _FrameGrid) -> _Cells:
+        """A grid over its area of a picture of (width, height) pixels."""
+        (width, height), (rows, columns) = size, grid.tokens.shape
+        left, top, right, bottom = grid.area
         return cls(
-            _cell_of_pixel(height, rows),
-            _cell_of_pixel(width, columns),
-            max(1, round(shorter_side / _BORDERS_PER_TOKEN)),
+            _cell_of_pixel(height, rows, top, bottom),
+            _cell_of_pixel(width, columns, left, right),
+            max(1, round(grid.token_size(size) / _BORDERS_PER_TOKEN)),
         )
 
-    def stretch(self, grid: NDArray[Any]) -> NDArray[Any]:
-        """[rows, columns, …] → [H, W, …]."""
-        return grid[self.row[:, None], self.column[None, :]]
+    def stretch(self, values: NDArray[Any]) -> NDArray[Any]:
+        """[rows, columns, …] → [H, W, …], zero beyond the grid."""
+        padded = np.pad(values, [(1, 1), (1, 1), *[(0, 0)] * (values.ndim - 2)])
+        return padded[self.row[:, None] + 1, self.column[None, :] + 1]
 
     def outline(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
         """Pixels of kept tokens that lie along a dropped one or the picture's rim: bool [H, W]."""
@@ -283,9 +345,20 @@ class _Cells:
         return lines
 
 
-def _cell_of_pixel(pixels: int, cells: int) -> NDArray[np.intp]:
-    """The cell under the centre of each pixel, int [pixels]; exact, in whole numbers."""
-    return ((2 * np.arange(pixels) + 1) * cells // (2 * pixels)).astype(np.intp)
+def _cell_of_pixel(pixels: int, cells: int, start: float, end: float) -> NDArray[np.intp]:
+    """The cell under the centre of each pixel, int [pixels], -1 before and `cells` after all.
+
+    Args:
+        pixels: Pixels of the picture in this direction.
+        cells: Cells of the grid.
+        start: Where on the picture the grid starts, as a share of its pixels.
+        end: Where it ends.
+    """
+    doubled = 2 * np.arange(pixels) + 1  # twice the centres, which keeps whole grids exact
+    if (start, end) == (0.0, 1.0):
+        return (doubled * cells // (2 * pixels)).astype(np.intp)
+    place = (doubled / (2 * pixels) - start) / (end - start)
+    return np.floor(place * cells).clip(-1, cells).astype(np.intp)
 
 
 def _near(cell_of_pixel: NDArray[np.intp], side: int, distance: int) -> NDArray[np.bool_]:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from tiny_models import tiny_model
+from tiny_models import family_of, tiny_model
 from torch import Tensor
-from transformers import Qwen2VLForConditionalGeneration, Qwen2VLModel
+from transformers import Qwen2VLForConditionalGeneration
 
 from hf_token_compress import TokenCompressionConfig, compress
 
@@ -21,8 +21,8 @@ KEEP_ALL = TokenCompressionConfig(retention_ratio=1.0, min_visual_tokens=0)
 class ModelPair(NamedTuple):
     """Two models with equal weights."""
 
-    stock: Qwen2VLForConditionalGeneration
-    compressed: Qwen2VLForConditionalGeneration
+    stock: Any
+    compressed: Any
 
 
 def make_pair(config: TokenCompressionConfig = QUARTER, **model_options: Any) -> ModelPair:
@@ -47,21 +47,9 @@ def assert_same(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def whole_position_ids(
-    stock: Qwen2VLForConditionalGeneration | Qwen2VLModel, inputs: Mapping[str, Tensor]
-) -> Tensor:
-    """Position ids of the uncompressed prompt by the stock model: text order, then three axes."""
-    base = stock.model if isinstance(stock, Qwen2VLForConditionalGeneration) else stock
-    mask = inputs["attention_mask"]
-    visual, _ = base.get_rope_index(
-        inputs["input_ids"],
-        mm_token_type_ids=inputs["mm_token_type_ids"],
-        image_grid_thw=inputs.get("image_grid_thw"),
-        video_grid_thw=inputs.get("video_grid_thw"),
-        attention_mask=mask,
-    )
-    text = (mask.cumsum(-1) - 1).clamp(min=0)
-    return torch.cat([text[None], visual], dim=0)
+def whole_position_ids(stock: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Position ids of the uncompressed prompt, by the stock model."""
+    return family_of(stock).position_ids(stock, inputs)
 
 
 def masked_inputs(pair: ModelPair, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ settings = st.builds(
     min_visual_tokens=st.integers(0, 10**6),
     max_visual_tokens=st.none() | st.integers(1, 10**6),
     min_tokens_per_visual=st.integers(0, 10**3),
+    min_tokens_per_frame=st.integers(0, 10**3),
     top_p=st.none() | shares,
     scorer=st.none() | st.just("random"),
     scorer_options=st.dictionaries(st.text(), st.integers() | st.text() | st.booleans()),
@@ -94,7 +95,12 @@ def test_retention_ratio_cannot_be_left_empty() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "lowest"),
-    [("min_visual_tokens", -1, 0), ("max_visual_tokens", 0, 1), ("min_tokens_per_visual", -3, 0)],
+    [
+        ("min_visual_tokens", -1, 0),
+        ("max_visual_tokens", 0, 1),
+        ("min_tokens_per_visual", -3, 0),
+        ("min_tokens_per_frame", -1, 0),
+    ],
 )
 def test_counts_out_of_range(name: str, value: int, lowest: int) -> None:
     with one_sentence(ValueError, name, f"at least {lowest}", str(value)):
@@ -102,7 +108,8 @@ def test_counts_out_of_range(name: str, value: int, lowest: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["min_visual_tokens", "max_visual_tokens", "min_tokens_per_visual"]
+    "name",
+    ["min_visual_tokens", "max_visual_tokens", "min_tokens_per_visual", "min_tokens_per_frame"],
 )
 @pytest.mark.parametrize("value", [1.5, "3", True])
 def test_counts_of_the_wrong_type(name: str, value: Any) -> None:

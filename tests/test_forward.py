@@ -17,15 +17,26 @@ from pairs import (
     masked_inputs,
     whole_position_ids,
 )
-from tiny_models import ONE_IMAGE, PROMPTS, RAGGED, make_inputs, tiny_base_model
+from tiny_models import (
+    FAMILIES,
+    ONE_IMAGE,
+    RAGGED,
+    TEXT_ONLY,
+    family_prompts,
+    make_inputs,
+    tiny_base_model,
+)
 from torch import Tensor
 
 from hf_token_compress import Scorer, TokenCompressionConfig, compress, prepare_inputs
 
 pytestmark = pytest.mark.core
 
-VISUAL_PROMPTS = {name: prompts for name, prompts in PROMPTS.items() if name != "text_only"}
-each_prompt = pytest.mark.parametrize("prompts", VISUAL_PROMPTS.values(), ids=VISUAL_PROMPTS)
+each_family = pytest.mark.parametrize("family", FAMILIES)
+each_prompt = pytest.mark.parametrize(
+    ("family", "prompts"),
+    [case for case in family_prompts() if case.values[1] != (TEXT_ONLY,)],
+)
 each_side = pytest.mark.parametrize("padding_side", ["left", "right"])
 each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 
@@ -37,9 +48,9 @@ def row_logits(logits: Tensor, row: int, kept: int, padding_side: str) -> Tensor
 
 @each_prompt
 @each_attention
-def test_equals_stock_on_prepared_inputs(prompts: Any, attention: str) -> None:
-    stock, compressed = make_pair(attention=attention)
-    inputs = make_inputs(prompts)
+def test_equals_stock_on_prepared_inputs(family: str, prompts: Any, attention: str) -> None:
+    stock, compressed = make_pair(family=family, attention=attention)
+    inputs = make_inputs(prompts, family=family)
     expected = stock(**prepare_inputs(compressed, **inputs)).logits
     assert torch.equal(compressed(**inputs).logits, expected)
     assert expected.shape[1] < inputs["input_ids"].shape[1]
@@ -49,10 +60,10 @@ def test_equals_stock_on_prepared_inputs(prompts: Any, attention: str) -> None:
 @each_side
 @each_attention
 def test_equals_stock_with_dropped_tokens_hidden(
-    prompts: Any, padding_side: Any, attention: str
+    family: str, prompts: Any, padding_side: Any, attention: str
 ) -> None:
-    pair = make_pair(attention=attention)
-    inputs = make_inputs(prompts, padding_side=padding_side)
+    pair = make_pair(family=family, attention=attention)
+    inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     actual = pair.compressed(**inputs).logits
     expected = pair.stock(**masked_inputs(pair, inputs)).logits
     for row, sample in enumerate(pair.compressed.token_compression.last.samples):
@@ -60,11 +71,12 @@ def test_equals_stock_with_dropped_tokens_hidden(
         assert_same(kept, expected[row, sample.kept_indices])
 
 
+@each_family
 @each_side
-def test_base_model_equals_stock_with_dropped_tokens_hidden(padding_side: Any) -> None:
-    stock = tiny_base_model()
+def test_base_model_equals_stock_with_dropped_tokens_hidden(padding_side: Any, family: str) -> None:
+    stock = tiny_base_model(family=family)
     compressed = compress(copy.deepcopy(stock), QUARTER)
-    inputs = make_inputs(RAGGED, padding_side=padding_side)
+    inputs = make_inputs(RAGGED, family=family, padding_side=padding_side)
     actual = compressed(**inputs).last_hidden_state
     hidden = masked_inputs(ModelPair(stock, compressed), inputs)
     expected = stock(**hidden).last_hidden_state
@@ -73,16 +85,20 @@ def test_base_model_equals_stock_with_dropped_tokens_hidden(padding_side: Any) -
         assert_same(kept, expected[row, sample.kept_indices])
 
 
+@pytest.mark.parametrize(("family", "prompts"), family_prompts("ragged", "ragged_videos"))
 @each_side
 @pytest.mark.parametrize("scorer", ["attention", "random", "uniform"])
-def test_a_row_in_a_ragged_batch_is_that_row_alone(padding_side: Any, scorer: str) -> None:
+def test_a_row_in_a_ragged_batch_is_that_row_alone(
+    padding_side: Any, scorer: str, family: str, prompts: Any
+) -> None:
     _, compressed = make_pair(
-        TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0, scorer=scorer)
+        TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0, scorer=scorer),
+        family=family,
     )
-    inputs = make_inputs(RAGGED, padding_side=padding_side)
+    inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     logits = compressed(**inputs).logits
-    for row, prompt in enumerate(RAGGED):
-        alone = compressed(**make_inputs([prompt])).logits[0]
+    for row, prompt in enumerate(prompts):
+        alone = compressed(**make_inputs([prompt], family=family)).logits[0]
         assert_same(row_logits(logits, row, len(alone), padding_side), alone)
 
 
@@ -206,8 +222,10 @@ def test_position_ids_of_the_caller_are_kept(axes: int) -> None:
         assert_same(kept, expected[row, sample.kept_indices])
 
 
-def test_text_only_prompts_go_to_the_stock_model(pair: ModelPair) -> None:
-    inputs = make_inputs(PROMPTS["text_only"])
+@each_family
+def test_text_only_prompts_go_to_the_stock_model(family: str) -> None:
+    pair = make_pair(family=family)
+    inputs = make_inputs([TEXT_ONLY], family=family)
     assert torch.equal(pair.compressed(**inputs).logits, pair.stock(**inputs).logits)
     out = pair.compressed.generate(**inputs, max_new_tokens=5)
     assert torch.equal(out, pair.stock.generate(**inputs, max_new_tokens=5))

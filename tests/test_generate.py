@@ -15,7 +15,17 @@ from pairs import (
     masked_inputs,
     whole_position_ids,
 )
-from tiny_models import ONE_IMAGE, RAGGED, TURN_END, TWO_IMAGES, make_inputs, tiny_model
+from tiny_models import (
+    FAMILIES,
+    ONE_IMAGE,
+    RAGGED,
+    TURN_END,
+    TWO_IMAGES,
+    family_of,
+    family_prompts,
+    make_inputs,
+    tiny_model,
+)
 from transformers import GenerationConfig
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs
@@ -42,6 +52,10 @@ SINGLE_ROW_MODES: dict[str, dict[str, Any]] = {
     "sampled_assistant": {"assistant_model": tiny_model(seed=1), "do_sample": True},
     "compressed_assistant": {"assistant_model": compress(tiny_model(seed=1), QUARTER)},
 }
+each_family = pytest.mark.parametrize("family", FAMILIES)
+each_ragged_batch = pytest.mark.parametrize(
+    ("family", "prompts"), family_prompts("ragged", "ragged_videos")
+)
 every_mode = pytest.mark.parametrize(
     ("prompts", "options"),
     [
@@ -67,9 +81,12 @@ def generated(tokens: torch.Tensor) -> torch.Tensor:
 
 @every_mode
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_equals_stock_on_prepared_inputs(prompts: Any, options: Any, attention: str) -> None:
-    stock, compressed = make_pair(attention=attention)
-    inputs = make_inputs(prompts)
+@each_family
+def test_equals_stock_on_prepared_inputs(
+    prompts: Any, options: Any, attention: str, family: str
+) -> None:
+    stock, compressed = make_pair(family=family, attention=attention)
+    inputs = make_inputs(prompts, family=family)
     with torch.no_grad():
         prepared = prepare_inputs(compressed, **inputs)
     expected = answer(seeded(stock, prepared, **options), prepared)
@@ -89,11 +106,12 @@ def test_sequences_start_with_the_whole_prompt(prompts: Any, options: Any) -> No
     assert 0 < answer(sequences, inputs).shape[1] <= NEW
 
 
+@each_ragged_batch
 @pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "sampling", "no_cache"])
-def test_equals_stock_with_dropped_tokens_hidden(mode: str) -> None:
+def test_equals_stock_with_dropped_tokens_hidden(mode: str, family: str, prompts: Any) -> None:
     """Answer, logits and positions of the new tokens, by a path that shares no code with ours."""
-    pair = make_pair()
-    inputs = make_inputs(RAGGED)
+    pair = make_pair(family=family)
+    inputs = make_inputs(prompts, family=family)
     options = {**MODES[mode], "return_dict_in_generate": True, "output_logits": True}
     actual = seeded(pair.compressed, inputs, **options)
     expected = seeded(pair.stock, masked_inputs(pair, inputs), **options)
@@ -101,9 +119,11 @@ def test_equals_stock_with_dropped_tokens_hidden(mode: str) -> None:
     assert_same(torch.stack(actual.logits), torch.stack(expected.logits))
 
 
+@each_ragged_batch
 @pytest.mark.parametrize("mode", ["greedy", "beams", "sampling", "sampled_sequences"])
-def test_cached_equals_not_cached(mode: str, pair: ModelPair) -> None:
-    inputs = make_inputs(RAGGED)
+def test_cached_equals_not_cached(mode: str, family: str, prompts: Any) -> None:
+    pair = make_pair(family=family)
+    inputs = make_inputs(prompts, family=family)
     options = {**MODES[mode], "return_dict_in_generate": True, "output_logits": True}
     cached = seeded(pair.compressed, inputs, **options)
     uncached = seeded(pair.compressed, inputs, **options, use_cache=False)
@@ -113,13 +133,15 @@ def test_cached_equals_not_cached(mode: str, pair: ModelPair) -> None:
     assert uncached.get("past_key_values") is None
 
 
+@each_ragged_batch
 @pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "no_cache"])
-def test_a_row_in_a_ragged_batch_is_that_row_alone(mode: str, pair: ModelPair) -> None:
+def test_a_row_in_a_ragged_batch_is_that_row_alone(mode: str, family: str, prompts: Any) -> None:
+    pair = make_pair(family=family)
     options = {**MODES[mode], "return_dict_in_generate": True, "output_logits": True}
-    inputs = make_inputs(RAGGED)
+    inputs = make_inputs(prompts, family=family)
     together = seeded(pair.compressed, inputs, **options)
-    for row, prompt in enumerate(RAGGED):
-        own = make_inputs([prompt])
+    for row, prompt in enumerate(prompts):
+        own = make_inputs([prompt], family=family)
         alone = seeded(pair.compressed, own, **options)
         tokens = generated(answer(alone.sequences, own)[0])
         assert torch.equal(generated(answer(together.sequences, inputs)[row]), tokens)
@@ -236,15 +258,17 @@ def test_random_numbers_of_the_caller_are_left_alone() -> None:
     assert torch.equal(answer(seeded(compressed, inputs, do_sample=True), inputs), expected)
 
 
-def test_the_vision_part_runs_once(pair: ModelPair) -> None:
+@each_family
+def test_the_vision_part_runs_once(family: str) -> None:
+    pair = make_pair(family=family)
     calls = 0
 
     def count(*_: Any) -> None:
         nonlocal calls
         calls += 1
 
-    pair.compressed.model.visual.register_forward_hook(count)
-    inputs = make_inputs(RAGGED)
+    family_of(pair.stock).visual_tower(pair.compressed).register_forward_hook(count)
+    inputs = make_inputs(RAGGED, family=family)
     for options in (
         {},
         {"num_beams": 3},

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from pairs import KEEP_ALL, make_pair
-from tiny_models import PROMPTS, make_inputs, tiny_base_model
+from tiny_models import family_prompts, make_inputs, tiny_base_model
 
 from hf_token_compress import compress
 
+each_prompt = pytest.mark.parametrize(("family", "prompts"), family_prompts())
 pytestmark = [
     pytest.mark.core,
     pytest.mark.parametrize("attention", ["eager", "sdpa"]),
@@ -27,12 +28,12 @@ def labels_of(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+@each_prompt
 def test_logits_and_loss(
-    prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype
+    family: str, prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype
 ) -> None:
-    stock, compressed = make_pair(KEEP_ALL, attention=attention, dtype=dtype)
-    inputs = make_inputs(prompts, padding_side=padding_side, dtype=dtype)
+    stock, compressed = make_pair(KEEP_ALL, family=family, attention=attention, dtype=dtype)
+    inputs = make_inputs(prompts, family=family, padding_side=padding_side, dtype=dtype)
     inputs["labels"] = labels_of(inputs)
     expected = stock(**inputs)
     actual = compressed(**inputs)
@@ -41,23 +42,25 @@ def test_logits_and_loss(
     assert expected.loss.isfinite()
 
 
-@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+@each_prompt
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_generated_ids(
-    prompts: Any, options: dict[str, Any], attention: str, dtype: torch.dtype
+    family: str, prompts: Any, options: dict[str, Any], attention: str, dtype: torch.dtype
 ) -> None:
-    stock, compressed = make_pair(KEEP_ALL, attention=attention, dtype=dtype)
-    inputs = make_inputs(prompts, dtype=dtype)
+    stock, compressed = make_pair(KEEP_ALL, family=family, attention=attention, dtype=dtype)
+    inputs = make_inputs(prompts, family=family, dtype=dtype)
     expected = stock.generate(**inputs, max_new_tokens=6, do_sample=False, **options)
     actual = compressed.generate(**inputs, max_new_tokens=6, do_sample=False, **options)
     assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
-def test_base_model(prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype) -> None:
-    stock = tiny_base_model(attention, dtype)
+@each_prompt
+def test_base_model(
+    family: str, prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype
+) -> None:
+    stock = tiny_base_model(attention, dtype, family=family)
     compressed = compress(copy.deepcopy(stock), KEEP_ALL)
-    inputs = make_inputs(prompts, padding_side=padding_side, dtype=dtype)
+    inputs = make_inputs(prompts, family=family, padding_side=padding_side, dtype=dtype)
     expected = stock(**inputs).last_hidden_state
     assert torch.equal(compressed(**inputs).last_hidden_state, expected)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from errors import one_sentence
 from pairs import KEEP_ALL, ModelPair, answer, assert_same, carried, make_pair
-from tiny_models import ONE_IMAGE, RAGGED, make_inputs
+from tiny_models import ONE_IMAGE, RAGGED, family_prompts, make_inputs
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
@@ -54,9 +54,12 @@ def grown_mask(
 
 
 @each_mask
-@pytest.mark.parametrize("prompts", [[ONE_IMAGE], RAGGED], ids=["one_image", "ragged"])
-def test_equals_generate(prompts: Any, mask_length: str, pair: ModelPair) -> None:
-    inputs = make_inputs(prompts)
+@pytest.mark.parametrize(
+    ("family", "prompts"), family_prompts("one_image", "one_video", "ragged", "ragged_videos")
+)
+def test_equals_generate(family: str, prompts: Any, mask_length: str) -> None:
+    pair = make_pair(family=family)
+    inputs = make_inputs(prompts, family=family)
     expected = free_run(pair, inputs)
     prompt = output = pair.compressed(**inputs, use_cache=True)
     for step in range(STEPS):

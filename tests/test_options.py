@@ -9,7 +9,9 @@ import pytest
 import torch
 from pairs import ModelPair, assert_same, carried, make_pair, whole_position_ids
 from tiny_models import (
+    FAMILIES,
     IMAGE,
+    IMAGE_AND_VIDEO,
     ONE_IMAGE,
     RAGGED,
     TEXT_ONLY,
@@ -106,6 +108,26 @@ def test_min_tokens_per_visual(floor: int) -> None:
         assert all(k >= min(floor, s) for k, s in zip(kept, size, strict=True))
         budget = round(0.1 * sum(size))
         assert sum(kept) == max(budget, sum(min(floor, s) for s in size))
+
+
+@pytest.mark.parametrize("floor", [0, 1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_min_tokens_per_frame(family: str, floor: int) -> None:
+    """The picture after the video is scored above it, so that only the floor keeps frames."""
+    config = setting(min_tokens_per_frame=floor, min_tokens_per_visual=0, retention_ratio=0.25)
+    _, compressed = make_pair(config, family=family)
+
+    class LastTokens(Scorer):
+        def score(self, prompt: Any, first_layer: Any) -> torch.Tensor:
+            order = torch.arange(prompt.input_ids.shape[1], dtype=torch.float32)
+            return order.expand(prompt.input_ids.shape)
+
+    compressed.token_compression.scorer = LastTokens()
+    compressed(**make_inputs([IMAGE_AND_VIDEO], family=family))
+    sample = compressed.token_compression.last.samples[0]
+    frames = sample.visuals[0].grids[0].index  # [frames, rows, columns]
+    assert sample.kept_visual[frames].flatten(1).sum(1).tolist() == [floor] * len(frames)
+    assert sample.visual_tokens_after == round(0.25 * len(sample.kept_visual))
 
 
 def test_an_image_may_lose_all_its_tokens() -> None:

@@ -125,6 +125,36 @@ def test_no_dropped_token_beats_a_kept_one_that_was_free_to_go(
         assert scores[free].min() >= scores[~keep].max()
 
 
+@given(
+    frames=st.integers(1, 5),
+    rows=st.integers(1, 5),
+    rest=st.integers(0, 3),
+    budget=st.integers(0, 40),
+    floor=st.integers(0, 6),
+    data=st.data(),
+)
+def test_every_frame_keeps_its_best(
+    frames: int, rows: int, rest: int, budget: int, floor: int, data: st.DataObject
+) -> None:
+    """A picture, then a video whose tokens stand frame by frame, then tokens on no frame."""
+    lengths = [4, frames * rows + rest]
+    numbers = st.lists(st.integers(-3, 3), min_size=sum(lengths), max_size=sum(lengths))
+    scores = torch.tensor(data.draw(numbers)).float()
+    on_frames = [torch.arange(rows) + 4 + number * rows for number in range(frames)]
+    keep = select_visual_tokens(
+        scores, lengths, budget, frames=on_frames, min_tokens_per_frame=floor
+    )
+    assert int(keep.sum()) == min(max(budget, frames * min(floor, rows)), len(scores))
+    for frame in on_frames:
+        kept = keep[frame]
+        assert int(kept.sum()) >= min(floor, rows)
+        assert (
+            not kept.any() or kept.all() or scores[frame][kept].min() >= scores[frame][~kept].max()
+        )
+    if budget <= frames * min(floor, rows):
+        assert not keep[:4].any()
+
+
 @given(values=score_lists, budget=st.integers(0, 45))
 def test_between_equal_scores_the_earlier_wins(values: list[float], budget: int) -> None:
     keep = select_visual_tokens(torch.tensor(values), [len(values)], budget)

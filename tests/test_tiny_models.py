@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from pairs import answer
-from tiny_models import ONE_IMAGE, PADDING, RAGGED, make_inputs, tiny_model
+from pairs import answer, assert_same
+from tiny_models import (
+    FAMILIES,
+    ONE_IMAGE,
+    ONE_VIDEO,
+    PADDING,
+    family_prompts,
+    make_inputs,
+    tiny_model,
+)
 
 pytestmark = pytest.mark.core
+each_ragged_batch = pytest.mark.parametrize(
+    ("family", "prompts"), family_prompts("ragged", "ragged_videos")
+)
 
 
-def test_answers_vary_along_the_text_and_between_prompts() -> None:
-    inputs = make_inputs(RAGGED)
-    tokens = answer(tiny_model().generate(**inputs, max_new_tokens=12, do_sample=False), inputs)
+@each_ragged_batch
+def test_answers_vary_along_the_text_and_between_prompts(family: str, prompts: Any) -> None:
+    inputs = make_inputs(prompts, family=family)
+    model = tiny_model(family=family)
+    tokens = answer(model.generate(**inputs, max_new_tokens=12, do_sample=False), inputs)
     assert all(len(row.unique()) >= 4 for row in tokens)
-    assert len({tuple(row.tolist()) for row in tokens}) == len(RAGGED)
+    assert len({tuple(row.tolist()) for row in tokens}) == len(prompts)
 
 
-def test_every_quarter_of_the_visual_tokens_changes_the_next_token_logits() -> None:
-    model = tiny_model()
-    inputs = make_inputs([ONE_IMAGE])
+@pytest.mark.parametrize("prompt", [ONE_IMAGE, ONE_VIDEO], ids=["image", "video"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_quarter_of_the_pixels_changes_the_next_token_logits(
+    family: str, prompt: Any
+) -> None:
+    model = tiny_model(family=family)
+    inputs = make_inputs([prompt], family=family)
     logits = model(**inputs).logits[:, -1]
-    for quarter in inputs["pixel_values"].chunk(4):
+    name = "pixel_values" if "pixel_values" in inputs else "pixel_values_videos"
+    for quarter in inputs[name].view(4, -1):
         saved = quarter.clone()
         quarter.neg_()
         assert (model(**inputs).logits[:, -1] - logits).abs().max() > 0.1
@@ -29,10 +49,12 @@ def test_every_quarter_of_the_visual_tokens_changes_the_next_token_logits() -> N
     torch.testing.assert_close(model(**inputs).logits[:, -1], logits, rtol=0, atol=0)
 
 
-def test_a_prompt_is_the_same_alone_and_in_a_batch() -> None:
-    batch = make_inputs(RAGGED)
-    for row, prompt in enumerate(RAGGED):
-        alone = make_inputs([prompt])
+@each_ragged_batch
+def test_a_prompt_is_the_same_alone_and_in_a_batch(family: str, prompts: Any) -> None:
+    batch = make_inputs(prompts, family=family)
+    logits = tiny_model(family=family)(**batch).logits
+    for row, prompt in enumerate(prompts):
+        alone = make_inputs([prompt], family=family)
         real = batch["input_ids"][row] != PADDING
         assert torch.equal(batch["input_ids"][row][real], alone["input_ids"][0])
-    assert torch.equal(make_inputs([ONE_IMAGE])["pixel_values"], batch["pixel_values"][: 4 * 48])
+        assert_same(logits[row][real], tiny_model(family=family)(**alone).logits[0])

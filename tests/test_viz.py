@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from hf_token_compress.models.state import SampleReport
-from hf_token_compress.prompt import VisualLayout, VisualSpan
+from hf_token_compress.prompt import TokenGrid, VisualLayout, VisualSpan
 from hf_token_compress.viz import contact_sheet, heat_map, overlay
 
 RED = (230, 20, 30)
@@ -147,6 +147,30 @@ def test_no_such_visual_or_frame(draw, visual, frame):
 def test_a_prompt_without_pictures_has_no_visual():
     with pytest.raises(IndexError, match="has no visual 0"):
         overlay(Image.new("RGB", (64, 64)), report([]))
+
+
+@pytest.mark.parametrize(
+    ("area", "box"),
+    [
+        ((0.25, 0.0, 0.75, 1.0), (160, 0, 320, 240)),
+        ((-0.5, -1.0, 1.5, 2.0), (0, 0, 320, 240)),  # padded all around: one token shows a quarter
+        ((0.1, 0.2, 0.9, 0.9), (64, 96, 320, 264)),
+    ],
+)
+def test_a_grid_lights_the_part_of_the_picture_that_it_lies_over(area, box):
+    """The upper left of two by two tokens, on a picture of 640 x 480 pixels."""
+    grid = TokenGrid(torch.arange(4).view(1, 2, 2), area)
+    span = VisualSpan("image", torch.arange(4), (grid,))
+    kept = torch.tensor([True, False, False, False])
+    sample = SampleReport(torch.arange(4)[kept], torch.arange(4), kept, None, (span,))
+    white = Image.new("RGB", (640, 480), "white")
+    lit = (pixels(overlay(white, sample)) == 255).all(-1)
+    rows, columns = lit.any(1).nonzero()[0], lit.any(0).nonzero()[0]
+    edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    # Borders are drawn inside the token, not wider than a tenth of it.
+    border = 0.1 * min(320 * (area[2] - area[0]), 240 * (area[3] - area[1]))
+    for found, expected, inwards in zip(edges, box, (1, 1, -1, -1), strict=True):
+        assert 0 <= (found - expected) * inwards <= border
 
 
 def luma(image, grid):

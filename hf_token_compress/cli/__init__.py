@@ -12,6 +12,7 @@ import typer
 
 from .._version import __version__
 from .collect import collect
+from .convert_vila import convert_vila
 from .demo import demo
 from .evaluate import evaluate
 from .explain import explain
@@ -34,6 +35,7 @@ app.command()(explain)
 app.command()(collect)
 app.command()(train)
 app.command()(push)
+app.command()(convert_vila)
 
 
 def _print_version(wanted: bool) -> None:

@@ -60,6 +60,8 @@ def find_checkpoint(name: str) -> CheckpointSource:
         from transformers import PreTrainedConfig
 
         from ..models import supported_families
+        from ..models.vila.names import ORIGINAL_MODEL_TYPE
+        from ..models.vila.original_config import convert_config
         from ..tiny import resolve_model
 
         location = resolve_model(name)
@@ -69,6 +71,8 @@ def find_checkpoint(name: str) -> CheckpointSource:
             settings, _ = PreTrainedConfig.get_config_dict(location)
         except OSError as error:
             raise CommandError(_why_not_found(name, error)) from error
+        if settings.get("model_type") == ORIGINAL_MODEL_TYPE:
+            settings = convert_config(settings)
     family = settings.get("model_type")
     if family not in supported_families():
         raise CommandError(

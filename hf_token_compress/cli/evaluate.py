@@ -67,6 +67,10 @@ def evaluate(
     per_kind: Annotated[int, typer.Option(min=1, help="Questions of each kind.")] = 300,
     rows: Annotated[int, typer.Option(min=1, help="Rows of drawings in a picture.")] = 4,
     columns: Annotated[int, typer.Option(min=1, help="Columns of drawings in a picture.")] = 4,
+    clip_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask about clips of so many frames instead of pictures."),
+    ] = None,
     drawings: Annotated[
         Path | None,
         typer.Option(
@@ -97,26 +101,33 @@ def evaluate(
     hf-token-compress evaluate --model tiny-qwen2-vl
     hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 \
       --json table.json
+    hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
     ```
     """
     if markdown and json_file == "-":
         raise CommandError("--markdown and --json - exclude each other.", exit_code=2)
 
     from ..config import TokenCompressionConfig
-    from ..evaluation import measure_retention, retention_markdown, scene_samples
+    from ..evaluation import (
+        clip_samples,
+        measure_retention,
+        retention_markdown,
+        scene_samples,
+    )
     from ..evaluation.retention import TRUTH
     from ..models import uncompress
-    from ..scenes import KINDS, load_drawings
+    from ..scenes import CLIP_KINDS, KINDS, load_drawings
     from ..scorers import available_scorers
     from ..tiny import own_mapper
     from .checkpoint import find_checkpoint, load_checkpoint
 
     scorers = listed(scorer) or DEFAULT_SCORERS
     ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
-    kinds = listed(kind) or KINDS
-    if unknown := sorted(set(kinds) - set(KINDS)):
+    known_kinds = KINDS if clip_frames is None else CLIP_KINDS
+    kinds = listed(kind) or known_kinds
+    if unknown := sorted(set(kinds) - set(known_kinds)):
         raise CommandError(
-            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(KINDS)}.",
+            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(known_kinds)}.",
             exit_code=2,
         )
     for ratio in ratios:
@@ -133,14 +144,16 @@ def evaluate(
     if mapper is None and "mapper" in scorers:
         saved = source.saved_compression
         mapper = saved.mapper if saved and saved.mapper else own_mapper(model)
-    samples = scene_samples(
-        kinds,
-        per_kind,
-        seed=seed,
-        rows=rows,
-        columns=columns,
-        drawings=None if drawings is None else load_drawings(drawings),
-    )
+    composed: dict[str, Any] = {
+        "seed": seed,
+        "rows": rows,
+        "columns": columns,
+        "drawings": None if drawings is None else load_drawings(drawings),
+    }
+    if clip_frames is None:
+        samples = scene_samples(kinds, per_kind, **composed)
+    else:
+        samples = clip_samples(kinds, per_kind, frames=clip_frames, **composed)
     checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
     passes = 1 + len(scorers) * len(ratios)
     with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:

@@ -14,8 +14,17 @@ from rich.text import Text
 from ..config import TokenCompressionConfig
 from .console import notices, quiet_libraries, results, working
 from .errors import CommandError, one_sentence_errors
-from .options import DeviceOption, DtypeOption, ModelOption, parse_key_values
-from .pictures import make_folder, read_frames, read_picture
+from .options import (
+    DEFAULT_FRAMES,
+    DeviceOption,
+    DtypeOption,
+    FramesOption,
+    ModelOption,
+    VideoOption,
+    parse_key_values,
+)
+from .pictures import make_folder, read_picture
+from .videos import read_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,13 +46,8 @@ def explain(
     image: Annotated[
         list[Path] | None, typer.Option(help="A picture; may be repeated.", metavar="FILE")
     ] = None,
-    video: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A video: an animated GIF, PNG or WebP, or a folder of frames; may be repeated.",
-            metavar="PATH",
-        ),
-    ] = None,
+    video: VideoOption = None,
+    frames: FramesOption = DEFAULT_FRAMES,
     answer: Annotated[
         str | None,
         typer.Option(help="The answer to explain; by default the model's own.", metavar="TEXT"),
@@ -92,7 +96,7 @@ def explain(
     if not image and not video:
         raise CommandError("There is nothing to explain: pass --image or --video.", exit_code=2)
     pictures = [[read_picture(path)] for path in image or []]
-    videos = [read_frames(path) for path in video or []]
+    videos = [read_video(path, frames) for path in video or []]
     options = parse_key_values(rule_option or [], "--rule-option")
     make_folder(output)
 
@@ -104,7 +108,7 @@ def explain(
     with working("Explaining"), quiet_libraries(progress_bars=False):
         from ..relevance import DEFAULT_RULE, faithfulness, relevance
 
-        inputs = prepare_question(checkpoint, [frames[0] for frames in pictures], prompt, videos)
+        inputs = prepare_question(checkpoint, [picture for (picture,) in pictures], prompt, videos)
         given = None if answer is None else [_answer_ids(checkpoint, answer)]
         rule = rule or DEFAULT_RULE
         sample = relevance(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,18 @@ MapperOption = Annotated[
         rich_help_panel=COMPRESSION_PANEL,
     ),
 ]
+VideoOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A video: a file, an animated GIF, PNG or WebP, or a folder of frames; may be "
+        "repeated. Videos follow pictures.",
+        metavar="PATH",
+    ),
+]
+FramesOption = Annotated[
+    int, typer.Option(min=1, help="Most frames of each video, evenly spaced over it.")
+]
+DEFAULT_FRAMES = 8
 DtypeOption = Annotated[
     str,
     typer.Option(

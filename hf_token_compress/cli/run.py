@@ -13,23 +13,31 @@ from rich.text import Text
 
 from ..config import TokenCompressionConfig
 from .console import notices, quiet_libraries, results, working
-from .errors import one_sentence_errors
+from .errors import CommandError, one_sentence_errors
 from .options import (
     COMPRESSION_PANEL,
+    DEFAULT_FRAMES,
     DeviceOption,
     DtypeOption,
+    FramesOption,
     MapperOption,
     ModelOption,
     ScorerOption,
     ScorerOptionsOption,
+    VideoOption,
     parse_scorer_options,
 )
 from .pictures import numbered_paths, read_picture
+from .videos import read_video
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from PIL import Image
 
     from .answering import Answer
+
+    Visual: TypeAlias = Image.Image | list[Image.Image]
 
 DEFAULT_RETENTION_RATIO = 0.25
 
@@ -37,8 +45,12 @@ DEFAULT_RETENTION_RATIO = 0.25
 @one_sentence_errors
 def run(
     model: ModelOption,
-    image: Annotated[list[Path], typer.Option(help="A picture; may be repeated.", metavar="FILE")],
     prompt: Annotated[str, typer.Option(help="The question.", metavar="TEXT")],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture; may be repeated.", metavar="FILE")
+    ] = None,
+    video: VideoOption = None,
+    frames: FramesOption = DEFAULT_FRAMES,
     retention_ratio: Annotated[
         float | None,
         typer.Option(
@@ -74,13 +86,21 @@ def run(
             help="Visual tokens that every picture keeps.", rich_help_panel=COMPRESSION_PANEL
         ),
     ] = None,
+    min_tokens_per_frame: Annotated[
+        int | None,
+        typer.Option(
+            help="Visual tokens that every frame of a video keeps.",
+            rich_help_panel=COMPRESSION_PANEL,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 64,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
     overlay: Annotated[
         Path | None,
         typer.Option(
-            help="Write the picture with the kept tokens lit; further pictures go to FILE-2, …",
+            help="Write the picture with the kept tokens lit; further pictures go to FILE-2, … "
+            "A video becomes a sheet of its frames, or an animation where FILE ends in .gif.",
             metavar="FILE",
         ),
     ] = None,
@@ -88,7 +108,7 @@ def run(
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
 ) -> None:
-    r"""Ask any supported model a question about pictures, with fewer visual tokens.
+    r"""Ask any supported model a question about pictures or videos, with fewer visual tokens.
 
     **Examples**
 
@@ -97,6 +117,8 @@ def run(
       --prompt "Where is the cat?" --overlay kept.png
     hf-token-compress run --model Qwen/Qwen2-VL-2B-Instruct --image a.jpg \
       --image b.jpg --prompt "What changed?" --retention-ratio 0.1 --json
+    hf-token-compress run --model llava-hf/llava-onevision-qwen2-0.5b-ov-hf \
+      --video clip.mp4 --frames 16 --prompt "What happens?" --overlay kept.gif
     ```
     """
     options = {
@@ -108,10 +130,15 @@ def run(
         "min_visual_tokens": min_visual_tokens,
         "max_visual_tokens": max_visual_tokens,
         "min_tokens_per_visual": min_tokens_per_visual,
+        "min_tokens_per_frame": min_tokens_per_frame,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    pictures = [read_picture(path) for path in image]
-    overlay_paths = [] if overlay is None else numbered_paths(overlay, len(pictures))
+    if not (image or video):
+        raise CommandError("There is nothing to look at: give --image or --video.", exit_code=2)
+    pictures = [read_picture(path) for path in image or []]
+    videos = [read_video(path, frames) for path in video or []]
+    visuals: list[Visual] = [*pictures, *videos]
+    overlay_paths = [] if overlay is None else numbered_paths(overlay, len(visuals))
 
     from .answering import answer, prepare_question
     from .checkpoint import find_checkpoint, load_checkpoint
@@ -120,13 +147,14 @@ def run(
     compression = _merged_settings(source.saved_compression, given)
     checkpoint = load_checkpoint(source, compression, dtype=dtype, device=device)
     with working("Answering"), quiet_libraries(progress_bars=False):
-        inputs = prepare_question(checkpoint, pictures, prompt)
+        inputs = prepare_question(checkpoint, pictures, prompt, videos)
         found = answer(checkpoint, inputs, max_new_tokens=max_new_tokens)
     for number, path in enumerate(overlay_paths):
-        _write_overlay(path, pictures[number], found, number)
+        _write_overlay(path, visuals[number], found, number)
     summary = {
         "model": model,
-        "images": [str(path) for path in image],
+        "images": [str(path) for path in image or []],
+        "videos": [str(path) for path in video or []],
         "prompt": prompt,
         **_measurements(found, inputs["input_ids"].shape[1]),
         "overlays": [str(path) for path in overlay_paths],
@@ -172,11 +200,18 @@ def _measurements(found: Answer, prompt_tokens: int) -> dict[str, Any]:
     }
 
 
-def _write_overlay(path: Path, picture: Image.Image, found: Answer, visual: int) -> None:
+def _write_overlay(path: Path, visual: Visual, found: Answer, number: int) -> None:
     from ..viz import overlay
+    from ..viz_video import frame_overlays, frame_sheet, save_animation
 
     assert found.report is not None
-    overlay(picture, found.report.samples[0], visual).save(path)
+    sample = found.report.samples[0]
+    if not isinstance(visual, list):
+        overlay(visual, sample, number).save(path)
+    elif path.suffix.lower() == ".gif":
+        save_animation(path, frame_overlays(visual, sample, number))
+    else:
+        frame_sheet(visual, sample, number).save(path)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from .answering import answer_samples
 from .retention import RetentionResult, measure_retention, retention_markdown
-from .tasks import Sample, scene_samples
+from .tasks import Sample, clip_samples, scene_samples
 from .truth import TruthScorer
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Sample",
     "TruthScorer",
     "answer_samples",
+    "clip_samples",
     "measure_retention",
     "retention_markdown",
     "scene_samples",

@@ -1,4 +1,4 @@
-"""Ask a model about pictures, in batches."""
+"""Ask a model about pictures and clips, in batches."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ def encode_samples(processor: Any, samples: Sequence[Sample]) -> Any:
         [
             {
                 "role": "user",
-                "content": [
-                    {"type": "image", "image": sample.image},
-                    {"type": "text", "text": sample.question},
-                ],
+                "content": [_shown(sample), {"type": "text", "text": sample.question}],
             }
         ]
         for sample in samples
     ]
+    options: dict[str, Any] = {"padding": True, "padding_side": "left"}
+    if any(sample.frames for sample in samples):
+        options["do_sample_frames"] = False  # the frames that are given are the sample
     return processor.apply_chat_template(
         conversations,
         tokenize=True,
         add_generation_prompt=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs={"padding": True, "padding_side": "left"},
+        processor_kwargs=options,
     )
+
+
+def _shown(sample: Sample) -> dict[str, Any]:
+    if sample.frames:
+        return {"type": "video", "video": list(sample.frames)}
+    return {"type": "image", "image": sample.image}
 
 
 def answer_samples(

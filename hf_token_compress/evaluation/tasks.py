@@ -7,22 +7,24 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from ..scenes import Drawings, make_scene, scene_questions
+from ..scenes import Drawings, clip_questions, make_clip, make_scene, scene_questions
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One question about one picture.
+    """One question about one picture or one clip.
 
     Attributes:
-        image: The picture, RGB.
+        image: The picture, RGB; of a clip its first frame.
         question: The question in words.
         answer: The right answer.
         kind: Kind of question.
         relevant_boxes: Pixel boxes (left, top, right, bottom) that the answer rests on; empty
             where it rests on no one place.
+        frames: The frames of a clip, RGB, all of one size; empty for a picture.
+        relevant_frames: For a clip, the frame of each relevant box, counted from 0.
     """
 
     image: Image.Image
@@ -30,6 +32,8 @@ class Sample:
     answer: str
     kind: str
     relevant_boxes: tuple[Box, ...]
+    frames: tuple[Image.Image, ...] = ()
+    relevant_frames: tuple[int, ...] = ()
 
 
 def scene_samples(
@@ -82,4 +86,53 @@ def scene_samples(
                 )
             )
         scene_seed += 1
+    return samples
+
+
+def clip_samples(
+    kinds: Sequence[str],
+    per_kind: int,
+    *,
+    frames: int = 4,
+    seed: int = 0,
+    rows: int = 4,
+    columns: int = 4,
+    split: str = "test",
+    drawings: Drawings | None = None,
+) -> list[Sample]:
+    """Questions about composed clips, each clip asked one question of each kind.
+
+    The same arguments give the same samples.
+
+    Args:
+        kinds: Kinds of questions, of `hf_token_compress.scenes.CLIP_KINDS`.
+        per_kind: Questions of each kind.
+        frames: Frames of every clip.
+        seed: Seed of the first clip; the next clips follow it.
+        rows: Rows of cells.
+        columns: Columns of cells.
+        split: "test" for compositions that training never used.
+        drawings: The drawings; by default those that come with the library.
+
+    Raises:
+        ValueError: A kind is unknown, `per_kind` is below 1, or there are fewer concepts than
+            cells in all frames of a clip.
+    """
+    if per_kind < 1:
+        raise ValueError(f"per_kind must be at least 1, but it is {per_kind}.")
+    samples: list[Sample] = []
+    for number in range(seed, seed + per_kind):
+        clip = make_clip(number, frames, rows, columns, split, drawings)
+        samples += [
+            Sample(
+                image=clip.images[0],
+                question=question.text,
+                answer=question.answer,
+                kind=question.kind,
+                relevant_boxes=question.relevant_boxes,
+                frames=tuple(clip.images),
+                relevant_frames=question.relevant_frames,
+            )
+            for question in clip_questions(clip, kinds, seed=number)
+        ]
     return samples

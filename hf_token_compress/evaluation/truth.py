@@ -19,7 +19,7 @@ class TruthScorer(Scorer):
     """Scores the visual tokens inside a sample's relevant boxes above all others.
 
     The others get random scores, so that what is kept beyond the truth is no hint. It needs the
-    samples of the batch, one image each: set `samples` before every call.
+    samples of the batch, one image or clip each: set `samples` before every call.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -37,9 +37,11 @@ class TruthScorer(Scorer):
         for row, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
             (visual,) = visuals
             for grid in visual.grids:
-                inside = tokens_in_boxes(sample.relevant_boxes, sample.image.size, grid)
-                columns = visual.positions[grid.index.flatten().to(visual.positions.device)]
-                scores[row, columns] += inside.to(scores)
+                for frame, tokens in enumerate(grid.index):
+                    boxes = _boxes_of_frame(sample, frame, len(grid.index))
+                    inside = tokens_in_boxes(boxes, sample.image.size, grid)
+                    columns = visual.positions[tokens.flatten().to(visual.positions.device)]
+                    scores[row, columns] += inside.to(scores)
         return scores
 
 
@@ -52,10 +54,10 @@ def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: Tok
         grid: A grid over that picture.
 
     Returns:
-        bool [frames * rows * columns], row-major, the same for every frame.
+        bool [rows * columns], row-major, of any frame.
     """
     width, height = image_size
-    frames, rows, columns = grid.shape
+    _, rows, columns = grid.shape
     from_left, from_top, to_right, to_bottom = grid.area
     x = width * (from_left + (torch.arange(columns) + 0.5) * (to_right - from_left) / columns)
     y = height * (from_top + (torch.arange(rows) + 0.5) * (to_bottom - from_top) / rows)
@@ -64,4 +66,13 @@ def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: Tok
         in_rows = (y >= top) & (y < bottom)
         in_columns = (x >= left) & (x < right)
         inside |= in_rows[:, None] & in_columns
-    return inside.flatten().repeat(frames)
+    return inside.flatten()
+
+
+def _boxes_of_frame(sample: Sample, frame: int, frames: int) -> tuple[Box, ...]:
+    """Relevant boxes of one of the model's frames; it may have joined several of the clip's."""
+    if not sample.frames:
+        return sample.relevant_boxes
+    joined = -(-len(sample.frames) // frames)
+    pairs = zip(sample.relevant_boxes, sample.relevant_frames, strict=True)
+    return tuple(box for box, number in pairs if number // joined == frame)

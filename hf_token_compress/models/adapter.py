@@ -59,19 +59,37 @@ class FamilyAdapter(ABC):
         """
 
     @abstractmethod
-    def pack_features(self, features: list[Tensor]) -> Any:
-        """Kept features in the container that the stock forward reads as `pooler_output`."""
-
-    @abstractmethod
     def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
         """Position ids of the whole prompt, int64 [A, B, S] or [B, S].
 
         Where there are A > 1 axes and one of them counts plain text order, it comes first.
         """
 
-    @abstractmethod
+    def vision_output(self, features: list[Tensor], modality: Modality) -> CompressedVisionOutput:
+        """What the stock forward takes the kept features of all images or videos from.
+
+        Args:
+            features: float [K, D] of each image or video.
+            modality: "image" or "video".
+        """
+        pooler_output: Any = features
+        return CompressedVisionOutput(pooler_output=pooler_output)
+
+    def generation_position_ids(self, attention_mask: Tensor) -> Tensor | None:
+        """What the stock `generate` fills in where the caller gives no position ids.
+
+        Args:
+            attention_mask: bool or 0/1 [B, S].
+
+        Returns:
+            int64 [A, B, S] or [B, S]; None where it is what `position_ids` gives.
+        """
+        return None
+
     def embed(self, model: Any, input_ids: Tensor) -> Tensor:
         """Word embeddings [B, S, D]."""
+        embeddings: Tensor = model.get_input_embeddings()(input_ids)
+        return embeddings
 
     @abstractmethod
     def first_layer(self, model: Any) -> FirstLayer:

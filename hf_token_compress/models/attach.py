@@ -72,7 +72,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     Args:
         model: A compressed model.
         **inputs: What the processor returned, and optionally `retention_ratio` and
-            `instruction_mask` for this call. Rows are padded on the left.
+            `instruction_mask` for this call. Rows are padded on the left. Add `use_cache=False`
+            where they are for a `generate` without a cache.
 
     Raises:
         ValueError: The model is not compressed, or the inputs do not fit each other.
@@ -84,7 +85,9 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     options = {name: inputs.pop(name, None) for name in ("retention_ratio", "instruction_mask")}
     if not present_modalities(model.family, inputs):
         return inputs
-    return model._compress(inputs, padding_side="left", **options).inputs
+    spare_column = inputs.get("use_cache") is False
+    compressed = model._compress(inputs, padding_side="left", spare_column=spare_column, **options)
+    return compressed.inputs
 
 
 def _change_class(model: Any, new_class: type) -> None:

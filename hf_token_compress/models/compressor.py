@@ -49,6 +49,7 @@ def compress_inputs(
     inputs: Mapping[str, Any],
     *,
     padding_side: PaddingSide,
+    spare_column: bool = False,
     retention_ratio: float | None = None,
     instruction_mask: Tensor | None = None,
 ) -> CompressedInputs:
@@ -60,6 +61,9 @@ def compress_inputs(
         compression: Its setting.
         inputs: Keyword arguments of the stock forward, with images or videos.
         padding_side: Side on which rows that became shorter are padded.
+        spare_column: Pad by one column where no row is padded and position ids may have gaps:
+            `generate` without a cache drops a mask that hides nothing, and Transformers then
+            takes the gaps for the borders of packed sequences.
         retention_ratio: Overrides the setting for this call, in (0, 1].
         instruction_mask: bool or 0/1 [B, S], overrides which rows ask the question.
 
@@ -90,7 +94,9 @@ def compress_inputs(
             scores = _score(model, adapter, compression, config, layout, inputs, instruction_mask)
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
-        compressed = rewrite_prompt(model, adapter, config, inputs, layout, keep, padding_side)
+        compressed = rewrite_prompt(
+            model, adapter, config, inputs, layout, keep, padding_side, spare_column=spare_column
+        )
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=vision.milliseconds,
@@ -193,11 +199,42 @@ def _keep_mask(
             [len(span.positions) for span in visuals],
             budget,
             min_tokens_per_visual=config.min_tokens_per_visual,
+            frames=_video_frames(visuals),
+            min_tokens_per_frame=config.min_tokens_per_frame,
         )
         # The next token is predicted from the last one, whatever it is.
         last = layout.attention_mask[row].nonzero()[-1]
         keep[row, columns] = kept | (columns == last)
     return keep
+
+
+def _video_frames(visuals: tuple[VisualSpan, ...]) -> list[Tensor]:
+    """Which of a prompt's visual tokens lie on each frame of its videos, int64 [n] each."""
+    frames: list[Tensor] = []
+    start = 0
+    for span in visuals:
+        if span.modality == "video":
+            by_frame = zip(*(grid.index + start for grid in span.grids), strict=True)
+            frames += [torch.cat([part.flatten() for part in parts]) for parts in by_frame]
+        start += len(span.positions)
+    return frames
+
+
+def _kept_index(
+    adapter: FamilyAdapter,
+    layout: PromptLayout,
+    keep: Tensor,
+    padding_side: PaddingSide,
+    spare_column: bool,
+) -> Tensor | None:
+    """Columns of the shorter prompt, int64 [B, K], -1 at padding; None where none is dropped."""
+    if not (layout.attention_mask & ~keep).any():
+        return None
+    index = kept_column_index(keep, padding_side)
+    has_gaps = adapter.text_order_axis(layout.position_ids) is None
+    if spare_column and has_gaps and bool((index >= 0).all()):
+        index = torch.nn.functional.pad(index, (1, 0), value=-1)
+    return index
 
 
 def rewrite_prompt(
@@ -208,6 +245,8 @@ def rewrite_prompt(
     layout: PromptLayout,
     keep: Tensor,
     padding_side: PaddingSide,
+    *,
+    spare_column: bool = False,
 ) -> CompressedInputs:
     """Inputs of the stock forward for the kept columns of a prompt.
 
@@ -219,6 +258,7 @@ def rewrite_prompt(
         layout: What `read_layout` found in them.
         keep: bool [B, S], columns that stay; never padding.
         padding_side: Side on which rows that became shorter are padded.
+        spare_column: As in `compress_inputs`.
 
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
@@ -229,10 +269,9 @@ def rewrite_prompt(
         **(inputs.get("mm_encoder_outputs") or {}),
         **_kept_features(adapter, layout, keep),
     }
-    dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
     position_ids = layout.position_ids
-    if dropped_rows.any():
-        index = kept_column_index(keep, padding_side)  # [B, K]
+    index = _kept_index(adapter, layout, keep, padding_side, spare_column)
+    if index is not None:
         attention_mask = index >= 0
         rewritten["input_ids"] = gather_columns(layout.input_ids, index, adapter.padding_id(model))
         rewritten["attention_mask"] = attention_mask.long()
@@ -242,6 +281,7 @@ def rewrite_prompt(
                 rewritten[name] = gather_columns(rewritten[name], index, fill)
         position_ids = gather_columns(position_ids, index, 0)
         if config.position_ids == "compact":
+            dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
             position_ids = compact_position_ids(position_ids, dropped_rows, attention_mask)
         axis = adapter.text_order_axis(position_ids)
         if axis is not None:
@@ -265,7 +305,7 @@ def _kept_features(
             for row, spans in enumerate(layout.spans[modality])
             for span in spans
         ]
-        outputs[modality] = CompressedVisionOutput(pooler_output=adapter.pack_features(kept))
+        outputs[modality] = adapter.vision_output(kept, modality)
     return outputs
 
 

@@ -87,7 +87,10 @@ class TokenCompressionMixin:
         self._refuse_broken_chunked_prefill(arguments)
 
         compressed = self._compress(
-            self._with_padding_mask(arguments), padding_side="left", **options
+            self._with_position_ids(self._with_padding_mask(arguments)),
+            padding_side="left",
+            spare_column=self._generation_setting(arguments, "use_cache") is False,
+            **options,
         )
         prompt_ids = arguments["input_ids"]
         prompt_length = compressed.inputs["input_ids"].shape[1]
@@ -141,6 +144,16 @@ class TokenCompressionMixin:
         if pad is None or pad in ([eos] if isinstance(eos, int) else eos or []):
             return arguments
         return {**arguments, "attention_mask": (ids != pad).long()}
+
+    def _with_position_ids(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The position ids that `generate` fills in where it is given none."""
+        ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
+        if arguments.get("position_ids") is not None or not isinstance(ids, Tensor):
+            return arguments
+        if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+            mask = torch.ones_like(ids)
+        position_ids = self.family.generation_position_ids(mask)
+        return arguments if position_ids is None else {**arguments, "position_ids": position_ids}
 
     def _refuse_broken_chunked_prefill(self, arguments: dict[str, Any]) -> None:
         chunked = self._generation_setting(arguments, "prefill_chunk_size") is not None

@@ -17,6 +17,7 @@ from typing_extensions import override
 from ..first_layer import FirstLayer
 from ..prompt import Modality, VisualLayout
 from .adapter import EncodedVisuals, FamilyAdapter
+from .text_decoder import decoder_layer
 
 
 class Qwen2VLAdapter(FamilyAdapter):
@@ -52,10 +53,6 @@ class Qwen2VLAdapter(FamilyAdapter):
         return EncodedVisuals(list(encoded.pooler_output), layouts)
 
     @override
-    def pack_features(self, features: list[Tensor]) -> Any:
-        return features
-
-    @override
     def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
         given: Tensor | None = inputs.get("position_ids")
         if given is not None:
@@ -78,11 +75,6 @@ class Qwen2VLAdapter(FamilyAdapter):
         return torch.cat([text_positions[None], visual_positions.to(text_positions)], dim=0)
 
     @override
-    def embed(self, model: Any, input_ids: Tensor) -> Tensor:
-        embeddings: Tensor = model.get_input_embeddings()(input_ids)
-        return embeddings
-
-    @override
     def decoder(self, model: Any) -> Any:
         return _base_model(model).language_model
 
@@ -93,8 +85,6 @@ class Qwen2VLAdapter(FamilyAdapter):
     @override
     def deeper_layer(self, model: Any, depth: int) -> FirstLayer:
         decoder = self.decoder(model)
-        layer = decoder.layers[depth]
-        attention = layer.self_attn
 
         def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
             # The rotary module takes time, height and width: the last three axes.
@@ -102,15 +92,7 @@ class Qwen2VLAdapter(FamilyAdapter):
             cos, sin = decoder.rotary_emb(hidden, axes[-3:])
             return cos, sin
 
-        return FirstLayer(
-            input_norm=layer.input_layernorm,
-            query_projection=attention.q_proj,
-            key_projection=attention.k_proj,
-            rotary=rotary,
-            head_dim=attention.head_dim,
-            scaling=attention.scaling,
-            sliding_window=attention.sliding_window,
-        )
+        return decoder_layer(decoder, rotary, depth)
 
     @override
     def structure_ids(self, model: Any) -> set[int]:

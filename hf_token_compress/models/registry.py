@@ -7,7 +7,9 @@ from importlib import import_module
 from .adapter import FamilyAdapter
 
 _BUILT_IN = {
+    "llava_onevision": ".llava_onevision:LlavaOnevisionAdapter",
     "qwen2_vl": ".qwen2_vl:Qwen2VLAdapter",
+    "vila15": ".vila.adapter:VilaAdapter",
 }
 _REGISTERED: dict[str, type[FamilyAdapter]] = {}
 

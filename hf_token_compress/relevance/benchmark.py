@@ -34,6 +34,7 @@ METHODS: dict[Method, str] = {
     "checkpointed": "relevance, checkpointed",
     "stored": "stored maps",
 }
+_MODULE = f"{__package__}.benchmark"
 _VOCABULARY = 1000
 
 
@@ -69,7 +70,7 @@ def measure(
     """
     task = json.dumps([method, length, layers, width, heads, runs])
     done = subprocess.run(
-        [sys.executable, "-m", __name__, "--task", task], capture_output=True, text=True
+        [sys.executable, "-m", _MODULE, "--task", task], capture_output=True, text=True
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -1,20 +1,26 @@
-"""Pictures of real drawings on a board, with questions, answers and the places they rest on."""
+"""Pictures and clips of real drawings, with questions, answers and the places they rest on."""
 
+from hf_token_compress.scenes.clip import CLIP_KINDS, Clip, ask_clip, clip_questions, make_clip
 from hf_token_compress.scenes.drawings import Drawings, load_drawings
 from hf_token_compress.scenes.questions import KINDS, Question, ask, scene_questions
 from hf_token_compress.scenes.scene import CELL_SIZE, COLOURS, LETTERS, Cell, Scene, make_scene
 
 __all__ = [
     "CELL_SIZE",
+    "CLIP_KINDS",
     "COLOURS",
     "KINDS",
     "LETTERS",
     "Cell",
+    "Clip",
     "Drawings",
     "Question",
     "Scene",
     "ask",
+    "ask_clip",
+    "clip_questions",
     "load_drawings",
+    "make_clip",
     "make_scene",
     "scene_questions",
 ]

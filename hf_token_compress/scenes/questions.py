@@ -75,12 +75,14 @@ class Question:
         answer: The right answer, short, without a full stop.
         relevant_boxes: Pixel boxes (left, top, right, bottom) of the cells that the answer rests
             on; empty for a presence question whose answer is "no".
+        relevant_frames: For a question about a clip, the frame of each box, counted from 0.
     """
 
     kind: str
     text: str
     answer: str
     relevant_boxes: tuple[Box, ...]
+    relevant_frames: tuple[int, ...] = ()
 
 
 def _place(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:

@@ -7,7 +7,7 @@ names the same picture in training, tests and evaluation. Sizes are in pixels.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cache
 
@@ -126,34 +126,88 @@ def make_scene(
             concepts than cells.
     """
     drawings = load_drawings() if drawings is None else drawings
+    choices = artists_of_names(drawings, artists)
+    check_board(rows, columns, rows * columns, choices)
+    rng = np.random.default_rng([zlib.crc32(split.encode()), seed, rows, columns])
+    image = _background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
+    chosen = rng.choice(len(choices), rows * columns, replace=False)
+    names = [list(choices)[index] for index in chosen]
+    letters = _letters(rng, rows * columns)
+    return _compose(rng, image, columns, names, letters, drawings, choices)
+
+
+def make_frame(
+    rng: np.random.Generator,
+    rows: int,
+    columns: int,
+    names: Sequence[str],
+    colour: str,
+    drawings: Drawings,
+    choices: Mapping[str, Sequence[str]],
+) -> Scene:
+    """Compose one frame of a clip: a scene of these names, every tile of one colour.
+
+    Args:
+        rng: Source of everything else.
+        rows: Rows.
+        columns: Columns.
+        names: What the cells show, row by row.
+        colour: Colour name of all tiles.
+        drawings: Where drawings come from.
+        choices: Artists to choose from, of every name.
+    """
+    image = _background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
+    letters = _letters(rng, rows * columns)
+    return _compose(rng, image, columns, names, letters, drawings, choices, colour)
+
+
+def artists_of_names(
+    drawings: Drawings, artists: Sequence[str] | None = None
+) -> dict[str, list[str]]:
+    """Artists who drew each name, of those allowed; names that none of them drew are left out.
+
+    Raises:
+        ValueError: An artist is unknown.
+    """
     allowed = drawings.artists if artists is None else list(artists)
-    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
-        raise ValueError(f"rows and columns must be 1 to {MAX_SIDE}, got {rows} x {columns}")
     if unknown := set(allowed) - set(drawings.artists):
         raise ValueError(f"unknown artists {sorted(unknown)}, known are {drawings.artists}")
     choices = {n: [a for a in drawings.artists_of(n) if a in allowed] for n in drawings.names}
-    names = [name for name in drawings.names if choices[name]]
-    if len(names) < rows * columns:
-        raise ValueError(f"{rows * columns} cells need as many concepts, there are {len(names)}")
+    return {name: found for name, found in choices.items() if found}
 
-    rng = np.random.default_rng([zlib.crc32(split.encode()), seed, rows, columns])
-    image = _background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
-    chosen = rng.choice(len(names), rows * columns, replace=False)
-    letters = _letters(rng, rows * columns)
+
+def check_board(rows: int, columns: int, concepts: int, names: Sized) -> None:
+    """Raise ValueError unless the board has a size that is allowed, and there are enough names."""
+    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
+        raise ValueError(f"rows and columns must be 1 to {MAX_SIDE}, got {rows} x {columns}")
+    if len(names) < concepts:
+        raise ValueError(f"{concepts} cells need as many concepts, there are {len(names)}")
+
+
+def _compose(
+    rng: np.random.Generator,
+    image: Image.Image,
+    columns: int,
+    names: Sequence[str],
+    letters: Sequence[str],
+    drawings: Drawings,
+    choices: Mapping[str, Sequence[str]],
+    colour: str | None = None,
+) -> Scene:
+    """Draw the cells on their background; without `colour`, each tile has one of its own."""
     cells = []
-    for number, index in enumerate(chosen):
+    for number, name in enumerate(names):
         row, column = divmod(number, columns)
-        name = names[index]
-        artist = choices[name][rng.integers(len(choices[name]))]
-        colour = list(COLOURS)[rng.integers(len(COLOURS))]
+        artist = choices[name][int(rng.integers(len(choices[name])))]
+        tile = list(COLOURS)[rng.integers(len(COLOURS))] if colour is None else colour
         left, top = column * CELL_SIZE, row * CELL_SIZE
-        _draw_tile(image, rng, left, top, COLOURS[colour])
+        _draw_tile(image, rng, left, top, COLOURS[tile])
         _draw_thing(image, rng, left, top, drawings.image(name, artist))
         badge = _draw_badge(image, rng, left, top, letters[number])
         box = (left, top, left + CELL_SIZE, top + CELL_SIZE)
-        cells.append(Cell(row + 1, column + 1, name, artist, colour, letters[number], box, badge))
+        cells.append(Cell(row + 1, column + 1, name, artist, tile, letters[number], box, badge))
     _draw_frame(image, rng)
-    return Scene(image, rows, columns, cells)
+    return Scene(image, len(names) // columns, columns, cells)
 
 
 def _letters(rng: np.random.Generator, count: int) -> list[str]:

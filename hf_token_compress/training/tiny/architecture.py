@@ -86,12 +86,17 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel
     _initialise_words(model, tokenizer)
     for layer in model.model.language_model.layers:
         _make_mimetic(layer.self_attn)
-    model.generation_config = GenerationConfig(
+    model.generation_config = greedy_generation(tokenizer)
+    return model
+
+
+def greedy_generation(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Greedy decoding until the end of the turn."""
+    return GenerationConfig(
         do_sample=False,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return model
 
 
 @torch.no_grad()

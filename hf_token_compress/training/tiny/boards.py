@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from hf_token_compress.scenes import CELL_SIZE, COLOURS, LETTERS, Cell, Question, Scene, ask
+from hf_token_compress.scenes import (
+    CELL_SIZE,
+    COLOURS,
+    LETTERS,
+    Cell,
+    Clip,
+    Question,
+    Scene,
+    ask,
+    ask_clip,
+)
 from hf_token_compress.scenes.drawings import load_drawings
 
 SHAPES: dict[tuple[int, int], float] = {
@@ -36,6 +46,16 @@ MIXTURE: dict[str, float] = {
     "relation": 2.0,
 }
 """How often each kind of question is asked in training."""
+
+
+CLIP_MIXTURE: dict[str, float] = {
+    "during": 4.0,
+    "first": 2.0,
+    "last": 2.0,
+    "colour": 1.0,
+    "letter": 1.0,
+}
+"""How often each kind of question is asked about clips in training."""
 
 
 CURRICULUM: tuple[tuple[int, int], ...] = ((300, 2), (600, 3))
@@ -89,8 +109,16 @@ def random_questions(
     scene: Scene, count: int, rng: np.random.Generator, mixture: Mapping[str, float] = MIXTURE
 ) -> list[Question]:
     """About `count` questions of the mixture about one scene."""
+    asked = (ask(scene, kind, rng) for kind in _random_kinds(mixture, count, rng))
+    return [question for question in asked if question is not None]
+
+
+def random_clip_questions(clip: Clip, count: int, rng: np.random.Generator) -> list[Question]:
+    """`count` questions of `CLIP_MIXTURE` about one clip."""
+    return [ask_clip(clip, kind, rng) for kind in _random_kinds(CLIP_MIXTURE, count, rng)]
+
+
+def _random_kinds(mixture: Mapping[str, float], count: int, rng: np.random.Generator) -> list[str]:
     kinds: Sequence[str] = list(mixture)
     weights = np.asarray(list(mixture.values()))
-    drawn = rng.choice(len(kinds), count, p=weights / weights.sum())
-    asked = (ask(scene, kinds[index], rng) for index in drawn)
-    return [question for question in asked if question is not None]
+    return [kinds[index] for index in rng.choice(len(kinds), count, p=weights / weights.sum())]

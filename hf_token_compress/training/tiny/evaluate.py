@@ -22,7 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from hf_token_compress.scenes import KINDS, Question, Scene, make_scene, scene_questions
 from hf_token_compress.scenes.drawings import Drawings, load_drawings
 from hf_token_compress.training.tiny.forward import encode_pictures, patches_of
-from hf_token_compress.training.tiny.packing import Packer
+from hf_token_compress.training.tiny.packing import Packer, grid_positions
 from hf_token_compress.training.tiny.scoring import right_answers
 from hf_token_compress.training.tiny.selection import layer0_attention, relevance, top, uniform
 
@@ -94,6 +94,7 @@ def accuracy_when_pruned(
     packer = Packer(processor.tokenizer)
     grid = (2 * shape[0], 2 * shape[1])
     total = grid[0] * grid[1]
+    positions = grid_positions(grid)
     outcomes: dict[str, Outcome] = defaultdict(lambda: defaultdict(list))
     generator = torch.Generator().manual_seed(0)
     for scene, questions in asked_scenes(count, shape):
@@ -103,7 +104,9 @@ def accuracy_when_pruned(
         every = torch.arange(total).expand(len(questions), total)
         ranked = {
             "relevant + random": relevance(questions, grid, generator),
-            "layer-0 attention": layer0_attention(model, tokens, packer.pack(single, grid, every)),
+            "layer-0 attention": layer0_attention(
+                model, tokens, packer.pack(single, positions, every)
+            ),
             "random": torch.rand(len(questions), total, generator=generator),
         }
         for ratio in RATIOS:
@@ -111,7 +114,7 @@ def accuracy_when_pruned(
             ways = {way: top(scores, keep) for way, scores in ranked.items()}
             ways["uniform"] = uniform(len(questions), total, keep)
             for way, kept in ways.items():
-                batch = packer.pack(single, grid, kept)
+                batch = packer.pack(single, positions, kept)
                 right = right_answers(model, tokens, batch, single)
                 for question, (hit,) in zip(questions, right, strict=True):
                     outcomes[f"{way} {ratio:.1%}"][question.kind].append(hit)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import Qwen2VLProcessor
+from transformers import ProcessorMixin
 
 from hf_token_compress.training.tiny.architecture import StockModel
 
 
 def export(
     model: StockModel,
-    processor: Qwen2VLProcessor,
+    processor: ProcessorMixin,
     folder: Path,
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:

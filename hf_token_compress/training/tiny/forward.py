@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from hf_token_compress.scenes import Scene
 from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.packing import IGNORED, PackedBatch
 from hf_token_compress.training.tiny.processor import MERGE_SIZE, PATCH_SIZE
@@ -19,18 +21,23 @@ _MEAN = np.asarray(OPENAI_CLIP_MEAN, dtype=np.float32) * 255
 _STD = np.asarray(OPENAI_CLIP_STD, dtype=np.float32) * 255
 
 
+def normalised_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+    """(B, H, W, 3) float32 of pictures of one shape, as the image processors normalise them."""
+    pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images])
+    return torch.from_numpy((pixels - _MEAN) / _STD)
+
+
 def patches_of(images: list[Image.Image]) -> torch.Tensor:
     """Cut pictures of one shape into normalised patches, in the image processor's order.
 
     Returns:
         (B, N, 3 * 12 * 12) float32; four patches of one visual token follow one another.
     """
-    pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images])
-    pixels = (pixels - _MEAN) / _STD
+    pixels = normalised_pixels(images)
     batch, height, width, _ = pixels.shape
     step = PATCH_SIZE * MERGE_SIZE
     shape = (height // step, MERGE_SIZE, PATCH_SIZE, width // step, MERGE_SIZE, PATCH_SIZE)
-    cut = torch.from_numpy(pixels).view(batch, *shape, 3).permute(0, 1, 4, 2, 5, 7, 3, 6)
+    cut = pixels.view(batch, *shape, 3).permute(0, 1, 4, 2, 5, 7, 3, 6)
     return cut.reshape(batch, -1, 3 * PATCH_SIZE * PATCH_SIZE)
 
 
@@ -59,6 +66,12 @@ def encode_pictures(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -
         hidden = hidden + attention.proj(mixed.transpose(1, 2).reshape(batch, count, -1))
         hidden = hidden + block.mlp(block.norm2(hidden))
     return visual.merger(hidden).view(batch, count // MERGE_SIZE**2, -1)
+
+
+def encode_scenes(visual: Any, scenes: Sequence[Scene]) -> torch.Tensor:
+    """(B, N, D) visual tokens of scenes of one shape."""
+    grid = (2 * scenes[0].rows, 2 * scenes[0].columns)
+    return encode_pictures(visual, patches_of([scene.image for scene in scenes]), grid)
 
 
 def _patch_positions(grid: tuple[int, int]) -> torch.Tensor:

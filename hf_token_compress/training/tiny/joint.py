@@ -8,24 +8,25 @@ no way of pruning would mean anything on it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import KINDS, make_scene, scene_questions
+from hf_token_compress.scenes import KINDS, Question, make_scene, scene_questions
 from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.boards import random_questions, random_shape
-from hf_token_compress.training.tiny.forward import answer_loss, encode_pictures, patches_of
+from hf_token_compress.training.tiny.forward import answer_loss, encode_scenes
 from hf_token_compress.training.tiny.loop import LoopSettings, train
-from hf_token_compress.training.tiny.packing import Packer, drop_visual_tokens
+from hf_token_compress.training.tiny.packing import Packer, drop_visual_tokens, grid_positions
 from hf_token_compress.training.tiny.scoring import accuracy_by_kind, percent
 from hf_token_compress.training.tiny.selection import layer0_attention, top
 from hf_token_compress.training.tiny.vision_warmup import description_loss
 from hf_token_compress.training.tiny.vocabulary import CellVocabulary
 
-_DESCRIPTION_WEIGHT = 0.2
+DESCRIPTION_WEIGHT = 0.2
 
 
 def train_jointly(
@@ -59,33 +60,52 @@ def train_jointly(
         scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
         asked = [random_questions(s, questions * pictures // count, rng) for s in scenes]
         grid = (2 * rows, 2 * columns)
-        patches = patches_of([scene.image for scene in scenes])
         kept = drop_visual_tokens(count, grid[0] * grid[1], generator)
-        batch = packer.pack(asked, grid, kept)
+        batch = packer.pack(asked, grid_positions(grid), kept)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = encode_pictures(model.model.visual, patches, grid).float()
+            tokens = encode_scenes(model.model.visual, scenes).float()
             loss = answer_loss(model, tokens, batch)
         words = model.get_input_embeddings().weight.detach()
         described = description_loss(tokens, scenes, vocabulary, words)
-        return loss + _DESCRIPTION_WEIGHT * described
+        return loss + DESCRIPTION_WEIGHT * described
 
     @torch.no_grad()
     def report(step: int) -> str:
         scenes = [make_scene(i, 4, 4, "validation") for i in range(24)]
         asked = [scene_questions(scene, KINDS, seed=i) for i, scene in enumerate(scenes)]
-        patches = patches_of([scene.image for scene in scenes])
-        tokens = encode_pictures(model.model.visual, patches, (8, 8))
-        whole = packer.pack(asked, (8, 8), torch.arange(64).expand(len(scenes), 64))
-        parts = [percent(accuracy_by_kind(model, tokens, whole, asked))]
-        single = [[question] for questions_ in asked for question in questions_]
-        repeated = tokens.repeat_interleave(torch.tensor([len(q) for q in asked]), 0)
-        every = torch.arange(64).expand(len(single), 64)
-        scores = layer0_attention(model, repeated, packer.pack(single, (8, 8), every))
-        chance = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed))
-        for title, ranked in (("attention", scores), ("random", chance)):
-            pruned = packer.pack(single, (8, 8), top(ranked, 16))
-            line = percent(accuracy_by_kind(model, repeated, pruned, single))
-            parts.append(f"{title} 25 %: {line}")
-        return " | ".join(parts)
+        tokens = encode_scenes(model.model.visual, scenes)
+        return accuracy_line(model, packer, tokens, grid_positions((8, 8)), asked)
 
     train(model, loss_of_step, settings, checkpoint, report)
+
+
+@torch.no_grad()
+def accuracy_line(
+    model: StockModel,
+    packer: Packer,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    asked: Sequence[Sequence[Question]],
+) -> str:
+    """Accuracy by kind with all visual tokens, and with the best and a random quarter of them.
+
+    Args:
+        model: The model.
+        packer: Of its prompts.
+        tokens: (B, N, D) visual tokens of the pictures.
+        positions: (A, N) int64, as `Packer.pack` takes them.
+        asked: Questions about every picture.
+    """
+    count = tokens.shape[1]
+    whole = packer.pack(asked, positions, torch.arange(count).expand(len(tokens), count))
+    parts = [percent(accuracy_by_kind(model, tokens, whole, asked))]
+    single = [[question] for questions in asked for question in questions]
+    repeated = tokens.repeat_interleave(torch.tensor([len(q) for q in asked]), 0)
+    every = torch.arange(count).expand(len(single), count)
+    scores = layer0_attention(model, repeated, packer.pack(single, positions, every))
+    chance = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+    for title, ranked in (("attention", scores), ("random", chance)):
+        pruned = packer.pack(single, positions, top(ranked, count // 4))
+        line = percent(accuracy_by_kind(model, repeated, pruned, single))
+        parts.append(f"{title} 25 %: {line}")
+    return " | ".join(parts)

@@ -24,7 +24,12 @@ from hf_token_compress.training.tiny.boards import (
 )
 from hf_token_compress.training.tiny.forward import answer_loss
 from hf_token_compress.training.tiny.loop import LoopSettings, train
-from hf_token_compress.training.tiny.packing import PackedBatch, Packer, drop_visual_tokens
+from hf_token_compress.training.tiny.packing import (
+    PackedBatch,
+    Packer,
+    drop_visual_tokens,
+    grid_positions,
+)
 from hf_token_compress.training.tiny.scoring import accuracy_by_kind, percent
 from hf_token_compress.training.tiny.vocabulary import ATTRIBUTES, CellVocabulary
 
@@ -57,7 +62,7 @@ def warm_up_language(
         tokens = noisy_ideal_tokens(scenes, vocabulary, words, generator)
         kept = drop_visual_tokens(boards, tokens.shape[1], generator, share)
         grid = (2 * shape[0], 2 * shape[1])
-        return tokens, packer.pack(asked, grid, kept), asked
+        return tokens, packer.pack(asked, grid_positions(grid), kept), asked
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, step])

@@ -4,8 +4,9 @@ Every question sees the picture and itself, nothing of the other questions, at t
 it would have in a prompt of its own: the loss of a packed sequence is that of as many single
 prompts, for the price of encoding the picture once.
 
-Sequence: prefix (`<|im_start|>user\n<|vision_start|>`), visual tokens, `<|vision_end|>`, then one
-segment per question (`question<|im_end|>\n<|im_start|>assistant\nanswer<|im_end|>`).
+Sequence: prefix (for Qwen2-VL `<|im_start|>user\n<|vision_start|>`), visual tokens, what closes
+them (`<|vision_end|>`), then one segment per question
+(`question<|im_end|>\n<|im_start|>assistant\nanswer<|im_end|>`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class PackedBatch:
     """Pictures of one shape, with their questions, ready for the language model.
 
     Shapes: B pictures, V kept visual tokens, P prefix tokens, T text tokens after the picture
-    (padded), S = P + V + T.
+    (padded), S = P + V + T. A picture may be a video: what counts are its visual tokens.
 
     Attributes:
         prefix_ids: (P,) int64.
@@ -35,7 +36,7 @@ class PackedBatch:
         labels: (B, T) int64, the next token where an answer is predicted, else -100.
         early_labels: (B, T) int64, the answer's first token at the last two words of the question
             and in the turn that follows, else -100.
-        position_ids: (3, B, S) int64, temporal, height and width.
+        position_ids: (A, B, S) int64 on the A axes of the language model, or (B, S) on one.
         mask: (B, 1, S, S) bool, True where attention is allowed.
         question_rows: (B, S) bool, True at the words of the questions.
         kept: (B, V) int64, which visual tokens are kept, ascending.
@@ -74,13 +75,20 @@ class Packer:
 
     Args:
         tokenizer: Tokenizer of the model.
+        opening: What the chat template puts before the visual tokens.
+        closing: What it puts after them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        opening: str = "<|im_start|>user\n<|vision_start|>",
+        closing: str = "<|vision_end|>",
+    ) -> None:
         self._tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
-        self._prefix = self._encode("<|im_start|>user\n<|vision_start|>")
-        self._vision_end = self._encode("<|vision_end|>")
+        self._prefix = self._encode(opening)
+        self._closing = self._encode(closing)
         self._turn = self._encode("<|im_end|>\n<|im_start|>assistant\n")
         self._end = self._encode("<|im_end|>")
 
@@ -92,25 +100,25 @@ class Packer:
     def pack(
         self,
         questions: Sequence[Sequence[Question]],
-        grid: tuple[int, int],
+        positions: torch.Tensor,
         kept: torch.Tensor,
     ) -> PackedBatch:
         """Pack the questions of each picture.
 
         Args:
             questions: Of every picture of the batch.
-            grid: Rows and columns of visual tokens, before any is dropped.
+            positions: (A, N) int64, where each of a picture's N visual tokens lies, before any is
+                dropped: from `grid_positions` or `sequence_positions`.
             kept: (B, V) int64, ascending indices of the visual tokens to keep.
         """
-        rows, columns = grid
-        start = len(self._prefix) + max(rows, columns)
+        start = len(self._prefix) + int(positions.max()) + 1
         encoded = [self._encode_picture(asked, start) for asked in questions]
         length = max(len(one.ids) for one in encoded)
         batch = len(encoded)
         text_ids = torch.full((batch, length), self._end[0])
         labels = torch.full((batch, length), IGNORED)
         early = torch.full((batch, length), IGNORED)
-        positions = torch.zeros(batch, length, dtype=torch.long)
+        text_positions = torch.zeros(batch, length, dtype=torch.long)
         segments = torch.full((batch, length), -1)
         shared = len(self._prefix) + kept.shape[1]
         asking = torch.zeros(batch, shared + length, dtype=torch.bool)
@@ -119,7 +127,7 @@ class Packer:
             text_ids[index, :count] = torch.tensor(one.ids)
             labels[index, :count] = torch.tensor(one.labels)
             early[index, :count] = torch.tensor(one.early_labels)
-            positions[index, :count] = torch.tensor(one.positions)
+            text_positions[index, :count] = torch.tensor(one.positions)
             segments[index, :count] = torch.tensor(one.segments)
             asking[index, shared : shared + count] = torch.tensor(one.is_question)
         return PackedBatch(
@@ -127,14 +135,22 @@ class Packer:
             text_ids=text_ids,
             labels=labels,
             early_labels=early,
-            position_ids=self._positions(kept, columns, positions),
+            position_ids=self._positions(positions, kept, text_positions),
             mask=self._mask(kept, segments),
             question_rows=asking,
             kept=kept,
         )
 
     def _encode_picture(self, questions: Sequence[Question], start: int) -> _Text:
-        text = _Text(list(self._vision_end), [IGNORED], [IGNORED], [start], [0], [False])
+        count = len(self._closing)
+        text = _Text(
+            ids=list(self._closing),
+            labels=[IGNORED] * count,
+            early_labels=[IGNORED] * count,
+            positions=list(range(start, start + count)),
+            segments=[0] * count,
+            is_question=[False] * count,
+        )
         for number, question in enumerate(questions, start=1):
             words, answer = self._encode(question.text), self._encode(question.answer) + self._end
             prompt = words + self._turn
@@ -144,16 +160,19 @@ class Packer:
             known = min(2, len(words)) + len(self._turn) - 1
             text.early_labels += [IGNORED] * (len(prompt) - 1 - known) + [answer[0]] * known
             text.early_labels += [IGNORED] * (1 + len(answer))
-            text.positions += range(start + 1, start + 1 + length)
+            text.positions += range(start + count, start + count + length)
             text.segments += [number] * length
             text.is_question += [True] * len(words) + [False] * (length - len(words))
         return text
 
-    def _positions(self, kept: torch.Tensor, columns: int, text: torch.Tensor) -> torch.Tensor:
-        batch, prefix = len(text), len(self._prefix)
-        before = torch.arange(prefix).expand(3, batch, prefix)
-        visual = torch.stack([torch.zeros_like(kept), kept // columns, kept % columns]) + prefix
-        return torch.cat([before, visual, text.expand(3, *text.shape)], dim=2)
+    def _positions(
+        self, positions: torch.Tensor, kept: torch.Tensor, text: torch.Tensor
+    ) -> torch.Tensor:
+        axes, batch, prefix = len(positions), len(text), len(self._prefix)
+        before = torch.arange(prefix).expand(axes, batch, prefix)
+        visual = positions[:, kept] + prefix  # (A, B, V)
+        together = torch.cat([before, visual, text.expand(axes, *text.shape)], dim=2)
+        return together[0] if axes == 1 else together
 
     def _mask(self, kept: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
         batch, shared = len(segments), len(self._prefix) + kept.shape[1]
@@ -162,6 +181,18 @@ class Packer:
         causal = torch.ones(size, size, dtype=torch.bool).tril()
         same = group[:, :, None] == group[:, None, :]
         return ((same | (group == 0)[:, None, :]) & causal)[:, None]
+
+
+def grid_positions(grid: tuple[int, int]) -> torch.Tensor:
+    """(3, rows * columns) int64: time, height and width of a picture's visual tokens."""
+    rows, columns = grid
+    cells = torch.arange(rows * columns)
+    return torch.stack([torch.zeros_like(cells), cells // columns, cells % columns])
+
+
+def sequence_positions(count: int) -> torch.Tensor:
+    """(1, count) int64: visual tokens counted in text order."""
+    return torch.arange(count)[None]
 
 
 def drop_visual_tokens(

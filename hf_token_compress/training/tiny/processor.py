@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,7 +30,7 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 
-CHAT_TEMPLATE = """\
+_CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['content'] is string -%}
@@ -37,9 +38,9 @@ CHAT_TEMPLATE = """\
 {%- else -%}
 {%- for part in message['content'] -%}
 {%- if part['type'] == 'image' or part['type'] == 'image_url' -%}
-{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{{- 'IMAGE' -}}
 {%- elif part['type'] == 'video' -%}
-{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{{- 'VIDEO' -}}
 {%- elif part['type'] == 'text' -%}
 {{- part['text'] -}}
 {%- endif -%}
@@ -51,6 +52,11 @@ CHAT_TEMPLATE = """\
 {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
+
+
+def chat_template(image: str, video: str) -> str:
+    """Chat template in which these texts, quoted as in Jinja, stand for images and videos."""
+    return _CHAT_TEMPLATE.replace("IMAGE", image).replace("VIDEO", video)
 
 
 def cell_words() -> dict[str, list[str]]:
@@ -71,7 +77,13 @@ def cell_words() -> dict[str, list[str]]:
 def sentence_words() -> list[str]:
     """The other words of questions, answers and the chat format."""
     words = {"user", "assistant", "system", "yes", "no", "a", "an"}
-    sentences = [*RELATIONS, *(text for texts in TEMPLATES.values() for text in texts)]
+    words.update(words_of([*RELATIONS, *(text for texts in TEMPLATES.values() for text in texts)]))
+    return sorted(words)
+
+
+def words_of(sentences: Iterable[str]) -> list[str]:
+    """Every word of sentences or templates once, sorted; fields in braces are passed over."""
+    words = set()
     for sentence in sentences:
         for word in sentence.replace("?", "").replace(".", "").replace(",", "").split():
             if "{" not in word:
@@ -79,14 +91,18 @@ def sentence_words() -> list[str]:
     return sorted(words)
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
+def build_tokenizer(more_words: Sequence[str] = ()) -> Qwen2Tokenizer:
     """Byte-level BPE in which every word of the scenes is one token, with and without a space.
 
     All 256 bytes are in the alphabet, so that any text can be encoded and decoded back.
+
+    Args:
+        more_words: Further words that are to be one token each.
     """
     cells = cell_words()
     positions = cells.pop("row") + cells.pop("column")
     words = [word for attribute in cells.values() for word in attribute] + sentence_words()
+    words += more_words
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trained.decoder = decoders.ByteLevel()
@@ -131,5 +147,8 @@ def build_processor() -> Qwen2VLProcessor:
         image_processor=Qwen2VLImageProcessorPil(size=size, **patches),
         tokenizer=build_tokenizer(),
         video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=True, **patches),
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template(
+            image="<|vision_start|><|image_pad|><|vision_end|>",
+            video="<|vision_start|><|video_pad|><|vision_end|>",
+        ),
     )

@@ -11,14 +11,14 @@ writes a checkpoint to FOLDER and goes on from it when it is started again.
 
 from __future__ import annotations
 
-import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from hf_token_compress.training.tiny.architecture import StockModel, build_model
+from hf_token_compress.training.tiny.command import step_options
 from hf_token_compress.training.tiny.export import export
+from hf_token_compress.training.tiny.forward import encode_scenes
 from hf_token_compress.training.tiny.joint import train_jointly
 from hf_token_compress.training.tiny.language_warmup import warm_up_language
 from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
@@ -42,17 +42,7 @@ def load_warm_ups(model: StockModel, work: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("step", choices=("language", "vision", "joint", "export"))
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
-    parser.add_argument("--out", type=Path, help="model folder to write, for export")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    options = parser.parse_args(arguments)
-    if options.step == "export" and options.out is None:
-        parser.error("export needs --out")
-    torch.set_num_threads(options.threads)
+    options = step_options(__doc__, ("language", "vision", "joint", "export"), arguments)
     processor = build_processor()
     tokenizer = processor.tokenizer
     model = build_model(tokenizer)
@@ -60,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.step == "language":
         warm_up_language(model, tokenizer, LANGUAGE, checkpoint)
     elif options.step == "vision":
-        warm_up_vision(model, tokenizer, VISION, checkpoint)
+        visual = model.model.visual
+        words = model.get_input_embeddings().weight.detach()
+        encode = functools.partial(encode_scenes, visual)
+        warm_up_vision(visual, encode, words, tokenizer, VISION, checkpoint)
     elif options.step == "joint":
         load_warm_ups(model, options.work)
         train_jointly(model, tokenizer, JOINT, checkpoint)

@@ -41,7 +41,7 @@ def layer0_attention(model: StockModel, tokens: torch.Tensor, batch: PackedBatch
     scores = (query @ key.transpose(2, 3) * attention.scaling).float()
     weights = scores.masked_fill(~batch.mask, float("-inf")).softmax(-1)
     rows = batch.question_rows[:, None, :, None]
-    seen = (weights * rows).sum((1, 2)) / (rows.sum((1, 2)) * attention.num_heads)
+    seen = (weights * rows).sum((1, 2)) / (rows.sum((1, 2)) * query.shape[1])
     return seen[:, batch.visual_slice]
 
 

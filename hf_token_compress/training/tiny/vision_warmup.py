@@ -7,8 +7,10 @@ warm-up uses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,56 +18,84 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.scenes import Scene, make_scene
-from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.boards import random_shape
-from hf_token_compress.training.tiny.forward import encode_pictures, patches_of
 from hf_token_compress.training.tiny.loop import LoopSettings, train
 from hf_token_compress.training.tiny.vocabulary import ATTRIBUTES, CellVocabulary
+
+Encoder: TypeAlias = Callable[[Sequence[Scene]], torch.Tensor]
+"""From B scenes of one shape to their visual tokens, (B, N, D)."""
 
 _SHARPNESS = 8.0
 _PULL = 1.0
 
 
 def warm_up_vision(
-    model: StockModel,
+    module: nn.Module,
+    encode: Encoder,
+    words: torch.Tensor,
     tokenizer: PreTrainedTokenizerBase,
     settings: LoopSettings,
     checkpoint: Path,
+    *,
+    shape: Callable[[np.random.Generator], tuple[int, int]] = random_shape,
+    shown: Sequence[tuple[int, int]] = ((4, 4), (6, 6)),
+    targets: Encoder | None = None,
+    frozen: Iterable[str] = (),
     pictures: int = 16,
+    lessons: int | None = None,
     seed: int = 2,
 ) -> None:
-    """Train the vision tower, in place."""
-    vocabulary = CellVocabulary(tokenizer)
-    words = model.get_input_embeddings().weight.detach()
-    visual = model.model.visual
+    """Train a vision tower, in place.
 
-    def tokens_of(scenes: Sequence[Scene]) -> torch.Tensor:
-        grid = (2 * scenes[0].rows, 2 * scenes[0].columns)
-        return encode_pictures(visual, patches_of([s.image for s in scenes]), grid).float()
+    Args:
+        module: What holds the tower's parameters.
+        encode: The tower.
+        words: (vocabulary, D) word embeddings of the language model.
+        tokenizer: Tokenizer of the model.
+        settings: Schedule.
+        checkpoint: File to write to and to resume from.
+        shape: Draws rows and columns of an update's pictures.
+        shown: Rows and columns of pictures in reports.
+        targets: Another tower, whose visual tokens are to be met; by default the ideal ones.
+        frozen: Parameters of `module` not to train.
+        pictures: Pictures of 16 cells per update; fewer where they are larger.
+        lessons: Updates after which the same pictures come again, kept in memory with their
+            targets; by default every update has new ones.
+        seed: Seed of the pictures.
+    """
+    vocabulary = CellVocabulary(tokenizer)
+
+    @functools.lru_cache(maxsize=lessons or 1)
+    def lesson(number: int) -> tuple[list[Scene], torch.Tensor | None]:
+        rng = np.random.default_rng([seed, number])
+        rows, columns = shape(rng)
+        count = max(1, pictures * 16 // (rows * columns))
+        first = (seed << 32) + number * pictures
+        scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
+        if targets is None:
+            return scenes, None
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return scenes, targets(scenes).float()
 
     def loss_of_step(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([seed, step])
-        rows, columns = random_shape(rng)
-        count = max(1, pictures * 16 // (rows * columns))
-        first = (seed << 32) + step * pictures
-        scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
+        scenes, target = lesson(step % lessons if lessons else step)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = tokens_of(scenes)
-        return description_loss(tokens, scenes, vocabulary, words)
+            tokens = encode(scenes).float()
+        return description_loss(tokens, scenes, vocabulary, words, target)
 
     @torch.no_grad()
     def report(step: int) -> str:
         parts = []
-        for rows, columns in ((4, 4), (6, 6)):
+        for rows, columns in shown:
             scenes = [make_scene(i, rows, columns, "validation") for i in range(8)]
-            scores = _scores(tokens_of(scenes), vocabulary, words)
+            scores = _scores(encode(scenes), vocabulary, words)
             classes = vocabulary.classes(scenes)
             right = [(s.argmax(-1) == classes[..., i]).float().mean() for i, s in enumerate(scores)]
             line = " ".join(f"{k} {100 * r:.0f}" for k, r in zip(ATTRIBUTES, right, strict=True))
             parts.append(f"{rows}x{columns}: {line}")
         return " | ".join(parts)
 
-    train(visual, loss_of_step, settings, checkpoint, report)
+    train(module, loss_of_step, settings, checkpoint, report, frozen)
 
 
 def description_loss(
@@ -73,6 +103,7 @@ def description_loss(
     scenes: Sequence[Scene],
     vocabulary: CellVocabulary,
     words: torch.Tensor,
+    target: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """How badly visual tokens describe their cells.
 
@@ -81,9 +112,10 @@ def description_loss(
         scenes: The B scenes, of one shape.
         vocabulary: What a cell can show.
         words: (vocabulary, D) word embeddings.
+        target: (B, N, D) visual tokens to be met; by default the ideal ones.
 
     Returns:
-        Scalar: classification losses of all attributes, and the distance to the ideal token.
+        Scalar: classification losses of all attributes, and the distance to the target.
     """
     scores = _scores(tokens, vocabulary, words)
     classes = vocabulary.classes(scenes)
@@ -92,8 +124,9 @@ def description_loss(
         loss = loss + nn.functional.cross_entropy(
             score.flatten(0, 1), classes[..., index].flatten()
         )
-    ideal = vocabulary.ideal_tokens(classes, words)
-    return loss + _PULL * (tokens - ideal).square().sum(-1).mean()
+    if target is None:
+        target = vocabulary.ideal_tokens(classes, words)
+    return loss + _PULL * (tokens - target).square().sum(-1).mean()
 
 
 def _scores(

@@ -1,0 +1,255 @@
+"""LLaVA-OneVision: whole picture, tiles and newlines of images; pooled frames of videos.
+
+A picture that is the only one of its prompt comes twice: shrunk to one tile, and cut into tiles
+whose tokens form one fine grid; after every row of that grid comes a newline token. Each of
+several pictures of a prompt, and each video, ends in one newline token.
+
+Newline tokens lie on no grid, but they are visual tokens like the others: scored, kept or dropped
+by their own score. They are one and the same trained vector, so that dropping one loses nothing
+that another does not say, and every kept token keeps its own position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
+from transformers.image_processing_utils import select_best_resolution
+from typing_extensions import override
+
+from ..prompt import Modality, TokenGrid, VisualLayout
+from .adapter import CompressedVisionOutput, EncodedVisuals
+from .text_decoder import TextDecoderAdapter
+
+Area = tuple[float, float, float, float]
+
+_VISION_OPTIONS = ("vision_feature_layer", "vision_feature_select_strategy")
+# Transformers leaves a tile grid as it is until it is this many times too fine a side.
+_SHRINKING_STARTS_AT = 1.1
+
+
+class LlavaOnevisionAdapter(TextDecoderAdapter):
+    """Adapter of `LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`."""
+
+    model_classes = (LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel)
+    pixel_inputs = MappingProxyType({"image": "pixel_values", "video": "pixel_values_videos"})
+    consumed_inputs = ("image_sizes", "batch_num_images", "image_sizes_videos")
+
+    @override
+    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
+        return {getattr(model.config, f"{modality}_token_id")}
+
+    @override
+    def decoder(self, model: Any) -> Any:
+        base = model if isinstance(model, LlavaOnevisionModel) else model.model
+        return base.language_model
+
+    @override
+    def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
+        given = (inputs.get("mm_encoder_outputs") or {}).get(modality)
+        options = {name: inputs.get(name) for name in _VISION_OPTIONS}
+        encode = self._encode_images if modality == "image" else self._encode_videos
+        return encode(model, inputs, given, options)
+
+    @override
+    def vision_output(self, features: list[Tensor], modality: Modality) -> CompressedVisionOutput:
+        if modality == "image":
+            return super().vision_output(features, modality)
+        pooler_output: Any = features
+        return _RaggedVideoOutput(pooler_output=pooler_output)
+
+    def _encode_images(
+        self, model: Any, inputs: Mapping[str, Any], given: Any, options: dict[str, Any]
+    ) -> EncodedVisuals:
+        sizes = inputs.get("image_sizes")
+        if sizes is None:
+            raise ValueError(
+                "The prompt has images, but image_sizes is missing: pass everything that the "
+                "processor returned."
+            )
+        counts = inputs.get("batch_num_images")
+        if given is None:
+            given = model.get_image_features(
+                inputs["pixel_values"],
+                sizes,
+                batch_num_images=counts,
+                return_dict=True,
+                **options,
+            )
+        heights_and_widths = [(int(height), int(width)) for height, width in sizes]
+        if counts is None:
+            tiled = [True] * len(heights_and_widths)
+        else:
+            tiled = [int(count) == 1 for count in counts for _ in range(int(count))]
+        if len(tiled) != len(heights_and_widths):
+            raise ValueError(
+                f"batch_num_images counts {len(tiled)} images, but image_sizes has "
+                f"{len(heights_and_widths)}: pass both from the same processor call."
+            )
+        geometry = _Geometry.of(model.config)
+        layouts = [
+            geometry.tiled_image(size) if is_tiled else geometry.one_of_several_images(size)
+            for size, is_tiled in zip(heights_and_widths, tiled, strict=True)
+        ]
+        return EncodedVisuals(list(given.pooler_output), layouts)
+
+    def _encode_videos(
+        self, model: Any, inputs: Mapping[str, Any], given: Any, options: dict[str, Any]
+    ) -> EncodedVisuals:
+        if given is None:
+            pixels = inputs["pixel_values_videos"]
+            if not isinstance(pixels, Tensor) or pixels.ndim != 5:
+                raise ValueError(
+                    "pixel_values_videos must be one tensor [videos, frames, channels, height, "
+                    "width], which needs videos of equally many frames: sample the same number "
+                    "of frames from each."
+                )
+            given = model.get_video_features(pixels, return_dict=True, **options)
+        geometry = _Geometry.of(model.config)
+        features = list(given.pooler_output)  # of each [frames * pooled + 1, D]
+        layouts = [geometry.video(len(tokens)) for tokens in features]
+        return EncodedVisuals(features, layouts)
+
+
+class _RaggedFeatures(list[Tensor]):
+    """Features of videos that keep unlike numbers of tokens, float [K, D] each."""
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """All of them, [total, D]: what the stock forward makes of a tensor [videos, K, D]."""
+        return torch.cat(self)
+
+
+@dataclass
+class _RaggedVideoOutput(CompressedVisionOutput):
+    """Video features which `generate` may repeat video by video, as it does with lists."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "pooler_output" and isinstance(value, list):
+            value = _RaggedFeatures(value)
+        super().__setattr__(name, value)
+
+
+class _Geometry:
+    """Where the visual tokens of one model lie, as its `pack_image_features` arranges them.
+
+    Args:
+        resolutions: (height, width) of every arrangement of tiles, in pixels.
+        tile: Pixels a side of a tile.
+        patch: Pixels a side of a patch.
+        most_tiles: Tiles to whose number of tokens the fine grid is shrunk.
+    """
+
+    def __init__(
+        self, resolutions: Sequence[Sequence[int]], tile: int, patch: int, most_tiles: int
+    ) -> None:
+        self._resolutions = [tuple(resolution) for resolution in resolutions]
+        self._tile = tile
+        self._patch = patch
+        self._most_tiles = most_tiles
+        self._side = tile // patch  # tokens a side of a tile
+        # Patches may leave a rest of the tile uncovered at its right and lower rim.
+        self._covered = self._side * patch / tile
+
+    @classmethod
+    def of(cls, config: Any) -> _Geometry:
+        """Read it from the configuration of a model."""
+        vision = config.vision_config
+        most_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+        return cls(config.image_grid_pinpoints, vision.image_size, vision.patch_size, most_tiles)
+
+    def tiled_image(self, size: tuple[int, int]) -> VisualLayout:
+        """A picture of (height, width) pixels that is the only one of its prompt."""
+        base = self._side * self._side
+        rows, columns, area = self._fine_grid(size)
+        fine = torch.arange(rows * (columns + 1)).view(1, rows, columns + 1) + base
+        whole = torch.arange(base).view(1, self._side, self._side)
+        return VisualLayout(
+            base + fine.numel(),
+            (
+                TokenGrid(whole, (0.0, 0.0, self._covered, self._covered)),
+                TokenGrid(fine[:, :, :-1], area),  # the last of every row is its newline
+            ),
+        )
+
+    def one_of_several_images(self, size: tuple[int, int]) -> VisualLayout:
+        """A picture of (height, width) pixels that is one of several: padded to a square."""
+        height, width = size
+        longest = max(height, width)
+        left, top = (longest - width) // 2, (longest - height) // 2
+        end = longest * self._covered
+        area = (-left / width, -top / height, (end - left) / width, (end - top) / height)
+        count = self._side * self._side
+        index = torch.arange(count).view(1, self._side, self._side)
+        return VisualLayout(count + 1, (TokenGrid(index, area),))
+
+    def video(self, tokens: int) -> VisualLayout:
+        """A video of so many visual tokens, the newline included.
+
+        Raises:
+            ValueError: They are no whole frames and a newline.
+        """
+        side = math.ceil(self._side / 2)
+        frames, rest = divmod(tokens - 1, side * side)
+        if rest or frames < 1:
+            raise ValueError(
+                f"A video has {tokens} feature rows, which are not whole frames of {side * side} "
+                "and one newline: pass the features of the same processor call."
+            )
+        index = torch.arange(tokens - 1).view(frames, side, side)
+        area = (0.0, 0.0, self._covered, self._covered)
+        return VisualLayout(tokens, (TokenGrid(index, area),))
+
+    def _fine_grid(self, size: tuple[int, int]) -> tuple[int, int, Area]:
+        """Rows, columns and area of the grid over the tiles, without its newlines."""
+        height, width = size
+        target: tuple[int, int] = select_best_resolution(size, self._resolutions)
+        rows, columns = (length // self._tile * self._side for length in target)
+        top, left = 0, 0
+        # The picture fills the tiles in one direction and is centred in the other, where rows or
+        # columns that lie in the padding alone are cut off.
+        if width / height > columns / rows:
+            top = (rows - int(round(height * (columns / width), 7))) // 2
+        else:
+            left = (columns - int(round(width * (rows / height), 7))) // 2
+        scale = min(target[0] / height, target[1] / width)
+        spans = [
+            self._span(first, total - first, length, picture, scale)
+            for first, total, length, picture in (
+                (left, columns, target[1], width),
+                (top, rows, target[0], height),
+            )
+        ]
+        area = (spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+        rows, columns = rows - 2 * top, columns - 2 * left
+        shrink = math.sqrt(rows * columns / (self._most_tiles * self._side**2))
+        if shrink > _SHRINKING_STARTS_AT:
+            rows, columns = int(rows // shrink), int(columns // shrink)
+        return rows, columns, area
+
+    def _span(
+        self, first: int, last: int, length: int, picture: int, scale: float
+    ) -> tuple[float, float]:
+        """Shares of a picture's side that tokens `first` to `last` of the tiles begin and end at.
+
+        Args:
+            first: Token at which the span begins.
+            last: Token before which it ends.
+            length: Pixels of all tiles in this direction.
+            picture: Pixels of the picture in this direction.
+            scale: By which the picture is resized.
+        """
+        pitch, shift = float(self._patch), 0.0
+        if length > self._tile:
+            # Tiles repeat, and with them the uncovered rest: an even grid through all tiles is
+            # half of that rest off at most.
+            pitch = self._tile / self._side
+            shift = (self._tile - self._side * self._patch) / 2
+        resized = min(math.ceil(picture * scale), length)
+        offset = (length - resized) // 2 + shift
+        return (first * pitch - offset) / resized, (last * pitch - offset) / resized
