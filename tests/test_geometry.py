@@ -130,6 +130,8 @@ def layout_of(model: LlavaOnevisionModel, modality: Any, features: Any, **inputs
 @example(width=260, height=20, across=1.0, down=0.0)  # wide
 @example(width=20, height=260, across=0.0, down=1.0)  # tall
 @example(width=10, height=10, across=0.9, down=0.1)  # tiny
+@example(width=10, height=260, across=0.0, down=0.5)  # no column of tokens wide
+@example(width=260, height=10, across=0.5, down=0.0)  # no row of tokens high
 @example(width=500, height=430, across=0.3, down=0.8)  # larger than all tiles together
 def test_a_picture_alone(tile: int, width: int, height: int, across: float, down: float) -> None:
     picture, block = picture_with_block(width, height, across, down)

@@ -169,13 +169,11 @@ class _Geometry:
         rows, columns, area = self._fine_grid(size)
         fine = torch.arange(rows * (columns + 1)).view(1, rows, columns + 1) + base
         whole = torch.arange(base).view(1, self._side, self._side)
-        return VisualLayout(
-            base + fine.numel(),
-            (
-                TokenGrid(whole, (0.0, 0.0, self._covered, self._covered)),
-                TokenGrid(fine[:, :, :-1], area),  # the last of every row is its newline
-            ),
-        )
+        grids = [TokenGrid(whole, (0.0, 0.0, self._covered, self._covered))]
+        # Of a picture too narrow for one column, nothing but newlines is left of the tiles.
+        if rows * columns > 0:
+            grids.append(TokenGrid(fine[:, :, :-1], area))  # the last of every row is its newline
+        return VisualLayout(base + fine.numel(), tuple(grids))
 
     def one_of_several_images(self, size: tuple[int, int]) -> VisualLayout:
         """A picture of (height, width) pixels that is one of several: padded to a square."""
