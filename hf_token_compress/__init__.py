@@ -12,21 +12,23 @@ model = AutoModelForImageTextToText.from_pretrained(
 ```
 
 Importing the library lets `from_pretrained` of every Transformers model take
-`token_compression=`; nothing else of Transformers is changed.
+`token_compression=`, and makes VILA1.5 known to its Auto classes; nothing else of Transformers is
+changed.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wrapt import register_post_import_hook
 
 from ._version import __version__
 from .config import TokenCompressionConfig
+from .lazy import lazy_names
 
 if TYPE_CHECKING:
     from .first_layer import FirstLayer
+    from .mapper import RelevanceMapper
     from .models import (
         CompressionReport,
         EncodedVisuals,
@@ -48,6 +50,7 @@ _HOMES = {
     "FamilyAdapter": ".models",
     "FirstLayer": ".first_layer",
     "MultimodalPrompt": ".prompt",
+    "RelevanceMapper": ".mapper",
     "SampleReport": ".models",
     "Scorer": ".scorers",
     "TokenGrid": ".prompt",
@@ -69,6 +72,7 @@ __all__ = [
     "FamilyAdapter",
     "FirstLayer",
     "MultimodalPrompt",
+    "RelevanceMapper",
     "SampleReport",
     "Scorer",
     "TokenCompressionConfig",
@@ -87,17 +91,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # torch and the model code load on first use, so that importing the library stays cheap.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# torch and the model code load on first use, so that importing the library stays cheap.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 
 def _wrap_from_pretrained(modeling_utils: Any) -> None:
@@ -106,4 +101,20 @@ def _wrap_from_pretrained(modeling_utils: Any) -> None:
     accept_token_compression(modeling_utils.PreTrainedModel)
 
 
+def _register_vila_configuration(configuration_auto: Any) -> None:
+    from .models.vila.registration import register_configuration
+
+    register_configuration(configuration_auto)
+
+
+def _register_vila_processor(processing_auto: Any) -> None:
+    from .models.vila.registration import register_processor
+
+    register_processor(processing_auto)
+
+
 register_post_import_hook(_wrap_from_pretrained, "transformers.modeling_utils")
+register_post_import_hook(
+    _register_vila_configuration, "transformers.models.auto.configuration_auto"
+)
+register_post_import_hook(_register_vila_processor, "transformers.models.auto.processing_auto")

@@ -87,8 +87,9 @@ class TokenCompressionConfig(dict[str, Any]):
         _check_choice("instruction", self.instruction, get_args(InstructionRows))
         if self.scorer == "mapper" and self.mapper is None:
             raise ValueError(
-                "scorer='mapper' needs a trained mapper: pass mapper='<folder or Hub id>', or use "
-                "scorer='attention', which needs no training."
+                "scorer='mapper' needs a trained mapper: pass mapper='<folder or Hub id>', train "
+                "one with `hf-token-compress collect` and `train`, or use scorer='attention', "
+                "which needs no training."
             )
         if self.mapper is not None and self.scorer not in (None, "mapper"):
             raise ValueError(

@@ -46,6 +46,7 @@ from hf_token_compress import (
     supported_families,
     uncompress,
 )
+from hf_token_compress.mapper import MapperNotFoundError
 from hf_token_compress.scorers import registry as scorer_registry
 
 pytestmark = pytest.mark.core
@@ -502,7 +503,7 @@ def test_unknown_scorer_option(scorer: str) -> None:
 
 def test_a_mapper_that_cannot_be_loaded(tmp_path: Path) -> None:
     model = tiny_model()
-    with one_sentence(NotImplementedError, "nowhere", "mapper", "attention"):
+    with one_sentence(MapperNotFoundError, "nowhere", "no folder here"):
         compress(model, TokenCompressionConfig(mapper=str(tmp_path / "nowhere")))
     assert type(model) is Qwen2VLForConditionalGeneration
 

@@ -11,6 +11,7 @@ from errors import one_sentence
 from hf_token_compress.kernels.first_layer_attention import first_layer_attention
 from hypothesis import given
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from torch import Tensor
 
 pytestmark = pytest.mark.core
@@ -118,19 +119,7 @@ def test_half_precision_sums_in_single_precision(dtype: torch.dtype) -> None:
 def test_memory_does_not_hold_rows_times_keys() -> None:
     """The largest tensor that is made has the rows of one chunk."""
     rows, length, heads = 512, 2048, 2
-    largest = 0
-
-    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            nonlocal largest
-            output = function(*args, **(kwargs or {}))
-            if isinstance(output, Tensor):
-                largest = max(largest, output.numel())
-            return output
-
-    with Largest():
+    with LargestTensor() as largest:
         first_layer_attention(
             torch.randn(rows, heads, 4),
             torch.randn(1, length, heads, 4),
@@ -139,7 +128,7 @@ def test_memory_does_not_hold_rows_times_keys() -> None:
             torch.ones(1, length, dtype=torch.bool),
             chunk_size=16,
         )
-    assert largest <= 16 * length * heads
+    assert largest.elements <= 16 * length * heads
 
 
 def test_gradients_flow() -> None:

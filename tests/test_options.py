@@ -135,7 +135,7 @@ def test_an_image_may_lose_all_its_tokens() -> None:
     stock, compressed = make_pair(setting(min_tokens_per_visual=0))
     inputs = make_inputs([TWO_IMAGES, ONE_IMAGE])
 
-    class SecondImageOnly:
+    class SecondImageOnly(Scorer):
         def score(self, prompt: Any, first_layer: Any) -> torch.Tensor:
             order = torch.arange(prompt.input_ids.shape[1], dtype=torch.float32)
             return order.expand(prompt.input_ids.shape)

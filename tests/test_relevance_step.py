@@ -11,6 +11,7 @@ from errors import one_sentence
 from hf_token_compress.kernels.relevance_step import relevance_step
 from hypothesis import given
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from torch import Tensor
 
 pytestmark = pytest.mark.core
@@ -143,23 +144,11 @@ def test_given_normalisers_are_used() -> None:
 def test_memory_does_not_hold_a_map() -> None:
     """The largest tensor that is made has the rows of one chunk."""
     length, heads, rows = 1024, 4, 16
-    largest = 0
-
-    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            nonlocal largest
-            output = function(*args, **(kwargs or {}))
-            if isinstance(output, Tensor):
-                largest = max(largest, output.numel() * output.element_size())
-            return output
-
     query, key, value = (torch.randn(1, heads, length, 8) for _ in range(3))
     gradient = torch.randn(1, 1, heads, length, 8)
-    with Largest():
+    with LargestTensor() as largest:
         relevance_step(torch.rand(1, 1, length), query, key, value, gradient, chunk_size=rows)
-    assert largest <= 4 * heads * rows * length
+    assert largest.elements <= heads * rows * length
 
 
 @pytest.mark.parametrize(

@@ -163,9 +163,12 @@ def test_head_sizes(interpreter: Interpreter, head_dim: int) -> None:
         )
 
 
-def test_rows_without_relevance_are_not_read(interpreter: Interpreter) -> None:
-    """Not even to be multiplied with zero: they may hold anything."""
+@pytest.mark.parametrize("normalize_rows", [False, True])
+def test_rows_without_relevance_may_hold_anything(
+    interpreter: Interpreter, normalize_rows: bool
+) -> None:
     problem = random_problem(targets=2, length=70)
+    problem["normalize_rows"] = normalize_rows
     idle = torch.zeros(70, dtype=torch.bool)
     idle[[0, 5, 6, 33, 40]] = True
     idle[60:] = True
@@ -176,11 +179,18 @@ def test_rows_without_relevance_are_not_read(interpreter: Interpreter) -> None:
     assert torch.equal(interpreter.call(CALL, **problem, backend="triton"), expected)
 
 
-def test_one_active_row_reads_one_row_of_the_map(interpreter: Interpreter) -> None:
-    """As in the top layer, where only the row that predicts the target carries relevance."""
-    problem = random_problem(length=90, key_heads=2)
-    problem["r"].zero_()[..., 77] = 1.0
+@pytest.mark.parametrize("row", [0, 31, 32, 63, 64, 89])
+def test_one_row_carries_relevance(interpreter: Interpreter, row: int) -> None:
+    """As in the top layer, where only the row that predicts the target does."""
+    problem = random_problem(length=90)
+    problem["r"].zero_()[..., row] = 1.0
     assert_equal_to_dense(interpreter, problem)
+
+
+@pytest.mark.parametrize("window", [1, 40, 64])
+def test_a_window_moves_over_the_tiles(interpreter: Interpreter, window: int) -> None:
+    problem = random_problem(length=150, group=1)
+    assert_equal_to_dense(interpreter, {**problem, "sliding_window": window})
 
 
 def test_a_saved_log_sum_exp_changes_nothing(interpreter: Interpreter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,16 @@ def test_peak_memory_is_that_of_a_backward_pass() -> None:
     assert checkpointed < ours
     assert ours <= plain + 1.25 * MEMORY_LIMIT
     assert ours <= stored / 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's counters")
+def test_the_benchmark_prints_ratios() -> None:
+    module = "hf_token_compress.relevance.benchmark"
+    size = ["--length", "64", "--layers", "1", "--width", "32", "--heads", "2", "--runs", "1"]
+    done = subprocess.run([sys.executable, "-m", module, *size], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in METHODS.values())
+    assert "ratio" in done.stdout
 
 
 def test_attention_that_goes_its_own_way_is_told() -> None:

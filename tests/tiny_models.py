@@ -113,6 +113,7 @@ class TinyFamily(ABC):
 _FAMILIES = {
     "llava_onevision": "tiny_llava_onevision:TinyLlavaOnevision",
     "qwen2_vl": "tiny_qwen2_vl:TinyQwen2VL",
+    "vila15": "tiny_vila:TinyVila",
 }
 FAMILIES = tuple(_FAMILIES)
 

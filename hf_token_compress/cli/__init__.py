@@ -11,10 +11,14 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .collect import collect
+from .convert_vila import convert_vila
 from .demo import demo
 from .evaluate import evaluate
 from .explain import explain
+from .push import push
 from .run import run
+from .train import train
 
 app = typer.Typer(
     name="hf-token-compress",
@@ -28,6 +32,10 @@ app.command()(demo)
 app.command()(run)
 app.command()(evaluate)
 app.command()(explain)
+app.command()(collect)
+app.command()(train)
+app.command()(push)
+app.command()(convert_vila)
 
 
 def _print_version(wanted: bool) -> None:

@@ -60,6 +60,8 @@ def find_checkpoint(name: str) -> CheckpointSource:
         from transformers import PreTrainedConfig
 
         from ..models import supported_families
+        from ..models.vila.names import ORIGINAL_MODEL_TYPE
+        from ..models.vila.original_config import convert_config
         from ..tiny import resolve_model
 
         location = resolve_model(name)
@@ -69,6 +71,8 @@ def find_checkpoint(name: str) -> CheckpointSource:
             settings, _ = PreTrainedConfig.get_config_dict(location)
         except OSError as error:
             raise CommandError(_why_not_found(name, error)) from error
+        if settings.get("model_type") == ORIGINAL_MODEL_TYPE:
+            settings = convert_config(settings)
     family = settings.get("model_type")
     if family not in supported_families():
         raise CommandError(
@@ -105,6 +109,8 @@ def load_checkpoint(
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        from ..mapper import MapperNotFoundError
+
         target = _torch_device(device)
         saved_dtype = source.settings.get("dtype", source.settings.get("torch_dtype"))
         if dtype == "auto" and saved_dtype == "float16" and target.type == "cpu":
@@ -120,6 +126,8 @@ def load_checkpoint(
                 source.location, token_compression=compression.to_dict(), dtype=dtype
             )
             processor = AutoProcessor.from_pretrained(source.location)
+        except MapperNotFoundError as error:
+            raise CommandError(first_line(error)) from error
         except OSError as error:
             raise CommandError(_why_not_found(source.name, error)) from error
         except ImportError as error:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 
 def results() -> Console:
@@ -36,6 +44,32 @@ def working(text: str, *, spinner: bool = True) -> Iterator[None]:
         else:
             console.print(text)
             yield
+
+
+@contextmanager
+def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how much of a known amount is done.
+
+    Args:
+        text: What is being done.
+        total: The amount.
+        shown: False on processes that leave it to another to show.
+
+    Yields:
+        A function to call with what was done since the last call.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn(text),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = notices()
+    hidden = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.advance(task, done)
 
 
 @contextmanager

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from .console import notices, quiet_libraries, results
+from .console import counting, notices, quiet_libraries, results
 from .errors import CommandError, one_sentence_errors
-from .options import COMPRESSION_PANEL, DeviceOption, DtypeOption, ModelOption
+from .options import (
+    COMPRESSION_PANEL,
+    DeviceOption,
+    DtypeOption,
+    MapperOption,
+    ModelOption,
+    listed,
+)
 
 if TYPE_CHECKING:
     from ..evaluation import RetentionResult
@@ -36,26 +34,34 @@ def evaluate(
     scorer: Annotated[
         list[str] | None,
         typer.Option(
-            help="A scorer, or truth (what the answer truly rests on); may be repeated. "
+            "--scorer",
+            "--scorers",
+            help="Scorers, separated by commas; truth is what the answer truly rests on, and "
+            "mapper:NAME scores with the mapper of that folder or Hub id. May be repeated. "
             f"[default: {', '.join(DEFAULT_SCORERS)}]",
-            metavar="NAME",
+            metavar="NAMES",
             rich_help_panel=COMPRESSION_PANEL,
         ),
     ] = None,
+    mapper: MapperOption = None,
     retention_ratio: Annotated[
-        list[float] | None,
+        list[str] | None,
         typer.Option(
-            help="Share of the visual tokens to keep, in (0, 1]; may be repeated. "
-            f"[default: {', '.join(map(str, DEFAULT_RATIOS))}]",
-            metavar="RATIO",
+            "--retention-ratio",
+            "--retention-ratios",
+            help="Shares of the visual tokens to keep, in (0, 1], separated by commas. May be "
+            f"repeated. [default: {', '.join(map(str, DEFAULT_RATIOS))}]",
+            metavar="RATIOS",
             rich_help_panel=COMPRESSION_PANEL,
         ),
     ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="A kind of question; may be repeated. [default: all kinds]",
-            metavar="KIND",
+            "--kind",
+            "--kinds",
+            help="Kinds of questions, separated by commas. May be repeated. [default: all kinds]",
+            metavar="KINDS",
         ),
     ] = None,
     per_kind: Annotated[int, typer.Option(min=1, help="Questions of each kind.")] = 300,
@@ -79,9 +85,10 @@ def evaluate(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a Markdown table and nothing else.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    json_file: Annotated[
+        str | None,
+        typer.Option("--json", help="Write a JSON object there; - prints it.", metavar="FILE"),
+    ] = None,
 ) -> None:
     r"""Measure what answers keep of their accuracy, by scorer and retention ratio.
 
@@ -92,12 +99,13 @@ def evaluate(
 
     ```
     hf-token-compress evaluate --model tiny-qwen2-vl
-    hf-token-compress evaluate --scorer attention --retention-ratio 0.25 --per-kind 1000
+    hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 \
+      --json table.json
     hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
     ```
     """
-    if markdown and as_json:
-        raise CommandError("--markdown and --json exclude each other.", exit_code=2)
+    if markdown and json_file == "-":
+        raise CommandError("--markdown and --json - exclude each other.", exit_code=2)
 
     from ..config import TokenCompressionConfig
     from ..evaluation import (
@@ -110,18 +118,32 @@ def evaluate(
     from ..models import uncompress
     from ..scenes import CLIP_KINDS, KINDS, load_drawings
     from ..scorers import available_scorers
+    from ..tiny import own_mapper
     from .checkpoint import find_checkpoint, load_checkpoint
 
-    scorers = tuple(scorer or DEFAULT_SCORERS)
-    ratios = tuple(retention_ratio or DEFAULT_RATIOS)
+    scorers = listed(scorer) or DEFAULT_SCORERS
+    ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
+    known_kinds = KINDS if clip_frames is None else CLIP_KINDS
+    kinds = listed(kind) or known_kinds
+    if unknown := sorted(set(kinds) - set(known_kinds)):
+        raise CommandError(
+            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(known_kinds)}.",
+            exit_code=2,
+        )
     for ratio in ratios:
         TokenCompressionConfig(retention_ratio=ratio)
     choices = (TRUTH, *available_scorers())
     for name in scorers:
-        if name not in choices:
+        if name not in choices and not name.startswith("mapper:"):
             raise CommandError(
                 f"There is no scorer {name!r}: choose of {', '.join(choices)}.", exit_code=2
             )
+    if json_file not in (None, "-") and not Path(str(json_file)).parent.is_dir():
+        raise CommandError(f"There is no folder for {str(json_file)!r}.", exit_code=2)
+    source = find_checkpoint(model)
+    if mapper is None and "mapper" in scorers:
+        saved = source.saved_compression
+        mapper = saved.mapper if saved and saved.mapper else own_mapper(model)
     composed: dict[str, Any] = {
         "seed": seed,
         "rows": rows,
@@ -129,49 +151,64 @@ def evaluate(
         "drawings": None if drawings is None else load_drawings(drawings),
     }
     if clip_frames is None:
-        samples = scene_samples(kind or KINDS, per_kind, **composed)
+        samples = scene_samples(kinds, per_kind, **composed)
     else:
-        samples = clip_samples(kind or CLIP_KINDS, per_kind, frames=clip_frames, **composed)
-    checkpoint = load_checkpoint(
-        find_checkpoint(model), TokenCompressionConfig(), dtype=dtype, device=device
-    )
+        samples = clip_samples(kinds, per_kind, frames=clip_frames, **composed)
+    checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
     passes = 1 + len(scorers) * len(ratios)
-    with (
-        quiet_libraries(progress_bars=False),
-        Progress(
-            SpinnerColumn(),
-            TextColumn("Asking"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=notices(),
-            transient=True,
-        ) as progress,
-    ):
-        task = progress.add_task("", total=passes * len(samples))
+    with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
         found = measure_retention(
             uncompress(checkpoint.model),
             checkpoint.processor,
             samples,
             scorers=scorers,
             retention_ratios=ratios,
+            mapper=mapper,
             batch_size=batch_size,
-            after_batch=lambda asked: progress.advance(task, asked),
+            after_batch=done,
         )
-    if as_json:
-        typer.echo(json.dumps({"model": model, "results": [_as_json(item) for item in found]}))
-    elif markdown:
+    if json_file is not None:
+        table = {"model": model, "mapper": mapper, "seed": seed, "rows": as_rows(found)}
+        if json_file == "-":
+            typer.echo(json.dumps(table))
+            return
+        Path(json_file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    if markdown:
         typer.echo(retention_markdown(found))
     else:
         _print_table(model, found)
 
 
-def _as_json(result: RetentionResult) -> dict[str, Any]:
+def as_rows(found: Sequence[RetentionResult]) -> list[dict[str, Any]]:
+    """Results as JSON types, the uncompressed model's first; "relative" is the share of its."""
+    full = found[0]
+    return [
+        {
+            "scorer": result.scorer or "full",
+            "retention_ratio": result.retention_ratio,
+            "kept_share": result.kept_share,
+            **_accuracies(result, full, None),
+            "kinds": {kind: _accuracies(result, full, kind) for kind in result.asked},
+        }
+        for result in found
+    ]
+
+
+def _accuracies(result: RetentionResult, full: RetentionResult, kind: str | None) -> dict[str, Any]:
+    whole = full.accuracy(kind)
     return {
-        **dataclasses.asdict(result),
-        "accuracy": result.accuracy(),
-        "standard_error": result.standard_error(),
+        "accuracy": result.accuracy(kind),
+        "relative": result.accuracy(kind) / whole if whole > 0 else None,
+        "standard_error": result.standard_error(kind),
+        "asked": sum(result.asked.values()) if kind is None else result.asked[kind],
     }
+
+
+def _ratio(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CommandError(f"{text!r} is no retention ratio.", exit_code=2) from None
 
 
 def _print_table(model: str, found: Sequence[RetentionResult]) -> None:

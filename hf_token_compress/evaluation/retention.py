@@ -54,6 +54,7 @@ def measure_retention(
     *,
     scorers: Sequence[str],
     retention_ratios: Sequence[float],
+    mapper: str | None = None,
     batch_size: int = 32,
     max_new_tokens: int = 16,
     after_batch: Callable[[int], None] | None = None,
@@ -67,8 +68,10 @@ def measure_retention(
         model: An uncompressed model of a supported family.
         processor: Its processor.
         samples: The questions.
-        scorers: Names of scorers; "truth" keeps first what the answer truly rests on.
+        scorers: Names of scorers; "truth" keeps first what the answer truly rests on, and
+            "mapper:NAME" scores with the mapper of that folder or Hub id.
         retention_ratios: Shares of visual tokens to keep, in (0, 1].
+        mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         batch_size: Samples a batch.
         max_new_tokens: Longest answer, in tokens.
         after_batch: Called with the number of samples after each batch, for progress bars.
@@ -85,8 +88,19 @@ def measure_retention(
     results = [_result(None, 1.0, 1.0, samples, answers)]
     for scorer in scorers:
         for ratio in retention_ratios:
-            results.append(_measure(model, processor, samples, scorer, ratio, options))
+            config = _config_of(scorer, ratio, mapper)
+            results.append(_measure(model, processor, samples, scorer, config, options))
     return results
+
+
+def _config_of(scorer: str, ratio: float, mapper: str | None) -> TokenCompressionConfig:
+    name, _, own_mapper = scorer.partition(":")
+    return TokenCompressionConfig(
+        retention_ratio=ratio,
+        scorer="random" if name == TRUTH else name,
+        mapper=(own_mapper or mapper) if name == "mapper" else None,
+        min_visual_tokens=0,
+    )
 
 
 def _measure(
@@ -94,14 +108,9 @@ def _measure(
     processor: Any,
     samples: Sequence[Sample],
     scorer: str,
-    ratio: float,
+    config: TokenCompressionConfig,
     options: dict[str, Any],
 ) -> RetentionResult:
-    config = TokenCompressionConfig(
-        retention_ratio=ratio,
-        scorer="random" if scorer == TRUTH else scorer,
-        min_visual_tokens=0,
-    )
     compress(model, config)
     truth = TruthScorer()
     if scorer == TRUTH:
@@ -130,7 +139,7 @@ def _measure(
         )
     finally:
         uncompress(model)
-    return _result(scorer, ratio, after / before, samples, answers)
+    return _result(scorer, config.retention_ratio, after / before, samples, answers)
 
 
 def _result(

@@ -1,9 +1,29 @@
 """Model families and what puts compression on a loaded model."""
 
-from .adapter import EncodedVisuals, FamilyAdapter
-from .attach import compress, prepare_inputs, uncompress
-from .registry import register_family, supported_families
-from .state import CompressionReport, SampleReport, TokenCompression
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .adapter import EncodedVisuals, FamilyAdapter
+    from .attach import compress, prepare_inputs, uncompress
+    from .registry import register_family, supported_families
+    from .state import CompressionReport, SampleReport, TokenCompression
+
+_HOMES = {
+    "CompressionReport": ".state",
+    "EncodedVisuals": ".adapter",
+    "FamilyAdapter": ".adapter",
+    "SampleReport": ".state",
+    "TokenCompression": ".state",
+    "compress": ".attach",
+    "prepare_inputs": ".attach",
+    "register_family": ".registry",
+    "supported_families": ".registry",
+    "uncompress": ".attach",
+}
 
 __all__ = [
     "CompressionReport",
@@ -17,3 +37,7 @@ __all__ = [
     "supported_families",
     "uncompress",
 ]
+
+
+# Configurations under this package are imported while Transformers is still being imported.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -95,6 +95,26 @@ class FamilyAdapter(ABC):
     def first_layer(self, model: Any) -> FirstLayer:
         """Query and key path of decoder layer 0."""
 
+    def deeper_layer(self, model: Any, depth: int) -> FirstLayer:
+        """Query and key path of decoder layer `depth`, for scoring at depth 1 or more.
+
+        Raises:
+            ValueError: The family can only be scored at layer 0.
+        """
+        raise ValueError(
+            f"{type(model).__name__} can only be scored at layer 0: leave scoring_depth at 0."
+        )
+
+    def decoder(self, model: Any) -> Any:
+        """The language model without its head: it takes `inputs_embeds` and has `layers`.
+
+        Raises:
+            ValueError: The family can only be scored at layer 0.
+        """
+        raise ValueError(
+            f"{type(model).__name__} can only be scored at layer 0: leave scoring_depth at 0."
+        )
+
     @abstractmethod
     def structure_ids(self, model: Any) -> set[int]:
         """Ids that only mark structure around visuals and never belong to the instruction."""

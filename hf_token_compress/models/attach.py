@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
+from .identity import identify
 from .layout import present_modalities
 from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
 from .state import TokenCompression
@@ -29,8 +30,10 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
         The same model.
 
     Raises:
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
         TypeError: `model` is no Transformers model, or `config` has the wrong type.
-        ValueError: The family is not supported, or a setting is outside its range.
+        ValueError: The family is not supported, a setting is outside its range, or the mapper is
+            damaged or belongs to another model.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -38,6 +41,7 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
             "wrapped one, compress the model inside before wrapping it."
         )
     compression = TokenCompression(TokenCompressionConfig.coerce(config))
+    compression.scorer.check_model(lambda: identify(model))
     if not isinstance(model, TokenCompressionMixin):
         stock_class: Any = type(model)
         _change_class(model, compressed_class(stock_class))

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
-from ..prompt import Modality, VisualSpan, find_instruction_rows
+from ..prompt import Modality, VisualSpan
 from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
 from ..scorers.base import ModelScorer, checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
-from .adapter import CompressedVisionOutput, FamilyAdapter, is_token
+from .adapter import CompressedVisionOutput, FamilyAdapter
+from .depth import at_depth
 from .layout import PromptLayout, encode_visuals, has_pixels_to_encode, read_layout
+from .reading import instruction_rows
 from .state import CompressionReport, SampleReport, TokenCompression
 from .stopwatch import Stopwatch
 
@@ -140,7 +142,12 @@ def _score(
 ) -> Tensor:
     """Scores of every column, float32 [B, S]."""
     if instruction_mask is None:
-        instruction_mask = _instruction_mask(model, adapter, config, layout, inputs.get("labels"))
+        # What is learned as the answer does not ask.
+        question = layout.attention_mask
+        labels = inputs.get("labels")
+        if labels is not None:
+            question = question & before_last_answer(labels)
+        instruction_mask = instruction_rows(model, adapter, layout, config.instruction, question)
     else:
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = adapter.embed(model, layout.input_ids)
@@ -152,28 +159,10 @@ def _score(
         whole = {name: value for name, value in inputs.items() if name in own}
         scores = scorer.score_with_model(prompt, model, whole)
         return checked_scores(scores, prompt, config.scorer_name)
-    first_layer = adapter.first_layer(model)
-    with first_layer.in_evaluation_mode():
-        scores = scorer.score(prompt, first_layer)
+    prompt, layer = at_depth(model, adapter, prompt, scorer.scoring_depth)
+    with layer.in_evaluation_mode():
+        scores = scorer.score(prompt, layer)
     return checked_scores(scores, prompt, config.scorer_name)
-
-
-def _instruction_mask(
-    model: Any,
-    adapter: FamilyAdapter,
-    config: TokenCompressionConfig,
-    layout: PromptLayout,
-    labels: Tensor | None,
-) -> Tensor:
-    """Rows that ask the question, bool [B, S]; what is learned as the answer is not among them."""
-    visual_mask = layout.visual_mask()
-    question = layout.attention_mask
-    if labels is not None:
-        question = question & before_last_answer(labels)
-    turn_ends = is_token(layout.input_ids, adapter.turn_end_ids(model)) & question
-    structure = is_token(layout.input_ids, adapter.structure_ids(model))
-    text = question & ~visual_mask & ~turn_ends & ~structure
-    return find_instruction_rows(text, visual_mask & question, turn_ends, config.instruction)
 
 
 def before_last_answer(labels: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ class TokenCompressionMixin:
     @property
     def token_compression(self) -> TokenCompression:
         """Setting, last report and switch of this model's compression."""
+        return self._compression.of_model(self)
+
+    @property
+    def _compression(self) -> TokenCompression:
+        """The same without a reference to the model: calls of the model stay traceable."""
         compression: TokenCompression = vars(self)[STATE_ATTRIBUTE]
         return compression
 
@@ -106,7 +111,7 @@ class TokenCompressionMixin:
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers, with the compression setting in config.json."""
         model_config = self.config  # type: ignore[attr-defined]
-        setattr(model_config, CONFIG_KEY, self.token_compression.config.to_dict())
+        setattr(model_config, CONFIG_KEY, self.token_compression.saved_config.to_dict())
         try:
             return super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
         finally:
@@ -118,10 +123,10 @@ class TokenCompressionMixin:
         return (_new_compressed, (self.stock_class,), *reduced[2:])
 
     def _is_to_compress(self, inputs: dict[str, Any]) -> bool:
-        return self.token_compression.enabled and bool(present_modalities(self.family, inputs))
+        return self._compression.enabled and bool(present_modalities(self.family, inputs))
 
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
-        return compress_inputs(self, self.family, self.token_compression, inputs, **options)
+        return compress_inputs(self, self.family, self._compression, inputs, **options)
 
     def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
         """A setting as `generate` resolves it: argument, config given, own config."""

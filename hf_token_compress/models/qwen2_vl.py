@@ -17,7 +17,7 @@ from typing_extensions import override
 from ..first_layer import FirstLayer
 from ..prompt import Modality, VisualLayout
 from .adapter import EncodedVisuals, FamilyAdapter
-from .text_decoder import decoder_first_layer
+from .text_decoder import decoder_layer
 
 
 class Qwen2VLAdapter(FamilyAdapter):
@@ -75,8 +75,16 @@ class Qwen2VLAdapter(FamilyAdapter):
         return torch.cat([text_positions[None], visual_positions.to(text_positions)], dim=0)
 
     @override
+    def decoder(self, model: Any) -> Any:
+        return _base_model(model).language_model
+
+    @override
     def first_layer(self, model: Any) -> FirstLayer:
-        decoder = _base_model(model).language_model
+        return self.deeper_layer(model, 0)
+
+    @override
+    def deeper_layer(self, model: Any, depth: int) -> FirstLayer:
+        decoder = self.decoder(model)
 
         def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
             # The rotary module takes time, height and width: the last three axes.
@@ -84,7 +92,7 @@ class Qwen2VLAdapter(FamilyAdapter):
             cos, sin = decoder.rotary_emb(hidden, axes[-3:])
             return cos, sin
 
-        return decoder_first_layer(decoder, rotary)
+        return decoder_layer(decoder, rotary, depth)
 
     @override
     def structure_ids(self, model: Any) -> set[int]:

@@ -9,6 +9,7 @@ from .adapter import FamilyAdapter
 _BUILT_IN = {
     "llava_onevision": ".llava_onevision:LlavaOnevisionAdapter",
     "qwen2_vl": ".qwen2_vl:Qwen2VLAdapter",
+    "vila15": ".vila.adapter:VilaAdapter",
 }
 _REGISTERED: dict[str, type[FamilyAdapter]] = {}
 

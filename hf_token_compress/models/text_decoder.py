@@ -38,24 +38,29 @@ class TextDecoderAdapter(FamilyAdapter):
 
     @override
     def first_layer(self, model: Any) -> FirstLayer:
+        return self.deeper_layer(model, 0)
+
+    @override
+    def deeper_layer(self, model: Any, depth: int) -> FirstLayer:
         decoder = self.decoder(model)
-        return decoder_first_layer(decoder, decoder.rotary_emb)
+        return decoder_layer(decoder, decoder.rotary_emb, depth)
 
     @override
     def structure_ids(self, model: Any) -> set[int]:
         return set()
 
 
-def decoder_first_layer(
-    decoder: Any, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+def decoder_layer(
+    decoder: Any, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], depth: int
 ) -> FirstLayer:
-    """Query and key path of layer 0 of a decoder of Transformers.
+    """Query and key path of one layer of a decoder of Transformers.
 
     Args:
         decoder: The language model, without its head.
         rotary: As in `FirstLayer`.
+        depth: Which of its layers.
     """
-    layer = decoder.layers[0]
+    layer = decoder.layers[depth]
     attention = layer.self_attn
     return FirstLayer(
         input_norm=layer.input_layernorm,

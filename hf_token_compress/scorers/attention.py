@@ -21,7 +21,19 @@ class AttentionScorer(Scorer):
 
     This is the mapper's input in arXiv 2506.01097 (A⁰ between instruction and visual tokens, its
     mean over instruction rows and heads), used as the score without any training.
+
+    Args:
+        scoring_depth: Decoder layers that run on the whole prompt first, so that the attention of a
+            deeper layer is the score; each costs one layer of the uncompressed prefill.
     """
+
+    def __init__(self, scoring_depth: int = 0) -> None:
+        self._scoring_depth = scoring_depth
+
+    @property
+    @override
+    def scoring_depth(self) -> int:
+        return self._scoring_depth
 
     @override
     def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
@@ -39,14 +51,7 @@ def layer0_attention(
     Returns:
         float32 [B, S], or [B, heads, S] with `per_head`.
     """
-    rows = prompt.instruction_mask & prompt.attention_mask
-    sample, column = rows.nonzero(as_tuple=True)  # [R] each
-    embeds = prompt.inputs_embeds  # [B, S, D]
-    cos, sin = first_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]
-    parts = zip(*(x.split(_COLUMNS_AT_ONCE, dim=1) for x in (embeds, cos, sin)), strict=True)
-    norm = first_layer.input_norm
-    key = torch.cat([first_layer.keys(norm(part), *turn) for part, *turn in parts], dim=1)
-    query = first_layer.queries(norm(embeds[rows]), cos[rows], sin[rows])  # [R, heads, head_dim]
+    query, key, sample, column = project_instruction(prompt, first_layer)
     return first_layer_attention(
         query,
         key,
@@ -57,3 +62,25 @@ def layer0_attention(
         sliding_window=first_layer.sliding_window,
         per_head=per_head,
     )
+
+
+def project_instruction(
+    prompt: MultimodalPrompt, first_layer: FirstLayer
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries of the instruction rows, and keys of all rows.
+
+    Returns:
+        query: float [R, heads, head_dim], the instruction rows of all samples, after RoPE.
+        key: float [B, S, key_heads, head_dim], after RoPE.
+        sample: int64 [R], sample of each query row.
+        column: int64 [R], column of each query row.
+    """
+    rows = prompt.instruction_mask & prompt.attention_mask
+    sample, column = rows.nonzero(as_tuple=True)  # [R] each
+    embeds = prompt.inputs_embeds  # [B, S, D]
+    cos, sin = first_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]
+    parts = zip(*(x.split(_COLUMNS_AT_ONCE, dim=1) for x in (embeds, cos, sin)), strict=True)
+    norm = first_layer.input_norm
+    key = torch.cat([first_layer.keys(norm(part), *turn) for part, *turn in parts], dim=1)
+    query = first_layer.queries(norm(embeds[rows]), cos[rows], sin[rows])  # [R, heads, head_dim]
+    return query, key, sample, column

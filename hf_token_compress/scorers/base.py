@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..first_layer import FirstLayer
 from ..prompt import MultimodalPrompt
+
+if TYPE_CHECKING:
+    from ..mapper import ModelIdentity
 
 
 class Scorer(ABC):
@@ -39,6 +42,22 @@ class Scorer(ABC):
             float [B, S]; higher stays longer. Only the visual positions are read. It is called
             without gradients.
         """
+
+    @property
+    def scoring_depth(self) -> int:
+        """Decoder layers that run on the whole prompt before the one that `score` is given.
+
+        The default, 0, costs nothing; each more costs one layer of the uncompressed prefill.
+        """
+        return 0
+
+    def check_model(self, identify: Callable[[], ModelIdentity]) -> None:
+        """Raise `ValueError` if this scorer cannot score that model; called by `compress`.
+
+        Args:
+            identify: Tells which model it is.
+        """
+        return None
 
 
 class ModelScorer(Scorer):

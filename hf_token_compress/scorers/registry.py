@@ -12,6 +12,7 @@ ScorerClass = TypeVar("ScorerClass", bound=type[Scorer])
 
 _BUILT_IN = {
     "attention": ".attention:AttentionScorer",
+    "mapper": ".mapper:MapperScorer",
     "random": ".random:RandomScorer",
     "relevance": "..relevance.scorer:RelevanceScorer",
     "uniform": ".uniform:UniformScorer",

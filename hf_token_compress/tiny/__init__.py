@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _FOLDERS = {"llava-onevision": "llava_onevision", "qwen2-vl": "qwen2_vl"}
 _PREFIX = "tiny-"
+_MAPPERS = "mappers"
 
 
 def available_tiny_models() -> tuple[str, ...]:
@@ -48,6 +49,38 @@ def resolve_model(model: str) -> str:
     if model.startswith(_PREFIX) and not Path(model).exists():
         return str(_folder(model.removeprefix(_PREFIX)))
     return model
+
+
+def own_mapper(model: str) -> str | None:
+    """Name of the mapper that comes with a tiny model; None for other models."""
+    name = model.removeprefix(_PREFIX)
+    known = model.startswith(_PREFIX) and name in _FOLDERS and not Path(model).exists()
+    return model if known and (_folder(name) / _MAPPERS).is_dir() else None
+
+
+def resolve_mapper(mapper: str) -> str:
+    """Turn "tiny-qwen2-vl" into the folder of that model's mapper; leave ids and folders.
+
+    "tiny-qwen2-vl" is the mapper with this library's own network, "tiny-qwen2-vl/conv1d" the one
+    with the paper's.
+
+    Raises:
+        ValueError: The name begins with "tiny-", is no folder, and there is no such mapper.
+    """
+    if not mapper.startswith(_PREFIX) or Path(mapper).exists():
+        return mapper
+    name, _, network = mapper.removeprefix(_PREFIX).partition("/")
+    mappers = _folder(name) / _MAPPERS
+    if not mappers.is_dir():
+        raise ValueError(
+            f"No mapper comes with {_PREFIX + name!r}: pass the folder or Hub id of one."
+        )
+    folder = mappers / (network or "grid")
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no mapper {mapper!r}: choose 'tiny-{name}' or 'tiny-{name}/conv1d'."
+        )
+    return str(folder)
 
 
 def _folder(name: str) -> Path:

@@ -1,1 +1,1 @@
-"""Training: of mappers, and of the tiny models that are shipped with the library."""
+"""Train mappers (`collect`, `train_mapper`), and the tiny models that come with the library."""

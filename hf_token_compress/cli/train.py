@@ -1,0 +1,94 @@
+"""`hf-token-compress train`: a mapper from what was collected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import counting, notices
+from .errors import CommandError, one_sentence_errors
+from .options import parse_key_values
+
+
+@one_sentence_errors
+def train(
+    collection: Annotated[Path, typer.Option(help="Folder that collect wrote.", metavar="FOLDER")],
+    output: Annotated[Path, typer.Option(help="Folder for the mapper.", metavar="FOLDER")],
+    network: Annotated[
+        str, typer.Option(help="grid, or conv1d (the paper's).", metavar="NAME")
+    ] = "grid",
+    network_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An option of the network, such as channels=32; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    masked_share: Annotated[
+        float, typer.Option(help="Share of the least relevant tokens that the label hides.")
+    ] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Of the label; below 1 sharpens.")] = 1.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the data.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without progress before it stops.")
+    ] = 20,
+    held_out: Annotated[float, typer.Option(help="Share of the samples that only measure.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of weights, split and order.")] = 0,
+) -> None:
+    r"""Train a mapper; the multimodal model itself is not needed.
+
+    Run it again after it was stopped: it goes on after its last epoch. `loss.png`, `recall.png` and
+    `history.json` in the output folder show how it went.
+
+    **Examples**
+
+    ```
+    hf-token-compress train --collection shards --output mapper
+    accelerate launch --module hf_token_compress.cli train --collection shards \
+      --output paper_mapper --network conv1d --network-option kernel_size=5
+    ```
+    """
+    if not 0.0 < held_out < 1.0:
+        raise CommandError(f"--held-out must be in (0, 1), but it is {held_out}.", exit_code=2)
+
+    from ..training.launch import process_state
+    from ..training.shards import ShardFolder
+    from ..training.training import Epoch, TrainOptions, read_history, train_mapper
+
+    options: dict[str, Any] = {
+        "network": network,
+        "network_options": parse_key_values(network_option or [], "--network-option"),
+        "masked_share": masked_share,
+        "temperature": temperature,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "patience": patience,
+        "held_out": held_out,
+        "seed": seed,
+    }
+    main = process_state().is_main_process
+    with counting("Training", epochs, shown=main) as done:
+        mapper = train_mapper(
+            ShardFolder(collection),
+            output,
+            TrainOptions(**options),
+            after_epoch=lambda epoch: done(1),
+        )
+    if not main:
+        return
+    metrics = ", ".join(
+        f"{name.replace('_', ' ')} {value:.3g}" for name, value in mapper.config.metrics.items()
+    )
+    typer.echo(f"{mapper.parameter_count:,} parameters in {output}: {metrics}")
+    history: list[Epoch] = read_history(output)
+    try:
+        from ..training.plots import plot_history
+
+        plot_history(history, output)
+    except ImportError as error:
+        notices().print(f"No pictures of the training: {error}")

@@ -1,0 +1,79 @@
+"""The paper's network: 1-D convolutions over the visual tokens in their order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from .inputs import MapperInput
+
+InputScale = Literal["raw", "share", "log_share"]
+Activation = Literal["relu", "gelu", "silu"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class Conv1dNetwork(nn.Module):
+    """Depthwise-separable 1-D convolutions, then one pointwise convolution to a logit per token.
+
+    This is the compressor of arXiv 2506.01097, section 3: attention averaged over instruction rows
+    and heads goes in; there are 32, 64, 128, 256 and 512 channels. What the paper leaves open are
+    arguments here.
+
+    Args:
+        channels: Output channels of each layer.
+        kernel_size: Tokens that a depthwise convolution spans, odd.
+        activation: After each layer: "relu", "gelu" or "silu".
+        input_scale: "raw" takes the attention as it is; "share" scales the attention to visual
+            tokens to a mean of 1, whatever their number; "log_share" takes the logarithm of that.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (32, 64, 128, 256, 512),
+        kernel_size: int = 5,
+        activation: Activation = "relu",
+        input_scale: InputScale = "log_share",
+    ) -> None:
+        super().__init__()
+        self.input_scale = input_scale
+        self.activation = ACTIVATIONS[activation]()
+        self.depthwise = nn.ModuleList()
+        self.pointwise = nn.ModuleList()
+        width = 1
+        for count in channels:
+            self.depthwise.append(
+                nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+            )
+            self.pointwise.append(nn.Conv1d(width, count, 1))
+            width = count
+        self.output = nn.Conv1d(width, 1, 1)
+
+    def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
+        """A logit per visual token of each prompt: float32 [N] each."""
+        counts = [item.count for item in inputs]
+        signals = [self._signal(item) for item in inputs]
+        hidden = pad_sequence(signals, batch_first=True).unsqueeze(1)  # [P, 1, longest]
+        places = torch.arange(hidden.shape[-1], device=hidden.device)
+        lengths = torch.tensor(counts, device=hidden.device)
+        present = (places < lengths[:, None]).unsqueeze(1)  # [P, 1, longest]
+        for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
+            # Zero past the end, as the padding of a convolution is: a prompt gets in a batch what
+            # it gets alone.
+            hidden = self.activation(pointwise(depthwise(hidden))) * present
+        logits = self.output(hidden).squeeze(1)  # [P, longest]
+        return [row[:count] for row, count in zip(logits, counts, strict=True)]
+
+    def _signal(self, item: MapperInput) -> Tensor:
+        """[2, heads, N] → [N]."""
+        log_mean = item.log_mean_attention  # [N]
+        if self.input_scale == "raw":
+            return log_mean.exp()
+        log_share = log_mean.log_softmax(dim=0) + math.log(len(log_mean))
+        return log_share if self.input_scale == "log_share" else log_share.exp()

@@ -1,0 +1,202 @@
+"""The mapper: a small network from layer-0 attention to relevance, and its file format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, constants
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .card import mapper_card
+from .config import MapperConfig
+from .conv1d import Conv1dNetwork
+from .folders import CONFIG_FILE, MapperNotFoundError, fetch_folder, read_json
+from .grid import GridNetwork
+from .inputs import MapperInput
+
+WEIGHTS_FILE: str = constants.SAFETENSORS_SINGLE_FILE
+_DIGEST_KEY = "weights_sha256"
+
+
+class RelevanceMapper(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="hf_token_compress",
+    license="apache-2.0",
+    paper_url="https://arxiv.org/abs/2506.01097",
+):
+    """Maps what the instruction looks at in an early layer to the relevance of visual tokens.
+
+    On disk and on the Hub it is a config.json, a model.safetensors and a model card.
+
+    Args:
+        config: What it is.
+
+    Raises:
+        ValueError: The network takes no such option.
+    """
+
+    def __init__(self, config: MapperConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = _build_network(config)
+        self.source: str | None = None
+        """Folder or Hub id where it lies; None while it is in memory only."""
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(weight.numel() for weight in self.parameters())
+
+    def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
+        """A logit per visual token of each prompt: float32 [N] each; any N, batches ragged."""
+        logits: list[Tensor] = self.network(inputs)
+        return logits
+
+    @torch.no_grad()
+    def relevance(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
+        """Predicted share of the relevance of each visual token: float32 [N] each, sums to 1."""
+        return [logits.softmax(dim=0) for logits in self(inputs)]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        subfolder: str = "",
+        map_location: str = "cpu",
+    ) -> RelevanceMapper:
+        """Load a mapper from a folder or from the Hub.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            revision: Branch, tag or commit on the Hub.
+            cache_dir: Cache of the Hub client.
+            force_download: Fetch again what is in the cache.
+            local_files_only: Do not ask the Hub.
+            token: Of the Hub, for private mappers.
+            subfolder: "image" or "video" in a folder that holds one mapper for each.
+            map_location: Device for the weights.
+
+        Raises:
+            MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
+            ValueError: A file is damaged, or is no mapper's.
+        """
+        source = str(pretrained_model_name_or_path)
+        folder = fetch_folder(
+            source,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        mapper = cls.from_folder(folder / subfolder, source)
+        return mapper.to(map_location)
+
+    @classmethod
+    def from_folder(cls, folder: Path, name: str) -> RelevanceMapper:
+        """Load a mapper from a folder.
+
+        Args:
+            folder: What `save_pretrained` wrote.
+            name: What the user calls it, for messages.
+
+        Raises:
+            MapperNotFoundError: A file is missing.
+            ValueError: A file is damaged, or is no mapper's.
+        """
+        # The mixin's own way would fall back to a pickle, take weights that fit in part, and print.
+        settings = read_json(folder / CONFIG_FILE, name)
+        try:
+            mapper = cls(MapperConfig.from_dict(settings))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name!r} cannot be used as a mapper: {error}") from error
+        weights = _read_weights(folder / WEIGHTS_FILE, settings.get(_DIGEST_KEY), mapper, name)
+        mapper.load_state_dict(weights)
+        mapper.source = name
+        return mapper.eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
+        path = save_directory / WEIGHTS_FILE
+        save_file(weights, path, metadata={"format": "pt"})
+        settings = {**self.config.to_dict(), _DIGEST_KEY: _digest(path)}
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        (save_directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+        self.source = str(save_directory)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload it, with its model card; the options are those of `PyTorchModelHubMixin`.
+
+        Args:
+            repo_id: Hub id, "user/name".
+            **options: For instance `private=True`, `token`, `branch` or `commit_message`.
+
+        Returns:
+            Address of the commit.
+        """
+        card_options = {"repo_id": repo_id, **options.pop("model_card_kwargs", {})}
+        commit: str = super().push_to_hub(repo_id, model_card_kwargs=card_options, **options)
+        self.source = repo_id
+        return commit
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that `save_pretrained` and `push_to_hub` write beside the weights."""
+        return mapper_card(self.config, self.parameter_count, **kwargs)
+
+
+def _build_network(config: MapperConfig) -> nn.Module:
+    options = dict(config.network_options)
+    try:
+        if config.network == "conv1d":
+            return Conv1dNetwork(**options)
+        return GridNetwork(heads=config.base_model.heads, **options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"The mapper network {config.network!r} cannot be built with the options "
+            f"{options}: {error}."
+        ) from error
+
+
+def _read_weights(
+    path: Path, digest: str | None, mapper: RelevanceMapper, name: str
+) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise MapperNotFoundError(
+            f"The mapper {name!r} has no {path.name}: fetch or save it again."
+        )
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} of the mapper {name!r} is damaged ({error}): fetch or save it again."
+        ) from error
+    if digest is not None and _digest(path) != digest:
+        raise ValueError(
+            f"{path.name} of the mapper {name!r} is not the file that was saved with its "
+            "config.json, as their SHA-256 differ: fetch or save both again."
+        )
+    expected = {key: value.shape for key, value in mapper.state_dict().items()}
+    if {key: value.shape for key, value in weights.items()} != expected:
+        raise ValueError(
+            f"{path.name} of the mapper {name!r} does not hold the weights that its config.json "
+            "describes: fetch or save both again."
+        )
+    return weights
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,36 @@
+"""Tell which model a loaded one is, so that a mapper of another is not put on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..mapper import ModelIdentity, layer_fingerprint
+from .registry import family_adapter
+
+
+def identify(model: Any, name: str | None = None) -> ModelIdentity:
+    """Name, sizes and fingerprint of a loaded model.
+
+    Args:
+        model: A Transformers model of a supported family, compressed or not.
+        name: Hub id to go by; by default where the model was loaded from (of a folder, its name).
+
+    Raises:
+        ValueError: The family is not supported.
+    """
+    text = model.config.get_text_config()
+    origin = str(name or model.config._name_or_path or model.config.model_type)
+    weight = model.get_input_embeddings().weight
+    adapter = family_adapter(getattr(model, "stock_class", type(model)))
+    # Weights on the meta device are yet to be loaded.
+    fingerprint = () if weight.is_meta else layer_fingerprint(adapter.first_layer(model), weight)
+    return ModelIdentity(
+        name=Path(origin).name if Path(origin).exists() else origin,
+        revision=getattr(model.config, "_commit_hash", None),
+        model_type=model.config.model_type,
+        hidden_size=text.hidden_size,
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        fingerprint=fingerprint,
+    )

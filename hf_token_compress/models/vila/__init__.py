@@ -1,0 +1,30 @@
+"""VILA1.5: configuration, model and processor as Transformers classes, and its adapter.
+
+Importing `hf_token_compress` makes them known to the Auto classes of Transformers, which then load
+the published checkpoints (`llm/`, `vision_tower/` and `mm_projector/` under a root config of model
+type `llava_llama`) and this library's own one-folder format alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .configuration import VilaConfig
+    from .modeling import VilaForConditionalGeneration, VilaModel
+    from .processing import VilaProcessor
+
+_HOMES = {
+    "VilaConfig": ".configuration",
+    "VilaForConditionalGeneration": ".modeling",
+    "VilaModel": ".modeling",
+    "VilaProcessor": ".processing",
+}
+
+__all__ = ["VilaConfig", "VilaForConditionalGeneration", "VilaModel", "VilaProcessor"]
+
+
+# The configuration alone is imported with Transformers' own: it must not bring in the model.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,78 @@
+"""Calibrate: a mapper from a few dozen of the user's own prompts, in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..mapper import RelevanceMapper
+from .collecting import CollectOptions, collect
+from .samples import SampleList, TrainingSample
+from .training import Epoch, TrainOptions, train_mapper
+
+
+def calibrate_mapper(
+    model: Any,
+    processor: Any,
+    samples: Iterable[TrainingSample | tuple[Any, str] | tuple[Any, str, str]],
+    *,
+    collect_options: CollectOptions | None = None,
+    train_options: TrainOptions | None = None,
+    after_sample: Callable[[int], None] | None = None,
+    after_epoch: Callable[[Epoch], None] | None = None,
+) -> RelevanceMapper:
+    """Train a mapper on a few prompts.
+
+    Args:
+        model: A loaded model of a supported family.
+        processor: Its processor.
+        samples: (image or list of images, question) or (images, question, right answer) each, or
+            `TrainingSample`s.
+        collect_options: How to collect.
+        train_options: How to train; by default a "grid" network that starts from the attention
+            itself, in small batches, as a few dozen prompts are little to learn from.
+        after_sample: As in `collect`.
+        after_epoch: As in `train_mapper`.
+
+    Raises:
+        TypeError: A sample is neither.
+        ValueError: There are fewer than two samples that the model can use.
+    """
+    options = train_options or TrainOptions(
+        network_options={"start_from_attention": True}, epochs=60, batch_size=16, held_out=0.2
+    )
+    source = SampleList([as_training_sample(sample) for sample in samples], "calibration")
+    with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as folder:
+        collection = collect(
+            model,
+            processor,
+            source,
+            f"{folder}/collection",
+            collect_options,
+            after_sample=after_sample,
+        )
+        assert collection is not None  # one machine has all its shards
+        mapper = train_mapper(collection, f"{folder}/mapper", options, after_epoch=after_epoch)
+    mapper.source = None
+    return mapper
+
+
+def as_training_sample(sample: Any) -> TrainingSample:
+    """Read what users pass to `calibrate`.
+
+    Raises:
+        TypeError: It is no sample.
+    """
+    if isinstance(sample, TrainingSample):
+        return sample
+    if not isinstance(sample, Sequence) or len(sample) not in (2, 3) or isinstance(sample, str):
+        raise TypeError(
+            "A sample to calibrate with is (image or list of images, question) or (images, "
+            f"question, answer), not {type(sample).__name__}."
+        )
+    images, question, *answer = sample
+    if not isinstance(question, str) or not all(isinstance(text, str) for text in answer):
+        raise TypeError("The question and the answer of a sample to calibrate with must be text.")
+    listed = images if isinstance(images, list | tuple) else [images]
+    return TrainingSample("image", tuple(listed), question, answer[0] if answer else None)

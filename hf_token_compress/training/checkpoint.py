@@ -1,0 +1,78 @@
+"""A training's state between two epochs, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .shards import write_whole
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the next epoch depends on.
+
+    Attributes:
+        weights: Of the network, by name.
+        best: The weights with the lowest held-out loss.
+        optimizer: For each weight's number, Adam's tensors by name.
+        history: JSON of every epoch so far.
+    """
+
+    weights: dict[str, Tensor]
+    best: dict[str, Tensor]
+    optimizer: dict[int, dict[str, Tensor]]
+    history: list[dict[str, Any]]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that it is there in full or not at all."""
+    tensors = {f"weights/{name}": value for name, value in checkpoint.weights.items()}
+    tensors.update({f"best/{name}": value for name, value in checkpoint.best.items()})
+    for number, state in checkpoint.optimizer.items():
+        for name, value in state.items():
+            tensors[f"optimizer/{number}/{name}"] = value
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {
+        "history": json.dumps(checkpoint.history),
+        "settings": json.dumps(settings, sort_keys=True),
+    }
+    write_whole(path, save(whole, metadata))
+
+
+def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> Checkpoint | None:
+    """Read a checkpoint; None where there is none.
+
+    Raises:
+        ValueError: It is damaged, or of a training with other settings or data.
+    """
+    if not path.is_file():
+        return None
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "optimizer": {}}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                part, _, rest = name.partition("/")
+                parts[part][rest] = file.get_tensor(name)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The checkpoint {str(path)!r} is damaged ({error}): delete it to train anew."
+        ) from error
+    if json.loads(metadata["settings"]) != json.loads(json.dumps(settings)):
+        raise ValueError(
+            f"The folder {str(path.parent)!r} holds a training with other options or other data: "
+            "choose another folder, or delete this one."
+        )
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        number, _, rest = name.partition("/")
+        optimizer.setdefault(int(number), {})[rest] = value
+    return Checkpoint(parts["weights"], parts["best"], optimizer, json.loads(metadata["history"]))

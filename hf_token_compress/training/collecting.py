@@ -1,0 +1,356 @@
+"""Collect what mappers learn from: a model's layer-0 attention and the relevance of its answers.
+
+    accelerate launch --module hf_token_compress.cli collect --model … --data … --output FOLDER
+
+Run it with any number of processes and machines on one folder, and again after it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..config import InstructionRows
+from ..mapper import ModelIdentity, relevance_label
+from ..models.identity import identify
+from ..models.reading import read_prompt
+from ..models.registry import family_adapter
+from ..prompt import Modality
+from ..relevance import DEFAULT_RULE, relevance
+from ..relevance.explain import greedy_answers
+from ..scorers.instruction_attention import instruction_attention
+from .launch import process_state
+from .samples import SampleSource, TrainingSample
+from .shards import (
+    COLLECTION_FILE,
+    CollectedSample,
+    Shard,
+    ShardFolder,
+    SkippedSample,
+    shard_path,
+    shard_summary,
+    write_index,
+    write_json,
+    write_shard,
+)
+
+logger = logging.getLogger(__name__)
+
+Match = Literal["exact", "contains"] | Callable[[str, str], bool]
+"""How a given answer is compared with the right one: (given, right) → whether it is right."""
+
+WRONG = "answered wrongly"
+UNREADABLE = "cannot be read"
+TOO_LONG = "too long"
+OTHER_MODALITY = "other modality"
+NO_RELEVANCE = "no relevance"
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """How to collect.
+
+    Attributes:
+        modality: "image" or "video"; samples of the other are skipped.
+        shard_size: Samples a shard: what a killed run does over again, at most, per process.
+        batch_size: Samples that go through the model at once.
+        max_new_tokens: Longest answer, in tokens.
+        max_prompt_tokens: Longer prompts are skipped; None for the model's own limit.
+        match: Which answers count as right where the right one is known: "exact" (but for case,
+            outer spaces and a full stop), "contains", or a function of the given and the right.
+        rule: Rule of relevance.
+        rule_options: Its keyword arguments.
+        targets: "per_token" or "sum", as in `relevance`.
+        recursive: As in `relevance`.
+        instruction: Rows that ask the question, as in `TokenCompressionConfig`.
+        scoring_depth: Decoder layers that run before the one whose attention is collected.
+    """
+
+    modality: Modality = "image"
+    shard_size: int = 64
+    batch_size: int = 16
+    max_new_tokens: int = 64
+    max_prompt_tokens: int | None = None
+    match: Match = "exact"
+    rule: str = DEFAULT_RULE
+    rule_options: Mapping[str, Any] = field(default_factory=dict)
+    targets: Literal["per_token", "sum"] = "per_token"
+    recursive: bool = False
+    instruction: InstructionRows = "last_turn"
+    scoring_depth: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of them as JSON types."""
+        match = self.match if isinstance(self.match, str) else self.match.__qualname__
+        return {**asdict(self), "match": match}
+
+
+def collect(
+    model: Any,
+    processor: Any,
+    samples: SampleSource,
+    folder: str | Path,
+    options: CollectOptions | None = None,
+    *,
+    base_model: str | None = None,
+    after_sample: Callable[[int], None] | None = None,
+) -> ShardFolder | None:
+    """Ask the model every question, explain the right answers, and write shards.
+
+    Shards that are there already are left alone. A sample that cannot be used is logged, counted
+    and skipped.
+
+    Args:
+        model: A loaded model of a supported family, compressed or not, on this process's device.
+        processor: Its processor.
+        samples: The questions.
+        folder: Where to write; on one machine, or shared by all.
+        options: How to collect.
+        base_model: Hub id of the model, for the record; by default what it was loaded from.
+        after_sample: Called with the number of samples that are done, for progress bars.
+
+    Returns:
+        The collection, or None where other machines have shards yet to be copied into the folder.
+
+    Raises:
+        ValueError: There are no samples, the folder holds a collection with other settings, or not
+            one sample could be used.
+    """
+    options = options or CollectOptions()
+    if len(samples) == 0:
+        raise ValueError("There are no samples to collect from: the data is empty.")
+    state = process_state()
+    folder = Path(folder)
+    settings = {
+        "base_model": identify(model, base_model).to_dict(),
+        "data": samples.describe(),
+        "options": options.to_dict(),
+    }
+    if state.is_local_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / COLLECTION_FILE).is_file():
+            content = {**settings, "hf_token_compress_version": __version__}
+            write_json(folder / COLLECTION_FILE, content)
+    state.wait_for_everyone()
+    # Every process checks, so that none waits for another that has given up.
+    _check_started(folder, settings)
+    size = options.shard_size
+    shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
+    collector = _Collector(model, processor, samples, options)
+    for number, path in enumerate(shards):
+        numbers = range(number * size, min((number + 1) * size, len(samples)))
+        if _is_done(path):
+            if after_sample is not None and number % state.num_processes == state.process_index:
+                after_sample(len(numbers))
+            continue
+        if number % state.num_processes == state.process_index:
+            write_shard(path, collector.shard(numbers, after_sample))
+    state.wait_for_everyone()
+    if not all(path.is_file() for path in shards):
+        return None
+    if state.is_main_process:
+        for part in folder.glob(".*.part"):
+            part.unlink()
+        write_index(folder, shards)
+    state.wait_for_everyone()
+    collection = ShardFolder(folder)
+    if len(collection) == 0:
+        skipped = collection.index["skipped_samples"][0]
+        raise ValueError(
+            f"Not one of {len(samples)} samples could be used: the first was skipped because "
+            f"{skipped['reason']} ({skipped['detail']})."
+        )
+    return collection
+
+
+def is_right(given: str, right: str, match: Match) -> bool:
+    """Whether a given answer counts as right."""
+    if callable(match):
+        return bool(match(given, right))
+    given, right = (text.strip().rstrip(".").casefold() for text in (given, right))
+    return right in given if match == "contains" else given == right
+
+
+class _Collector:
+    """Turns ranges of sample numbers into shards."""
+
+    def __init__(
+        self, model: Any, processor: Any, samples: SampleSource, options: CollectOptions
+    ) -> None:
+        self.model, self.processor = model, processor
+        self.samples, self.options = samples, options
+        self.adapter = family_adapter(getattr(model, "stock_class", type(model)))
+        text = model.config.get_text_config()
+        self.longest = options.max_prompt_tokens or getattr(text, "max_position_embeddings", None)
+
+    def shard(self, numbers: Sequence[int], after_sample: Callable[[int], None] | None) -> Shard:
+        shard = Shard()
+        for start in range(0, len(numbers), self.options.batch_size):
+            batch = numbers[start : start + self.options.batch_size]
+            readable: list[tuple[int, TrainingSample]] = []
+            for number in batch:
+                self._read(number, readable, shard)
+            self._collect(readable, shard)
+            if after_sample is not None:
+                after_sample(len(batch))
+        shard.samples.sort(key=lambda sample: sample.number)
+        shard.skipped.sort(key=lambda sample: sample.number)
+        return shard
+
+    def _read(self, number: int, readable: list[Any], shard: Shard) -> None:
+        try:
+            sample = self.samples[number]
+        except Exception as error:  # a decoder may raise anything
+            self._skip(shard, number, UNREADABLE, error)
+            return
+        if sample.modality != self.options.modality:
+            self._skip(shard, number, OTHER_MODALITY, f"it has a {sample.modality}")
+            return
+        readable.append((number, sample))
+
+    def _collect(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+        """Collect a batch; one by one where that fails, as one bad sample costs only itself."""
+        if not batch:
+            return
+        done = Shard()
+        try:
+            self._collect_batch(batch, done)
+        except (torch.OutOfMemoryError, ValueError) as error:
+            # Anything else is no sample's fault, and must not be written down as if it were.
+            if len(batch) == 1:
+                reason = TOO_LONG if isinstance(error, torch.OutOfMemoryError) else UNREADABLE
+                self._skip(shard, batch[0][0], reason, error)
+                return
+            for item in batch:
+                self._collect([item], shard)
+            return
+        shard.samples.extend(done.samples)
+        shard.skipped.extend(done.skipped)
+
+    def _collect_batch(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+        inputs = self._encode(batch)
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        short = []
+        for item, length in zip(batch, lengths, strict=True):
+            if self.longest is not None and length + self.options.max_new_tokens > self.longest:
+                self._skip(shard, item[0], TOO_LONG, f"its prompt has {length} tokens")
+            else:
+                short.append(item)
+        if not short:
+            return
+        if len(short) < len(batch):
+            inputs = self._encode(short)
+        answers = greedy_answers(self.model, self.adapter, inputs, self.options.max_new_tokens)
+        right = []
+        for item, answer in zip(short, answers, strict=True):
+            given = self.processor.decode(answer, skip_special_tokens=True)
+            expected = item[1].answer
+            if len(answer) == 0:
+                self._skip(shard, item[0], WRONG, "the model gave no answer")
+            elif expected is not None and not is_right(given, expected, self.options.match):
+                self._skip(shard, item[0], WRONG, f"{given.strip()!r} instead of {expected!r}")
+            else:
+                right.append((item, answer))
+        if right:
+            self._explain(right, shard)
+
+    def _explain(
+        self, right: Sequence[tuple[tuple[int, TrainingSample], Tensor]], shard: Shard
+    ) -> None:
+        options = self.options
+        inputs = self._encode([item for item, _ in right])
+        report = relevance(
+            self.model,
+            inputs,
+            answer_ids=[answer for _, answer in right],
+            rule=options.rule,
+            rule_options=options.rule_options,
+            targets=options.targets,
+            recursive=options.recursive,
+        )
+        with torch.no_grad():
+            prompt, layer = read_prompt(
+                self.model,
+                inputs,
+                instruction=options.instruction,
+                scoring_depth=options.scoring_depth,
+            )
+            with layer.in_evaluation_mode():
+                attention = instruction_attention(prompt, layer, options.modality)
+        for (item, _), explained, seen in zip(right, report.samples, attention, strict=True):
+            scores = explained.scores.float().cpu()
+            try:
+                relevance_label(scores)
+            except ValueError as error:
+                self._skip(shard, item[0], NO_RELEVANCE, error)
+                continue
+            if seen is None or seen.count != len(scores):
+                self._skip(shard, item[0], OTHER_MODALITY, "it has both images and videos")
+                continue
+            grids = tuple(grid.cpu() for grid in seen.grids)
+            shard.samples.append(
+                CollectedSample(item[0], seen.attention.half().cpu(), scores, grids)
+            )
+
+    def _encode(self, batch: Sequence[tuple[int, TrainingSample]]) -> Any:
+        try:
+            inputs = self.processor.apply_chat_template(
+                [sample.conversation() for _, sample in batch],
+                tokenize=True,
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True, "padding_side": "left"},
+            )
+        except Exception as error:  # a decoder of videos may raise anything
+            raise ValueError(str(error) or type(error).__name__) from error
+        return inputs.to(self.model.device, self.model.dtype)
+
+    def _skip(self, shard: Shard, number: int, reason: str, detail: object) -> None:
+        line = str(detail).splitlines()[0] if str(detail) else type(detail).__name__
+        # Wrong answers are many, and nothing to put right.
+        level = logging.INFO if reason == WRONG else logging.WARNING
+        logger.log(level, "Sample %d is skipped: %s (%s).", number, reason, line)
+        shard.skipped.append(SkippedSample(number, reason, line))
+
+
+def _is_done(path: Path) -> bool:
+    """Whether a shard is there in full; a damaged one is made anew."""
+    if not path.is_file():
+        return False
+    try:
+        shard_summary(path)
+    except ValueError as error:
+        logger.warning("%s It is made anew.", error)
+        return False
+    return True
+
+
+def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise unless the folder's collection is the one that these settings start.
+
+    Raises:
+        ValueError: It is another.
+    """
+    started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        wanted, found = json.loads(json.dumps(value)), started.get(name)
+        if name == "base_model":
+            # Another kind of hardware rounds the fingerprint differently.
+            first, second = (ModelIdentity.from_dict(item) for item in (wanted, found))
+            same = first.name == second.name and first.difference(second) is None
+        else:
+            same = wanted == found
+        if not same:
+            raise ValueError(
+                f"The folder {str(folder)!r} holds a collection with another {name}: choose "
+                "another folder, or delete this one."
+            )

@@ -1,0 +1,228 @@
+"""The folder that `collect` writes and `train` reads: shards of attention and relevance.
+
+    collection.json           what is collected: model, options, data; written first
+    shard-00000.safetensors   samples 0 to 63: attention, relevance and grids of each
+    …
+    index.json                every shard, and what was skipped; written last
+
+A shard holds a fixed range of sample numbers, whoever works on it, and appears under its name only
+when it is complete. So any number of processes and machines can share a folder, a killed run goes
+on where it was, and shards can be copied together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..mapper import MapperInput, ModelIdentity
+
+COLLECTION_FILE = "collection.json"
+INDEX_FILE = "index.json"
+FORMAT = 1
+_CONTENT_KEY = "shard"
+
+
+@dataclass(frozen=True)
+class CollectedSample:
+    """One prompt that the model answered.
+
+    Attributes:
+        number: Number of the sample in its source.
+        attention: float16 [2, heads, N], as in `MapperInput`.
+        relevance: float32 [N].
+        grids: int64 [frames, rows, columns] each, as in `MapperInput`.
+    """
+
+    number: int
+    attention: Tensor
+    relevance: Tensor
+    grids: tuple[Tensor, ...]
+
+    def mapper_input(self) -> MapperInput:
+        """What a mapper sees of it."""
+        return MapperInput(self.attention.float(), self.grids)
+
+
+@dataclass(frozen=True)
+class SkippedSample:
+    """One sample that was not collected.
+
+    Attributes:
+        number: Number of the sample in its source.
+        reason: Kind of reason, for counting.
+        detail: What happened.
+    """
+
+    number: int
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Shard:
+    """Samples of one range of numbers."""
+
+    samples: list[CollectedSample] = field(default_factory=list)
+    skipped: list[SkippedSample] = field(default_factory=list)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """File of a shard."""
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Write a shard so that it is there in full or not at all."""
+    tensors: dict[str, Tensor] = {}
+    for sample in shard.samples:
+        tensors[f"{sample.number}.attention"] = sample.attention.half().cpu().contiguous()
+        tensors[f"{sample.number}.relevance"] = sample.relevance.float().cpu().contiguous()
+        for place, grid in enumerate(sample.grids):
+            tensors[f"{sample.number}.grid.{place}"] = grid.to("cpu", torch.int32).contiguous()
+    numbers = [sample.number for sample in shard.samples]
+    skipped = [vars(sample) for sample in shard.skipped]
+    # One entry alone: safetensors writes several in any order, and equal shards would differ.
+    content = json.dumps({"numbers": numbers, "skipped": skipped})
+    write_whole(path, save(tensors, {_CONTENT_KEY: content}))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that nobody ever sees a part of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object as a whole."""
+    write_whole(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
+    """Numbers of the samples in a shard, and what was skipped.
+
+    Raises:
+        ValueError: The file is damaged, or no shard.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads(file.metadata()[_CONTENT_KEY])
+        return content["numbers"], [SkippedSample(**item) for item in content["skipped"]]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The shard {path.name} is damaged ({error}): delete it and collect again, which makes "
+            "that shard alone anew."
+        ) from error
+
+
+def write_index(folder: Path, shards: Sequence[Path]) -> dict[str, Any]:
+    """Write what a finished collection holds, and return it."""
+    summaries = {path.name: shard_summary(path) for path in shards}
+    skipped = [item for _, items in summaries.values() for item in items]
+    index = {
+        "format": FORMAT,
+        "shards": {name: len(numbers) for name, (numbers, _) in summaries.items()},
+        "samples": sum(len(numbers) for numbers, _ in summaries.values()),
+        "skipped": dict(sorted(Counter(item.reason for item in skipped).items())),
+        "skipped_samples": [vars(item) for item in skipped],
+    }
+    write_json(folder / INDEX_FILE, index)
+    return index
+
+
+class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
+    """A finished collection, read sample by sample from memory-mapped files.
+
+    Args:
+        folder: What `collect` wrote.
+
+    Attributes:
+        collection: The content of collection.json.
+        index: The content of index.json.
+
+    Raises:
+        FileNotFoundError: It is no such folder, or the collection is not finished.
+        ValueError: A file is damaged, missing, or of another format.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.collection = _read(self.folder, COLLECTION_FILE)
+        self.index = _read(self.folder, INDEX_FILE)
+        if self.index.get("format") != FORMAT:
+            raise ValueError(
+                f"The collection in {str(folder)!r} has the format {self.index.get('format')!r}, "
+                f"but this version of hf_token_compress reads {FORMAT}: collect it again."
+            )
+        self._places: list[tuple[str, int]] = []
+        self._written: dict[str, int] = {}
+        for name in self.index["shards"]:
+            if not (self.folder / name).is_file():
+                raise ValueError(
+                    f"The collection in {str(folder)!r} lacks the shard {name}: collect again, "
+                    "which makes that shard alone anew."
+                )
+            numbers, _ = shard_summary(self.folder / name)
+            self._written[name] = (self.folder / name).stat().st_mtime_ns
+            self._places.extend((name, number) for number in numbers)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model that was collected from."""
+        return ModelIdentity.from_dict(self.collection["base_model"])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: int) -> CollectedSample:
+        name, number = self._places[place]
+        file = _opened(self.folder / name, self._written[name])
+        grids: list[Tensor] = []
+        while f"{number}.grid.{len(grids)}" in file.keys():  # noqa: SIM118 - no mapping
+            grids.append(file.get_tensor(f"{number}.grid.{len(grids)}").long())
+        relevance = file.get_tensor(f"{number}.relevance")
+        if not relevance.isfinite().all():
+            raise ValueError(
+                f"The relevance of sample {number} in {name} holds NaN or infinite values: delete "
+                "that shard and collect again."
+            )
+        attention = file.get_tensor(f"{number}.attention")
+        return CollectedSample(number, attention, relevance, tuple(grids))
+
+
+@lru_cache(maxsize=512)
+def _opened(path: Path, written: int) -> Any:
+    """A memory-mapped shard; `written` tells a shard that was made anew from the old one."""
+    return safe_open(path, framework="pt").__enter__()
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    if not path.is_file():
+        hint = "the collection is not finished" if name == INDEX_FILE else "it is no collection"
+        raise FileNotFoundError(
+            f"The folder {str(folder)!r} has no {name}, so {hint}: run `hf-token-compress collect` "
+            "on it (a started one goes on where it was)."
+        )
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{name} of the collection in {str(folder)!r} is damaged ({error}): collect it again."
+        ) from error
+    return content

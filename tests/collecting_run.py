@@ -1,0 +1,34 @@
+"""Collect and train as users do under `accelerate launch`: arguments are two output folders."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from hf_token_compress import load_tiny
+from hf_token_compress.training.collecting import CollectOptions, collect
+from hf_token_compress.training.samples import SceneSource
+from hf_token_compress.training.shards import ShardFolder
+from hf_token_compress.training.training import TrainOptions, train_mapper
+
+SCENES = SceneSource(21, seed=500)
+COLLECT = CollectOptions(
+    rule="edges_absolute", targets="sum", max_new_tokens=8, batch_size=3, shard_size=3
+)
+TRAIN = TrainOptions(
+    network_options={"channels": 8, "blocks": 1}, epochs=3, batch_size=7, held_out=0.2
+)
+
+
+def collect_scenes(folder: str, **options: object) -> ShardFolder | None:
+    model, processor = load_tiny("qwen2-vl")
+    return collect(model, processor, SCENES, folder, COLLECT, **options)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    collection = collect_scenes(sys.argv[1])
+    if len(sys.argv) > 2:
+        assert collection is not None
+        train_mapper(collection, sys.argv[2], TRAIN)

@@ -1,0 +1,357 @@
+"""Collecting: the same shards whoever works on them and however often it is stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from collecting_run import COLLECT, SCENES, TRAIN, collect_scenes
+from datasets import Dataset, Features, Image, Value
+from errors import one_sentence
+from pairs import assert_same
+from PIL import Image as PillowImage
+from safetensors.torch import load_file
+
+from hf_token_compress import load_tiny
+from hf_token_compress.models.reading import read_prompt
+from hf_token_compress.relevance import relevance
+from hf_token_compress.scenes import make_scene, scene_questions
+from hf_token_compress.scorers.instruction_attention import instruction_attention
+from hf_token_compress.training.collecting import CollectOptions, collect, is_right
+from hf_token_compress.training.samples import (
+    HubDataset,
+    JsonLines,
+    SampleList,
+    SampleSource,
+    SceneSource,
+    TrainingSample,
+)
+from hf_token_compress.training.shards import ShardFolder
+from hf_token_compress.training.training import train_mapper
+
+OPTIONS = CollectOptions(rule="edges_absolute", targets="sum", max_new_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Any, Any]:
+    return load_tiny("qwen2-vl")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
+    """Collected by one process without a stop."""
+    collection = collect_scenes(str(tmp_path_factory.mktemp("shards")))
+    assert collection is not None
+    return collection
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
+    script = Path(__file__).with_name("collecting_run.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return [*arguments, str(script)], environment
+
+
+# What is in a shard
+
+
+def test_a_shard_holds_the_attention_and_the_relevance_of_right_answers(
+    shards: ShardFolder, tiny: tuple[Any, Any]
+) -> None:
+    model, processor = tiny
+    assert len(shards) + sum(shards.index["skipped"].values()) == len(SCENES)
+    assert len(shards) >= 15
+    for sample in (shards[0], shards[len(shards) - 1]):
+        scene = SCENES[sample.number]
+        inputs = processor.apply_chat_template(
+            [scene.conversation()],
+            **{"tokenize": True, "add_generation_prompt": True},
+            **{"return_dict": True, "return_tensors": "pt"},
+        )
+        (explained,) = relevance(
+            model, inputs, rule="edges_absolute", targets="sum", max_new_tokens=8
+        ).samples
+        given = processor.decode(explained.answer_ids, skip_special_tokens=True).strip()
+        assert given == scene.answer
+        torch.testing.assert_close(sample.relevance, explained.scores, rtol=1e-3, atol=1e-5)
+        with torch.no_grad():
+            prompt, layer = read_prompt(model, inputs)
+            (seen,) = instruction_attention(prompt, layer, "image")
+        assert seen is not None
+        torch.testing.assert_close(sample.attention, seen.attention.half(), rtol=1e-2, atol=1e-2)
+        assert torch.equal(sample.grids[0], torch.arange(64).view(1, 8, 8))
+
+
+def test_only_right_answers_are_collected(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    good, bad = SCENES[0], SCENES[1]
+    source = SampleList(
+        [good, TrainingSample("image", bad.visuals, bad.question, "rhubarb"), SCENES[2]]
+    )
+    collection = collect(*tiny, source, tmp_path, OPTIONS)
+    assert collection is not None
+    assert [collection[place].number for place in range(len(collection))] == [0, 2]
+    (skipped,) = collection.index["skipped_samples"]
+    assert skipped["number"] == 1
+    assert skipped["reason"] == "answered wrongly"
+    assert "'rhubarb'" in skipped["detail"]
+
+
+def test_without_an_answer_the_models_own_is_explained(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    scene = SCENES[0]
+    source = SampleList([TrainingSample("image", scene.visuals, scene.question)])
+    collection = collect(*tiny, source, tmp_path, OPTIONS)
+    assert collection is not None
+    assert len(collection) == 1
+
+
+def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """Two frames of a video make one frame of visual tokens."""
+    for number in range(2):
+        make_scene(number, 4, 4, split="mapper").image.save(tmp_path / f"{number}.png")
+    frames = ["0.png", "0.png", "1.png", "1.png"]
+    path = write_lines(tmp_path, {"video": frames, "question": "Is there a cat?"})
+    options = CollectOptions(modality="video", max_new_tokens=8)
+    collection = collect(*tiny, JsonLines(path), tmp_path / "shards", options)
+    assert collection is not None
+    sample = collection[0]
+    (grid,) = sample.grids
+    assert torch.equal(grid, torch.arange(2 * 8 * 8).view(2, 8, 8))
+    assert sample.attention.shape == (2, 6, grid.numel())
+
+
+@pytest.mark.parametrize(
+    ("given", "right", "match", "expected"),
+    [
+        ("Cat.", "cat", "exact", True),
+        ("a cat", "cat", "exact", False),
+        ("a cat", "Cat", "contains", True),
+        ("cat", "a cat", "contains", False),
+        ("3", "three", lambda given, right: {"three": "3"}[right] == given, True),
+    ],
+)
+def test_right_answers(given: str, right: str, match: Any, expected: bool) -> None:
+    assert is_right(given, right, match) is expected
+
+
+# Stopped, and by several processes
+
+
+def test_a_killed_run_goes_on_without_loss_or_double_work(
+    shards: ShardFolder, tmp_path: Path
+) -> None:
+    arguments, environment = command(sys.executable)
+    process = subprocess.Popen([*arguments, str(tmp_path)], env=environment)
+    while len(list(tmp_path.glob("shard-*"))) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("shard-*")}
+    assert 2 <= len(done) < len(shards.index["shards"])
+    # As if it had been killed while it wrote, and the disk had lost a part of another shard.
+    (tmp_path / ".shard-00004.safetensors.1.part").write_bytes(b"half a sh")
+    (tmp_path / "shard-00006.safetensors").write_bytes(b"half a sh")
+    worked: list[int] = []
+    collect_scenes(str(tmp_path), after_sample=worked.append)
+    assert contents(tmp_path) == contents(shards.folder)
+    for name, written in done.items():
+        assert (tmp_path / name).stat().st_mtime_ns == written, name
+    assert sum(worked) == len(SCENES)
+
+
+def test_two_processes_give_the_shards_and_the_weights_of_one(
+    shards: ShardFolder, tmp_path: Path
+) -> None:
+    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    more = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    arguments, environment = command(sys.executable, *launch, *more, "--main_process_port", "0")
+    folders = [str(tmp_path / "shards"), str(tmp_path / "mapper")]
+    done = subprocess.run(
+        [*arguments, *folders], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "shards") == contents(shards.folder)
+    alone = train_mapper(shards, tmp_path / "alone", TRAIN)
+    weights = load_file(tmp_path / "mapper" / "model.safetensors")
+    assert weights.keys() == alone.state_dict().keys()
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_another_collection_is_not_mixed_in(shards: ShardFolder, tiny: tuple[Any, Any]) -> None:
+    before = contents(shards.folder)
+    with one_sentence(ValueError, str(shards.folder), "another data"):
+        collect(*tiny, SceneSource(21, seed=501), shards.folder, COLLECT)
+    with one_sentence(ValueError, "another options"):
+        collect(*tiny, SCENES, shards.folder, OPTIONS)
+    with one_sentence(ValueError, "another base_model"):
+        collect(*tiny, SCENES, shards.folder, COLLECT, base_model="someone/else")
+    assert contents(shards.folder) == before
+
+
+# Data
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures with questions, in a folder."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(2):
+        make_scene(number, 4, 4, split="mapper").image.save(folder / f"{number}.png")
+    return folder
+
+
+def question(number: int) -> tuple[str, str]:
+    (found,) = scene_questions(make_scene(number, 4, 4, split="mapper"), kinds=["colour"])
+    return found.text, found.answer
+
+
+def write_lines(folder: Path, *rows: Any) -> Path:
+    path = folder / "data.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_json_lines_with_every_kind_of_bad_sample(
+    pictures: Path, tiny: tuple[Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pictures / "text.png").write_text("no picture")
+    (pictures / "cut.png").write_bytes((pictures / "0.png").read_bytes()[:4000])
+    PillowImage.new("RGB", (900, 2)).save(pictures / "thin.png")
+    text, answer = question(0)
+    good = {"image": "0.png", "question": text, "answer": answer}
+    long = {**good, "question": text + " please" * 200}
+    path = write_lines(
+        pictures,
+        good,
+        {**good, "image": "missing.png"},
+        {**good, "image": "text.png"},
+        {**good, "image": "cut.png"},
+        {**good, "image": "thin.png"},
+        '{"image": "0.png", "questi',
+        {"image": "0.png"},
+        {"question": text},
+        {"video": "clip.mp4", "question": text},
+        long,
+        {**good, "image": ["0.png", "1.png"]},
+        "[1, 2]",
+        {**good, "answer": None},
+    )
+    options = CollectOptions(
+        rule="edges_absolute",
+        targets="sum",
+        max_new_tokens=8,
+        max_prompt_tokens=200,
+        match="contains",
+    )
+    with caplog.at_level(logging.WARNING):
+        collection = collect(*tiny, JsonLines(path), tmp_path, options)
+    assert collection is not None
+    numbers = [collection[place].number for place in range(len(collection))]
+    skipped = {item["number"]: item for item in collection.index["skipped_samples"]}
+    assert sorted([*numbers, *skipped]) == list(range(13))
+    assert {0, 12} <= set(numbers) <= {0, 10, 12}
+    assert skipped[9]["reason"] == "too long"
+    assert skipped[8]["reason"] == "other modality"
+    for number in (1, 2, 3, 4, 5, 6, 7, 11):
+        assert skipped[number]["reason"] == "cannot be read", skipped[number]
+        assert skipped[number]["detail"]
+        assert f"Sample {number} is skipped: cannot be read" in caplog.text
+    assert collection.index["skipped"]["cannot be read"] == 8
+
+
+def test_a_dataset_gives_the_samples_of_a_file(pictures: Path, tmp_path: Path) -> None:
+    rows = [(f"{number}.png", *question(number)) for number in range(2)]
+    path = write_lines(
+        pictures,
+        *({"image": image, "question": text, "answer": answer} for image, text, answer in rows),
+    )
+    columns = {
+        "picture": [str(pictures / image) for image, _, _ in rows],
+        "query": [text for _, text, _ in rows],
+        "answer": [answer for _, _, answer in rows],
+    }
+    features = {"picture": Image(), "query": Value("string"), "answer": Value("string")}
+    Dataset.from_dict(columns, Features(features)).save_to_disk(str(tmp_path))
+    source = HubDataset(str(tmp_path), columns={"image": "picture", "question": "query"})
+    lines = JsonLines(path)
+    assert len(source) == len(lines) == 2
+    for number in range(2):
+        expected, found = lines[number], source[number]
+        assert (found.question, found.answer) == (expected.question, expected.answer)
+        assert found.visuals[0].tobytes() == expected.visuals[0].tobytes()
+    assert str(tmp_path) not in json.dumps(source.describe())
+    with one_sentence(ValueError, "no column 'smell'", "picture, query, answer"):
+        HubDataset(str(tmp_path), columns={"question": "smell"})
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lambda folder: JsonLines(folder / "none.jsonl"), FileNotFoundError, "no data file"),
+        (lambda folder: JsonLines(write_lines(folder, "", " ")), ValueError, "holds no samples"),
+    ],
+)
+def test_data_that_is_not_there(
+    make: Callable[[Path], SampleSource], kind: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with one_sentence(kind, words):
+        make(tmp_path)
+
+
+def test_a_collection_without_a_single_sample(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    scene = SCENES[0]
+    wrong = SampleList([TrainingSample("image", scene.visuals, scene.question, "rhubarb")])
+    with one_sentence(ValueError, "Not one of 1 samples", "'rhubarb'"):
+        collect(*tiny, wrong, tmp_path / "wrong", OPTIONS)
+    with one_sentence(ValueError, "no samples to collect from"):
+        collect(*tiny, SampleList([]), tmp_path / "empty", OPTIONS)
+
+
+def test_scenes_are_the_same_in_every_process() -> None:
+    first, second = SceneSource(7), SceneSource(7)
+    for number in range(7):
+        assert first[number].question == second[number].question
+        assert first[number].visuals[0].tobytes() == second[number].visuals[0].tobytes()
+    assert first.describe() == second.describe()
+    assert first.describe() != SceneSource(7, seed=1).describe()
+
+
+def test_a_folder_that_is_not_a_finished_collection(shards: ShardFolder, tmp_path: Path) -> None:
+    with one_sentence(FileNotFoundError, "no collection.json"):
+        ShardFolder(tmp_path)
+    for name, content in contents(shards.folder).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "shard-00001.safetensors").unlink()
+    with one_sentence(ValueError, "lacks the shard shard-00001.safetensors"):
+        ShardFolder(tmp_path)
+    (tmp_path / "shard-00001.safetensors").write_bytes(b"half a sh")
+    with one_sentence(ValueError, "shard-00001.safetensors is damaged"):
+        ShardFolder(tmp_path)
+    (tmp_path / "index.json").unlink()
+    with one_sentence(FileNotFoundError, "not finished"):
+        ShardFolder(tmp_path)
+
+
+def test_collected_attention_is_close_to_what_the_scorer_sees(shards: ShardFolder) -> None:
+    """Stored in half precision: a hundredth at most in the logarithm."""
+    sample = shards[0]
+    assert sample.attention.dtype == torch.float16
+    item = sample.mapper_input()
+    assert item.attention.dtype == torch.float32
+    assert_same(item.attention, sample.attention.float())

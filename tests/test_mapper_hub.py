@@ -1,0 +1,195 @@
+"""Mappers on the Hub: the real client against a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_server import TOKEN, Hub, Repository, files_in, hub_server
+from huggingface_hub import ModelCard
+from mappers import make_mapper
+
+from hf_token_compress.mapper import RelevanceMapper
+
+NAME = "owner/mapper"
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with hub_server() as server:
+        yield server
+
+
+def client(hub: Hub, cache: Path, **variables: str) -> subprocess.Popen[str]:
+    hidden = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("hub_client.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "HF_ENDPOINT": hub.address, "HF_HOME": str(cache), **variables},
+    )
+
+
+def asking(process: subprocess.Popen[str]) -> Ask:
+    def ask(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        request = {"action": action, "arguments": arguments, "options": options}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+        return answer
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def ask(hub: Hub, cache: Path) -> Iterator[Ask]:
+    """Ask a client that is not logged in."""
+    process = client(hub, cache)
+    yield asking(process)
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def commits(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two commits of a mapper: the first is tagged v1."""
+    hub.repositories[NAME] = Repository()
+    found = []
+    for number, names in enumerate((("v1",), ())):
+        folder = tmp_path_factory.mktemp("mapper")
+        make_mapper(seed=number).save_pretrained(folder)
+        found.append(hub.repositories[NAME].commit(files_in(folder), *names))
+    return found
+
+
+def first_weights(seed: int) -> list[float]:
+    return next(make_mapper(seed=seed).parameters()).flatten()[:4].tolist()
+
+
+def assert_told(found: dict[str, Any], kind: str, *words: str) -> None:
+    assert found["error"] == kind, found
+    assert "\n" not in found["message"]
+    assert found["message"].endswith(".")
+    for word in words:
+        assert word in found["message"], found
+
+
+def test_a_mapper_is_pulled_by_id_and_by_revision(ask: Ask, commits: list[str]) -> None:
+    assert ask("pull", NAME) == {"source": NAME, "weights": first_weights(1)}
+    for revision in ("v1", commits[0]):
+        assert ask("pull", NAME, revision=revision)["weights"] == first_weights(0)
+    assert ask("pull", NAME, revision=commits[1])["weights"] == first_weights(1)
+    assert ask("set", NAME, revision="v1") == {"modalities": ["image"]}
+
+
+def test_what_was_pulled_once_is_there_without_the_hub(
+    hub: Hub, cache: Path, ask: Ask, commits: list[str]
+) -> None:
+    ask("pull", NAME)
+    ask("pull", NAME, revision="v1")
+    before = len(hub.requests)
+    process = client(hub, cache, HF_HUB_OFFLINE="1")
+    offline = asking(process)
+    assert offline("pull", NAME)["weights"] == first_weights(1)
+    assert offline("pull", NAME, revision="v1")["weights"] == first_weights(0)
+    missing = offline("pull", "owner/never-pulled")
+    process.communicate()
+    assert_told(missing, "MapperNotFoundError", "'owner/never-pulled'", "not in the cache")
+    assert len(hub.requests) == before
+
+
+def test_a_revision_that_does_not_exist(ask: Ask, commits: list[str]) -> None:
+    assert_told(ask("pull", NAME, revision="v9"), "MapperNotFoundError", NAME, "no revision 'v9'")
+
+
+def test_a_name_that_does_not_exist(ask: Ask, commits: list[str]) -> None:
+    assert_told(
+        ask("pull", "owner/nothing"), "MapperNotFoundError", "'owner/nothing'", "the Hub has none"
+    )
+    assert_told(ask("set", "no name at all!"), "MapperNotFoundError", "no Hub id either")
+
+
+def test_a_private_mapper_needs_its_owner(
+    hub: Hub, ask: Ask, commits: list[str], tmp_path: Path
+) -> None:
+    repository = hub.repositories[NAME]
+    hub.repositories["owner/private"] = Repository(True, repository.commits, repository.revisions)
+    assert_told(
+        ask("pull", "owner/private"), "MapperNotFoundError", "'owner/private'", "hf auth login"
+    )
+    assert ask("pull", "owner/private", token=TOKEN)["weights"] == first_weights(1)
+
+
+@pytest.mark.parametrize("way", ["cut", "changed"])
+def test_a_download_that_goes_wrong_is_not_taken_for_a_mapper(
+    way: str, hub: Hub, ask: Ask, commits: list[str]
+) -> None:
+    name = f"owner/{way}"
+    repository = hub.repositories[NAME]
+    hub.repositories[name] = Repository(
+        False, repository.commits, repository.revisions, {"model.safetensors": way}
+    )
+    found = ask("pull", name)
+    if way == "cut":
+        assert_told(found, "MapperNotFoundError", name, "could not be fetched", "try again")
+    else:
+        assert_told(found, "ValueError", "SHA-256", "fetch")
+    hub.repositories[name].broken.clear()
+    assert ask("pull", name, force_download=True)["weights"] == first_weights(1)
+
+
+def test_a_repository_without_a_mapper(hub: Hub, ask: Ask, commits: list[str]) -> None:
+    hub.repositories["owner/empty"] = Repository()
+    hub.repositories["owner/empty"].commit({"README.md": b"# Nothing here"})
+    assert_told(ask("set", "owner/empty"), "MapperNotFoundError", "no config.json")
+
+
+def test_a_pickle_is_not_loaded(hub: Hub, ask: Ask, commits: list[str]) -> None:
+    files = dict(hub.repositories[NAME].commits[commits[0]])
+    files["pytorch_model.bin"] = files.pop("model.safetensors")
+    hub.repositories["owner/pickle"] = Repository()
+    hub.repositories["owner/pickle"].commit(files)
+    before = len(hub.requests)
+    assert_told(ask("pull", "owner/pickle"), "MapperNotFoundError", "model.safetensors")
+    assert not any("pytorch_model.bin" in path for _, path in hub.requests[before:])
+
+
+def test_a_pushed_mapper_comes_back_with_its_card(
+    hub: Hub, ask: Ask, cache: Path, tmp_path: Path
+) -> None:
+    mapper = make_mapper("conv1d", seed=5)
+    mapper.save_pretrained(tmp_path)
+    stranger = ask("push", str(tmp_path), "owner/pushed")
+    assert stranger["error"] in ("HfHubHTTPError", "LocalTokenNotFoundError")
+    assert "owner/pushed" not in hub.repositories
+    process = client(hub, cache, HF_TOKEN=TOKEN)
+    owner = asking(process)
+    pushed = owner("push", str(tmp_path), "owner/pushed", private=True)
+    process.communicate()
+    assert pushed["commit"].startswith(f"{hub.address}/owner/pushed/commit/"), pushed
+    repository = hub.repositories["owner/pushed"]
+    assert repository.private
+    files = repository.commits[repository.revisions["main"]]
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    card = ModelCard(files["README.md"].decode())
+    assert '"mapper": "owner/pushed"' in card.text
+    assert ask("pull", "owner/pushed", token=TOKEN)["weights"] == first_conv_weights(mapper)
+
+
+def first_conv_weights(mapper: RelevanceMapper) -> list[float]:
+    return next(mapper.parameters()).flatten()[:4].tolist()

@@ -1,0 +1,149 @@
+"""Both networks: what comes out depends on a prompt's own attention and grids, and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mappers import HEADS, NETWORKS, make_input, make_mapper
+from pairs import assert_same
+
+from hf_token_compress.mapper import MapperInput
+from hf_token_compress.mapper.conv1d import ACTIVATIONS, Conv1dNetwork
+from hf_token_compress.mapper.grid import GridNetwork
+
+pytestmark = pytest.mark.core
+
+each_network = pytest.mark.parametrize("network", NETWORKS)
+grid_shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
+prompts = st.tuples(st.lists(grid_shapes, max_size=3), st.integers(0, 3)).filter(
+    lambda prompt: bool(prompt[0]) or prompt[1] > 0
+)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "parameters"), [(3, 177_541), (5, 178_503), (7, 179_465), (9, 180_427)]
+)
+def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int) -> None:
+    """Depthwise k + 1 a channel, pointwise (in + 1) x out: 1, 32, 64, 128, 256, 512 and then 1."""
+    widths = [1, 32, 64, 128, 256, 512]
+    by_hand = sum(
+        width * (kernel_size + 1) + (width + 1) * following
+        for width, following in itertools.pairwise(widths)
+    )
+    network = Conv1dNetwork(kernel_size=kernel_size)
+    assert sum(weight.numel() for weight in network.parameters()) == parameters == by_hand + 513
+
+
+@each_network
+@given(batch=st.lists(prompts, min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_a_prompt_gets_in_a_batch_what_it_gets_alone(
+    network: str, batch: list[tuple[list[tuple[int, int, int]], int]], seed: int
+) -> None:
+    mapper = make_mapper(network)
+    inputs = [
+        make_input(*grids, loose=loose, seed=seed + place)
+        for place, (grids, loose) in enumerate(batch)
+    ]
+    together = mapper.relevance(inputs)
+    for item, found in zip(inputs, together, strict=True):
+        assert found.shape == (item.count,)
+        assert_same(found, mapper.relevance([item])[0])
+        assert_same(found.sum(), torch.tensor(1.0))
+        assert (found >= 0).all()
+
+
+@each_network
+def test_a_constant_factor_on_the_attention_changes_nothing(network: str) -> None:
+    """As when half of a row's attention goes to the system prompt."""
+    item = make_input((1, 4, 4))
+    scaled = MapperInput(item.attention - 0.7, item.grids)
+    mapper = make_mapper(network)
+    assert_same(mapper([scaled])[0], mapper([item])[0])
+
+
+@pytest.mark.parametrize("scale", ["raw", "share", "log_share"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_conv1d_sees_the_mean_over_rows_and_heads_alone(scale: str, activation: str) -> None:
+    options = {"channels": [16, 16], "input_scale": scale, "activation": activation}
+    mapper = make_mapper("conv1d", network_options=options)
+    item = make_input((1, 3, 4))
+    swapped = item.attention.clone()
+    swapped[0] = swapped[0].flip(0)  # other heads, the same mean
+    swapped[1] = torch.rand_like(swapped[1])
+    assert_same(mapper([MapperInput(swapped, item.grids)])[0], mapper([item])[0])
+    changed = item.attention.clone()
+    changed[0, :, 3] += 2.0
+    assert not torch.equal(mapper([MapperInput(changed, item.grids)])[0], mapper([item])[0])
+
+
+def test_conv1d_reads_the_raw_attention() -> None:
+    network = Conv1dNetwork(channels=[2], input_scale="raw")
+    item = make_input((1, 2, 3))
+    assert_same(network._signal(item), item.attention[0].exp().mean(0))
+
+
+def test_conv1d_sees_as_far_as_its_layers_reach() -> None:
+    """Five layers of kernel 5 reach ten tokens to either side."""
+    network = Conv1dNetwork(channels=(4, 4, 4, 4, 4), kernel_size=5, input_scale="raw")
+    item = make_input((1, 1, 41))
+    changed = item.attention.clone()
+    changed[0, :, 20] = 0.0
+    with torch.no_grad():
+        before, after = network([item])[0], network([MapperInput(changed, item.grids)])[0]
+    moved = (before - after).abs() > 0
+    assert not moved[:10].any()
+    assert not moved[31:].any()
+    assert moved[20]
+
+
+@given(shape=grid_shapes, seed=st.integers(0, 99))
+def test_grid_depends_on_where_tokens_lie_and_not_on_their_order(
+    shape: tuple[int, int, int], seed: int
+) -> None:
+    item = make_input(shape, loose=2, seed=seed)
+    order = torch.randperm(item.count, generator=torch.Generator().manual_seed(seed))
+    place = order.argsort()
+    shuffled = MapperInput(item.attention[..., order], (place[item.grids[0]],))
+    mapper = make_mapper("grid")
+    assert_same(mapper([shuffled])[0], mapper([item])[0][order])
+
+
+def test_grid_sees_neighbours_above_and_in_the_next_frame() -> None:
+    """Tokens that are far apart in the sequence."""
+    network = GridNetwork(heads=HEADS, channels=4, blocks=1)
+    item = make_input((3, 5, 5), loose=1)
+    cells = item.grids[0]
+    with torch.no_grad():
+        network.blocks[0].whole.weight.zero_()  # the summary of all tokens would move every token
+        before = network([item])[0]
+        attention = item.attention.clone()
+        attention[..., cells[1, 2, 2]] += 1.0
+        attention[..., -1] -= 1.0  # so that each head's mean over the tokens stays
+        after = network([MapperInput(attention, item.grids)])[0]
+    moved = set(((before - after).abs() > 1e-6).nonzero().flatten().tolist())
+    near = {int(cells[f, r, c]) for f in range(3) for r in (1, 2, 3) for c in (1, 2, 3)}
+    assert moved <= near | {item.count - 1}
+    for neighbour in (cells[1, 1, 2], cells[1, 2, 1], cells[0, 2, 2], cells[2, 2, 2]):
+        assert int(neighbour) in moved
+
+
+@each_network
+def test_every_weight_learns(network: str) -> None:
+    mapper = make_mapper(network)
+    loss = torch.cat(mapper([make_input((2, 3, 3)), make_input((1, 4, 2))])).square().sum()
+    loss.backward()
+    for name, weight in mapper.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def test_a_grid_network_can_start_from_the_attention_itself() -> None:
+    options = {**NETWORKS["grid"], "start_from_attention": True}
+    mapper = make_mapper("grid", network_options=options)
+    item = make_input((1, 4, 5), (1, 2, 2))
+    attention = item.attention[0].exp().mean(0)
+    assert_same(mapper.relevance([item])[0], attention / attention.sum())

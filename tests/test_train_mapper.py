@@ -1,0 +1,262 @@
+"""Training a mapper: it learns what can be learned, and ends the same however it was run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from errors import one_sentence
+from hypothesis import given
+from hypothesis import strategies as st
+from mappers import IDENTITY, NETWORKS, make_input
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from hf_token_compress.mapper import RelevanceMapper, load_mappers
+from hf_token_compress.training.metrics import rank_correlation, top_recall
+from hf_token_compress.training.plots import plot_history
+from hf_token_compress.training.shards import (
+    CollectedSample,
+    Shard,
+    ShardFolder,
+    shard_path,
+    write_index,
+    write_json,
+    write_shard,
+)
+from hf_token_compress.training.training import TrainOptions, read_history, train_mapper
+
+pytestmark = pytest.mark.core
+
+SHAPES = ((1, 4, 4), (1, 5, 3), (2, 2, 3))
+QUICK = TrainOptions(
+    network_options=NETWORKS["grid"], epochs=4, batch_size=8, held_out=0.25, seed=3
+)
+
+
+def left_of_the_brightest(item: Any, shape: tuple[int, int, int]) -> Tensor:
+    """Relevance that takes a grid to tell: what head 1 sees, one cell to the left."""
+    seen = item.attention[0, 1].exp().view(shape)
+    return torch.nn.functional.pad(seen, (0, 1))[..., 1:].flatten() + 1e-6
+
+
+def write_collection(folder: Path, count: int, nan_in: int | None = None) -> ShardFolder:
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for number in range(count):
+        shape = SHAPES[number % len(SHAPES)]
+        item = make_input(shape, seed=number)
+        relevance = left_of_the_brightest(item, shape)
+        if number == nan_in:
+            relevance[2] = float("nan")
+        samples.append(CollectedSample(number, item.attention, relevance, item.grids))
+    size = 16
+    shards = [shard_path(folder, number) for number in range(-(-count // size))]
+    for number, path in enumerate(shards):
+        write_shard(path, Shard(samples[number * size : (number + 1) * size]))
+    write_index(folder, shards)
+    options = {
+        "modality": "image",
+        "scoring_depth": 0,
+        "instruction": "last_turn",
+        **{"rule": "gae", "rule_options": {}, "targets": "sum", "recursive": False},
+    }
+    content = {"base_model": IDENTITY.to_dict(), "data": {"source": "x"}, "options": options}
+    write_json(folder / "collection.json", content)
+    return ShardFolder(folder)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
+    return write_collection(tmp_path_factory.mktemp("collection"), 40)
+
+
+def test_grid_learns_what_lies_beside_what_one_head_sees(tmp_path: Path) -> None:
+    collection = write_collection(tmp_path / "collection", 300)
+    options = TrainOptions(
+        network_options={"channels": 16, "blocks": 2}, epochs=25, batch_size=16, learning_rate=5e-3
+    )
+    mapper = train_mapper(collection, tmp_path / "mapper", options)
+    history = read_history(tmp_path / "mapper")
+    first, best = history[0].metrics, mapper.config.metrics
+    assert best["kl"] < 0.3 * first["kl"]
+    assert best["recall_10"] > 0.8
+    assert history[-1].train_loss < 0.3 * history[0].train_loss
+
+
+def test_a_seed_decides_the_weights(collection: ShardFolder, tmp_path: Path) -> None:
+    first = train_mapper(collection, tmp_path / "first", QUICK)
+    torch.rand(3)  # whatever else draws numbers
+    again = train_mapper(collection, tmp_path / "again", QUICK)
+    other = train_mapper(collection, tmp_path / "other", TrainOptions(**{**vars(QUICK), "seed": 4}))
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    assert any(
+        not torch.equal(other.state_dict()[name], value)
+        for name, value in first.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_stopped_training_ends_where_it_would_have_ended(
+    stop_after: int, collection: ShardFolder, tmp_path: Path
+) -> None:
+    whole = train_mapper(collection, tmp_path / "whole", QUICK)
+    seen: list[int] = []
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(epoch: Any) -> None:
+        seen.append(epoch.number)
+        if epoch.number == stop_after:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_mapper(collection, tmp_path / "parts", QUICK, after_epoch=stop)
+    rest: list[int] = []
+    parts = train_mapper(
+        collection, tmp_path / "parts", QUICK, after_epoch=lambda epoch: rest.append(epoch.number)
+    )
+    assert seen + rest == [1, 2, 3, 4]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(parts.state_dict()[name], value), name
+    histories = [
+        json.loads((tmp_path / run / "history.json").read_text()) for run in ("whole", "parts")
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_the_weights_with_the_lowest_held_out_loss_are_kept(
+    collection: ShardFolder, tmp_path: Path
+) -> None:
+    """A learning rate so high that it gets worse again, and then stops early."""
+    options = TrainOptions(
+        **{**vars(QUICK), "epochs": 30, "learning_rate": 0.3, "patience": 2, "warm_up": 0.5}
+    )
+    mapper = train_mapper(collection, tmp_path, options)
+    history = read_history(tmp_path)
+    losses = [epoch.metrics["kl"] for epoch in history]
+    best = losses.index(min(losses)) + 1
+    assert len(history) == best + 2 < 30
+    assert mapper.config.metrics["best_epoch"] == best
+    assert mapper.config.metrics["kl"] == min(losses)
+    weights = load_file(tmp_path / "checkpoint.safetensors")
+    saved = RelevanceMapper.from_pretrained(tmp_path).state_dict()
+    for name, value in saved.items():
+        assert torch.equal(weights[f"best/{name}"], value)
+    assert any(not torch.equal(weights[f"weights/{name}"], value) for name, value in saved.items())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_is_saved_says_how_it_was_made(
+    network: str, collection: ShardFolder, tmp_path: Path
+) -> None:
+    options = TrainOptions(network=network, network_options=NETWORKS[network], epochs=1)
+    train_mapper(collection, tmp_path, options)
+    config = load_mappers(str(tmp_path)).for_modality("image").config
+    assert config.base_model == IDENTITY
+    assert config.network == network
+    assert config.training["samples"] == 40
+    assert config.training["data"] == {"source": "x"}
+    assert config.training["relevance"]["rule"] == "gae"
+    assert set(config.metrics) == {
+        *("best_epoch", "kl", "recall_50", "recall_25", "recall_10", "rank_correlation")
+    }
+    assert {"hf_token_compress", "torch", "transformers"} == set(config.versions)
+
+
+def test_no_file_is_a_pickle(collection: ShardFolder, tmp_path: Path) -> None:
+    train_mapper(collection, tmp_path, QUICK)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".safetensors"}
+
+
+def test_plots(collection: ShardFolder, tmp_path: Path) -> None:
+    train_mapper(collection, tmp_path, QUICK)
+    files = plot_history(read_history(tmp_path), tmp_path)
+    assert [path.name for path in files] == ["loss.png", "recall.png"]
+    for path in files:
+        with Image.open(path) as picture:
+            assert len(picture.convert("RGB").getcolors(10**6) or ()) > 10
+
+
+# Bad input
+
+
+def test_a_label_of_nan(tmp_path: Path) -> None:
+    collection = write_collection(tmp_path / "collection", 10, nan_in=7)
+    with one_sentence(ValueError, "sample 7", "shard-00000.safetensors", "NaN"):
+        train_mapper(collection, tmp_path / "mapper", QUICK)
+
+
+def test_another_training_is_not_mixed_in(collection: ShardFolder, tmp_path: Path) -> None:
+    train_mapper(collection, tmp_path, QUICK)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with one_sentence(ValueError, str(tmp_path), "other options"):
+        train_mapper(collection, tmp_path, TrainOptions(**{**vars(QUICK), "epochs": 9}))
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_damaged_checkpoint(collection: ShardFolder, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"half a checkp")
+    with one_sentence(ValueError, "checkpoint", "damaged"):
+        train_mapper(collection, tmp_path, QUICK)
+
+
+def test_too_few_samples(tmp_path: Path) -> None:
+    with one_sentence(ValueError, "1 samples", "at least two"):
+        train_mapper(write_collection(tmp_path / "collection", 1), tmp_path / "mapper", QUICK)
+
+
+def test_an_unknown_network(collection: ShardFolder, tmp_path: Path) -> None:
+    with one_sentence(ValueError, "'transformer'", "conv1d, grid"):
+        train_mapper(collection, tmp_path, TrainOptions(network="transformer"))
+    with one_sentence(ValueError, "smell"):
+        train_mapper(collection, tmp_path, TrainOptions(network_options={"smell": 1}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_collection_of_another_format(collection: ShardFolder, tmp_path: Path) -> None:
+    for path in collection.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    index = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps({**index, "format": 99}))
+    with one_sentence(ValueError, "format 99"):
+        ShardFolder(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "shard-00000.safetensors")
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with one_sentence(ValueError, "shard-00000.safetensors"):
+        ShardFolder(tmp_path)
+
+
+# Metrics
+
+values = st.lists(st.integers(0, 6), min_size=2, max_size=30)
+
+
+@given(pairs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=30))
+def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
+    first, second = (torch.tensor(side, dtype=torch.float32) for side in zip(*pairs, strict=True))
+    found = rank_correlation(first, second)
+    if len(first.unique()) == 1 or len(second.unique()) == 1:
+        assert found == 0.0
+    else:
+        assert found == pytest.approx(spearmanr(first, second).statistic, abs=1e-6)
+
+
+@given(scores=values, share=st.floats(0.05, 1))
+def test_recall_of_the_truth_itself_is_one(scores: list[int], share: float) -> None:
+    relevance = torch.tensor(scores, dtype=torch.float32)
+    assert top_recall(relevance, relevance, share) == 1.0
+
+
+def test_recall_by_hand() -> None:
+    relevance = torch.tensor([5.0, 4.0, 3.0, 2.0])
+    assert top_recall(torch.tensor([1.0, 0.0, 2.0, 0.0]), relevance, 0.5) == 0.5
+    assert top_recall(torch.tensor([0.0, 1.0, 2.0, 3.0]), relevance, 0.5) == 0.0
+    assert top_recall(torch.tensor([9.0, 1.0, 2.0, 3.0]), relevance, 0.01) == 1.0
