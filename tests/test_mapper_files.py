@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from dataclasses import replace
@@ -221,3 +222,12 @@ def test_the_tiny_models_have_mappers(network: str) -> None:
 def test_a_tiny_mapper_that_does_not_exist() -> None:
     with one_sentence(ValueError, "'tiny-qwen2-vl/conv9d'", "tiny-qwen2-vl/conv1d"):
         load_mappers("tiny-qwen2-vl/conv9d")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_saved_mapper_outlives_a_change_of_defaults(network: str, tmp_path: Path) -> None:
+    mapper = make_mapper(network, network_options={})
+    mapper.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["network_options"]
+    parameters = inspect.signature(type(mapper.network)).parameters
+    assert set(saved) == set(parameters) - {"heads"}

@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mappers import HEADS, NETWORKS, make_input, make_mapper
+from mappers import NETWORKS, make_input, make_mapper
 from pairs import assert_same
 
 from hf_token_compress.mapper import MapperInput
 from hf_token_compress.mapper.conv1d import ACTIVATIONS, Conv1dNetwork
-from hf_token_compress.mapper.grid import GridNetwork
 
 pytestmark = pytest.mark.core
 
@@ -88,7 +87,8 @@ def test_conv1d_reads_the_raw_attention() -> None:
 
 def test_conv1d_sees_as_far_as_its_layers_reach() -> None:
     """Five layers of kernel 5 reach ten tokens to either side."""
-    network = Conv1dNetwork(channels=(4, 4, 4, 4, 4), kernel_size=5, input_scale="raw")
+    options = {"channels": [16] * 5, "kernel_size": 5, "input_scale": "raw"}
+    network = make_mapper("conv1d", network_options=options).network
     item = make_input((1, 1, 41))
     changed = item.attention.clone()
     changed[0, :, 20] = 0.0
@@ -114,7 +114,7 @@ def test_grid_depends_on_where_tokens_lie_and_not_on_their_order(
 
 def test_grid_sees_neighbours_above_and_in_the_next_frame() -> None:
     """Tokens that are far apart in the sequence."""
-    network = GridNetwork(heads=HEADS, channels=4, blocks=1)
+    network = make_mapper("grid", network_options={"channels": 4, "blocks": 1}).network
     item = make_input((3, 5, 5), loose=1)
     cells = item.grids[0]
     with torch.no_grad():

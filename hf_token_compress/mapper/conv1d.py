@@ -37,9 +37,9 @@ class Conv1dNetwork(nn.Module):
         self,
         *,
         channels: Sequence[int] = (32, 64, 128, 256, 512),
-        kernel_size: int = 5,
+        kernel_size: int = 9,
         activation: Activation = "relu",
-        input_scale: InputScale = "log_share",
+        input_scale: InputScale = "share",
     ) -> None:
         super().__init__()
         self.input_scale = input_scale

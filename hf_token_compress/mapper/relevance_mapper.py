@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,9 @@ class RelevanceMapper(
 
     def __init__(self, config: MapperConfig) -> None:
         super().__init__()
-        self.config = config
-        self.network = _build_network(config)
+        # All options in full, so that a saved mapper outlives a change of their defaults.
+        self.config = replace(config, network_options=_all_options(config))
+        self.network = _build_network(self.config)
         self.source: str | None = None
         """Folder or Hub id where it lies; None while it is in memory only."""
 
@@ -156,6 +159,19 @@ class RelevanceMapper(
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save_pretrained` and `push_to_hub` write beside the weights."""
         return mapper_card(self.config, self.parameter_count, **kwargs)
+
+
+_NETWORKS: dict[str, type[nn.Module]] = {"conv1d": Conv1dNetwork, "grid": GridNetwork}
+
+
+def _all_options(config: MapperConfig) -> dict[str, Any]:
+    """The network's options as JSON types, those that are not given at their defaults."""
+    parameters = inspect.signature(_NETWORKS[config.network]).parameters.values()
+    defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
+    options = {**defaults, **config.network_options}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in options.items()
+    }
 
 
 def _build_network(config: MapperConfig) -> nn.Module:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _FOLDERS = {"llava-onevision": "llava_onevision", "qwen2-vl": "qwen2_vl"}
 _PREFIX = "tiny-"
-_MAPPERS = "mappers"
+_OWN = "grid"
 
 
 def available_tiny_models() -> tuple[str, ...]:
@@ -53,9 +53,18 @@ def resolve_model(model: str) -> str:
 
 def own_mapper(model: str) -> str | None:
     """Name of the mapper that comes with a tiny model; None for other models."""
-    name = model.removeprefix(_PREFIX)
-    known = model.startswith(_PREFIX) and name in _FOLDERS and not Path(model).exists()
-    return model if known and (_folder(name) / _MAPPERS).is_dir() else None
+    return model if model in available_mappers() and not Path(model).exists() else None
+
+
+def available_mappers() -> tuple[str, ...]:
+    """Names of the mappers that come with the tiny models, sorted."""
+    home = Path(__file__).parent
+    names = []
+    for name, folder in _FOLDERS.items():
+        for network in (home / folder / "mappers").glob("*/config.json"):
+            own = network.parent.name
+            names.append(f"{_PREFIX}{name}" if own == _OWN else f"{_PREFIX}{name}/{own}")
+    return tuple(sorted(names))
 
 
 def resolve_mapper(mapper: str) -> str:
@@ -69,18 +78,13 @@ def resolve_mapper(mapper: str) -> str:
     """
     if not mapper.startswith(_PREFIX) or Path(mapper).exists():
         return mapper
+    if mapper not in available_mappers():
+        raise ValueError(
+            f"There is no mapper {mapper!r}: those that come with the library are "
+            f"{', '.join(available_mappers())}."
+        )
     name, _, network = mapper.removeprefix(_PREFIX).partition("/")
-    mappers = _folder(name) / _MAPPERS
-    if not mappers.is_dir():
-        raise ValueError(
-            f"No mapper comes with {_PREFIX + name!r}: pass the folder or Hub id of one."
-        )
-    folder = mappers / (network or "grid")
-    if not folder.is_dir():
-        raise ValueError(
-            f"There is no mapper {mapper!r}: choose 'tiny-{name}' or 'tiny-{name}/conv1d'."
-        )
-    return str(folder)
+    return str(_folder(name) / "mappers" / (network or _OWN))
 
 
 def _folder(name: str) -> Path:
