@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from errors import one_sentence
 from pairs import ModelPair, assert_same, masked_inputs
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny
 from hf_token_compress.evaluation import answer_samples, clip_samples, scene_samples
 from hf_token_compress.evaluation.answering import encode_samples
+from hf_token_compress.tiny import own_mapper, resolve_mapper
 
 pytestmark = pytest.mark.core
 
@@ -71,3 +73,9 @@ def test_visual_tokens_of_pictures_and_clips(loaded: tuple[ModelPair, Any]) -> N
         (report,) = pair.compressed.token_compression.last.samples
         assert report.visual_tokens_before == tokens
         assert [grid.shape for grid in report.visuals[0].grids] == grids
+
+
+def test_that_it_has_no_mapper_is_told_in_one_sentence() -> None:
+    assert own_mapper("tiny-llava-onevision") is None
+    with one_sentence(ValueError, "mapper", "tiny-llava-onevision"):
+        resolve_mapper("tiny-llava-onevision")

@@ -144,12 +144,13 @@ def test_run_draws_an_animation(video: Path, tmp_path: Path) -> None:
 
 def test_evaluate_asks_about_clips() -> None:
     outcome = call(
-        *("evaluate", "--clip-frames", 2, "--kind", "colour", "--per-kind", 2, "--json"),
+        *("evaluate", "--clip-frames", 2, "--kind", "colour", "--per-kind", 2, "--json", "-"),
         *("--scorer", "truth", "--retention-ratio", 0.5),
     )
     assert outcome.exit_code == 0, outcome.stderr
-    results = json.loads(outcome.stdout)["results"]
-    assert [result["asked"] for result in results] == [{"colour": 2}] * 2
+    rows = json.loads(outcome.stdout)["rows"]
+    assert [row["scorer"] for row in rows] == ["full", "truth"]
+    assert [row["kinds"]["colour"]["asked"] for row in rows] == [2, 2]
 
 
 @pytest.mark.parametrize(
