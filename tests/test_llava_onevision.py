@@ -22,6 +22,7 @@ from tiny_models import (
 )
 
 from hf_token_compress import prepare_inputs
+from hf_token_compress.relevance import relevance
 
 FAMILY = "llava_onevision"
 
@@ -140,6 +141,17 @@ def test_position_ids_of_the_caller(pair: ModelPair) -> None:
     assert_same(actual[0], expected[0, kept])
     with one_sentence(ValueError, "position_ids", "input_ids"):
         pair.compressed(**inputs, position_ids=positions[:, 1:])
+
+
+def test_explaining_leaves_the_model_as_it_was(pair: ModelPair) -> None:
+    """Its vision tower gets hooks in its first forward, which may be that of an explanation."""
+    inputs = make_inputs([IMAGE_AND_VIDEO], family=FAMILY)
+    expected = pair.stock(**inputs).logits
+    untouched = make_pair(family=FAMILY).stock
+    first, second = (relevance(untouched, inputs, max_new_tokens=2).samples[0] for _ in range(2))
+    assert torch.equal(first.scores, second.scores)
+    assert len(first.scores) == len(first.visuals[0].positions) + len(first.visuals[1].positions)
+    assert torch.equal(untouched(**inputs).logits, expected)
 
 
 @pytest.mark.core

@@ -241,9 +241,10 @@ def test_the_installed_version_is_that_of_the_library() -> None:
 
 
 def test_files_that_the_library_needs_are_installed() -> None:
-    tiny = resources.files("hf_token_compress.tiny") / "qwen2_vl"
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
-        assert (tiny / name).is_file(), name
+    for model in ("llava_onevision", "qwen2_vl"):
+        tiny = resources.files("hf_token_compress.tiny") / model
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
+            assert (tiny / name).is_file(), name
     drawings = resources.files("hf_token_compress.scenes") / "drawings"
     names = {entry.name for entry in drawings.iterdir()}
     assert "LICENSES.md" in names
@@ -251,7 +252,8 @@ def test_files_that_the_library_needs_are_installed() -> None:
     assert (resources.files("hf_token_compress") / "py.typed").is_file()
 
 
-def test_the_tiny_model_is_small_enough_for_a_wheel() -> None:
-    tiny = resources.files("hf_token_compress.tiny") / "qwen2_vl"
+@pytest.mark.parametrize("model", ["llava_onevision", "qwen2_vl"])
+def test_the_tiny_models_are_small_enough_for_a_wheel(model: str) -> None:
+    tiny = resources.files("hf_token_compress.tiny") / model
     sizes = [len(entry.read_bytes()) for entry in tiny.iterdir() if entry.is_file()]
     assert sum(sizes) <= 12 * 2**20

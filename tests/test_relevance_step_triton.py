@@ -163,9 +163,12 @@ def test_head_sizes(interpreter: Interpreter, head_dim: int) -> None:
         )
 
 
-def test_rows_without_relevance_are_not_read(interpreter: Interpreter) -> None:
-    """Not even to be multiplied with zero: they may hold anything."""
+@pytest.mark.parametrize("normalize_rows", [False, True])
+def test_rows_without_relevance_may_hold_anything(
+    interpreter: Interpreter, normalize_rows: bool
+) -> None:
     problem = random_problem(targets=2, length=70)
+    problem["normalize_rows"] = normalize_rows
     idle = torch.zeros(70, dtype=torch.bool)
     idle[[0, 5, 6, 33, 40]] = True
     idle[60:] = True

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
+from ..tiny import own_mapper
 from .console import notices, quiet_libraries, results, working
 from .errors import one_sentence_errors
 from .options import (
@@ -47,15 +48,17 @@ def demo(
     """See a model answer with all, 50 %, 25 % and 10 % of its visual tokens.
 
     Asks questions of several kinds about pictures that the model was not trained on, and writes
-    for each a picture of what was kept.
+    for each a picture of what was kept. Where a mapper comes with the model, it scores the tokens.
 
     **Examples**
 
     ```
     hf-token-compress demo
-    hf-token-compress demo --scorer random --seed 100 --output random_tokens
+    hf-token-compress demo --scorer attention --seed 100 --output by_attention
     ```
     """
+    if scorer is None and mapper is None:
+        mapper = own_mapper(model)
     compression = TokenCompressionConfig(
         scorer=scorer, scorer_options=parse_scorer_options(scorer_option or []), mapper=mapper
     )

@@ -14,7 +14,12 @@ from .errors import CommandError
 COMPRESSION_PANEL = "Compression"
 
 ModelOption = Annotated[
-    str, typer.Option("--model", help="tiny-qwen2-vl, a Hub id, or a folder.", metavar="MODEL")
+    str,
+    typer.Option(
+        "--model",
+        help="tiny-qwen2-vl, tiny-llava-onevision, a Hub id, or a folder.",
+        metavar="MODEL",
+    ),
 ]
 ScorerOption = Annotated[
     str | None,

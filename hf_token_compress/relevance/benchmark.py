@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ..peak_memory import PeakMemory
 from .plots import figure, figure_class
 from .text import token_relevance
 
@@ -44,7 +45,8 @@ class Cost:
 
     Attributes:
         memory: Bytes at the peak beyond what the loaded model takes.
-        seconds: Of the fastest of several runs.
+        seconds: Of the fastest of several runs: on a CPU the time of all its threads, on a GPU the
+            time that passed.
     """
 
     memory: int
@@ -92,15 +94,17 @@ def _measure_here(
     explain = methods[method]
     explain(model, torch.randint(0, _VOCABULARY, (1, 16), device=device))
     ids = torch.randint(0, _VOCABULARY, (1, length), device=device)
-    before = _reset_peak(device)
+    peak = PeakMemory(device)
     seconds = []
+    # On a CPU that others use too, only the time that was spent here can be compared.
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     for _ in range(runs):
-        start = time.perf_counter()
+        start = clock()
         explain(model, ids)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return Cost(_peak(device) - before, min(seconds))
+        seconds.append(clock() - start)
+    return Cost(peak.bytes(), min(seconds))
 
 
 def _random_decoder(method: Method, length: int, layers: int, width: int, heads: int) -> Any:
@@ -139,26 +143,6 @@ def _stored_maps(model: Any, ids: Tensor) -> None:
     row = torch.nn.functional.one_hot(torch.tensor([ids.shape[1] - 1]), ids.shape[1]).to(embeds)
     for attention, gradient in zip(reversed(output.attentions), reversed(gradients), strict=True):
         row = row + row @ (attention * gradient)[0].clamp(min=0).mean(0)
-
-
-def _reset_peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    # Writing 5 sets the high-water mark of resident memory back to the present.
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {name}: measure on Linux, or on a CUDA device.")
 
 
 def plot_memory(
@@ -227,7 +211,7 @@ def main(
 def _print_table(costs: dict[Method, Cost], title: str) -> None:
     table = Table(title=title)
     for heading in ("", "Peak over the model", "Time", "Memory ratio", "Time ratio"):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     base = costs["sdpa"]
     for method, name in METHODS.items():
         cost = costs[method]

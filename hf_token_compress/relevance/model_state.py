@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,13 @@ def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # What modules remember of a forward too, such as Qwen2-VL the offset of positions to come.
     attributes = [(module, dict(vars(module))) for module in model.modules()]
+    # And hooks by which Transformers records hidden states, put on in the first forward.
+    hooks = [
+        (value, value.copy())
+        for _, before in attributes
+        for value in before.values()
+        if isinstance(value, OrderedDict)
+    ]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
@@ -41,6 +49,10 @@ def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[
             for name in set(vars(module)) - set(before):
                 del vars(module)[name]
             vars(module).update(before)
+        for live, content in hooks:
+            if list(live) != list(content):
+                live.clear()
+                live.update(content)
         for parameter in trained:
             parameter.requires_grad_(True)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-_FOLDERS = {"qwen2-vl": "qwen2_vl"}
+_FOLDERS = {"llava-onevision": "llava_onevision", "qwen2-vl": "qwen2_vl"}
 _PREFIX = "tiny-"
+_OWN = "grid"
 
 
 def available_tiny_models() -> tuple[str, ...]:
@@ -21,7 +22,7 @@ def load_tiny(name: str, **model_options: Any) -> tuple[PreTrainedModel, Process
     """Load a tiny trained model and its processor; nothing is downloaded.
 
     Args:
-        name: "qwen2-vl".
+        name: "qwen2-vl", or "llava-onevision" (pictures and short videos; needs torchvision).
         **model_options: Passed to `from_pretrained`, for instance `token_compression=…` or
             `dtype=…` (float32 by default).
 
@@ -52,8 +53,18 @@ def resolve_model(model: str) -> str:
 
 def own_mapper(model: str) -> str | None:
     """Name of the mapper that comes with a tiny model; None for other models."""
-    known = model.startswith(_PREFIX) and model.removeprefix(_PREFIX) in _FOLDERS
-    return model if known and not Path(model).exists() else None
+    return model if model in available_mappers() and not Path(model).exists() else None
+
+
+def available_mappers() -> tuple[str, ...]:
+    """Names of the mappers that come with the tiny models, sorted."""
+    home = Path(__file__).parent
+    names = []
+    for name, folder in _FOLDERS.items():
+        for network in (home / folder / "mappers").glob("*/config.json"):
+            own = network.parent.name
+            names.append(f"{_PREFIX}{name}" if own == _OWN else f"{_PREFIX}{name}/{own}")
+    return tuple(sorted(names))
 
 
 def resolve_mapper(mapper: str) -> str:
@@ -67,13 +78,13 @@ def resolve_mapper(mapper: str) -> str:
     """
     if not mapper.startswith(_PREFIX) or Path(mapper).exists():
         return mapper
-    name, _, network = mapper.removeprefix(_PREFIX).partition("/")
-    folder = _folder(name) / "mappers" / (network or "grid")
-    if not folder.is_dir():
+    if mapper not in available_mappers():
         raise ValueError(
-            f"There is no mapper {mapper!r}: choose 'tiny-{name}' or 'tiny-{name}/conv1d'."
+            f"There is no mapper {mapper!r}: those that come with the library are "
+            f"{', '.join(available_mappers())}."
         )
-    return str(folder)
+    name, _, network = mapper.removeprefix(_PREFIX).partition("/")
+    return str(_folder(name) / "mappers" / (network or _OWN))
 
 
 def _folder(name: str) -> Path:

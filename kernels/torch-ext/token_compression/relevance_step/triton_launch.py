@@ -248,7 +248,9 @@ def relevance_step(
         launch.run()
         if normalize_rows:
             total = row_sum.mean(dim=2)  # [T, B, Q]
-            weights = torch.where(total != 0, problem.weights / total, 0.0)
+            # Where a row carries nothing its sum may be anything, as the row may.
+            counts = (total != 0) & (problem.weights != 0)
+            weights = torch.where(counts, problem.weights / total, 0.0)
             problem = replace(problem, weights=weights)
     assert log_sum_exp is not None
     launch, out = problem.column_launch((log_sum_exp if lse is None else lse).contiguous())
