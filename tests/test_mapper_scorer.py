@@ -9,7 +9,15 @@ import pytest
 import torch
 from errors import one_sentence
 from pairs import assert_same
-from tiny_models import IMAGE_AND_VIDEO, ONE_IMAGE, RAGGED, TWO_TURNS, make_inputs, tiny_model
+from tiny_models import (
+    FAMILIES,
+    IMAGE_AND_VIDEO,
+    ONE_IMAGE,
+    RAGGED,
+    TWO_TURNS,
+    make_inputs,
+    tiny_model,
+)
 
 from hf_token_compress import compress, prepare_inputs
 from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper
@@ -93,18 +101,19 @@ def test_rows_that_see_no_visual_token_give_finite_attention() -> None:
     assert item.attention.isfinite().all()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("network", ["conv1d", "grid"])
-def test_a_row_scores_in_a_batch_as_alone(network: str) -> None:
-    model = tiny_model().eval()
+def test_a_row_scores_in_a_batch_as_alone(network: str, family: str) -> None:
+    model = tiny_model(family=family)
     model = scoring(model, mapper_of(model, network=network))
-    inputs = make_inputs(RAGGED)
+    inputs = make_inputs(RAGGED, family=family)
     together = scores_of(model, inputs)
     for row, prompt in enumerate(RAGGED):
         expected = together[row]
         assert expected is not None
         if len(expected) == 0:
             continue
-        (alone,) = scores_of(model, make_inputs([prompt]))
+        (alone,) = scores_of(model, make_inputs([prompt], family=family))
         assert_same(alone, expected)
         assert_same(expected.sum(), torch.tensor(1.0))
 
