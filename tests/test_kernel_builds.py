@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from hf_token_compress.kernels import resources
 from hf_token_compress.kernels.first_layer_attention.triton_launch import launches
 from hf_token_compress.kernels.launch import NVIDIA

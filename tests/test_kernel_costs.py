@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from hf_token_compress.kernels import benchmark, roofline
 from interpreter import Interpreter
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_token_compress.evaluation.scoring_cost import measure
+from hf_token_compress.kernels import benchmark, roofline
 
 
 def test_operations_are_those_of_the_matrix_products() -> None:

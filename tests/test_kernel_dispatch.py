@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from interpreter import Interpreter
+
 from hf_token_compress.kernels.backend import VARIABLE, choose_backend
 from hf_token_compress.kernels.first_layer_attention import first_layer_attention
 from hf_token_compress.kernels.relevance_step import relevance_step
-from interpreter import Interpreter
 
 pytestmark = pytest.mark.core
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
-from hf_token_compress.kernels.relevance_step import relevance_step
 from hypothesis import given
 from hypothesis import strategies as st
 from largest_tensor import LargestTensor
 from torch import Tensor
+
+from hf_token_compress.kernels.relevance_step import relevance_step
 
 pytestmark = pytest.mark.core
 

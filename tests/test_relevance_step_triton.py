@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hf_token_compress.kernels.relevance_step import relevance_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import Interpreter
 from torch import Tensor
+
+from hf_token_compress.kernels.relevance_step import relevance_step
 
 CALL = "hf_token_compress.kernels.relevance_step:relevance_step"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
