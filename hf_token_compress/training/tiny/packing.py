@@ -196,7 +196,11 @@ def sequence_positions(count: int) -> torch.Tensor:
 
 
 def drop_visual_tokens(
-    batch: int, count: int, generator: torch.Generator, share: float = 0.6, floor: float = 0.1
+    batch: int,
+    text: torch.Tensor,
+    generator: torch.Generator,
+    share: float = 0.6,
+    floor: float = 0.1,
 ) -> torch.Tensor:
     """Choose at random which visual tokens of each picture a batch keeps.
 
@@ -204,17 +208,23 @@ def drop_visual_tokens(
 
     Args:
         batch: Pictures.
-        count: Visual tokens of each.
+        text: (N,) bool, which of each picture's N tokens are text, which is kept.
         generator: Source of the choice.
         share: Share of batches in which tokens are dropped.
-        floor: Least share of tokens kept; the share is uniform between it and 1.
+        floor: Least share of visual tokens kept; the share is uniform between it and 1.
 
     Returns:
         (batch, kept) int64, ascending.
     """
+    count = int((~text).sum())
     keep = count
     if torch.rand((), generator=generator) < share:
         ratio = floor + (1 - floor) * torch.rand((), generator=generator).item()
         keep = max(1, round(count * ratio))
-    order = torch.rand(batch, count, generator=generator).argsort(dim=1)
-    return order[:, :keep].sort(dim=1).values
+    chance = torch.rand(batch, len(text), generator=generator).masked_fill(text, -1.0)
+    return chance.argsort(dim=1)[:, : len(text) - count + keep].sort(dim=1).values
+
+
+def all_visual(count: int) -> torch.Tensor:
+    """(count,) bool, as `drop_visual_tokens` takes it, where there is no text among the tokens."""
+    return torch.zeros(count, dtype=torch.bool)

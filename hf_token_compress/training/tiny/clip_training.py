@@ -1,16 +1,17 @@
-"""The two trainings of the tiny LLaVA-OneVision: its tower alone, then everything.
+"""The two trainings of the tiny models that see clips: the tower alone, then everything.
 
 The tower learns to give the visual tokens that the trained tiny Qwen2-VL's tower gives for the
 same picture, which the language model reads already. The joint training then gets it used to
-its own tower, to positions on one axis, to every picture coming twice (whole and as tiles), and
-to clips.
+its own tower, to positions on one axis, to how its family lays pictures out, and to clips.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,24 +29,19 @@ from hf_token_compress.scenes import (
 from hf_token_compress.tiny import load_tiny
 from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.boards import random_clip_questions, random_questions
+from hf_token_compress.training.tiny.export import export
 from hf_token_compress.training.tiny.forward import answer_loss, encode_scenes
 from hf_token_compress.training.tiny.joint import DESCRIPTION_WEIGHT, accuracy_line
-from hf_token_compress.training.tiny.loop import LoopSettings, train
-from hf_token_compress.training.tiny.onevision_architecture import CLOSING, OPENING
-from hf_token_compress.training.tiny.onevision_forward import (
-    clip_tokens,
-    encode_tiles,
-    image_tokens,
-    tile_pixels,
-)
+from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state, train
 from hf_token_compress.training.tiny.packing import Packer, drop_visual_tokens, sequence_positions
+from hf_token_compress.training.tiny.sight import Sight
 from hf_token_compress.training.tiny.vision_warmup import description_loss, warm_up_vision
 from hf_token_compress.training.tiny.vocabulary import CellVocabulary
 
 BOARD = (4, 4)
-"""Rows and columns of the pictures and frames: they fill one tile."""
+"""Rows and columns of the pictures and frames."""
 
-LESSONS = 250
+LESSONS = 600
 """Updates after which the tower's pictures come again."""
 
 PICTURE_DROP_SHARE, CLIP_DROP_SHARE = 0.6, 0.3
@@ -57,11 +53,48 @@ CLIP_EARLY_WEIGHT = 0.3
 frames apart is new to the language model."""
 
 FRAMES = (2, 4)
-"""Fewest and most frames of the clips."""
+"""Fewest and most boards of the clips."""
+
+HOLD_SHARE, LONGEST_HOLD = 0.2, 4
+"""Share of clip updates in which every board is shown for several frames, and for how many at
+most: so that the model can read videos of sixteen frames."""
+
+
+def run_step(
+    options: argparse.Namespace,
+    model: StockModel,
+    processor: Any,
+    sight: Sight,
+    vision: LoopSettings,
+    joint: LoopSettings,
+) -> None:
+    """Run one of the steps "vision", "joint" and "export" of a training command.
+
+    Args:
+        options: As `step_options` reads them.
+        model: The model before its own training.
+        processor: Its processor.
+        sight: How it sees.
+        vision: Schedule of the tower's training.
+        joint: Schedule of the joint training.
+    """
+    checkpoint = options.work / f"{options.step}.pt"
+    if options.step == "vision":
+        warm_up_tower(model, processor.tokenizer, sight, vision, checkpoint)
+    elif options.step == "joint":
+        model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
+        train_on_images_and_clips(model, processor.tokenizer, sight, joint, checkpoint)
+    else:
+        model.load_state_dict(averaged_state(options.work / "joint.pt"))
+        export(model, processor, options.out)
 
 
 def warm_up_tower(
-    model: StockModel, tokenizer: PreTrainedTokenizerBase, settings: LoopSettings, checkpoint: Path
+    model: StockModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sight: Sight,
+    settings: LoopSettings,
+    checkpoint: Path,
 ) -> None:
     """Train vision tower and projector, in place."""
     teacher: StockModel = load_tiny("qwen2-vl")[0]
@@ -72,7 +105,7 @@ def warm_up_tower(
     ]
     warm_up_vision(
         model.model,
-        lambda scenes: encode_tiles(model, _pixels(scenes)),
+        sight.encode,
         model.get_input_embeddings().weight.detach(),
         tokenizer,
         settings,
@@ -88,6 +121,7 @@ def warm_up_tower(
 def train_on_images_and_clips(
     model: StockModel,
     tokenizer: PreTrainedTokenizerBase,
+    sight: Sight,
     settings: LoopSettings,
     checkpoint: Path,
     pictures: int = 16,
@@ -101,6 +135,7 @@ def train_on_images_and_clips(
     Args:
         model: The model, with a trained tower.
         tokenizer: Its tokenizer.
+        sight: How it sees.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
         pictures: Pictures per update.
@@ -109,31 +144,32 @@ def train_on_images_and_clips(
         clip_questions_asked: Questions per clip.
         seed: Seed of pictures, clips and questions.
     """
-    packer, vocabulary = Packer(tokenizer, OPENING, CLOSING), CellVocabulary(tokenizer)
+    packer = Packer(tokenizer, sight.opening, sight.closing)
+    vocabulary = CellVocabulary(tokenizer)
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, step])
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         first = (seed << 32) + step * pictures
-        frames = 0
+        frames, hold = 0, 1
         if step % 3:
             frames = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
             shown = [make_clip(first + i, frames, *BOARD, "train") for i in range(clips)]
             scenes = [frame for clip in shown for frame in clip.frames]
+            hold = int(rng.integers(2, LONGEST_HOLD + 1)) if rng.random() < HOLD_SHARE else 1
             asked = [random_clip_questions(clip, clip_questions_asked, rng) for clip in shown]
         else:
             scenes = [make_scene(first + i, *BOARD, "train") for i in range(pictures)]
             asked = [random_questions(scene, questions, rng) for scene in scenes]
         with torch.autocast("cpu", torch.bfloat16):
-            tiles = encode_tiles(model, _pixels(scenes)).float()
-            tokens = _visual_tokens(model, tiles, frames)
-            count = tokens.shape[1]
+            seen = sight.encode(scenes).float()
+            tokens, text = sight.lay_out(seen.repeat_interleave(hold, 0), frames * hold)
             share = CLIP_DROP_SHARE if frames else PICTURE_DROP_SHARE
-            kept = drop_visual_tokens(len(tokens), count, generator, share)
-            batch = packer.pack(asked, sequence_positions(count), kept)
+            kept = drop_visual_tokens(len(tokens), text, generator, share)
+            batch = packer.pack(asked, sequence_positions(len(text)), kept)
             loss = answer_loss(model, tokens, batch, CLIP_EARLY_WEIGHT if frames else 0.0)
         words = model.get_input_embeddings().weight.detach()
-        return loss + DESCRIPTION_WEIGHT * description_loss(tiles, scenes, vocabulary, words)
+        return loss + DESCRIPTION_WEIGHT * description_loss(seen, scenes, vocabulary, words)
 
     @torch.no_grad()
     def report(step: int) -> str:
@@ -147,16 +183,7 @@ def train_on_images_and_clips(
         return "\n  " + "\n  ".join(lines)
 
     def line_of(scenes: Sequence[Scene], asked: Sequence[Sequence[Question]], frames: int) -> str:
-        tokens = _visual_tokens(model, encode_tiles(model, _pixels(scenes)), frames)
-        return accuracy_line(model, packer, tokens, sequence_positions(tokens.shape[1]), asked)
+        tokens, text = sight.lay_out(sight.encode(scenes), frames)
+        return accuracy_line(model, packer, tokens, sequence_positions(len(text)), asked, text)
 
     train(model, loss_of_step, settings, checkpoint, report)
-
-
-def _pixels(scenes: Sequence[Scene]) -> torch.Tensor:
-    return tile_pixels([scene.image for scene in scenes])
-
-
-def _visual_tokens(model: StockModel, tiles: torch.Tensor, frames: int) -> torch.Tensor:
-    """Visual tokens of pictures (no frames), or of clips of that many frames."""
-    return clip_tokens(model, tiles, frames) if frames else image_tokens(model, tiles)

@@ -1,0 +1,34 @@
+"""Train the tiny VILA, one command per step.
+
+    python -m hf_token_compress.training.tiny.vila vision --work FOLDER
+    python -m hf_token_compress.training.tiny.vila joint  --work FOLDER
+    python -m hf_token_compress.training.tiny.vila export --work FOLDER --out MODEL
+
+It starts from the trained tiny Qwen2-VL. Every training writes a checkpoint to FOLDER and goes on
+from it when it is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_token_compress.training.tiny.clip_training import run_step
+from hf_token_compress.training.tiny.command import step_options
+from hf_token_compress.training.tiny.loop import LoopSettings
+from hf_token_compress.training.tiny.vila_architecture import build_model, build_processor
+from hf_token_compress.training.tiny.vila_forward import vila_sight
+
+VISION = LoopSettings(steps=3000, learning_rate=2e-3)
+JOINT = LoopSettings(steps=4000, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one step."""
+    options = step_options(__doc__, ("vision", "joint", "export"), arguments)
+    processor = build_processor()
+    model = build_model(processor.tokenizer)
+    run_step(options, model, processor, vila_sight(model, processor), VISION, JOINT)
+
+
+if __name__ == "__main__":
+    main()
