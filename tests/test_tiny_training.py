@@ -10,14 +10,9 @@ from pairs import assert_same
 
 from hf_token_compress import load_tiny
 from hf_token_compress.scenes import clip_questions, make_clip, make_scene, scene_questions
-from hf_token_compress.training.tiny import onevision_architecture as onevision
+from hf_token_compress.training.tiny import onevision_architecture, vila_architecture
 from hf_token_compress.training.tiny.forward import answer_logits, encode_scenes
-from hf_token_compress.training.tiny.onevision_forward import (
-    clip_tokens,
-    encode_tiles,
-    image_tokens,
-    tile_pixels,
-)
+from hf_token_compress.training.tiny.onevision_forward import onevision_sight
 from hf_token_compress.training.tiny.packing import (
     IGNORED,
     Packer,
@@ -25,6 +20,8 @@ from hf_token_compress.training.tiny.packing import (
     grid_positions,
     sequence_positions,
 )
+from hf_token_compress.training.tiny.sight import Sight
+from hf_token_compress.training.tiny.vila_forward import vila_sight
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,10 +30,16 @@ def without_gradients() -> Any:
         yield
 
 
-@pytest.fixture(scope="module")
-def tiny_onevision() -> Any:
-    processor = onevision.build_processor()
-    return onevision.build_model(processor.tokenizer).eval(), processor
+@pytest.fixture(scope="module", params=["llava_onevision", "vila"])
+def beginner(request: pytest.FixtureRequest) -> tuple[Any, Any, Sight]:
+    """A model that sees clips, before its own training, its processor, and how it sees."""
+    if request.param == "vila":
+        processor: Any = vila_architecture.build_processor()
+        model = vila_architecture.build_model(processor.tokenizer).eval()
+        return model, processor, vila_sight(model, processor)
+    processor = onevision_architecture.build_processor()
+    model = onevision_architecture.build_model(processor.tokenizer).eval()
+    return model, processor, onevision_sight(model)
 
 
 def asked(processor: Any, shown: dict[str, Any], question: Any) -> Any:
@@ -84,29 +87,43 @@ def test_packed_questions_about_a_picture_qwen2_vl() -> None:
     )
 
 
-def test_packed_questions_about_a_picture_llava_onevision(tiny_onevision: Any) -> None:
-    model, processor = tiny_onevision
+def check_sight(
+    beginner: tuple[Any, Any, Sight], scenes: Any, frames: int, shown: Any, questions: Any
+) -> None:
+    model, processor, sight = beginner
+    tokens, _ = sight.lay_out(sight.encode(scenes), frames)
+    packer = Packer(processor.tokenizer, sight.opening, sight.closing)
+    positions = sequence_positions(tokens.shape[1])
+    check_packing(model, processor, packer, shown, questions, tokens, positions)
+
+
+def test_packed_questions_about_a_picture(beginner: Any) -> None:
     scene = make_scene(0)
-    visual = image_tokens(model, encode_tiles(model, tile_pixels([scene.image])))
-    packer = Packer(processor.tokenizer, onevision.OPENING, onevision.CLOSING)
-    positions = sequence_positions(visual.shape[1])
     shown = {"type": "image", "image": scene.image}
-    check_packing(model, processor, packer, shown, scene_questions(scene), visual, positions)
+    check_sight(beginner, [scene], 0, shown, scene_questions(scene))
 
 
-def test_packed_questions_about_a_clip(tiny_onevision: Any) -> None:
-    model, processor = tiny_onevision
+def test_packed_questions_about_a_clip(beginner: Any) -> None:
     clip = make_clip(0, 3)
-    visual = clip_tokens(model, encode_tiles(model, tile_pixels(clip.images)), 3)
-    packer = Packer(processor.tokenizer, onevision.OPENING, onevision.CLOSING)
-    positions = sequence_positions(visual.shape[1])
     shown = {"type": "video", "video": clip.images}
-    check_packing(model, processor, packer, shown, clip_questions(clip), visual, positions)
+    check_sight(beginner, clip.frames, 3, shown, clip_questions(clip))
 
 
-def test_the_language_model_comes_from_the_tiny_qwen2_vl(tiny_onevision: Any) -> None:
+def test_what_is_text_between_visual_tokens(beginner: Any) -> None:
+    """As many tokens are marked as text as the prompt has of it between its placeholders."""
+    model, processor, sight = beginner
+    clip = make_clip(0, 3)
+    _, text = sight.lay_out(sight.encode(clip.frames), 3)
+    shown = {"type": "video", "video": clip.images}
+    ids = asked(processor, shown, clip_questions(clip)[0])["input_ids"][0]
+    visual = ids == model.config.video_token_index
+    first, last = visual.nonzero().flatten()[[0, -1]].tolist()
+    assert torch.equal(~visual[first : last + 1], text)
+
+
+def test_the_language_model_comes_from_the_tiny_qwen2_vl(beginner: Any) -> None:
     """The same text gives the same hidden states, for words that both tokenizers know."""
-    model, processor = tiny_onevision
+    model, processor, _ = beginner
     source, source_processor = load_tiny("qwen2-vl")
     text = "What is at row 2, column 3?"
     states = []
@@ -116,12 +133,17 @@ def test_the_language_model_comes_from_the_tiny_qwen2_vl(tiny_onevision: Any) ->
     assert_same(*states)
 
 
-@pytest.mark.parametrize("count", [1, 65, 136])
-def test_dropped_tokens_are_drawn_from_all(count: int) -> None:
+@pytest.mark.parametrize(("count", "written"), [(1, []), (136, []), (65, [0, 40, 64])])
+def test_dropped_tokens_are_drawn_from_all_visual_ones(count: int, written: list[int]) -> None:
     generator = torch.Generator().manual_seed(0)
-    kept = [drop_visual_tokens(3, count, generator) for _ in range(200)]
-    sizes = {rows.shape[1] for rows in kept}
-    assert max(sizes) == count
-    assert min(sizes) >= max(1, round(0.1 * count))
+    text = torch.zeros(count, dtype=torch.bool)
+    text[written] = True
+    kept = [drop_visual_tokens(3, text, generator) for _ in range(200)]
+    sizes = {rows.shape[1] - len(written) for rows in kept}
+    visual = count - len(written)
+    assert max(sizes) == visual
+    assert min(sizes) >= max(1, round(0.1 * visual))
+    assert min(sizes) < visual or count == 1
     assert torch.cat([rows.flatten() for rows in kept]).unique().tolist() == list(range(count))
     assert all((rows.diff(dim=1) > 0).all() for rows in kept)
+    assert all(set(written) <= set(row.tolist()) for rows in kept for row in rows)
