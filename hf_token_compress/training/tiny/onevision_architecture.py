@@ -23,7 +23,6 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
     LlavaOnevisionVideoProcessor,
 )
 
-from hf_token_compress.scenes.clip import CLIP_TEMPLATES
 from hf_token_compress.tiny import load_tiny
 from hf_token_compress.training.tiny.architecture import (
     WORD_STD,
@@ -31,7 +30,12 @@ from hf_token_compress.training.tiny.architecture import (
     greedy_generation,
     token_id,
 )
-from hf_token_compress.training.tiny.processor import build_tokenizer, chat_template, words_of
+from hf_token_compress.training.tiny.processor import (
+    build_tokenizer,
+    chat_template,
+    clip_words,
+)
+from hf_token_compress.training.tiny.transfer import take_language_model
 
 TILE = 192
 """Pixels a side of a tile: four cells."""
@@ -54,9 +58,7 @@ OPENING, CLOSING = "<|im_start|>user\n", "\n"
 
 def build_processor() -> LlavaOnevisionProcessor:
     """The processor: tiles of 192 pixels, at most two by two of them, and videos of any length."""
-    tokenizer = build_tokenizer(
-        words_of(text for texts in CLIP_TEMPLATES.values() for text in texts)
-    )
+    tokenizer = build_tokenizer(clip_words())
     size = {"height": TILE, "width": TILE}
     return LlavaOnevisionProcessor(
         image_processor=LlavaOnevisionImageProcessorPil(
@@ -109,8 +111,9 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Ll
 
 def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel:
     """The model before its own training, float32, on the CPU."""
-    source, source_processor = load_tiny("qwen2-vl")
-    source_text: Any = source.config.get_text_config()
+    loaded: Any = load_tiny("qwen2-vl")
+    source, source_processor = loaded
+    source_text = source.config.get_text_config()
     names = (
         "hidden_size",
         "intermediate_size",
@@ -124,27 +127,12 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel
     model: StockModel = LlavaOnevisionForConditionalGeneration(
         build_config(tokenizer, {name: getattr(source_text, name) for name in names})
     )
-    _take_language_model(model, tokenizer, source, source_processor)
+    take_language_model(model, tokenizer, source, source_processor.tokenizer)
+    with torch.no_grad():
+        model.model.image_newline.normal_(0.0, WORD_STD)
     _see_coarsely(model.model.vision_tower.embeddings.patch_embedding.weight)
     model.generation_config = greedy_generation(tokenizer)
     return model
-
-
-@torch.no_grad()
-def _take_language_model(
-    model: StockModel, tokenizer: PreTrainedTokenizerBase, source: Any, source_processor: Any
-) -> None:
-    """Copy the layers, and the embeddings of the words that both tokenizers have."""
-    state = source.model.language_model.state_dict()
-    trained = state.pop("embed_tokens.weight")
-    model.model.language_model.load_state_dict(state, strict=False)
-    weight = model.get_input_embeddings().weight
-    weight.normal_(0.0, WORD_STD)
-    known = source_processor.tokenizer.get_vocab()
-    for word, index in tokenizer.get_vocab().items():
-        if word in known:
-            weight[index] = trained[known[word]]
-    model.model.image_newline.normal_(0.0, WORD_STD)
 
 
 @torch.no_grad()

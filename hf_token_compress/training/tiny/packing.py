@@ -111,7 +111,8 @@ class Packer:
                 dropped: from `grid_positions` or `sequence_positions`.
             kept: (B, V) int64, ascending indices of the visual tokens to keep.
         """
-        start = len(self._prefix) + int(positions.max()) + 1
+        # Text goes on after the rows and columns; the time of a video is not counted.
+        start = len(self._prefix) + int(positions[-2:].max()) + 1
         encoded = [self._encode_picture(asked, start) for asked in questions]
         length = max(len(one.ids) for one in encoded)
         batch = len(encoded)
@@ -183,11 +184,20 @@ class Packer:
         return ((same | (group == 0)[:, None, :]) & causal)[:, None]
 
 
-def grid_positions(grid: tuple[int, int]) -> torch.Tensor:
-    """(3, rows * columns) int64: time, height and width of a picture's visual tokens."""
+def grid_positions(grid: tuple[int, int], frames: int = 1) -> torch.Tensor:
+    """Time, height and width of the visual tokens of a picture or of a video.
+
+    Args:
+        grid: Rows and columns of visual tokens.
+        frames: Frames of visual tokens.
+
+    Returns:
+        (3, frames * rows * columns) int64.
+    """
     rows, columns = grid
-    cells = torch.arange(rows * columns)
-    return torch.stack([torch.zeros_like(cells), cells // columns, cells % columns])
+    return torch.cartesian_prod(
+        torch.arange(frames), torch.arange(rows), torch.arange(columns)
+    ).T.contiguous()
 
 
 def sequence_positions(count: int) -> torch.Tensor:
