@@ -31,7 +31,7 @@ from hf_token_compress.training.tiny.joint_clips import (
 from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
 from hf_token_compress.training.tiny.packing import Packer, grid_positions
 from hf_token_compress.training.tiny.processor import build_processor, clip_words
-from hf_token_compress.training.tiny.transfer import take_language_model
+from hf_token_compress.training.tiny.transplant import take_language_model
 
 JOINT = LoopSettings(steps=2400, learning_rate=5e-4, ema=0.998, save_every=100, report_every=200)
 
@@ -50,7 +50,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase) -> StockModel:
     source, source_processor = loaded
     model = build_untrained(tokenizer)
     model.model.visual.load_state_dict(source.model.visual.state_dict())
-    take_language_model(model, tokenizer, source, source_processor.tokenizer)
+    take_language_model(model, tokenizer, source, source_processor)
     return model
 
 
