@@ -10,18 +10,22 @@ from pairs import assert_same
 
 from hf_token_compress import load_tiny
 from hf_token_compress.scenes import clip_questions, make_clip, make_scene, scene_questions
-from hf_token_compress.training.tiny import onevision_architecture, vila_architecture
+from hf_token_compress.training.tiny import (
+    onevision_architecture,
+    onevision_training,
+    qwen2_vl_video,
+    vila_architecture,
+    vila_forward,
+)
 from hf_token_compress.training.tiny.forward import answer_logits, encode_scenes
-from hf_token_compress.training.tiny.onevision_forward import onevision_sight
+from hf_token_compress.training.tiny.joint_clips import VisualPath
 from hf_token_compress.training.tiny.packing import (
     IGNORED,
     Packer,
     drop_visual_tokens,
     grid_positions,
-    sequence_positions,
 )
-from hf_token_compress.training.tiny.sight import Sight
-from hf_token_compress.training.tiny.vila_forward import vila_sight
+from hf_token_compress.training.tiny.processor import build_processor, clip_words
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,16 +34,19 @@ def without_gradients() -> Any:
         yield
 
 
+Beginner = tuple[Any, Any, VisualPath]
+"""A model before its own training, its processor, and how it sees."""
+
+
 @pytest.fixture(scope="module", params=["llava_onevision", "vila"])
-def beginner(request: pytest.FixtureRequest) -> tuple[Any, Any, Sight]:
-    """A model that sees clips, before its own training, its processor, and how it sees."""
+def beginner(request: pytest.FixtureRequest) -> Beginner:
     if request.param == "vila":
         processor: Any = vila_architecture.build_processor()
         model = vila_architecture.build_model(processor.tokenizer).eval()
-        return model, processor, vila_sight(model, processor)
+        return model, processor, vila_forward.visual_path(model, processor)
     processor = onevision_architecture.build_processor()
     model = onevision_architecture.build_model(processor.tokenizer).eval()
-    return model, processor, onevision_sight(model)
+    return model, processor, onevision_training.visual_path(model, processor.tokenizer)
 
 
 def asked(processor: Any, shown: dict[str, Any], question: Any) -> Any:
@@ -71,7 +78,7 @@ def check_packing(
         own_logits.append(alone[first - 1 : first + len(answer)])
         own_labels.append(inputs["input_ids"][0, first : first + len(answer) + 1])
     assert torch.equal(labels, torch.cat(own_labels))
-    torch.testing.assert_close(logits, torch.cat(own_logits), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, torch.cat(own_logits), rtol=1e-3, atol=1e-3)
 
 
 def test_packed_questions_about_a_picture_qwen2_vl() -> None:
@@ -87,41 +94,57 @@ def test_packed_questions_about_a_picture_qwen2_vl() -> None:
     )
 
 
-def check_sight(
-    beginner: tuple[Any, Any, Sight], scenes: Any, frames: int, shown: Any, questions: Any
-) -> None:
-    model, processor, sight = beginner
-    tokens, _ = sight.lay_out(sight.encode(scenes), frames)
-    packer = Packer(processor.tokenizer, sight.opening, sight.closing)
-    positions = sequence_positions(tokens.shape[1])
-    check_packing(model, processor, packer, shown, questions, tokens, positions)
-
-
-def test_packed_questions_about_a_picture(beginner: Any) -> None:
+def test_packed_questions_about_a_picture(beginner: Beginner) -> None:
+    model, processor, path = beginner
     scene = make_scene(0)
+    visual, positions = path.join(path.encode([scene]), 0), path.positions((4, 4), 0)
     shown = {"type": "image", "image": scene.image}
-    check_sight(beginner, [scene], 0, shown, scene_questions(scene))
+    check_packing(model, processor, path.packer, shown, scene_questions(scene), visual, positions)
 
 
-def test_packed_questions_about_a_clip(beginner: Any) -> None:
+@pytest.mark.parametrize(
+    ("boards", "rows", "columns", "hold"),
+    [(3, 2, 3, 1), (2, 2, 2, 2), (5, 1, 1, 1)],
+    ids=["each_for_two_frames", "each_for_four_frames", "more_frames_than_rows"],
+)
+def test_packed_questions_about_a_clip_qwen2_vl(
+    boards: int, rows: int, columns: int, hold: int
+) -> None:
+    """A frame of visual tokens shows one board: two frames of the video."""
+    processor = build_processor(clip_words())
+    model = qwen2_vl_video.build_model(processor.tokenizer).eval()
+    path = qwen2_vl_video.visual_path(model, processor.tokenizer)
+    clip = make_clip(0, boards, rows, columns)
+    visual = path.join(path.encode(clip.frames).repeat_interleave(hold, 0), boards * hold)
+    positions = path.positions((rows, columns), boards * hold)
+    frames = [image for image in clip.images for _ in range(2 * hold)]
+    processor.video_processor.size = {"shortest_edge": 1, "longest_edge": 10**9}
+    shown = {"type": "video", "video": frames}
+    check_packing(model, processor, path.packer, shown, clip_questions(clip), visual, positions)
+
+
+def test_packed_questions_about_a_clip(beginner: Beginner) -> None:
+    model, processor, path = beginner
     clip = make_clip(0, 3)
+    visual, positions = path.join(path.encode(clip.frames), 3), path.positions((4, 4), 3)
     shown = {"type": "video", "video": clip.images}
-    check_sight(beginner, clip.frames, 3, shown, clip_questions(clip))
+    check_packing(model, processor, path.packer, shown, clip_questions(clip), visual, positions)
 
 
-def test_what_is_text_between_visual_tokens(beginner: Any) -> None:
-    """As many tokens are marked as text as the prompt has of it between its placeholders."""
-    model, processor, sight = beginner
+def test_what_is_text_between_visual_tokens(beginner: Beginner) -> None:
+    """It is what the processor's prompt has between its placeholders."""
+    model, processor, path = beginner
     clip = make_clip(0, 3)
-    _, text = sight.lay_out(sight.encode(clip.frames), 3)
     shown = {"type": "video", "video": clip.images}
     ids = asked(processor, shown, clip_questions(clip)[0])["input_ids"][0]
     visual = ids == model.config.video_token_index
     first, last = visual.nonzero().flatten()[[0, -1]].tolist()
-    assert torch.equal(~visual[first : last + 1], text)
+    between = (~visual[first : last + 1]).nonzero().flatten()
+    assert list(path.text(3)) == between.tolist()
+    assert list(path.text(0)) == []
 
 
-def test_the_language_model_comes_from_the_tiny_qwen2_vl(beginner: Any) -> None:
+def test_the_language_model_comes_from_the_tiny_qwen2_vl(beginner: Beginner) -> None:
     """The same text gives the same hidden states, for words that both tokenizers know."""
     model, processor, _ = beginner
     source, source_processor = load_tiny("qwen2-vl")
@@ -133,17 +156,15 @@ def test_the_language_model_comes_from_the_tiny_qwen2_vl(beginner: Any) -> None:
     assert_same(*states)
 
 
-@pytest.mark.parametrize(("count", "written"), [(1, []), (136, []), (65, [0, 40, 64])])
-def test_dropped_tokens_are_drawn_from_all_visual_ones(count: int, written: list[int]) -> None:
+@pytest.mark.parametrize(("count", "text"), [(1, []), (136, []), (65, [0, 40, 64])])
+def test_dropped_tokens_are_drawn_from_all_but_text(count: int, text: list[int]) -> None:
     generator = torch.Generator().manual_seed(0)
-    text = torch.zeros(count, dtype=torch.bool)
-    text[written] = True
-    kept = [drop_visual_tokens(3, text, generator) for _ in range(200)]
-    sizes = {rows.shape[1] - len(written) for rows in kept}
-    visual = count - len(written)
+    kept = [drop_visual_tokens(3, count, generator, text=text) for _ in range(200)]
+    visual = count - len(text)
+    sizes = {rows.shape[1] - len(text) for rows in kept}
     assert max(sizes) == visual
     assert min(sizes) >= max(1, round(0.1 * visual))
     assert min(sizes) < visual or count == 1
     assert torch.cat([rows.flatten() for rows in kept]).unique().tolist() == list(range(count))
     assert all((rows.diff(dim=1) > 0).all() for rows in kept)
-    assert all(set(written) <= set(row.tolist()) for rows in kept for row in rows)
+    assert all(set(text) <= set(row) for rows in kept for row in rows.tolist())

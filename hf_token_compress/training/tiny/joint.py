@@ -20,12 +20,7 @@ from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.boards import random_questions, random_shape
 from hf_token_compress.training.tiny.forward import answer_loss, encode_scenes
 from hf_token_compress.training.tiny.loop import LoopSettings, train
-from hf_token_compress.training.tiny.packing import (
-    Packer,
-    all_visual,
-    drop_visual_tokens,
-    grid_positions,
-)
+from hf_token_compress.training.tiny.packing import Packer, drop_visual_tokens, grid_positions
 from hf_token_compress.training.tiny.scoring import accuracy_by_kind, percent
 from hf_token_compress.training.tiny.selection import layer0_attention, top
 from hf_token_compress.training.tiny.vision_warmup import description_loss
@@ -65,7 +60,7 @@ def train_jointly(
         scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
         asked = [random_questions(s, questions * pictures // count, rng) for s in scenes]
         grid = (2 * rows, 2 * columns)
-        kept = drop_visual_tokens(count, all_visual(grid[0] * grid[1]), generator)
+        kept = drop_visual_tokens(count, grid[0] * grid[1], generator)
         batch = packer.pack(asked, grid_positions(grid), kept)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = encode_scenes(model.model.visual, scenes).float()
@@ -79,8 +74,7 @@ def train_jointly(
         scenes = [make_scene(i, 4, 4, "validation") for i in range(24)]
         asked = [scene_questions(scene, KINDS, seed=i) for i, scene in enumerate(scenes)]
         tokens = encode_scenes(model.model.visual, scenes)
-        text = all_visual(tokens.shape[1])
-        return accuracy_line(model, packer, tokens, grid_positions((8, 8)), asked, text)
+        return accuracy_line(model, packer, tokens, grid_positions((8, 8)), asked)
 
     train(model, loss_of_step, settings, checkpoint, report)
 
@@ -92,7 +86,7 @@ def accuracy_line(
     tokens: torch.Tensor,
     positions: torch.Tensor,
     asked: Sequence[Sequence[Question]],
-    text: torch.Tensor,
+    text: Sequence[int] = (),
 ) -> str:
     """Accuracy by kind with all visual tokens, and with the best and a random quarter of them.
 
@@ -102,7 +96,7 @@ def accuracy_line(
         tokens: (B, N, D) visual tokens of the pictures.
         positions: (A, N) int64, as `Packer.pack` takes them.
         asked: Questions about every picture.
-        text: (N,) bool, which of the tokens are text, which is kept.
+        text: Which of the tokens are text, which is kept.
     """
     count = tokens.shape[1]
     whole = packer.pack(asked, positions, torch.arange(count).expand(len(tokens), count))
@@ -112,11 +106,10 @@ def accuracy_line(
     every = torch.arange(count).expand(len(single), count)
     scores = layer0_attention(model, repeated, packer.pack(single, positions, every))
     chance = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
-    written = int(text.sum())
-    keep = written + (count - written) // 4
+    keep = len(text) + (count - len(text)) // 4
     for title, ranked in (("attention", scores), ("random", chance)):
-        kept = top(ranked.masked_fill(text, float("inf")), keep)
-        pruned = packer.pack(single, positions, kept)
+        ranked[:, list(text)] = float("inf")
+        pruned = packer.pack(single, positions, top(ranked, keep))
         line = percent(accuracy_by_kind(model, repeated, pruned, single))
         parts.append(f"{title} 25 %: {line}")
     return " | ".join(parts)

@@ -27,7 +27,6 @@ from hf_token_compress.training.tiny.loop import LoopSettings, train
 from hf_token_compress.training.tiny.packing import (
     PackedBatch,
     Packer,
-    all_visual,
     drop_visual_tokens,
     grid_positions,
 )
@@ -61,7 +60,7 @@ def warm_up_language(
         asked = [random_questions(scene, questions, rng) for scene in scenes]
         words = model.get_input_embeddings().weight.detach()
         tokens = noisy_ideal_tokens(scenes, vocabulary, words, generator)
-        kept = drop_visual_tokens(boards, all_visual(tokens.shape[1]), generator, share)
+        kept = drop_visual_tokens(boards, tokens.shape[1], generator, share)
         grid = (2 * shape[0], 2 * shape[1])
         return tokens, packer.pack(asked, grid_positions(grid), kept), asked
 

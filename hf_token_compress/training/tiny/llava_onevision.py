@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_token_compress.training.tiny.clip_training import run_step
-from hf_token_compress.training.tiny.command import step_options
+from hf_token_compress.training.tiny.command import run_step, step_options
+from hf_token_compress.training.tiny.joint_clips import Lessons
 from hf_token_compress.training.tiny.loop import LoopSettings
 from hf_token_compress.training.tiny.onevision_architecture import build_model, build_processor
-from hf_token_compress.training.tiny.onevision_forward import onevision_sight
+from hf_token_compress.training.tiny.onevision_training import visual_path
 
 VISION = LoopSettings(steps=2400, learning_rate=2e-3)
 JOINT = LoopSettings(steps=4500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
+
+LESSONS = Lessons()
+"""Clips have one visual token a cell, pictures eight, so that dropping takes the answer from many
+more questions about clips: it is rarer there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = step_options(__doc__, ("vision", "joint", "export"), arguments)
     processor = build_processor()
     model = build_model(processor.tokenizer)
-    run_step(options, model, processor, onevision_sight(model), VISION, JOINT)
+    path = visual_path(model, processor.tokenizer)
+    run_step(options, model, processor, path, VISION, JOINT, LESSONS)
 
 
 if __name__ == "__main__":

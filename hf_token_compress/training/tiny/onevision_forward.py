@@ -7,12 +7,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from hf_token_compress.scenes import Scene
 from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.forward import normalised_pixels
-from hf_token_compress.training.tiny.onevision_architecture import CLOSING, OPENING, PATCHES
-from hf_token_compress.training.tiny.packing import all_visual
-from hf_token_compress.training.tiny.sight import LaidOut, Sight
+from hf_token_compress.training.tiny.onevision_architecture import PATCHES
 
 IMAGE_TOKENS = PATCHES * PATCHES + PATCHES * (PATCHES + 1)
 """Of a picture of one tile: the whole picture, then its tile with a newline after every row."""
@@ -45,16 +42,3 @@ def clip_tokens(model: StockModel, tiles: torch.Tensor, frames: int) -> torch.Te
     clips = pooled.unflatten(0, (-1, frames)).flatten(1, 2)  # [B, frames * 16, D]
     newline = model.model.image_newline.to(tiles.dtype).expand(len(clips), 1, clips.shape[-1])
     return torch.cat([clips, newline], dim=1)
-
-
-def onevision_sight(model: StockModel) -> Sight:
-    """How a model sees pictures of one tile, and clips of them."""
-
-    def encode(scenes: Sequence[Scene]) -> torch.Tensor:
-        return encode_tiles(model, tile_pixels([scene.image for scene in scenes]))
-
-    def lay_out(tiles: torch.Tensor, frames: int) -> LaidOut:
-        tokens = clip_tokens(model, tiles, frames) if frames else image_tokens(model, tiles)
-        return tokens, all_visual(tokens.shape[1])
-
-    return Sight(encode, lay_out, OPENING, CLOSING)

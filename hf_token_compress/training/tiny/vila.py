@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_token_compress.training.tiny.clip_training import run_step
-from hf_token_compress.training.tiny.command import step_options
+from hf_token_compress.training.tiny.command import run_step, step_options
+from hf_token_compress.training.tiny.joint_clips import Lessons
 from hf_token_compress.training.tiny.loop import LoopSettings
 from hf_token_compress.training.tiny.vila_architecture import build_model, build_processor
-from hf_token_compress.training.tiny.vila_forward import vila_sight
+from hf_token_compress.training.tiny.vila_forward import visual_path
 
 VISION = LoopSettings(steps=3000, learning_rate=2e-3)
 JOINT = LoopSettings(steps=4000, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
+LESSONS = Lessons(clip_drop_share=0.5, hold_share=0.1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = step_options(__doc__, ("vision", "joint", "export"), arguments)
     processor = build_processor()
     model = build_model(processor.tokenizer)
-    run_step(options, model, processor, vila_sight(model, processor), VISION, JOINT)
+    path = visual_path(model, processor)
+    run_step(options, model, processor, path, VISION, JOINT, LESSONS)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ from hf_token_compress.models.vila import (
     VilaForConditionalGeneration,
     VilaProcessor,
 )
-from hf_token_compress.scenes.clip import CLIP_TEMPLATES
 from hf_token_compress.tiny import load_tiny
 from hf_token_compress.training.tiny.architecture import StockModel, greedy_generation, token_id
-from hf_token_compress.training.tiny.processor import build_tokenizer, chat_template, words_of
+from hf_token_compress.training.tiny.processor import build_tokenizer, chat_template, clip_words
 from hf_token_compress.training.tiny.transplant import take_language_model, text_settings
 
 PATCHES, PATCH_SIZE = 15, 13
@@ -47,9 +46,7 @@ OPENING, CLOSING = "<|im_start|>user\n", "\n"
 
 def build_processor() -> VilaProcessor:
     """The processor: square pictures, and videos of up to 16 frames."""
-    tokenizer = build_tokenizer(
-        words_of(text for texts in CLIP_TEMPLATES.values() for text in texts)
-    )
+    tokenizer = build_tokenizer(clip_words())
     tokenizer.padding_side = "left"
     return VilaProcessor(
         image_processor=SiglipImageProcessorPil(

@@ -10,7 +10,8 @@ from PIL import Image
 from hf_token_compress.models.vila import VilaProcessor
 from hf_token_compress.scenes import Scene
 from hf_token_compress.training.tiny.architecture import StockModel
-from hf_token_compress.training.tiny.sight import LaidOut, Sight
+from hf_token_compress.training.tiny.joint_clips import VisualPath
+from hf_token_compress.training.tiny.packing import Packer, sequence_positions
 from hf_token_compress.training.tiny.vila_architecture import CLOSING, OPENING, SIDE
 
 
@@ -33,20 +34,28 @@ def turned(tokens: torch.Tensor) -> torch.Tensor:
     return tokens.unflatten(1, (SIDE, SIDE)).transpose(1, 2).flatten(1, 2)
 
 
-def vila_sight(model: StockModel, processor: VilaProcessor) -> Sight:
-    """How a model sees pictures, and clips with a line break between frames."""
+def visual_path(model: StockModel, processor: VilaProcessor) -> VisualPath:
+    """How the tiny VILA sees pictures, and clips with a line break between frames."""
     (line_break,) = processor.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
+    tokens = SIDE**2
 
     def encode(scenes: Sequence[Scene]) -> torch.Tensor:
         return encode_pictures(model, picture_pixels(processor, [s.image for s in scenes]))
 
-    def lay_out(pictures: torch.Tensor, frames: int) -> LaidOut:
+    def join(pictures: torch.Tensor, frames: int) -> torch.Tensor:
         shown = turned(pictures).unflatten(0, (-1, max(1, frames)))  # [B, frames, 64, D]
         word = model.get_input_embeddings().weight[line_break].to(shown.dtype)
-        breaks = word.expand(*shown.shape[:2], 1, -1)
+        broken = torch.cat([shown, word.expand(*shown.shape[:2], 1, -1)], dim=2)
         # The break after the last frame is the closing.
-        tokens = torch.cat([shown, breaks], dim=2).flatten(1, 2)[:, :-1]
-        text = torch.arange(1, tokens.shape[1] + 1) % (SIDE**2 + 1) == 0
-        return tokens, text
+        return broken.flatten(1, 2)[:, :-1]
 
-    return Sight(encode, lay_out, OPENING, CLOSING)
+    def text(frames: int) -> range:
+        return range(tokens, frames * (tokens + 1) - 1, tokens + 1)
+
+    return VisualPath(
+        encode=encode,
+        join=join,
+        positions=lambda shape, frames: sequence_positions(max(1, frames) * (tokens + 1) - 1),
+        packer=Packer(processor.tokenizer, OPENING, CLOSING),
+        text=text,
+    )
