@@ -140,7 +140,8 @@ def train_on_pictures_and_clips(
             tokens = path.join(encoded.repeat_interleave(hold, 0), frames * hold)
             share = lessons.clip_drop_share if frames else lessons.picture_drop_share
             text = path.text(frames * hold)
-            kept = drop_visual_tokens(*tokens.shape[:2], generator, share, text=text)
+            batch_size, count, _ = tokens.shape
+            kept = drop_visual_tokens(batch_size, count, generator, share, text=text)
             batch = path.packer.pack(asked, _positions(path, scenes, frames * hold), kept)
             early = lessons.clip_early_weight if frames else 0.0
             loss = answer_loss(model, tokens, batch, early)

@@ -18,7 +18,7 @@ from hf_token_compress.training.tiny.loop import LoopSettings
 from hf_token_compress.training.tiny.vila_architecture import build_model, build_processor
 from hf_token_compress.training.tiny.vila_forward import visual_path
 
-VISION = LoopSettings(steps=3000, learning_rate=2e-3)
+VISION = LoopSettings(steps=1800, learning_rate=2e-3)
 JOINT = LoopSettings(steps=4000, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
 LESSONS = Lessons(clip_drop_share=0.5, hold_share=0.1)
 
