@@ -86,7 +86,6 @@ def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: Tok
     return inside.flatten()
 
 
-
 def _centres(start: float, end: float, count: int) -> Tensor:
     """float32 [count]: the centres of equal parts from start to end, cut at the edges 0 and 1."""
     edges = torch.linspace(start, end, count + 1).clamp(0.0, 1.0)

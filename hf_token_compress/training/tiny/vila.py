@@ -4,7 +4,7 @@
     python -m hf_token_compress.training.tiny.vila joint  --work FOLDER
     python -m hf_token_compress.training.tiny.vila export --work FOLDER --out MODEL
 
-It starts from the trained tiny Qwen2-VL. Every training writes a checkpoint to FOLDER and goes on
+It starts from the trained tiny LLaVA-OneVision and Qwen2-VL. Every training writes a checkpoint to FOLDER and goes on
 from it when it is started again.
 """
 
@@ -19,7 +19,7 @@ from hf_token_compress.training.tiny.vila_architecture import build_model, build
 from hf_token_compress.training.tiny.vila_forward import visual_path
 
 VISION = LoopSettings(steps=1800, learning_rate=2e-3)
-JOINT = LoopSettings(steps=4000, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
+JOINT = LoopSettings(steps=2600, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
 LESSONS = Lessons(clip_drop_share=0.5, hold_share=0.1)
 
 

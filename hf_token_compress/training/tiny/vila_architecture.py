@@ -1,8 +1,8 @@
 """Configuration, processor and first weights of the tiny VILA.
 
 Its tower has an odd number of patches a side, as that of the published VILA1.5 has, so that the
-projector pads them. Its language model, and the layers of its tower, start from the trained tiny
-Qwen2-VL's.
+projector pads them. Its language model starts from the trained tiny LLaVA-OneVision's, which has
+read clips, and its tower from the trained tiny Qwen2-VL's, which has patches of about this size.
 """
 
 from __future__ import annotations
@@ -92,14 +92,15 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Vi
 
 def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel:
     """The model before its own training, float32, on the CPU."""
-    source, source_processor = load_tiny("qwen2-vl")
+    source, source_processor = load_tiny("llava-onevision")
     # Queries, keys and values of the trained layers have biases.
     text = {**text_settings(source, tokenizer), "model_type": "llama", "attention_bias": True}
     torch.manual_seed(seed)
     model: StockModel = VilaForConditionalGeneration(build_config(tokenizer, text))
     take_language_model(model, tokenizer, source, source_processor)
-    _take_tower(model.model.vision_tower, source.model.visual)
-    _take_norm(model.model.multi_modal_projector.norm, source.model.visual.merger.ln_q)
+    seeing: StockModel = load_tiny("qwen2-vl")[0]
+    _take_tower(model.model.vision_tower, seeing.model.visual)
+    _take_norm(model.model.multi_modal_projector.norm, seeing.model.visual.merger.ln_q)
     model.generation_config = greedy_generation(tokenizer)
     return model
 
