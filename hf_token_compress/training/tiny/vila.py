@@ -4,8 +4,8 @@
     python -m hf_token_compress.training.tiny.vila joint  --work FOLDER
     python -m hf_token_compress.training.tiny.vila export --work FOLDER --out MODEL
 
-It starts from the trained tiny LLaVA-OneVision and Qwen2-VL. Every training writes a checkpoint to FOLDER and goes on
-from it when it is started again.
+It starts from the trained tiny LLaVA-OneVision and Qwen2-VL. Every training writes a checkpoint to
+FOLDER and goes on from it when it is started again.
 """
 
 from __future__ import annotations
