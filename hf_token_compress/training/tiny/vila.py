@@ -19,8 +19,14 @@ from hf_token_compress.training.tiny.vila_architecture import build_model, build
 from hf_token_compress.training.tiny.vila_forward import visual_path
 
 VISION = LoopSettings(steps=1800, learning_rate=2e-3)
-JOINT = LoopSettings(steps=1800, learning_rate=7e-4, ema=0.995, save_every=100)
-LESSONS = Lessons(pictures=12, clips=4, clip_drop_share=0.5, hold_share=0.1)
+JOINT = LoopSettings(steps=2000, learning_rate=7e-4, ema=0.995, save_every=100)
+LESSONS = Lessons(
+    pictures=12,
+    clips=4,
+    clip_mixture={"during": 3.0, "first": 2.0, "last": 2.0, "colour": 2.0, "letter": 3.0},
+    clip_drop_share=0.5,
+    hold_share=0.1,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
