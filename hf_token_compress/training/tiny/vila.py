@@ -19,7 +19,7 @@ from hf_token_compress.training.tiny.vila_architecture import build_model, build
 from hf_token_compress.training.tiny.vila_forward import visual_path
 
 VISION = LoopSettings(steps=1800, learning_rate=2e-3)
-JOINT = LoopSettings(steps=2000, learning_rate=7e-4, ema=0.995, save_every=100)
+JOINT = LoopSettings(steps=1700, learning_rate=7e-4, ema=0.995, save_every=100)
 LESSONS = Lessons(
     pictures=12,
     clips=4,
