@@ -164,7 +164,8 @@ def test_the_weights_with_the_lowest_held_out_loss_are_kept(
 def test_the_last_weights_are_kept_where_that_is_asked_for(
     collection: ShardFolder, tmp_path: Path
 ) -> None:
-    options = replace(QUICK, epochs=8, learning_rate=0.3, patience=1, warm_up=0.5, keep_best=False)
+    """A learning rate that rises until it gets worse again."""
+    options = replace(QUICK, epochs=8, learning_rate=3.0, patience=1, warm_up=1.0, keep_best=False)
     mapper = train_mapper(collection, tmp_path, options)
     history = read_history(tmp_path)
     losses = [epoch.metrics["kl"] for epoch in history]
