@@ -91,7 +91,8 @@ def answer_heat_maps(
     for word, scores in zip(words, sample.per_token, strict=True):
         own, names = _panels(visuals, replace(sample, scores=scores), scale)
         maps += own
-        captions += [f"{word.strip() or repr(word)}\n{name}" for name in names]
+        shown = word.strip() or repr(word)
+        captions += [shown if len(names) == 1 else f"{shown}\n{name}" for name in names]
     return contact_sheet(maps, captions, title=title, columns=_COLUMNS)
 
 

@@ -25,11 +25,13 @@ RemovalOrder = Literal["least_first", "most_first", "random"]
 TrainingPart = Literal["loss", "recall"]
 
 ORDERS: dict[RemovalOrder, str] = {
-    "least_first": "least relevant removed first",
-    "random": "random",
-    "most_first": "most relevant removed first",
+    "least_first": "least relevant\nremoved first",
+    "random": "random order",
+    "most_first": "most relevant\nremoved first",
 }
 """The orders of `SampleFaithfulness`, in words."""
+
+_CURVE_SIZE = (6.4, 3.8)
 
 
 class MeasuredRetention(Protocol):
@@ -107,7 +109,7 @@ def retention_curve(
             [100 * point.error for point in own],
         )
     ordered = dict(sorted(curves.items(), key=lambda item: -item[1].y[-1]))
-    figure, (axes,) = new_figure(size=(6.4, 3.8))
+    figure, (axes,) = new_figure(size=_CURVE_SIZE)
     draw_curves(axes, ordered)
     axes.set_xscale("log")
     ticks = sorted({round(x, 1) for curve in ordered.values() for x in curve.x})
@@ -156,12 +158,13 @@ def removal_curve(
             curves[words] = _mean_curve([getattr(sample, name) for sample in samples])
     if not curves:
         raise ValueError("A removal curve needs at least one report.")
-    panel = Panel(curves, "visual tokens kept, in percent", "probability of the answer")
-    figure = line_figure(panel)
-    (axes,) = figure.axes
+    figure, (axes,) = new_figure(size=_CURVE_SIZE)
+    draw_curves(axes, curves)
+    axes.set(xlabel="visual tokens kept, in percent", ylabel="probability of the answer")
+    axes.set_title(title)
     axes.invert_xaxis()
     axes.set_ylim(0, 1.03)
-    axes.set_title(title)
+    figure.legend(loc="outside right center", frameon=False)
     return figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .pictures import kept_per_frame, overlay
 from .sheets import contact_sheet
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _COLUMNS = 4
 _STRIP_COLUMNS = 8
 _STRIP_BAR = 0.4
+_PAPER = (255, 255, 255)
 # Okabe and Ito's blue, on a grey that is lighter than it to every eye.
 _BAR, _BAR_GROUND = (0, 114, 178), (233, 233, 238)
 
@@ -115,13 +116,12 @@ def frame_strip(
     panels = []
     for drawn, (kept, _) in zip(frame_overlays(frames, sample, visual), counts, strict=True):
         width = max(1, round(drawn.width * frame_height / drawn.height))
-        panel = Image.new("RGB", (width, frame_height + gap + bar_height), _BAR_GROUND)
-        panel.paste((255, 255, 255), (0, frame_height, width, frame_height + gap))
+        panel = Image.new("RGB", (width, frame_height + gap + bar_height), _PAPER)
         panel.paste(drawn.resize((width, frame_height), Image.Resampling.LANCZOS), (0, 0))
         filled = round(bar_height * kept / most) if most else 0
-        if filled:
-            box = (0, panel.height - filled, width - 1, panel.height - 1)
-            ImageDraw.Draw(panel).rectangle(box, fill=_BAR)
+        left, right = width // 4, width - width // 4
+        panel.paste(_BAR_GROUND, (left, frame_height + gap, right, panel.height))
+        panel.paste(_BAR, (left, panel.height - filled, right, panel.height))
         panels.append(panel)
     return contact_sheet(panels, _captions(groups, counts), title=title, columns=columns)
 
