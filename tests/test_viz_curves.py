@@ -205,7 +205,9 @@ def test_curves_are_told_apart_without_their_hues() -> None:
     assert all(lightness(line.get_color()) < 75 for line in lines)  # seen on white
 
 
-@pytest.mark.parametrize("draw", [lambda: retention_curve(FOUND), lambda: removal_curve(faithful(0.8, 0.1))])
+@pytest.mark.parametrize(
+    "draw", [lambda: retention_curve(FOUND), lambda: removal_curve(faithful(0.8, 0.1))]
+)
 def test_text_is_legible_at_the_width_of_a_readme(draw: Any) -> None:
     figure = draw()
     picture = figure_image(figure)

@@ -31,7 +31,7 @@ ORDERS: dict[RemovalOrder, str] = {
 }
 """The orders of `SampleFaithfulness`, in words."""
 
-_CURVE_SIZE = (6.4, 3.8)
+_AXES_WIDTH, _HEIGHT, _LETTER = 5.2, 3.8, 0.085  # inches
 
 
 class MeasuredRetention(Protocol):
@@ -109,17 +109,13 @@ def retention_curve(
             [100 * point.error for point in own],
         )
     ordered = dict(sorted(curves.items(), key=lambda item: -item[1].y[-1]))
-    figure, (axes,) = new_figure(size=_CURVE_SIZE)
-    draw_curves(axes, ordered)
+    asked = "right answers, in percent" if kind is None else f"right answers ({kind}), in percent"
+    figure, axes = _figure_beside_legend(ordered, "visual tokens kept", asked, title)
     axes.set_xscale("log")
     ticks = sorted({round(x, 1) for curve in ordered.values() for x in curve.x})
     axes.set_xticks(ticks, [f"{tick:.0f} %" for tick in ticks])
     axes.minorticks_off()
-    axes.invert_xaxis()
-    asked = "right answers, in percent" if kind is None else f"right answers ({kind}), in percent"
-    axes.set(xlabel="visual tokens kept", ylabel=asked, title=title)
     axes.set_ylim(0, 103)
-    figure.legend(loc="outside right center", frameon=False)
     return figure
 
 
@@ -158,13 +154,9 @@ def removal_curve(
             curves[words] = _mean_curve([getattr(sample, name) for sample in samples])
     if not curves:
         raise ValueError("A removal curve needs at least one report.")
-    figure, (axes,) = new_figure(size=_CURVE_SIZE)
-    draw_curves(axes, curves)
-    axes.set(xlabel="visual tokens kept, in percent", ylabel="probability of the answer")
-    axes.set_title(title)
-    axes.invert_xaxis()
+    x, y = "visual tokens kept, in percent", "probability of the answer"
+    figure, axes = _figure_beside_legend(curves, x, y, title)
     axes.set_ylim(0, 1.03)
-    figure.legend(loc="outside right center", frameon=False)
     return figure
 
 
@@ -251,6 +243,20 @@ def heat_map_figure(
         bar.set_ticks([0, 1], labels=["lowest", "highest"])
     bar.set_label("score" if scale == "value" else "rank of the score")
     return figure
+
+
+def _figure_beside_legend(
+    curves: Mapping[str, Curve], x: str, y: str, title: str
+) -> tuple[Any, Any]:
+    """A figure and its axes, all tokens on the left, with room for the names of its curves."""
+    longest = max(len(line) for name in curves for line in name.splitlines())
+    figure, (axes,) = new_figure(size=(_AXES_WIDTH + _LETTER * longest, _HEIGHT))
+    draw_curves(axes, curves)
+    axes.set(xlabel=x, ylabel=y)
+    axes.invert_xaxis()
+    figure.legend(loc="outside right center", frameon=False)
+    figure.suptitle(title)
+    return figure, axes
 
 
 @dataclass(frozen=True)
