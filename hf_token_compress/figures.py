@@ -111,7 +111,8 @@ def line_figure(*panels: Panel) -> Any:
     for one, panel in zip(axes, panels, strict=True):
         draw_curves(one, panel.curves)
         one.set(xlabel=panel.x, ylabel=panel.y)
-        one.legend(frameon=False)
+        # Above the axes: no place inside is free for all curves.
+        one.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return figure
 
 

@@ -125,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := sorted(set(options.names) - set(known)):
         parser.error(f"there is no notebook {unknown[0]!r}")
     for path in [*NOTEBOOKS, HERE / "README.md"]:
-        path.write_text(set_links(path.read_text(encoding="utf-8")), encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        if (linked := set_links(text)) != text:
+            path.write_text(linked, encoding="utf-8")
     if options.links:
         return
     for path in NOTEBOOKS:

@@ -122,7 +122,7 @@ def test_the_index_lists_it_and_its_badge_leads_to_it(path: Path) -> None:
     assert f"({path.name})" in index
     assert f"({colab}{path.name})" in index
     first = nbformat.read(path, as_version=4).cells[0].source
-    assert re.findall(r"\((https://colab\.research\.google\.com/[^)]*)\)", first) == [
+    assert re.findall(r"\((https://colab\.research\.google\.com/github/[^)]*)\)", first) == [
         f"{colab}{path.name}"
     ]
 

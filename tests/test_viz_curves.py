@@ -221,7 +221,7 @@ def test_figures_become_pictures(tmp_path: Path) -> None:
     figure = retention_curve(FOUND)
     picture = figure_image(figure, dpi=50)
     assert picture.mode == "RGB"
-    assert picture.size == tuple(round(50 * inches) for inches in figure.get_size_inches())
+    assert picture.size == pytest.approx(50 * figure.get_size_inches(), abs=1)
     for name in ("a.png", "b.png"):
         save_figure(retention_curve(FOUND), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
