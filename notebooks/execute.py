@@ -74,7 +74,7 @@ def execute(path: Path, folder: Path) -> Any:
         "HF_HUB_OFFLINE": "1",
         "IPYTHONDIR": str(own),
     }
-    client = NotebookClient(notebook, km=manager, timeout=SECONDS_PER_CELL)
+    client = NotebookClient(notebook, km=manager, timeout=SECONDS_PER_CELL, coalesce_streams=True)
     client.execute(env=environment, cwd=str(folder))
     return notebook
 
