@@ -109,6 +109,8 @@ def _shrink_picture(data: Any) -> None:
         return
     data.pop("image/jpeg", None)  # Pillow offers both
     with Image.open(BytesIO(base64.b64decode(data["image/png"]))) as picture:
+        if picture.mode == "P":  # it has few colours already
+            return
         few = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     content = BytesIO()
     few.save(content, format="PNG", optimize=True)
