@@ -132,7 +132,7 @@ def train_on_pictures_and_clips(
             encoded = path.encode(scenes).float()
             tokens = path.join(encoded.repeat_interleave(hold, 0), frames * hold)
             share = lessons.clip_drop_share if frames else lessons.picture_drop_share
-            kept = drop_visual_tokens(*tokens.shape[:2], generator, share)
+            kept = drop_visual_tokens(len(tokens), tokens.shape[1], generator, share)
             batch = path.packer.pack(asked, _positions(path, scenes, frames * hold), kept)
             early = lessons.clip_early_weight if frames else 0.0
             loss = answer_loss(model, tokens, batch, early)

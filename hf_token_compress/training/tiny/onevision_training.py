@@ -35,6 +35,7 @@ from hf_token_compress.training.tiny.vision_warmup import warm_up_vision
 LESSONS = 600
 """Updates after which the tower's pictures come again."""
 
+
 def warm_up_tower(
     model: StockModel, tokenizer: PreTrainedTokenizerBase, settings: LoopSettings, checkpoint: Path
 ) -> None:
