@@ -21,11 +21,14 @@ from errors import one_sentence
 from pairs import assert_same
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
+from transformers import AutoProcessor
+from vila_reference import CHECKPOINT
 
 from hf_token_compress import load_tiny
 from hf_token_compress.evaluation.layer_bound import collect_truth
 from hf_token_compress.evaluation.tasks import clip_samples
 from hf_token_compress.models.reading import read_prompt
+from hf_token_compress.models.vila import VilaForConditionalGeneration
 from hf_token_compress.relevance import relevance
 from hf_token_compress.scenes import make_scene, scene_questions
 from hf_token_compress.scorers.instruction_attention import instruction_attention
@@ -137,14 +140,14 @@ def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -
     assert sample.attention.shape == (2, 6, grid.numel())
 
 
-CLIPS = ClipSource(6, frames=3, hold=2, rows=2, columns=2, seed=40)
+CLIPS = ClipSource(6, frames=3, hold=2, seed=40)
 
 
 @pytest.mark.parametrize(
     ("model", "tokens", "grid"),
     [
-        # Six frames joined two by two, of 2 x 2 cells of 2 x 2 tokens.
-        ("qwen2-vl", 3 * 4 * 4, (3, 4, 4)),
+        # Six frames joined two by two, of 4 x 4 cells of 2 x 2 tokens.
+        ("qwen2-vl", 3 * 8 * 8, (3, 8, 8)),
         # Six frames of 4 x 4 tokens and one newline, which lies on no grid.
         ("llava-onevision", 6 * 4 * 4 + 1, (6, 4, 4)),
     ],
@@ -166,6 +169,21 @@ def test_clips_are_collected_with_all_their_frames(
         assert sample.attention.shape[-1] == len(sample.relevance) == tokens
     network = train_mapper(collection, tmp_path / "mapper", TRAIN)
     assert network.config.modality == "video"
+
+
+def test_all_given_frames_count_where_the_processor_would_take_some(tmp_path: Path) -> None:
+    """VILA's takes eight frames of a video; its tokens run column by column."""
+    model = VilaForConditionalGeneration.from_pretrained(CHECKPOINT).eval()
+    clip = ClipSource(1, frames=3, hold=4)[0]
+    sample = TrainingSample("video", clip.visuals, clip.question)
+    options = CollectOptions(
+        modality="video", targets="sum", max_new_tokens=2, max_prompt_tokens=2000
+    )
+    processor = AutoProcessor.from_pretrained(CHECKPOINT)
+    collection = collect(model, processor, SampleList([sample]), tmp_path, options)
+    assert collection is not None
+    (grid,) = collection[0].grids
+    assert torch.equal(grid, torch.arange(12 * 9).view(12, 3, 3).transpose(1, 2))
 
 
 def test_frames_and_files_of_videos_are_not_mixed_in_a_batch(
