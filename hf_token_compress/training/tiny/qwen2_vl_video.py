@@ -33,14 +33,14 @@ from hf_token_compress.training.tiny.packing import Packer, grid_positions
 from hf_token_compress.training.tiny.processor import build_processor, clip_words
 from hf_token_compress.training.tiny.transplant import take_language_model
 
-JOINT = LoopSettings(steps=2200, learning_rate=7e-4, ema=0.998, save_every=100, report_every=200)
+JOINT = LoopSettings(steps=1600, learning_rate=1e-3, ema=0.998, save_every=100, report_every=200)
 
 LESSONS = Lessons(
-    period=4,
+    period=5,
     shape=random_shape,
     pictures=8,
     clips=4,
-    clip_mixture={"during": 4.0, "first": 2.0, "last": 2.0, "colour": 1.0, "letter": 2.0},
+    clip_mixture={"during": 6.0, "first": 2.0, "last": 2.0, "colour": 0.5, "letter": 1.5},
     hold_share=0.15,
     longest_hold=2,
     clip_drop_share=0.4,
