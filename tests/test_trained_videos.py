@@ -1,4 +1,4 @@
-"""The trained tiny LLaVA-OneVision on pictures and clips that it has not seen."""
+"""The trained tiny models for pictures and clips, on such that they have not seen."""
 
 from __future__ import annotations
 
@@ -20,23 +20,42 @@ pytestmark = pytest.mark.core
 
 SETTING = TokenCompressionConfig(retention_ratio=0.25)
 PER_KIND = 15
+# Frames for which a clip shows each of its boards: Qwen2-VL joins frames two by two.
+HOLD = {"llava-onevision": 1, "qwen2-vl-video": 2}
+# Visual tokens and grids of a picture and of a clip. LLaVA-OneVision sees a picture whole and as a
+# tile with newlines, and 4 x 4 tokens of a frame; Qwen2-VL sees 8 x 8 of either.
+TOKENS: dict[str, Any] = {
+    "llava-onevision": [(64 + 8 * 9, [(1, 8, 8), (1, 8, 8)]), (4 * 16 + 1, [(4, 4, 4)])],
+    "qwen2-vl-video": [(64, [(1, 8, 8)]), (4 * 64, [(4, 8, 8)])],
+}
 PICTURES = scene_samples(["place", "colour", "where"], PER_KIND, seed=100)
-CLIPS = clip_samples(["colour", "last"], PER_KIND, frames=4, seed=100)
-each_modality = pytest.mark.parametrize("samples", [PICTURES, CLIPS], ids=["pictures", "clips"])
+each_modality = pytest.mark.parametrize("modality", ["pictures", "clips"])
+
+
+@pytest.fixture(scope="module", params=HOLD)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def loaded() -> tuple[ModelPair, Any]:
-    stock, processor = load_tiny("llava-onevision")
+def loaded(name: str) -> tuple[ModelPair, Any]:
+    stock, processor = load_tiny(name)
     return ModelPair(stock, compress(copy.deepcopy(stock), SETTING)), processor
+
+
+def samples_of(modality: str, name: str) -> Any:
+    if modality == "pictures":
+        return PICTURES
+    return clip_samples(["colour", "last"], PER_KIND, frames=4, hold=HOLD[name], seed=100)
 
 
 @each_modality
 def test_it_answers_questions_about_what_it_has_not_seen(
-    samples: Any, loaded: tuple[ModelPair, Any]
+    modality: str, name: str, loaded: tuple[ModelPair, Any]
 ) -> None:
     """The thresholds leave room for chance over this few questions."""
     (stock, _), processor = loaded
+    samples = samples_of(modality, name)
     answers = answer_samples(stock, processor, samples)
     right = Counter(
         sample.kind
@@ -49,10 +68,10 @@ def test_it_answers_questions_about_what_it_has_not_seen(
 
 @each_modality
 def test_compressed_equals_dropped_tokens_hidden(
-    samples: Any, loaded: tuple[ModelPair, Any]
+    modality: str, name: str, loaded: tuple[ModelPair, Any]
 ) -> None:
     pair, processor = loaded
-    inputs = encode_samples(processor, samples[:4])
+    inputs = encode_samples(processor, samples_of(modality, name)[:4])
     options = {"max_new_tokens": 6, "return_dict_in_generate": True, "output_logits": True}
     actual = pair.compressed.generate(**inputs, **options)
     expected = pair.stock.generate(**masked_inputs(pair, inputs), **options)
@@ -62,14 +81,10 @@ def test_compressed_equals_dropped_tokens_hidden(
         assert sample.visual_tokens_after == round(0.25 * sample.visual_tokens_before)
 
 
-def test_visual_tokens_of_pictures_and_clips(loaded: tuple[ModelPair, Any]) -> None:
-    """A picture of one tile comes whole and as a tile with newlines; a frame has 4 x 4 tokens."""
+def test_visual_tokens_of_pictures_and_clips(name: str, loaded: tuple[ModelPair, Any]) -> None:
     pair, processor = loaded
-    for sample, tokens, grids in (
-        (PICTURES[0], 64 + 8 * 9, [(1, 8, 8), (1, 8, 8)]),
-        (CLIPS[0], 4 * 16 + 1, [(4, 4, 4)]),
-    ):
-        pair.compressed(**encode_samples(processor, [sample]))
+    for modality, (tokens, grids) in zip(("pictures", "clips"), TOKENS[name], strict=True):
+        pair.compressed(**encode_samples(processor, samples_of(modality, name)[:1]))
         (report,) = pair.compressed.token_compression.last.samples
         assert report.visual_tokens_before == tokens
         assert [grid.shape for grid in report.visuals[0].grids] == grids
