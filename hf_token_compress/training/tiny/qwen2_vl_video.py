@@ -33,13 +33,14 @@ from hf_token_compress.training.tiny.packing import Packer, grid_positions
 from hf_token_compress.training.tiny.processor import build_processor, clip_words
 from hf_token_compress.training.tiny.transplant import take_language_model
 
-JOINT = LoopSettings(steps=1600, learning_rate=1e-3, ema=0.998, save_every=100, report_every=200)
+JOINT = LoopSettings(steps=2000, learning_rate=1.2e-3, ema=0.998, save_every=100, report_every=200)
 
 LESSONS = Lessons(
     period=5,
     shape=random_shape,
-    pictures=8,
-    clips=4,
+    pictures=6,
+    clips=3,
+    clip_questions=20,
     clip_mixture={"during": 6.0, "first": 2.0, "last": 2.0, "colour": 0.5, "letter": 1.5},
     hold_share=0.15,
     longest_hold=2,
