@@ -33,7 +33,7 @@ from hf_token_compress.training.tiny.packing import Packer, grid_positions
 from hf_token_compress.training.tiny.processor import build_processor, clip_words
 from hf_token_compress.training.tiny.transplant import take_language_model
 
-JOINT = LoopSettings(steps=2000, learning_rate=1.2e-3, ema=0.998, save_every=100, report_every=200)
+JOINT = LoopSettings(steps=1100, learning_rate=1.2e-3, ema=0.998, save_every=100, report_every=100)
 
 LESSONS = Lessons(
     period=5,
