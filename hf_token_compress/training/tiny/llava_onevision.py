@@ -21,8 +21,8 @@ from hf_token_compress.training.tiny.onevision_training import (
     warm_up_tower,
 )
 
-VISION = LoopSettings(steps=1800, learning_rate=2e-3)
-JOINT = LoopSettings(steps=1000, learning_rate=7e-4, ema=0.995, save_every=50)
+VISION = LoopSettings(steps=2400, learning_rate=2e-3)
+JOINT = LoopSettings(steps=2500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

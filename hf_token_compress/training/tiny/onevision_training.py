@@ -45,7 +45,7 @@ from hf_token_compress.training.tiny.vocabulary import CellVocabulary
 BOARD = (4, 4)
 """Rows and columns of the pictures and frames: they fill one tile."""
 
-LESSONS = 250
+LESSONS = 600
 """Updates after which the tower's pictures come again."""
 
 PICTURE_DROP_SHARE, CLIP_DROP_SHARE = 0.6, 0.3
@@ -57,7 +57,11 @@ CLIP_EARLY_WEIGHT = 0.3
 frames apart is new to the language model."""
 
 FRAMES = (2, 4)
-"""Fewest and most frames of the clips."""
+"""Fewest and most boards of the clips."""
+
+HOLD_SHARE, LONGEST_HOLD = 0.2, 4
+"""Share of clip updates in which every board is shown for several frames, and for how many at
+most: so that the model can read videos of sixteen frames."""
 
 
 def warm_up_tower(
@@ -115,18 +119,19 @@ def train_on_images_and_clips(
         rng = np.random.default_rng([seed, step])
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         first = (seed << 32) + step * pictures
-        frames = 0
+        frames, hold = 0, 1
         if step % 3:
             frames = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
             shown = [make_clip(first + i, frames, *BOARD, "train") for i in range(clips)]
             scenes = [frame for clip in shown for frame in clip.frames]
+            hold = int(rng.integers(2, LONGEST_HOLD + 1)) if rng.random() < HOLD_SHARE else 1
             asked = [random_clip_questions(clip, clip_questions_asked, rng) for clip in shown]
         else:
             scenes = [make_scene(first + i, *BOARD, "train") for i in range(pictures)]
             asked = [random_questions(scene, questions, rng) for scene in scenes]
         with torch.autocast("cpu", torch.bfloat16):
             tiles = encode_tiles(model, _pixels(scenes)).float()
-            tokens = _visual_tokens(model, tiles, frames)
+            tokens = _visual_tokens(model, tiles.repeat_interleave(hold, 0), frames * hold)
             count = tokens.shape[1]
             share = CLIP_DROP_SHARE if frames else PICTURE_DROP_SHARE
             kept = drop_visual_tokens(len(tokens), count, generator, share)
