@@ -33,8 +33,32 @@ def test_no_thing_and_no_tile_colour_comes_twice(frames: int) -> None:
         assert len(set.union(*colours)) == frames
 
 
+@pytest.mark.parametrize("kind", CLIP_KINDS)
+@pytest.mark.parametrize("hold", [2, 4])
+def test_a_clip_that_holds_its_boards_is_the_same_clip_for_longer(kind: str, hold: int) -> None:
+    for seed in range(5):
+        short, long = make_clip(seed, 3), make_clip(seed, 3, hold=hold)
+        shown = [image.tobytes() for image in long.images]
+        assert shown == [image.tobytes() for image in short.images for _ in range(hold)]
+        (asked,) = clip_questions(short, [kind], seed=seed)
+        (again,) = clip_questions(long, [kind], seed=seed)
+        assert (again.text, again.answer) == (asked.text, asked.answer)
+        assert set(again.relevant_boxes) == set(asked.relevant_boxes)
+        (frame,) = asked.relevant_frames
+        thing = short.frames[frame].image.crop(asked.relevant_boxes[0]).tobytes()
+        shows = zip(again.relevant_frames, again.relevant_boxes, strict=True)
+        assert [long.images[number].crop(box).tobytes() for number, box in shows] == [thing] * hold
+        assert len(set(again.relevant_frames)) == hold
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((0, 9), "frames"), ((0, 8), "128 cells"), ((0, 2, 9), "rows")]
+    ("arguments", "message"),
+    [
+        ((0, 9), "frames"),
+        ((0, 8), "128 cells"),
+        ((0, 2, 9), "rows"),
+        ((0, 2, 4, 4, "test", None, 0), "hold"),
+    ],
 )
 def test_clips_that_cannot_be(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -67,16 +91,16 @@ def test_an_unknown_kind() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_truth_is_the_relevant_cell_of_the_relevant_frame(family: str) -> None:
-    """On random models of two frames of tokens, for clips of two and of four frames."""
+    """On random models of two frames of tokens, for clips of two, four and six frames."""
     _, compressed = make_pair(family=family)
     compressed(**make_inputs([ONE_VIDEO], family=family))
     visuals = compressed.token_compression.last.samples[0].visuals
     (grid,) = visuals[0].grids
     _, rows, columns = grid.shape
-    for frames in (2, 4):
+    for frames, hold in ((2, 1), (4, 1), (2, 3)):
         scorer = TruthScorer()
         compressed.token_compression.scorer = scorer
-        for sample in clip_samples(["first", "last"], 4, frames=frames):
+        for sample in clip_samples(["first", "last"], 4, frames=frames, hold=hold):
             scorer.samples = [sample]
             compressed(**make_inputs([ONE_VIDEO], family=family))
             scores = compressed.token_compression.last.samples[0].scores

@@ -21,14 +21,20 @@ from errors import one_sentence
 from pairs import assert_same
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
+from transformers import AutoProcessor
+from vila_reference import CHECKPOINT
 
 from hf_token_compress import load_tiny
+from hf_token_compress.evaluation.layer_bound import collect_truth
+from hf_token_compress.evaluation.tasks import clip_samples
 from hf_token_compress.models.reading import read_prompt
+from hf_token_compress.models.vila import VilaForConditionalGeneration
 from hf_token_compress.relevance import relevance
 from hf_token_compress.scenes import make_scene, scene_questions
 from hf_token_compress.scorers.instruction_attention import instruction_attention
 from hf_token_compress.training.collecting import CollectOptions, collect, is_right
 from hf_token_compress.training.samples import (
+    ClipSource,
     HubDataset,
     JsonLines,
     SampleList,
@@ -132,6 +138,80 @@ def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -
     (grid,) = sample.grids
     assert torch.equal(grid, torch.arange(2 * 8 * 8).view(2, 8, 8))
     assert sample.attention.shape == (2, 6, grid.numel())
+
+
+CLIPS = ClipSource(6, frames=3, hold=2, seed=40)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "grid"),
+    [
+        # Six frames joined two by two, of 4 x 4 cells of 2 x 2 tokens.
+        ("qwen2-vl", 3 * 8 * 8, (3, 8, 8)),
+        # Six frames of 4 x 4 tokens and one newline, which lies on no grid.
+        ("llava-onevision", 6 * 4 * 4 + 1, (6, 4, 4)),
+    ],
+)
+def test_clips_are_collected_with_all_their_frames(
+    model: str, tokens: int, grid: tuple[int, int, int], tmp_path: Path
+) -> None:
+    clips = [CLIPS[number] for number in range(len(CLIPS))]
+    unknown = [TrainingSample("video", item.visuals, item.question) for item in clips]
+    options = CollectOptions(modality="video", targets="sum", max_new_tokens=4)
+    collection = collect(*load_tiny(model), SampleList(unknown), tmp_path, options)
+    assert collection is not None
+    assert len(collection) == len(clips)
+    for place in range(len(clips)):
+        sample = collection[place]
+        (found,) = sample.grids
+        assert found.shape == grid
+        assert torch.equal(found.flatten(), torch.arange(found.numel()))
+        assert sample.attention.shape[-1] == len(sample.relevance) == tokens
+    network = train_mapper(collection, tmp_path / "mapper", TRAIN)
+    assert network.config.modality == "video"
+
+
+def test_all_given_frames_count_where_the_processor_would_take_some(tmp_path: Path) -> None:
+    """VILA's takes eight frames of a video; its tokens run column by column."""
+    model = VilaForConditionalGeneration.from_pretrained(CHECKPOINT).eval()
+    clip = ClipSource(1, frames=3, hold=4)[0]
+    sample = TrainingSample("video", clip.visuals, clip.question)
+    options = CollectOptions(
+        modality="video", targets="sum", max_new_tokens=2, max_prompt_tokens=2000
+    )
+    processor = AutoProcessor.from_pretrained(CHECKPOINT)
+    collection = collect(model, processor, SampleList([sample]), tmp_path, options)
+    assert collection is not None
+    (grid,) = collection[0].grids
+    assert torch.equal(grid, torch.arange(12 * 9).view(12, 3, 3).transpose(1, 2))
+
+
+def test_frames_and_files_of_videos_are_not_mixed_in_a_batch(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    frames = CLIPS[0]
+    frames.visuals[0][0].save(
+        tmp_path / "clip.gif", save_all=True, append_images=frames.visuals[0][1:]
+    )
+    file = TrainingSample("video", (str(tmp_path / "clip.gif"),), frames.question)
+    assert (frames.has_frames, file.has_frames, SCENES[0].has_frames) == (True, False, False)
+    given = TrainingSample("video", frames.visuals, frames.question)
+    options = CollectOptions(modality="video", targets="sum", max_new_tokens=4)
+    collection = collect(*tiny, SampleList([given, file, given]), tmp_path / "shards", options)
+    assert collection is not None
+    assert torch.equal(collection[0].relevance, collection[len(collection) - 1].relevance)
+
+
+def test_the_truth_of_clips_is_collected(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """Of each clip, the 2 x 2 tokens of one cell in the one joined frame that shows it."""
+    samples = clip_samples(["first", "last"], 3, frames=2, hold=2, split="mapper")
+    collect_truth(*tiny, samples, tmp_path)
+    collection = ShardFolder(tmp_path)
+    assert collection.collection["options"]["modality"] == "video"
+    for place, sample in enumerate(samples):
+        (grid,) = collection[place].grids
+        frames = collection[place].relevance[grid].sum(dim=(1, 2))
+        assert frames.tolist() == {"first": [4.0, 0.0], "last": [0.0, 4.0]}[sample.kind]
 
 
 @pytest.mark.parametrize(
@@ -330,6 +410,18 @@ def test_scenes_are_the_same_in_every_process() -> None:
         assert first[number].visuals[0].tobytes() == second[number].visuals[0].tobytes()
     assert first.describe() == second.describe()
     assert first.describe() != SceneSource(7, seed=1).describe()
+
+
+def test_clips_of_mappers_are_a_stream_of_their_own() -> None:
+    first, second = ClipSource(5, frames=2), ClipSource(5, frames=2)
+    tested = clip_samples(["during"], 5, frames=2)
+    for number in range(5):
+        pixels = [frame.tobytes() for frame in first[number].visuals[0]]
+        assert pixels == [frame.tobytes() for frame in second[number].visuals[0]]
+        assert first[number].question == second[number].question
+        assert pixels != [frame.tobytes() for frame in tested[number].frames]
+    assert first.describe() == second.describe()
+    assert first.describe() != ClipSource(5, frames=2, hold=2).describe()
 
 
 def test_a_folder_that_is_not_a_finished_collection(shards: ShardFolder, tmp_path: Path) -> None:

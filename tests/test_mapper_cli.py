@@ -106,6 +106,30 @@ def test_evaluate_writes_rows_by_scorer_ratio_and_kind(folders: Path, tmp_path: 
     assert rows["mapper", 0.25]["accuracy"] > rows["random", 0.25]["accuracy"]
 
 
+def test_clips_make_a_mapper_for_videos_that_is_tried_on_longer_ones(tmp_path: Path) -> None:
+    model = "tiny-llava-onevision"
+    collected = call(
+        *("collect", "--model", model, "--clips", 12, "--clip-frames", 2, "--kinds", "colour"),
+        *("--targets", "sum", "--max-new-tokens", 4, "--output", tmp_path / "shards"),
+    )
+    assert collected.exit_code == 0, collected.stderr
+    trained = call(
+        *("train", "--collection", tmp_path / "shards", "--output", tmp_path / "mapper"),
+        *("--epochs", 1, "--batch-size", 4, "--network-option", "channels=8"),
+    )
+    assert trained.exit_code == 0, trained.stderr
+    asked = ("--scorers", f"mapper:{tmp_path / 'mapper'}", "--per-kind", 2, "--kinds", "colour")
+    outcome = call(
+        *("evaluate", "--model", model, *asked, "--retention-ratios", 0.25),
+        *("--clip-frames", 2, "--clip-hold", 2, "--json", "-"),
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    row = json.loads(outcome.stdout)["rows"][-1]
+    assert row["kept_share"] == pytest.approx(16 / (4 * 16 + 1))
+    refused = call("evaluate", "--model", model, *asked)
+    assert_told(refused, "trained for videos", "the prompt has images")
+
+
 def test_evaluate_prints_json(folders: Path) -> None:
     outcome = call(
         *("evaluate", "--scorer", "random", "--scorer", "uniform", "--retention-ratio", 0.5),
@@ -119,7 +143,8 @@ def test_evaluate_prints_json(folders: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["collect", "--model", MODEL, "--output", "x"], ("--data", "--scenes")),
+        (["collect", "--model", MODEL, "--output", "x"], ("--data", "--scenes", "--clips")),
+        (["evaluate", "--clip-hold", 2], ("--clip-frames",)),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--data", "y"],
             ("--data",),

@@ -17,7 +17,7 @@ from mappers import IDENTITY, NETWORKS, make_input, make_mapper
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 
-from hf_token_compress import TokenCompressionConfig, compress, load_tiny
+from hf_token_compress import TokenCompressionConfig, compress, load_tiny, tiny
 from hf_token_compress.mapper import (
     MapperConfig,
     MapperNotFoundError,
@@ -26,7 +26,6 @@ from hf_token_compress.mapper import (
     load_mappers,
 )
 from hf_token_compress.models.identity import identify
-from hf_token_compress.tiny import resolve_mapper
 
 pytestmark = pytest.mark.core
 
@@ -211,12 +210,30 @@ def test_a_model_with_the_same_sizes_and_other_weights_is_refused(tmp_path: Path
 @pytest.mark.parametrize("network", ["grid", "conv1d"])
 def test_the_tiny_models_have_mappers(network: str) -> None:
     name = "tiny-qwen2-vl" if network == "grid" else f"tiny-qwen2-vl/{network}"
-    files = Path(resolve_mapper(name)).iterdir()
+    files = Path(tiny.resolve_mapper(name)).iterdir()
     assert sum(path.stat().st_size for path in files) < 1_000_000
     model, _ = load_tiny("qwen2-vl", token_compression=name)
     mapper = model.token_compression.scorer.mappers.for_modality("image")
     assert mapper.config.network == network
     assert mapper.config.base_model.name == "tiny-qwen2-vl"
+
+
+def test_a_tiny_model_may_have_mappers_for_images_and_for_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "_HOME", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for modality in ("image", "video"):
+        folder = tmp_path / "llava_onevision" / "mappers" / "grid" / modality
+        make_mapper("grid", modality=modality).save_pretrained(folder)
+    make_mapper("conv1d").save_pretrained(tmp_path / "llava_onevision" / "mappers" / "conv1d")
+    name = "tiny-llava-onevision"
+    assert tiny.available_mappers() == (name, f"{name}/conv1d")
+    assert tiny.own_mapper(name) == name
+    assert set(load_mappers(name).mappers) == {"image", "video"}
+    alone = load_mappers(f"{name}/conv1d")
+    with one_sentence(ValueError, f"'{name}/conv1d'", "trained for images", "has videos"):
+        alone.for_modality("video")
 
 
 def test_a_tiny_mapper_that_does_not_exist() -> None:

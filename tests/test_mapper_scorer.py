@@ -151,7 +151,7 @@ def test_images_and_videos_have_mappers_of_their_own() -> None:
         share = count / (video_tokens + image_tokens)
         assert_same(part, mapper.relevance([item])[0] * share)
     model.token_compression.scorer = MapperScorer(image)
-    with one_sentence(ValueError, "trained for images", "has a video"):
+    with one_sentence(ValueError, "trained for images", "has videos"):
         scores_of(model, inputs)
 
 

@@ -245,6 +245,11 @@ def test_files_that_the_library_needs_are_installed() -> None:
         tiny = resources.files("hf_token_compress.tiny") / model
         for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
             assert (tiny / name).is_file(), name
+    installed = Path(str(resources.files("hf_token_compress.tiny")))
+    source = REPOSITORY / "hf_token_compress" / "tiny"
+    mappers = {path.relative_to(source) for path in source.glob("*/mappers/**/*.*")}
+    assert any(path.name == "model.safetensors" for path in mappers)
+    assert {path.relative_to(installed) for path in installed.glob("*/mappers/**/*.*")} == mappers
     drawings = resources.files("hf_token_compress.scenes") / "drawings"
     names = {entry.name for entry in drawings.iterdir()}
     assert "LICENSES.md" in names

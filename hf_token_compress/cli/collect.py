@@ -9,7 +9,14 @@ import typer
 
 from .console import counting, notices, quiet_libraries
 from .errors import CommandError, one_sentence_errors
-from .options import DeviceOption, DtypeOption, ModelOption, listed, parse_key_values
+from .options import (
+    ClipHoldOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    listed,
+    parse_key_values,
+)
 
 if TYPE_CHECKING:
     from ..training.samples import SampleSource
@@ -45,6 +52,14 @@ def collect(
             rich_help_panel=_DATA_PANEL,
         ),
     ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="That many questions about composed clips, for a mapper for videos.",
+            rich_help_panel=_DATA_PANEL,
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
     column: Annotated[
         list[str] | None,
@@ -56,12 +71,18 @@ def collect(
     ] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", "--kinds", help="Kinds of scene questions.", metavar="KINDS"),
+        typer.Option(
+            "--kind", "--kinds", help="Kinds of scene or clip questions.", metavar="KINDS"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Number of the first scene.")] = 0,
+    seed: Annotated[int, typer.Option(help="Number of the first scene or clip.")] = 0,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a scene.")] = 4,
     columns: Annotated[int, typer.Option(min=1, help="Columns of a scene.")] = 4,
-    modality: Annotated[str, typer.Option(help="image or video.")] = "image",
+    clip_frames: Annotated[int, typer.Option(min=1, help="Boards of a clip.")] = 4,
+    clip_hold: ClipHoldOption = 1,
+    modality: Annotated[
+        str | None, typer.Option(help="image or video. [default: image; video for --clips]")
+    ] = None,
     match: Annotated[
         str, typer.Option(help="Right answers: exact (but for case and a full stop) or contains.")
     ] = "exact",
@@ -117,12 +138,17 @@ def collect(
 
     ```
     hf-token-compress collect --model tiny-qwen2-vl --scenes 3000 --output shards
+    hf-token-compress collect --model tiny-llava-onevision --clips 3000 --output clip_shards
     accelerate launch --module hf_token_compress.cli collect \
       --model Qwen/Qwen2-VL-7B-Instruct --data questions.jsonl --output shards
     ```
     """
-    if sum(item is not None for item in (data, dataset, scenes)) != 1:
-        raise CommandError("Name the data by one of --data, --dataset and --scenes.", exit_code=2)
+    if sum(item is not None for item in (data, dataset, scenes, clips)) != 1:
+        raise CommandError(
+            "Name the data by one of --data, --dataset, --scenes and --clips.", exit_code=2
+        )
+    if modality is None:
+        modality = "image" if clips is None else "video"
     if modality not in ("image", "video"):
         raise CommandError(f"--modality is image or video, not {modality!r}.", exit_code=2)
     if match not in ("exact", "contains"):
@@ -133,9 +159,25 @@ def collect(
     from ..training.collecting import CollectOptions
     from ..training.collecting import collect as collect_shards
     from ..training.launch import process_state
+    from ..training.samples import ClipSource, HubDataset, JsonLines, SceneSource
     from .checkpoint import find_checkpoint, load_checkpoint
 
-    source = _source(data, dataset, scenes, split, column, listed(kind), (seed, rows, columns))
+    board: dict[str, Any] = {
+        "kinds": listed(kind) or None,
+        "seed": seed,
+        "rows": rows,
+        "columns": columns,
+    }
+    source: SampleSource
+    if data is not None:
+        source = JsonLines(data)
+    elif dataset is not None:
+        source = HubDataset(dataset, split, parse_key_values(column or [], "--column"))
+    elif clips is not None:
+        source = ClipSource(clips, frames=clip_frames, hold=clip_hold, **board)
+    else:
+        assert scenes is not None
+        source = SceneSource(scenes, **board)
     state = process_state()
     if device is None and state.num_processes > 1:
         device = str(state.device)
@@ -185,23 +227,3 @@ def collect(
 def source_is_named(model: str) -> bool:
     """Whether the user called the model by a name rather than by a folder."""
     return not Path(model).exists()
-
-
-def _source(
-    data: Path | None,
-    dataset: str | None,
-    scenes: int | None,
-    split: str,
-    column: list[str] | None,
-    kinds: tuple[str, ...],
-    board: tuple[int, int, int],
-) -> SampleSource:
-    from ..training.samples import HubDataset, JsonLines, SceneSource
-
-    if data is not None:
-        return JsonLines(data)
-    if dataset is not None:
-        return HubDataset(dataset, split, parse_key_values(column or [], "--column"))
-    assert scenes is not None
-    seed, rows, columns = board
-    return SceneSource(scenes, kinds=kinds or None, seed=seed, rows=rows, columns=columns)

@@ -14,6 +14,7 @@ from .console import counting, notices, quiet_libraries, results
 from .errors import CommandError, one_sentence_errors
 from .options import (
     COMPRESSION_PANEL,
+    ClipHoldOption,
     DeviceOption,
     DtypeOption,
     MapperOption,
@@ -69,8 +70,9 @@ def evaluate(
     columns: Annotated[int, typer.Option(min=1, help="Columns of drawings in a picture.")] = 4,
     clip_frames: Annotated[
         int | None,
-        typer.Option(min=1, help="Ask about clips of so many frames instead of pictures."),
+        typer.Option(min=1, help="Ask about clips of so many boards instead of pictures."),
     ] = None,
+    clip_hold: ClipHoldOption = 1,
     drawings: Annotated[
         Path | None,
         typer.Option(
@@ -104,6 +106,8 @@ def evaluate(
     hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
     ```
     """
+    if clip_hold > 1 and clip_frames is None:
+        raise CommandError("--clip-hold is about clips: give --clip-frames too.", exit_code=2)
     if markdown and json_file == "-":
         raise CommandError("--markdown and --json - exclude each other.", exit_code=2)
 
@@ -153,7 +157,7 @@ def evaluate(
     if clip_frames is None:
         samples = scene_samples(kinds, per_kind, **composed)
     else:
-        samples = clip_samples(kinds, per_kind, frames=clip_frames, **composed)
+        samples = clip_samples(kinds, per_kind, frames=clip_frames, hold=clip_hold, **composed)
     checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
     passes = 1 + len(scorers) * len(ratios)
     with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:

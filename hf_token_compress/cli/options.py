@@ -57,6 +57,10 @@ VideoOption = Annotated[
 FramesOption = Annotated[
     int, typer.Option(min=1, help="Most frames of each video, evenly spaced over it.")
 ]
+ClipHoldOption = Annotated[
+    int,
+    typer.Option(min=1, help="Frames for which a clip shows each of its boards.", metavar="FRAMES"),
+]
 DEFAULT_FRAMES = 8
 DtypeOption = Annotated[
     str,

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..models.identity import identify
 from ..models.reading import read_prompt
-from ..prompt import VisualSpan
+from ..prompt import Modality
 from ..scorers.instruction_attention import instruction_attention
 from ..training.collecting import CollectOptions
 from ..training.shards import (
@@ -34,8 +33,8 @@ from ..training.shards import (
     write_shard,
 )
 from .answering import encode_samples
-from .tasks import Sample, scene_samples
-from .truth import tokens_in_boxes
+from .tasks import Sample, clip_samples, scene_samples
+from .truth import true_relevance
 
 _SPLIT = "mapper"
 _BATCH = 32
@@ -58,13 +57,14 @@ def collect_truth(
     Args:
         model: A loaded model of a supported family.
         processor: Its processor.
-        samples: The questions, one image each.
+        samples: The questions, about one picture each, or about one clip each.
         folder: Where to write.
         scoring_depth: Decoder layers before the one whose attention is taken.
         name: Of the model, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    options = CollectOptions(rule="truth", scoring_depth=scoring_depth)
+    modality: Modality = "video" if samples[0].frames else "image"
+    options = CollectOptions(modality=modality, rule="truth", scoring_depth=scoring_depth)
     shards: list[Path] = []
     for start in range(0, len(samples), _BATCH):
         batch = samples[start : start + _BATCH]
@@ -72,7 +72,7 @@ def collect_truth(
             model, encode_samples(processor, batch), scoring_depth=scoring_depth
         )
         shard = Shard()
-        attention = instruction_attention(prompt, layer, "image")
+        attention = instruction_attention(prompt, layer, modality)
         for row, (sample, seen) in enumerate(zip(batch, attention, strict=True)):
             (visual,) = prompt.visuals[row]
             relevance = true_relevance(sample, visual)
@@ -84,39 +84,45 @@ def collect_truth(
         write_shard(shards[-1], shard)
     settings = {
         "base_model": identify(model, name).to_dict(),
-        "data": {"source": "scenes", "samples": len(samples), "split": _SPLIT},
+        "data": {
+            "source": "clips" if modality == "video" else "scenes",
+            "samples": len(samples),
+            "split": _SPLIT,
+        },
         "options": options.to_dict(),
     }
     write_json(folder / COLLECTION_FILE, settings)
     write_index(folder, shards)
 
 
-def true_relevance(sample: Sample, visual: VisualSpan) -> Tensor:
-    """1 for the visual tokens of an image inside the sample's boxes, else 0: float32 [N]."""
-    relevance = torch.zeros(len(visual.positions))
-    for grid in visual.grids:
-        inside = tokens_in_boxes(sample.relevant_boxes, sample.image.size, grid)
-        relevance[grid.index.flatten()] = inside.float()
-    return relevance
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Collect the truth."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from ..scenes import KINDS
+    from ..scenes import CLIP_KINDS, KINDS
     from ..tiny import resolve_model
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny-qwen2-vl")
     parser.add_argument("--output", type=Path, required=True, help="folder for the collection")
     parser.add_argument("--per-kind", type=int, default=500, help="questions of each kind")
+    parser.add_argument("--clip-frames", type=int, help="ask about clips of so many scenes")
+    parser.add_argument("--clip-hold", type=int, default=1, help="frames that show each scene")
     parser.add_argument("--scoring-depth", type=int, default=0, help="decoder layers before")
     options = parser.parse_args(arguments)
     location = resolve_model(options.model)
     model = AutoModelForImageTextToText.from_pretrained(location, dtype="float32").eval()
     processor = AutoProcessor.from_pretrained(location)
-    samples = scene_samples(KINDS, options.per_kind, split=_SPLIT)
+    if options.clip_frames is None:
+        samples = scene_samples(KINDS, options.per_kind, split=_SPLIT)
+    else:
+        samples = clip_samples(
+            CLIP_KINDS,
+            options.per_kind,
+            frames=options.clip_frames,
+            hold=options.clip_hold,
+            split=_SPLIT,
+        )
     collect_truth(
         model,
         processor,

@@ -94,6 +94,7 @@ def clip_samples(
     per_kind: int,
     *,
     frames: int = 4,
+    hold: int = 1,
     seed: int = 0,
     rows: int = 4,
     columns: int = 4,
@@ -107,7 +108,8 @@ def clip_samples(
     Args:
         kinds: Kinds of questions, of `hf_token_compress.scenes.CLIP_KINDS`.
         per_kind: Questions of each kind.
-        frames: Frames of every clip.
+        frames: Scenes of every clip.
+        hold: Frames for which each scene is shown.
         seed: Seed of the first clip; the next clips follow it.
         rows: Rows of cells.
         columns: Columns of cells.
@@ -122,7 +124,7 @@ def clip_samples(
         raise ValueError(f"per_kind must be at least 1, but it is {per_kind}.")
     samples: list[Sample] = []
     for number in range(seed, seed + per_kind):
-        clip = make_clip(number, frames, rows, columns, split, drawings)
+        clip = make_clip(number, frames, rows, columns, split, drawings, hold)
         samples += [
             Sample(
                 image=clip.images[0],

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..first_layer import FirstLayer
-from ..prompt import MultimodalPrompt, TokenGrid
+from ..prompt import MultimodalPrompt, TokenGrid, VisualSpan
 from ..scorers import Scorer
 from ..scorers.random import RandomScorer
 from .tasks import Box, Sample
@@ -36,13 +36,28 @@ class TruthScorer(Scorer):
         scores = self._others.score(prompt, first_layer)  # [B, S] in [0, 1)
         for row, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
             (visual,) = visuals
-            for grid in visual.grids:
-                for frame, tokens in enumerate(grid.index):
-                    boxes = _boxes_of_frame(sample, frame, len(grid.index))
-                    inside = tokens_in_boxes(boxes, sample.image.size, grid)
-                    columns = visual.positions[tokens.flatten().to(visual.positions.device)]
-                    scores[row, columns] += inside.to(scores)
+            columns = visual.positions.to(scores.device)
+            scores[row, columns] += true_relevance(sample, visual).to(scores)
         return scores
+
+
+def true_relevance(sample: Sample, visual: VisualSpan) -> Tensor:
+    """1 for the visual tokens inside a sample's relevant boxes, else 0.
+
+    Args:
+        sample: A question about one picture or clip.
+        visual: That picture or clip in a prompt, of N visual tokens.
+
+    Returns:
+        float32 [N] on the CPU; 0 for tokens that lie on no grid.
+    """
+    relevance = torch.zeros(len(visual.positions))
+    for grid in visual.grids:
+        for frame, tokens in enumerate(grid.index):
+            boxes = _boxes_of_frame(sample, frame, len(grid.index))
+            inside = tokens_in_boxes(boxes, sample.image.size, grid)
+            relevance[tokens.flatten()] = inside.float()
+    return relevance
 
 
 def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: TokenGrid) -> Tensor:

@@ -44,7 +44,7 @@ class MapperSet:
         if modality not in self.mappers:
             raise ValueError(
                 f"The mapper {self.source!r} was trained for {' and '.join(self.mappers)}s, but "
-                f"the prompt has a {modality}: name a mapper for {modality}s too (a folder with "
+                f"the prompt has {modality}s: name a mapper for {modality}s too (a folder with "
                 "image/ and video/), or use scorer='attention'."
             )
         return self.mappers[modality]

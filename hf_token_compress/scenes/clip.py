@@ -50,14 +50,16 @@ class Clip:
 
     Attributes:
         frames: Scenes of one shape, in order of time.
+        hold: Frames of the video for which each scene is shown.
     """
 
     frames: list[Scene]
+    hold: int = 1
 
     @property
     def images(self) -> list[Image.Image]:
-        """The pictures of the frames."""
-        return [frame.image for frame in self.frames]
+        """The pictures of the video: each scene's, `hold` times."""
+        return [frame.image for frame in self.frames for _ in range(self.hold)]
 
 
 def make_clip(
@@ -67,23 +69,28 @@ def make_clip(
     columns: int = 4,
     split: str = "test",
     drawings: Drawings | None = None,
+    hold: int = 1,
 ) -> Clip:
     """Compose one clip.
 
     Args:
         seed: Number of the clip in its split, at least 0.
-        frames: Frames, 1 to 8.
+        frames: Scenes, 1 to 8.
         rows: Rows of every frame, 1 to 8.
         columns: Columns of every frame, 1 to 8.
         split: Name of a split; every split is a stream of clips of its own.
         drawings: Where drawings come from; by default those that come with the library.
+        hold: Frames of the video for which each scene is shown, at least 1. It changes nothing
+            else: a clip is the same at any length.
 
     Raises:
-        ValueError: Frames, rows or columns are out of range, or there are fewer concepts than
-            cells in all frames together.
+        ValueError: Frames, rows, columns or `hold` are out of range, or there are fewer concepts
+            than cells in all frames together.
     """
     if not 1 <= frames <= len(COLOURS):
         raise ValueError(f"frames must be 1 to {len(COLOURS)}, got {frames}")
+    if hold < 1:
+        raise ValueError(f"hold must be at least 1, got {hold}")
     drawings = load_drawings() if drawings is None else drawings
     choices = artists_of_names(drawings)
     cells = rows * columns
@@ -104,12 +111,15 @@ def make_clip(
                 choices,
             )
             for number, colour in enumerate(colours)
-        ]
+        ],
+        hold,
     )
 
 
 def ask_clip(clip: Clip, kind: str, rng: np.random.Generator) -> Question:
     """Ask one question of a kind about a random cell.
+
+    Its relevant frames are all those of the video that show the cell.
 
     Raises:
         ValueError: `kind` is unknown.
@@ -120,15 +130,17 @@ def ask_clip(clip: Clip, kind: str, rng: np.random.Generator) -> Question:
     number = {"first": 0, "last": last}.get(kind, int(rng.integers(last + 1)))
     frame = clip.frames[number]
     cell = frame.cells[rng.integers(len(frame.cells))]
+    shown_in = tuple(range(number * clip.hold, (number + 1) * clip.hold))
+    boxes = (cell.box,) * clip.hold
     if kind not in CLIP_TEMPLATES:
         asked = ask(frame, kind, rng, cell)
         assert asked is not None  # every cell allows these kinds
-        return dataclasses.replace(asked, relevant_frames=(number,))
+        return dataclasses.replace(asked, relevant_boxes=boxes, relevant_frames=shown_in)
     templates = CLIP_TEMPLATES[kind]
     text = templates[rng.integers(len(templates))].format(
         row=cell.row, column=cell.column, colour=cell.colour
     )
-    return Question(kind, text, cell.name, (cell.box,), (number,))
+    return Question(kind, text, cell.name, boxes, shown_in)
 
 
 def clip_questions(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
+_HOME = Path(__file__).parent
 _FOLDERS = {"llava-onevision": "llava_onevision", "qwen2-vl": "qwen2_vl"}
 _PREFIX = "tiny-"
 _OWN = "grid"
@@ -58,17 +59,18 @@ def own_mapper(model: str) -> str | None:
 
 def available_mappers() -> tuple[str, ...]:
     """Names of the mappers that come with the tiny models, sorted."""
-    home = Path(__file__).parent
-    names = []
+    names = set()
     for name, folder in _FOLDERS.items():
-        for network in (home / folder / "mappers").glob("*/config.json"):
-            own = network.parent.name
-            names.append(f"{_PREFIX}{name}" if own == _OWN else f"{_PREFIX}{name}/{own}")
+        mappers = _HOME / folder / "mappers"
+        # A folder holds a mapper, or one for images and one for videos.
+        for config in (*mappers.glob("*/config.json"), *mappers.glob("*/*/config.json")):
+            own = config.relative_to(mappers).parts[0]
+            names.add(f"{_PREFIX}{name}" if own == _OWN else f"{_PREFIX}{name}/{own}")
     return tuple(sorted(names))
 
 
 def resolve_mapper(mapper: str) -> str:
-    """Turn "tiny-qwen2-vl" into the folder of that model's mapper; leave ids and folders.
+    """Turn "tiny-qwen2-vl" into the folder of that model's mappers; leave ids and folders.
 
     "tiny-qwen2-vl" is the mapper with this library's own network, "tiny-qwen2-vl/conv1d" the one
     with the paper's.
@@ -92,4 +94,4 @@ def _folder(name: str) -> Path:
         raise ValueError(
             f"There is no tiny model {name!r}: choose one of {', '.join(available_tiny_models())}."
         )
-    return Path(__file__).parent / _FOLDERS[name]
+    return _HOME / _FOLDERS[name]

@@ -198,7 +198,10 @@ class _Collector:
             readable: list[tuple[int, TrainingSample]] = []
             for number in batch:
                 self._read(number, readable, shard)
-            self._collect(readable, shard)
+            # The frames that are given are the sample, but of a file the processor takes some.
+            for given in (False, True):
+                alike = [item for item in readable if item[1].has_frames == given]
+                self._collect(alike, shard)
             if after_sample is not None:
                 after_sample(len(batch))
         shard.samples.sort(key=lambda sample: sample.number)
@@ -301,6 +304,9 @@ class _Collector:
             )
 
     def _encode(self, batch: Sequence[tuple[int, TrainingSample]]) -> Any:
+        options: dict[str, Any] = {"padding": True, "padding_side": "left"}
+        if batch[0][1].has_frames:
+            options["do_sample_frames"] = False
         try:
             inputs = self.processor.apply_chat_template(
                 [sample.conversation() for _, sample in batch],
@@ -308,7 +314,7 @@ class _Collector:
                 add_generation_prompt=True,
                 return_dict=True,
                 return_tensors="pt",
-                processor_kwargs={"padding": True, "padding_side": "left"},
+                processor_kwargs=options,
             )
         except Exception as error:  # a decoder of videos may raise anything
             raise ValueError(str(error) or type(error).__name__) from error

@@ -31,6 +31,11 @@ class TrainingSample:
     question: str
     answer: str | None = None
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether it is a video whose frames are given, rather than a file to take some from."""
+        return self.modality == "video" and not isinstance(self.visuals[0], str | Path)
+
     def conversation(self) -> list[dict[str, Any]]:
         """One user turn, for a processor's chat template."""
         content: list[dict[str, Any]] = [
@@ -237,6 +242,68 @@ class SceneSource(SampleSource):
             "rows": self._rows,
             "columns": self._columns,
             "split": self._split,
+        }
+
+
+class ClipSource(SampleSource):
+    """Questions about composed clips (`hf_token_compress.scenes`), as `SceneSource` has of scenes.
+
+    Args:
+        count: Number of questions, spread evenly over the kinds.
+        kinds: Kinds of questions; by default all that clips allow.
+        frames: Scenes of every clip.
+        hold: Frames for which each scene is shown.
+        seed: Number of the first clip.
+        rows: Rows of cells.
+        columns: Columns of cells.
+        split: Stream of clips; the default is used by nothing but the training of mappers.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        kinds: Sequence[str] | None = None,
+        frames: int = 4,
+        hold: int = 1,
+        seed: int = 0,
+        rows: int = 4,
+        columns: int = 4,
+        split: str = "mapper",
+    ) -> None:
+        from ..scenes import CLIP_KINDS
+
+        self._count = count
+        self._kinds = list(kinds or CLIP_KINDS)
+        self._seed = seed
+        self._shape: dict[str, Any] = {
+            "frames": frames,
+            "rows": rows,
+            "columns": columns,
+            "split": split,
+            "hold": hold,
+        }
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        from ..scenes import clip_questions, make_clip
+
+        number = self._seed + index
+        clip = make_clip(number, **self._shape)
+        kind = self._kinds[index % len(self._kinds)]
+        (question,) = clip_questions(clip, [kind], seed=number)
+        return TrainingSample("video", (clip.images,), question.text, question.answer)
+
+    def describe(self) -> dict[str, Any]:
+        """All arguments."""
+        return {
+            "source": "clips",
+            "samples": self._count,
+            "kinds": self._kinds,
+            "seed": self._seed,
+            **self._shape,
         }
 
 
