@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
-from pairs import QUARTER, ModelPair, carried, whole_position_ids
+from pairs import QUARTER, ModelPair, carried, make_pair, whole_position_ids
 from tiny_models import (
+    FAMILIES,
     IMAGE,
     IMAGE_AND_VIDEO,
     ONE_IMAGE,
+    ONE_VIDEO,
     RAGGED,
     TEXT_ONLY,
     TWO_IMAGES,
+    VIDEO,
     make_inputs,
     tiny_config,
     tiny_model,
@@ -291,6 +294,40 @@ def test_an_image_for_a_text_prompt(call: Any, inputs: dict[str, Any]) -> None:
     pixels = {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
     with one_sentence(ValueError, "1 of 1 images"):
         call(**text, **pixels)
+
+
+@pytest.mark.parametrize(("given", "placeholders"), [(2, 3), (3, 2)], ids=["fewer", "more"])
+@pytest.mark.parametrize("way", ["forward", "generate", "prepare"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_that_do_not_match_the_placeholders(
+    family: str, way: str, given: int, placeholders: int
+) -> None:
+    """The video of one processor call, and the text of another."""
+    model = make_pair(family=family).compressed
+    video, text = (
+        make_inputs([(4, (frames, 4, 6), 7, "end", 2)], family=family)
+        for frames in (given, placeholders)
+    )
+    names = ("input_ids", "attention_mask", "mm_token_type_ids")
+    mixed = {**video, **{name: text[name] for name in names if name in text}}
+    counts = [
+        int((inputs["input_ids"] == VIDEO).sum()) for inputs in (text, video)
+    ]  # placeholders, and the tokens that there are
+    message = (f"{counts[0]} video placeholders", f"{counts[1]} visual tokens", "processor")
+    with one_sentence(ValueError, *message):
+        if way == "prepare":
+            prepare_inputs(model, **mixed)
+        else:
+            getattr(model, way)(**mixed)
+
+
+@pytest.mark.parametrize("prompt", [ONE_IMAGE, ONE_VIDEO], ids=["image", "video"])
+def test_pixels_that_do_not_fit_their_grid(prompt: Any, call: Any) -> None:
+    inputs = make_inputs([prompt])
+    name = "pixel_values" if "pixel_values" in inputs else "pixel_values_videos"
+    inputs[name] = inputs[name][:-4]
+    with one_sentence(ValueError, f"{name} has 188 patches", "grid_thw counts 192", "processor"):
+        call(**inputs)
 
 
 def test_an_image_that_crosses_two_prompts(call: Any) -> None:

@@ -186,15 +186,6 @@ def test_videos_of_unlike_lengths_in_a_list(pair: ModelPair) -> None:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("call", ["forward", "generate"])
-def test_frames_that_do_not_match_the_placeholders(call: str, pair: ModelPair) -> None:
-    inputs = make_inputs([ONE_VIDEO], family=FAMILY)
-    inputs["pixel_values_videos"] = inputs["pixel_values_videos"][:, :1]
-    with one_sentence(ValueError, "9 video placeholders", "5 visual tokens", "processor"):
-        getattr(pair.compressed, call)(**inputs)
-
-
-@pytest.mark.core
 def test_given_video_features_that_are_no_whole_frames(pair: ModelPair) -> None:
     inputs = make_inputs([ONE_VIDEO], family=FAMILY)
     video = pair.stock.get_video_features(inputs.pop("pixel_values_videos"), return_dict=True)

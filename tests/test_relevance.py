@@ -16,11 +16,14 @@ from relevance_reference import (
     stored_maps,
 )
 from tiny_models import (
+    FAMILIES,
+    IMAGE,
     IMAGE_AND_VIDEO,
     ONE_IMAGE,
     TEXT_IDS,
     TWO_IMAGES,
     TWO_TURNS,
+    VIDEO,
     make_inputs,
     tiny_model,
 )
@@ -49,22 +52,23 @@ def assert_equal_relevance(actual: Tensor, expected: Tensor) -> None:
 def with_answer(inputs: dict[str, Tensor], answer: Tensor) -> tuple[dict[str, Tensor], int]:
     """One unpadded prompt with its answer behind it, and the row that predicts its first token."""
     extra = answer[None, :-1]
+    behind = {
+        "input_ids": extra,
+        "attention_mask": torch.ones_like(extra),
+        "mm_token_type_ids": torch.zeros_like(extra),
+    }
     longer = {
-        **inputs,
-        "input_ids": torch.cat([inputs["input_ids"], extra], dim=1),
-        "attention_mask": torch.cat([inputs["attention_mask"], torch.ones_like(extra)], dim=1),
-        "mm_token_type_ids": torch.cat(
-            [inputs["mm_token_type_ids"], torch.zeros_like(extra)], dim=1
-        ),
+        name: torch.cat([value, behind[name]], dim=1) if name in behind else value
+        for name, value in inputs.items()
     }
     return longer, inputs["input_ids"].shape[1] - 1
 
 
-def reference_rows(prompt: Any, answer: Tensor, what: str, **options: Any) -> Tensor:
+def reference_rows(prompt: Any, answer: Tensor, what: str, family: str) -> Tensor:
     """[T, N] by the reference, one prompt at a time."""
-    inputs, first = with_answer(make_inputs([prompt]), answer)
-    visual = inputs["mm_token_type_ids"][0] > 0
-    model = tiny_model("eager", **options)
+    inputs, first = with_answer(make_inputs([prompt], family=family), answer)
+    visual = torch.isin(inputs["input_ids"][0], torch.tensor([IMAGE, VIDEO]))
+    model = tiny_model("eager", family=family)
     rows = []
     for number, token in enumerate(answer.tolist()):
         maps = stored_maps(model, inputs, first + number, token)
@@ -81,17 +85,18 @@ def reference_rows(prompt: Any, answer: Tensor, what: str, **options: Any) -> Te
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("rule", ["gae", "gae_normalized", "edges_positive", "edges_absolute"])
-def test_a_ragged_batch_equals_the_equations(rule: str, side: Any) -> None:
-    """GQA, padding, several images and videos, answers of 1 to 4 tokens."""
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_ragged_batch_equals_the_equations(family: str, rule: str, side: Any) -> None:
+    """GQA, padding, several images and videos, tiles and newlines, answers of 1 to 4 tokens."""
     report = relevance(
-        tiny_model(),
-        make_inputs(BATCH, padding_side=side),
+        tiny_model(family=family),
+        make_inputs(BATCH, family=family, padding_side=side),
         answer_ids=ANSWERS,
         rule=rule,
         per_token_rows=True,
     )
     for prompt, answer, sample in zip(BATCH, ANSWERS, report.samples, strict=True):
-        expected = reference_rows(prompt, answer, rule)
+        expected = reference_rows(prompt, answer, rule, family)
         assert sample.per_token.shape == expected.shape
         for actual_row, expected_row in zip(sample.per_token, expected, strict=True):
             assert_equal_relevance(actual_row, expected_row)

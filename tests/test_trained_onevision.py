@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
 from typing import Any
 
 import pytest
-import torch
 from errors import one_sentence
-from pairs import ModelPair, assert_same, masked_inputs
+from pairs import ModelPair
+from trained_models import check_dropped_equals_hidden, load_trained, right_answers
 
-from hf_token_compress import TokenCompressionConfig, compress, load_tiny
-from hf_token_compress.evaluation import answer_samples, clip_samples, scene_samples
+from hf_token_compress.evaluation import clip_samples, scene_samples
 from hf_token_compress.evaluation.answering import encode_samples
 from hf_token_compress.tiny import own_mapper, resolve_mapper
 
 pytestmark = pytest.mark.core
 
-SETTING = TokenCompressionConfig(retention_ratio=0.25)
 PER_KIND = 15
 PICTURES = scene_samples(["place", "colour", "where"], PER_KIND, seed=100)
 CLIPS = clip_samples(["colour", "last"], PER_KIND, frames=4, seed=100)
@@ -27,8 +23,7 @@ each_modality = pytest.mark.parametrize("samples", [PICTURES, CLIPS], ids=["pict
 
 @pytest.fixture(scope="module")
 def loaded() -> tuple[ModelPair, Any]:
-    stock, processor = load_tiny("llava-onevision")
-    return ModelPair(stock, compress(copy.deepcopy(stock), SETTING)), processor
+    return load_trained("llava-onevision")
 
 
 @each_modality
@@ -37,29 +32,15 @@ def test_it_answers_questions_about_what_it_has_not_seen(
 ) -> None:
     """The thresholds leave room for chance over this few questions."""
     (stock, _), processor = loaded
-    answers = answer_samples(stock, processor, samples)
-    right = Counter(
-        sample.kind
-        for sample, given in zip(samples, answers, strict=True)
-        if given == sample.answer
-    )
-    for kind in {sample.kind for sample in samples}:
-        assert right[kind] >= 10, right
+    right = right_answers(stock, processor, samples)
+    assert all(count >= 10 for count in right.values()), right
 
 
 @each_modality
 def test_compressed_equals_dropped_tokens_hidden(
     samples: Any, loaded: tuple[ModelPair, Any]
 ) -> None:
-    pair, processor = loaded
-    inputs = encode_samples(processor, samples[:4])
-    options = {"max_new_tokens": 6, "return_dict_in_generate": True, "output_logits": True}
-    actual = pair.compressed.generate(**inputs, **options)
-    expected = pair.stock.generate(**masked_inputs(pair, inputs), **options)
-    assert torch.equal(actual.sequences, expected.sequences)
-    assert_same(torch.stack(actual.logits), torch.stack(expected.logits))
-    for sample in pair.compressed.token_compression.last.samples:
-        assert sample.visual_tokens_after == round(0.25 * sample.visual_tokens_before)
+    check_dropped_equals_hidden(*loaded, samples[:4])
 
 
 def test_visual_tokens_of_pictures_and_clips(loaded: tuple[ModelPair, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -40,15 +41,23 @@ class Qwen2VLAdapter(FamilyAdapter):
                 f"The prompt has {modality}s, but {grid_name} is missing: pass everything that "
                 "the processor returned."
             )
+        grids: list[list[int]] = grid_thw.tolist()  # of each [frames, height, width]
         encoded = (inputs.get("mm_encoder_outputs") or {}).get(modality)
         if encoded is None:
             get_features = getattr(model, f"get_{modality}_features")
-            pixels = inputs[self.pixel_inputs[modality]]
+            pixel_name = self.pixel_inputs[modality]
+            pixels = inputs[pixel_name]
+            patches = sum(math.prod(grid) for grid in grids)
+            if len(pixels) != patches:
+                raise ValueError(
+                    f"{pixel_name} has {len(pixels)} patches, but {grid_name} counts {patches}: "
+                    "pass both from the same processor call."
+                )
             encoded = get_features(pixels, grid_thw, return_dict=True)
         merge = model.config.vision_config.spatial_merge_size
         layouts = [
             VisualLayout.row_major(frames, height // merge, width // merge)
-            for frames, height, width in grid_thw.tolist()
+            for frames, height, width in grids
         ]
         return EncodedVisuals(list(encoded.pooler_output), layouts)
 

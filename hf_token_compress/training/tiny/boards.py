@@ -113,9 +113,11 @@ def random_questions(
     return [question for question in asked if question is not None]
 
 
-def random_clip_questions(clip: Clip, count: int, rng: np.random.Generator) -> list[Question]:
-    """`count` questions of `CLIP_MIXTURE` about one clip."""
-    return [ask_clip(clip, kind, rng) for kind in _random_kinds(CLIP_MIXTURE, count, rng)]
+def random_clip_questions(
+    clip: Clip, count: int, rng: np.random.Generator, mixture: Mapping[str, float] = CLIP_MIXTURE
+) -> list[Question]:
+    """`count` questions of the mixture about one clip."""
+    return [ask_clip(clip, kind, rng) for kind in _random_kinds(mixture, count, rng)]
 
 
 def _random_kinds(mixture: Mapping[str, float], count: int, rng: np.random.Generator) -> list[str]:

@@ -6,7 +6,6 @@ the latter's three position axes are one.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -32,6 +31,11 @@ from hf_token_compress.training.tiny.architecture import (
     token_id,
 )
 from hf_token_compress.training.tiny.processor import build_tokenizer, chat_template, words_of
+from hf_token_compress.training.tiny.transplant import (
+    see_coarsely,
+    take_language_model,
+    text_settings,
+)
 
 TILE = 192
 """Pixels a side of a tile: four cells."""
@@ -45,7 +49,6 @@ PATCHES = TILE // PATCH_SIZE
 POOLED = PATCHES // 2
 """Rows, and columns, of visual tokens of a frame of a video: one token a cell."""
 
-_WAVES = 6
 RESOLUTIONS = [[rows * TILE, columns * TILE] for rows in (1, 2) for columns in (1, 2)]
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 OPENING, CLOSING = "<|im_start|>user\n", "\n"
@@ -77,19 +80,10 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Ll
 
     Args:
         tokenizer: Tokenizer of the model.
-        text: Sizes of the language model's layers.
+        text: Configuration of the language model.
     """
     return LlavaOnevisionConfig(
-        text_config={
-            **text,
-            "model_type": "qwen2",
-            "vocab_size": len(tokenizer),
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            "tie_word_embeddings": True,
-        },
+        text_config=text,
         vision_config={
             "model_type": "siglip_vision_model",
             "hidden_size": 192,
@@ -110,59 +104,11 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Ll
 def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel:
     """The model before its own training, float32, on the CPU."""
     source, source_processor = load_tiny("qwen2-vl")
-    source_text: Any = source.config.get_text_config()
-    names = (
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "max_position_embeddings",
-        "rms_norm_eps",
-    )
+    text = {**text_settings(source, tokenizer), "model_type": "qwen2"}
     torch.manual_seed(seed)
-    model: StockModel = LlavaOnevisionForConditionalGeneration(
-        build_config(tokenizer, {name: getattr(source_text, name) for name in names})
-    )
-    _take_language_model(model, tokenizer, source, source_processor)
-    _see_coarsely(model.model.vision_tower.embeddings.patch_embedding.weight)
+    model: StockModel = LlavaOnevisionForConditionalGeneration(build_config(tokenizer, text))
+    take_language_model(model, tokenizer, source, source_processor)
+    model.model.image_newline.data.normal_(0.0, WORD_STD)
+    see_coarsely(model.model.vision_tower.embeddings.patch_embedding.weight)
     model.generation_config = greedy_generation(tokenizer)
     return model
-
-
-@torch.no_grad()
-def _take_language_model(
-    model: StockModel, tokenizer: PreTrainedTokenizerBase, source: Any, source_processor: Any
-) -> None:
-    """Copy the layers, and the embeddings of the words that both tokenizers have."""
-    state = source.model.language_model.state_dict()
-    trained = state.pop("embed_tokens.weight")
-    model.model.language_model.load_state_dict(state, strict=False)
-    weight = model.get_input_embeddings().weight
-    weight.normal_(0.0, WORD_STD)
-    known = source_processor.tokenizer.get_vocab()
-    for word, index in tokenizer.get_vocab().items():
-        if word in known:
-            weight[index] = trained[known[word]]
-    model.model.image_newline.normal_(0.0, WORD_STD)
-
-
-@torch.no_grad()
-def _see_coarsely(kernel: torch.Tensor) -> None:
-    """First patch embedding: random mixtures of smooth waves, each about as loud as the others.
-
-    A kernel of independent pixels tells a drawing from the same one moved by two pixels; smooth
-    ones do not, and the tower learns what is drawn many times faster.
-
-    Args:
-        kernel: (width, 3, patch, patch), overwritten.
-    """
-    width, channels, size, _ = kernel.shape
-    frequency = torch.arange(_WAVES)
-    pixel = torch.arange(size) + 0.5
-    wave = torch.cos(math.pi / size * frequency[:, None] * pixel) * (2 / size) ** 0.5
-    wave[0] /= 2**0.5  # orthonormal: rows of a cosine transform
-    mixture = torch.randn(width, channels, _WAVES, _WAVES)
-    # Fine waves are fainter in pictures, about as one over their frequency.
-    mixture *= (1 + frequency[:, None] + frequency) / (size * (channels * _WAVES**2) ** 0.5)
-    kernel.copy_(torch.einsum("ocuv,uh,vw->ochw", mixture, wave, wave))

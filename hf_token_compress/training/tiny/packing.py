@@ -111,7 +111,8 @@ class Packer:
                 dropped: from `grid_positions` or `sequence_positions`.
             kept: (B, V) int64, ascending indices of the visual tokens to keep.
         """
-        start = len(self._prefix) + int(positions.max()) + 1
+        # Text goes on after the rows and columns; the time of a video is not counted.
+        start = len(self._prefix) + int(positions[-2:].max()) + 1
         encoded = [self._encode_picture(asked, start) for asked in questions]
         length = max(len(one.ids) for one in encoded)
         batch = len(encoded)
@@ -183,11 +184,20 @@ class Packer:
         return ((same | (group == 0)[:, None, :]) & causal)[:, None]
 
 
-def grid_positions(grid: tuple[int, int]) -> torch.Tensor:
-    """(3, rows * columns) int64: time, height and width of a picture's visual tokens."""
+def grid_positions(grid: tuple[int, int], frames: int = 1) -> torch.Tensor:
+    """Time, height and width of the visual tokens of a picture or of a video.
+
+    Args:
+        grid: Rows and columns of visual tokens.
+        frames: Frames of visual tokens.
+
+    Returns:
+        (3, frames * rows * columns) int64.
+    """
     rows, columns = grid
-    cells = torch.arange(rows * columns)
-    return torch.stack([torch.zeros_like(cells), cells // columns, cells % columns])
+    return torch.cartesian_prod(
+        torch.arange(frames), torch.arange(rows), torch.arange(columns)
+    ).T.contiguous()
 
 
 def sequence_positions(count: int) -> torch.Tensor:
@@ -196,7 +206,12 @@ def sequence_positions(count: int) -> torch.Tensor:
 
 
 def drop_visual_tokens(
-    batch: int, count: int, generator: torch.Generator, share: float = 0.6, floor: float = 0.1
+    batch: int,
+    count: int,
+    generator: torch.Generator,
+    share: float = 0.6,
+    floor: float = 0.1,
+    text: Sequence[int] = (),
 ) -> torch.Tensor:
     """Choose at random which visual tokens of each picture a batch keeps.
 
@@ -204,17 +219,20 @@ def drop_visual_tokens(
 
     Args:
         batch: Pictures.
-        count: Visual tokens of each.
+        count: Tokens of each, from the first visual one to the last.
         generator: Source of the choice.
         share: Share of batches in which tokens are dropped.
-        floor: Least share of tokens kept; the share is uniform between it and 1.
+        floor: Least share of visual tokens kept; the share is uniform between it and 1.
+        text: Which of the tokens are text, which is kept.
 
     Returns:
         (batch, kept) int64, ascending.
     """
-    keep = count
+    visual = count - len(text)
+    keep = visual
     if torch.rand((), generator=generator) < share:
         ratio = floor + (1 - floor) * torch.rand((), generator=generator).item()
-        keep = max(1, round(count * ratio))
-    order = torch.rand(batch, count, generator=generator).argsort(dim=1)
-    return order[:, :keep].sort(dim=1).values
+        keep = max(1, round(visual * ratio))
+    chance = torch.rand(batch, count, generator=generator)
+    chance[:, list(text)] = -1.0
+    return chance.argsort(dim=1)[:, : len(text) + keep].sort(dim=1).values

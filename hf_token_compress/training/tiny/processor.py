@@ -12,6 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from hf_token_compress.scenes import COLOURS, LETTERS, load_drawings
+from hf_token_compress.scenes.clip import CLIP_TEMPLATES
 from hf_token_compress.scenes.questions import RELATIONS, TEMPLATES
 from hf_token_compress.scenes.scene import MAX_SIDE
 
@@ -81,6 +82,11 @@ def sentence_words() -> list[str]:
     return sorted(words)
 
 
+def clip_words() -> list[str]:
+    """The words of questions that only a clip allows."""
+    return words_of(text for texts in CLIP_TEMPLATES.values() for text in texts)
+
+
 def words_of(sentences: Iterable[str]) -> list[str]:
     """Every word of sentences or templates once, sorted; fields in braces are passed over."""
     words = set()
@@ -135,8 +141,12 @@ def _merges(trained: Tokenizer) -> Any:
     return [tuple(pair) for pair in merges]
 
 
-def build_processor() -> Qwen2VLProcessor:
-    """The processor of the tiny model: pictures of 64 to 256 visual tokens of 24 pixels a side."""
+def build_processor(more_words: Sequence[str] = ()) -> Qwen2VLProcessor:
+    """The processor of the tiny model: pictures of 64 to 256 visual tokens of 24 pixels a side.
+
+    Args:
+        more_words: As for `build_tokenizer`.
+    """
     side = PATCH_SIZE * MERGE_SIZE
     size = {
         "shortest_edge": MIN_VISUAL_TOKENS * side * side,
@@ -145,7 +155,7 @@ def build_processor() -> Qwen2VLProcessor:
     patches = {"patch_size": PATCH_SIZE, "merge_size": MERGE_SIZE, "temporal_patch_size": 2}
     return Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(size=size, **patches),
-        tokenizer=build_tokenizer(),
+        tokenizer=build_tokenizer(more_words),
         video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=True, **patches),
         chat_template=chat_template(
             image="<|vision_start|><|image_pad|><|vision_end|>",

@@ -1,0 +1,88 @@
+"""Train the tiny Qwen2-VL that reads pictures and videos, one command per step.
+
+    python -m hf_token_compress.training.tiny.qwen2_vl_video joint  --work FOLDER
+    python -m hf_token_compress.training.tiny.qwen2_vl_video export --work FOLDER --out MODEL
+
+It starts from the trained tiny Qwen2-VL, which has seen pictures alone. The training writes a
+checkpoint to FOLDER and goes on from it when it is started again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from hf_token_compress.tiny import load_tiny
+from hf_token_compress.training.tiny.architecture import StockModel
+from hf_token_compress.training.tiny.architecture import build_model as build_untrained
+from hf_token_compress.training.tiny.boards import random_shape
+from hf_token_compress.training.tiny.command import step_options
+from hf_token_compress.training.tiny.export import export
+from hf_token_compress.training.tiny.forward import encode_scenes
+from hf_token_compress.training.tiny.joint_clips import (
+    Lessons,
+    VisualPath,
+    train_on_pictures_and_clips,
+)
+from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
+from hf_token_compress.training.tiny.packing import Packer, grid_positions
+from hf_token_compress.training.tiny.processor import build_processor, clip_words
+from hf_token_compress.training.tiny.transplant import take_language_model
+
+JOINT = LoopSettings(steps=2400, learning_rate=5e-4, ema=0.998, save_every=100, report_every=200)
+
+LESSONS = Lessons(
+    shape=random_shape,
+    clip_mixture={"during": 4.0, "first": 2.0, "last": 2.0, "colour": 1.0, "letter": 2.0},
+    clip_drop_share=0.5,
+    longest_hold=2,
+)
+"""A frame of visual tokens is two frames of the video, through which a board lasts at least."""
+
+
+def build_model(tokenizer: PreTrainedTokenizerBase) -> StockModel:
+    """The model before its own training, float32, on the CPU."""
+    loaded: Any = load_tiny("qwen2-vl")
+    source, source_processor = loaded
+    model = build_untrained(tokenizer)
+    model.model.visual.load_state_dict(source.model.visual.state_dict())
+    take_language_model(model, tokenizer, source, source_processor)
+    return model
+
+
+def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> VisualPath:
+    """How the tiny Qwen2-VL sees pictures, and clips whose boards last for two frames each."""
+    return VisualPath(
+        encode=functools.partial(encode_scenes, model.model.visual),
+        join=_join,
+        positions=lambda shape, frames: grid_positions((2 * shape[0], 2 * shape[1]), frames or 1),
+        packer=Packer(tokenizer),
+    )
+
+
+def _join(tokens: torch.Tensor, frames: int) -> torch.Tensor:
+    """Frames of a clip follow one another: (B * frames, N, D) → (B, frames * N, D)."""
+    return tokens.unflatten(0, (-1, frames)).flatten(1, 2) if frames else tokens
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one step."""
+    options = step_options(__doc__, ("joint", "export"), arguments)
+    processor = build_processor(clip_words())
+    tokenizer = processor.tokenizer
+    model = build_model(tokenizer)
+    checkpoint = options.work / "joint.pt"
+    if options.step == "joint":
+        path = visual_path(model, tokenizer)
+        train_on_pictures_and_clips(model, tokenizer, path, LESSONS, JOINT, checkpoint)
+    else:
+        model.load_state_dict(averaged_state(checkpoint))
+        export(model, processor, options.out)
+
+
+if __name__ == "__main__":
+    main()
