@@ -10,21 +10,20 @@ from pairs import assert_same
 
 from hf_token_compress import load_tiny
 from hf_token_compress.scenes import clip_questions, make_clip, make_scene, scene_questions
-from hf_token_compress.training.tiny import onevision_architecture as onevision
-from hf_token_compress.training.tiny import qwen2_vl_video
-from hf_token_compress.training.tiny.forward import answer_logits, encode_scenes
-from hf_token_compress.training.tiny.onevision_forward import (
-    clip_tokens,
-    encode_tiles,
-    image_tokens,
-    tile_pixels,
+from hf_token_compress.training.tiny import (
+    onevision_architecture,
+    onevision_training,
+    qwen2_vl_video,
+    vila_architecture,
+    vila_forward,
 )
+from hf_token_compress.training.tiny.forward import answer_logits, encode_scenes
+from hf_token_compress.training.tiny.joint_clips import VisualPath
 from hf_token_compress.training.tiny.packing import (
     IGNORED,
     Packer,
     drop_visual_tokens,
     grid_positions,
-    sequence_positions,
 )
 from hf_token_compress.training.tiny.processor import build_processor, clip_words
 
@@ -35,10 +34,19 @@ def without_gradients() -> Any:
         yield
 
 
-@pytest.fixture(scope="module")
-def tiny_onevision() -> Any:
-    processor = onevision.build_processor()
-    return onevision.build_model(processor.tokenizer).eval(), processor
+Beginner = tuple[Any, Any, VisualPath]
+"""A model before its own training, its processor, and how it sees."""
+
+
+@pytest.fixture(scope="module", params=["llava_onevision", "vila"])
+def beginner(request: pytest.FixtureRequest) -> Beginner:
+    if request.param == "vila":
+        processor: Any = vila_architecture.build_processor()
+        model = vila_architecture.build_model(processor.tokenizer).eval()
+        return model, processor, vila_forward.visual_path(model, processor)
+    processor = onevision_architecture.build_processor()
+    model = onevision_architecture.build_model(processor.tokenizer).eval()
+    return model, processor, onevision_training.visual_path(model, processor.tokenizer)
 
 
 def asked(processor: Any, shown: dict[str, Any], question: Any) -> Any:
@@ -86,14 +94,12 @@ def test_packed_questions_about_a_picture_qwen2_vl() -> None:
     )
 
 
-def test_packed_questions_about_a_picture_llava_onevision(tiny_onevision: Any) -> None:
-    model, processor = tiny_onevision
+def test_packed_questions_about_a_picture(beginner: Beginner) -> None:
+    model, processor, path = beginner
     scene = make_scene(0)
-    visual = image_tokens(model, encode_tiles(model, tile_pixels([scene.image])))
-    packer = Packer(processor.tokenizer, onevision.OPENING, onevision.CLOSING)
-    positions = sequence_positions(visual.shape[1])
+    visual, positions = path.join(path.encode([scene]), 0), path.positions((4, 4), 0)
     shown = {"type": "image", "image": scene.image}
-    check_packing(model, processor, packer, shown, scene_questions(scene), visual, positions)
+    check_packing(model, processor, path.packer, shown, scene_questions(scene), visual, positions)
 
 
 @pytest.mark.parametrize(
@@ -117,20 +123,32 @@ def test_packed_questions_about_a_clip_qwen2_vl(
     check_packing(model, processor, path.packer, shown, clip_questions(clip), visual, positions)
 
 
-def test_packed_questions_about_a_clip(tiny_onevision: Any) -> None:
-    model, processor = tiny_onevision
+def test_packed_questions_about_a_clip(beginner: Beginner) -> None:
+    model, processor, path = beginner
     clip = make_clip(0, 3)
-    visual = clip_tokens(model, encode_tiles(model, tile_pixels(clip.images)), 3)
-    packer = Packer(processor.tokenizer, onevision.OPENING, onevision.CLOSING)
-    positions = sequence_positions(visual.shape[1])
+    visual, positions = path.join(path.encode(clip.frames), 3), path.positions((4, 4), 3)
     shown = {"type": "video", "video": clip.images}
-    check_packing(model, processor, packer, shown, clip_questions(clip), visual, positions)
+    check_packing(model, processor, path.packer, shown, clip_questions(clip), visual, positions)
 
 
-def test_the_language_model_comes_from_the_tiny_qwen2_vl(tiny_onevision: Any) -> None:
+def test_what_is_text_between_visual_tokens(beginner: Beginner) -> None:
+    """It is what the processor's prompt has between its placeholders."""
+    model, processor, path = beginner
+    clip = make_clip(0, 3)
+    shown = {"type": "video", "video": clip.images}
+    ids = asked(processor, shown, clip_questions(clip)[0])["input_ids"][0]
+    visual = ids == model.config.video_token_index
+    first, last = visual.nonzero().flatten()[[0, -1]].tolist()
+    between = (~visual[first : last + 1]).nonzero().flatten()
+    assert list(path.text(3)) == between.tolist()
+    assert list(path.text(0)) == []
+
+
+def test_the_language_model_comes_from_a_trained_one(beginner: Beginner) -> None:
     """The same text gives the same hidden states, for words that both tokenizers know."""
-    model, processor = tiny_onevision
-    source, source_processor = load_tiny("qwen2-vl")
+    model, processor, _ = beginner
+    sources = {"llava_onevision": "qwen2-vl", "vila15": "llava-onevision"}
+    source, source_processor = load_tiny(sources[model.config.model_type])
     text = "What is at row 2, column 3?"
     states = []
     for own, own_processor in ((model, processor), (source, source_processor)):
@@ -139,12 +157,15 @@ def test_the_language_model_comes_from_the_tiny_qwen2_vl(tiny_onevision: Any) ->
     assert_same(*states)
 
 
-@pytest.mark.parametrize("count", [1, 65, 136])
-def test_dropped_tokens_are_drawn_from_all(count: int) -> None:
+@pytest.mark.parametrize(("count", "text"), [(1, []), (136, []), (65, [0, 40, 64])])
+def test_dropped_tokens_are_drawn_from_all_but_text(count: int, text: list[int]) -> None:
     generator = torch.Generator().manual_seed(0)
-    kept = [drop_visual_tokens(3, count, generator) for _ in range(200)]
-    sizes = {rows.shape[1] for rows in kept}
-    assert max(sizes) == count
-    assert min(sizes) >= max(1, round(0.1 * count))
+    kept = [drop_visual_tokens(3, count, generator, text=text) for _ in range(200)]
+    visual = count - len(text)
+    sizes = {rows.shape[1] - len(text) for rows in kept}
+    assert max(sizes) == visual
+    assert min(sizes) >= max(1, round(0.1 * visual))
+    assert min(sizes) < visual or count == 1
     assert torch.cat([rows.flatten() for rows in kept]).unique().tolist() == list(range(count))
     assert all((rows.diff(dim=1) > 0).all() for rows in kept)
+    assert all(set(text) <= set(row) for rows in kept for row in rows.tolist())

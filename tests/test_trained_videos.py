@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
 from typing import Any
 
 import pytest
-import torch
 from errors import one_sentence
-from pairs import ModelPair, assert_same, masked_inputs
+from pairs import ModelPair
+from trained_models import check_dropped_equals_hidden, load_trained, right_answers
 
-from hf_token_compress import TokenCompressionConfig, compress, load_tiny
-from hf_token_compress.evaluation import answer_samples, clip_samples, scene_samples
+from hf_token_compress.evaluation import clip_samples, scene_samples
 from hf_token_compress.evaluation.answering import encode_samples
 from hf_token_compress.tiny import own_mapper, resolve_mapper
 
 pytestmark = pytest.mark.core
 
-SETTING = TokenCompressionConfig(retention_ratio=0.25)
 PER_KIND = 15
 # Frames for which a clip shows each of its boards: Qwen2-VL joins frames two by two.
 HOLD = {"llava-onevision": 1, "qwen2-vl-video": 2}
@@ -39,8 +35,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def loaded(name: str) -> tuple[ModelPair, Any]:
-    stock, processor = load_tiny(name)
-    return ModelPair(stock, compress(copy.deepcopy(stock), SETTING)), processor
+    return load_trained(name)
 
 
 def samples_of(modality: str, name: str) -> Any:
@@ -56,29 +51,15 @@ def test_it_answers_questions_about_what_it_has_not_seen(
     """The thresholds leave room for chance over this few questions."""
     (stock, _), processor = loaded
     samples = samples_of(modality, name)
-    answers = answer_samples(stock, processor, samples)
-    right = Counter(
-        sample.kind
-        for sample, given in zip(samples, answers, strict=True)
-        if given == sample.answer
-    )
-    for kind in {sample.kind for sample in samples}:
-        assert right[kind] >= 10, right
+    right = right_answers(stock, processor, samples)
+    assert all(count >= 10 for count in right.values()), right
 
 
 @each_modality
 def test_compressed_equals_dropped_tokens_hidden(
     modality: str, name: str, loaded: tuple[ModelPair, Any]
 ) -> None:
-    pair, processor = loaded
-    inputs = encode_samples(processor, samples_of(modality, name)[:4])
-    options = {"max_new_tokens": 6, "return_dict_in_generate": True, "output_logits": True}
-    actual = pair.compressed.generate(**inputs, **options)
-    expected = pair.stock.generate(**masked_inputs(pair, inputs), **options)
-    assert torch.equal(actual.sequences, expected.sequences)
-    assert_same(torch.stack(actual.logits), torch.stack(expected.logits))
-    for sample in pair.compressed.token_compression.last.samples:
-        assert sample.visual_tokens_after == round(0.25 * sample.visual_tokens_before)
+    check_dropped_equals_hidden(*loaded, samples_of(modality, name)[:4])
 
 
 def test_visual_tokens_of_pictures_and_clips(name: str, loaded: tuple[ModelPair, Any]) -> None:

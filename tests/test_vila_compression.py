@@ -33,7 +33,9 @@ from transformers import AutoProcessor
 from vila_reference import CHECKPOINT, prompt_inputs, s2_checkpoint
 
 from hf_token_compress import Scorer, compress, prepare_inputs
+from hf_token_compress.evaluation.truth import tokens_in_boxes
 from hf_token_compress.models.vila import VilaConfig, VilaForConditionalGeneration
+from hf_token_compress.models.vila.adapter import picture_layout
 from hf_token_compress.viz import overlay
 
 pytestmark = pytest.mark.core
@@ -202,3 +204,16 @@ def test_pictures_show_kept_tokens_where_they_lie(
     assert brightness.shape == (112, 112)
     cells = brightness[8::32, 8::32]  # [rows, columns]
     assert np.argwhere(cells > 250).tolist() == [[0, 3]]
+
+
+def test_the_truth_counts_tokens_that_reach_into_the_padding(pair: ModelPair) -> None:
+    """Of an odd grid the last tokens show the edge of the picture, and belong to its last cells.
+
+    Seven patches, 4 x 4 tokens: the last begin at 6/7 of the picture, the third ones' centre lies
+    at 5/7.
+    """
+    (grid,) = picture_layout(pair.stock.config, 1).grids
+    right, lower = (21, 0, 28, 28), (0, 22, 28, 28)
+    for box, expected in ((right, grid.index[0, :, 3]), (lower, grid.index[0, 3])):
+        inside = tokens_in_boxes([box], (SIDE, SIDE), grid).view(4, 4)
+        assert sorted(grid.index[0][inside].tolist()) == sorted(expected.tolist())

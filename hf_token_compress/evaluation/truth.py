@@ -61,7 +61,9 @@ def true_relevance(sample: Sample, visual: VisualSpan) -> Tensor:
 
 
 def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: TokenGrid) -> Tensor:
-    """Visual tokens whose centre lies in one of the boxes.
+    """Visual tokens of which the centre of what they see of the picture lies in one of the boxes.
+
+    The last tokens of a grid may reach over the edge of the picture.
 
     Args:
         boxes: (left, top, right, bottom) in pixels of the picture.
@@ -74,14 +76,20 @@ def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: Tok
     width, height = image_size
     _, rows, columns = grid.shape
     from_left, from_top, to_right, to_bottom = grid.area
-    x = width * (from_left + (torch.arange(columns) + 0.5) * (to_right - from_left) / columns)
-    y = height * (from_top + (torch.arange(rows) + 0.5) * (to_bottom - from_top) / rows)
+    x = width * _centres(from_left, to_right, columns)
+    y = height * _centres(from_top, to_bottom, rows)
     inside = torch.zeros(rows, columns, dtype=torch.bool)
     for left, top, right, bottom in boxes:
         in_rows = (y >= top) & (y < bottom)
         in_columns = (x >= left) & (x < right)
         inside |= in_rows[:, None] & in_columns
     return inside.flatten()
+
+
+def _centres(start: float, end: float, count: int) -> Tensor:
+    """float32 [count]: the centres of equal parts from start to end, cut at the edges 0 and 1."""
+    edges = torch.linspace(start, end, count + 1).clamp(0.0, 1.0)
+    return (edges[:-1] + edges[1:]) / 2
 
 
 def _boxes_of_frame(sample: Sample, frame: int, frames: int) -> tuple[Box, ...]:

@@ -1,12 +1,23 @@
-"""The command line that the trainings of the tiny models share: one step a call."""
+"""The command lines that train the tiny models: one step a call."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from hf_token_compress.training.tiny.architecture import StockModel
+from hf_token_compress.training.tiny.export import export
+from hf_token_compress.training.tiny.joint_clips import (
+    Lessons,
+    VisualPath,
+    train_on_pictures_and_clips,
+)
+from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
+from hf_token_compress.training.tiny.tower import warm_up_tower
 
 
 def step_options(
@@ -31,3 +42,35 @@ def step_options(
         parser.error("export needs --out")
     torch.set_num_threads(options.threads)
     return options
+
+
+def run_step(
+    options: argparse.Namespace,
+    model: StockModel,
+    processor: Any,
+    path: VisualPath,
+    vision: LoopSettings,
+    joint: LoopSettings,
+    lessons: Lessons,
+) -> None:
+    """Run the step "vision", "joint" or "export" of a model with a tower of its own.
+
+    Args:
+        options: As `step_options` reads them.
+        model: The model before its own training.
+        processor: Its processor.
+        path: How it sees boards.
+        vision: Schedule of the tower's training.
+        joint: Schedule of the joint training.
+        lessons: What the joint training shows and asks.
+    """
+    tokenizer = processor.tokenizer
+    checkpoint = options.work / f"{options.step}.pt"
+    if options.step == "vision":
+        warm_up_tower(model, path.encode, tokenizer, vision, checkpoint)
+    elif options.step == "joint":
+        model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
+        train_on_pictures_and_clips(model, tokenizer, path, lessons, joint, checkpoint)
+    else:
+        model.load_state_dict(averaged_state(options.work / "joint.pt"))
+        export(model, processor, options.out)

@@ -105,7 +105,7 @@ def text_states(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> 
     """(B, T, D) final hidden states of the text after the picture; arguments as for `embed`."""
     hidden = model.model.language_model(
         inputs_embeds=embed(model, tokens, batch),
-        attention_mask={"full_attention": batch.mask},
+        attention_mask=batch.mask,
         position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state

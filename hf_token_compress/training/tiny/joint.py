@@ -86,6 +86,7 @@ def accuracy_line(
     tokens: torch.Tensor,
     positions: torch.Tensor,
     asked: Sequence[Sequence[Question]],
+    text: Sequence[int] = (),
 ) -> str:
     """Accuracy by kind with all visual tokens, and with the best and a random quarter of them.
 
@@ -95,6 +96,7 @@ def accuracy_line(
         tokens: (B, N, D) visual tokens of the pictures.
         positions: (A, N) int64, as `Packer.pack` takes them.
         asked: Questions about every picture.
+        text: Which of the tokens are text, which is kept.
     """
     count = tokens.shape[1]
     whole = packer.pack(asked, positions, torch.arange(count).expand(len(tokens), count))
@@ -104,8 +106,10 @@ def accuracy_line(
     every = torch.arange(count).expand(len(single), count)
     scores = layer0_attention(model, repeated, packer.pack(single, positions, every))
     chance = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+    keep = len(text) + (count - len(text)) // 4
     for title, ranked in (("attention", scores), ("random", chance)):
-        pruned = packer.pack(single, positions, top(ranked, count // 4))
+        ranked[:, list(text)] = float("inf")
+        pruned = packer.pack(single, positions, top(ranked, keep))
         line = percent(accuracy_by_kind(model, repeated, pruned, single))
         parts.append(f"{title} 25 %: {line}")
     return " | ".join(parts)

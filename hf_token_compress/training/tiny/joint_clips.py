@@ -40,6 +40,10 @@ CLIP_BOARD = (4, 4)
 """Rows and columns of the frames of clips."""
 
 
+def _no_text(frames: int) -> Sequence[int]:
+    return ()
+
+
 def _always_clip_board(rng: np.random.Generator) -> tuple[int, int]:
     return CLIP_BOARD
 
@@ -55,12 +59,15 @@ class VisualPath:
         positions: From rows and columns of cells and a number of frames, 0 for a picture, to the
             (A, V) int64 positions of the visual tokens.
         packer: Packs prompts of the family.
+        text: From a number of frames, 0 for a picture, to what of those V tokens is text, such as
+            line breaks between frames: it is never dropped.
     """
 
     encode: Callable[[Sequence[Scene]], torch.Tensor]
     join: Callable[[torch.Tensor, int], torch.Tensor]
     positions: Callable[[tuple[int, int], int], torch.Tensor]
     packer: Packer
+    text: Callable[[int], Sequence[int]] = _no_text
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,9 @@ def train_on_pictures_and_clips(
             encoded = path.encode(scenes).float()
             tokens = path.join(encoded.repeat_interleave(hold, 0), frames * hold)
             share = lessons.clip_drop_share if frames else lessons.picture_drop_share
-            kept = drop_visual_tokens(len(tokens), tokens.shape[1], generator, share)
+            text = path.text(frames * hold)
+            batch_size, count, _ = tokens.shape
+            kept = drop_visual_tokens(batch_size, count, generator, share, text=text)
             batch = path.packer.pack(asked, _positions(path, scenes, frames * hold), kept)
             early = lessons.clip_early_weight if frames else 0.0
             loss = answer_loss(model, tokens, batch, early)
@@ -160,7 +169,7 @@ def train_on_pictures_and_clips(
     def line_of(scenes: Sequence[Scene], asked: Sequence[Sequence[Question]], frames: int) -> str:
         tokens = path.join(path.encode(scenes), frames)
         positions = _positions(path, scenes, frames)
-        return accuracy_line(model, path.packer, tokens, positions, asked)
+        return accuracy_line(model, path.packer, tokens, positions, asked, path.text(frames))
 
     train(model, loss_of_step, settings, checkpoint, report, frozen)
 

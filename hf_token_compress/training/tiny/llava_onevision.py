@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_token_compress.training.tiny.command import step_options
-from hf_token_compress.training.tiny.export import export
-from hf_token_compress.training.tiny.joint_clips import Lessons, train_on_pictures_and_clips
-from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
+from hf_token_compress.training.tiny.command import run_step, step_options
+from hf_token_compress.training.tiny.joint_clips import Lessons
+from hf_token_compress.training.tiny.loop import LoopSettings
 from hf_token_compress.training.tiny.onevision_architecture import build_model, build_processor
-from hf_token_compress.training.tiny.onevision_training import visual_path, warm_up_tower
+from hf_token_compress.training.tiny.onevision_training import visual_path
 
 VISION = LoopSettings(steps=2400, learning_rate=2e-3)
-JOINT = LoopSettings(steps=4500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
+JOINT = LoopSettings(steps=2500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
 
 LESSONS = Lessons()
 """Clips have one visual token a cell, pictures eight, so that dropping takes the answer from many
@@ -31,18 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
     options = step_options(__doc__, ("vision", "joint", "export"), arguments)
     processor = build_processor()
-    tokenizer = processor.tokenizer
-    model = build_model(tokenizer)
-    checkpoint = options.work / f"{options.step}.pt"
-    if options.step == "vision":
-        warm_up_tower(model, tokenizer, VISION, checkpoint)
-    elif options.step == "joint":
-        model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
-        path = visual_path(model, tokenizer)
-        train_on_pictures_and_clips(model, tokenizer, path, LESSONS, JOINT, checkpoint)
-    else:
-        model.load_state_dict(averaged_state(options.work / "joint.pt"))
-        export(model, processor, options.out)
+    model = build_model(processor.tokenizer)
+    path = visual_path(model, processor.tokenizer)
+    run_step(options, model, processor, path, VISION, JOINT, LESSONS)
 
 
 if __name__ == "__main__":

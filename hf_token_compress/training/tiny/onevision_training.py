@@ -8,19 +8,14 @@ to clips.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.scenes import Scene
-from hf_token_compress.tiny import load_tiny
 from hf_token_compress.training.tiny.architecture import StockModel
-from hf_token_compress.training.tiny.forward import encode_scenes
-from hf_token_compress.training.tiny.joint_clips import CLIP_BOARD, VisualPath
-from hf_token_compress.training.tiny.loop import LoopSettings
+from hf_token_compress.training.tiny.joint_clips import VisualPath
 from hf_token_compress.training.tiny.onevision_architecture import CLOSING, OPENING, POOLED
 from hf_token_compress.training.tiny.onevision_forward import (
     IMAGE_TOKENS,
@@ -30,35 +25,6 @@ from hf_token_compress.training.tiny.onevision_forward import (
     tile_pixels,
 )
 from hf_token_compress.training.tiny.packing import Packer, sequence_positions
-from hf_token_compress.training.tiny.vision_warmup import warm_up_vision
-
-LESSONS = 600
-"""Updates after which the tower's pictures come again."""
-
-
-def warm_up_tower(
-    model: StockModel, tokenizer: PreTrainedTokenizerBase, settings: LoopSettings, checkpoint: Path
-) -> None:
-    """Train vision tower and projector, in place."""
-    teacher: StockModel = load_tiny("qwen2-vl")[0]
-    frozen = [
-        name
-        for name, _ in model.model.named_parameters()
-        if not name.startswith(("vision_tower", "multi_modal_projector"))
-    ]
-    warm_up_vision(
-        model.model,
-        lambda scenes: encode_tiles(model, _pixels(scenes)),
-        model.get_input_embeddings().weight.detach(),
-        tokenizer,
-        settings,
-        checkpoint,
-        shape=lambda rng: CLIP_BOARD,
-        shown=(CLIP_BOARD,),
-        targets=functools.partial(encode_scenes, teacher.model.visual),
-        frozen=frozen,
-        lessons=LESSONS,
-    )
 
 
 def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> VisualPath:

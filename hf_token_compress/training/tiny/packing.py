@@ -206,7 +206,12 @@ def sequence_positions(count: int) -> torch.Tensor:
 
 
 def drop_visual_tokens(
-    batch: int, count: int, generator: torch.Generator, share: float = 0.6, floor: float = 0.1
+    batch: int,
+    count: int,
+    generator: torch.Generator,
+    share: float = 0.6,
+    floor: float = 0.1,
+    text: Sequence[int] = (),
 ) -> torch.Tensor:
     """Choose at random which visual tokens of each picture a batch keeps.
 
@@ -214,17 +219,20 @@ def drop_visual_tokens(
 
     Args:
         batch: Pictures.
-        count: Visual tokens of each.
+        count: Tokens of each, from the first visual one to the last.
         generator: Source of the choice.
         share: Share of batches in which tokens are dropped.
-        floor: Least share of tokens kept; the share is uniform between it and 1.
+        floor: Least share of visual tokens kept; the share is uniform between it and 1.
+        text: Which of the tokens are text, which is kept.
 
     Returns:
         (batch, kept) int64, ascending.
     """
-    keep = count
+    visual = count - len(text)
+    keep = visual
     if torch.rand((), generator=generator) < share:
         ratio = floor + (1 - floor) * torch.rand((), generator=generator).item()
-        keep = max(1, round(count * ratio))
-    order = torch.rand(batch, count, generator=generator).argsort(dim=1)
-    return order[:, :keep].sort(dim=1).values
+        keep = max(1, round(visual * ratio))
+    chance = torch.rand(batch, count, generator=generator)
+    chance[:, list(text)] = -1.0
+    return chance.argsort(dim=1)[:, : len(text) + keep].sort(dim=1).values

@@ -1,6 +1,6 @@
-"""First weights of a tiny model of another family: the trained tiny Qwen2-VL's language model.
+"""First weights of a tiny model: the language model of a trained one of another family.
 
-The other families' layers are the same, and on text the three position axes of a Qwen2-VL are one.
+The families' layers are the same, and on text the three position axes of a Qwen2-VL are one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def text_settings(source: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, 
     """Configuration of a language model that takes the trained layers, but for its type.
 
     Args:
-        source: The trained tiny Qwen2-VL.
+        source: The trained tiny model.
         tokenizer: Tokenizer of the new model.
     """
     trained = source.config.get_text_config()
@@ -55,7 +55,7 @@ def take_language_model(
     Args:
         model: The new model, in place.
         tokenizer: Its tokenizer.
-        source: The trained tiny Qwen2-VL.
+        source: The trained tiny model.
         source_processor: Its processor.
     """
     state = source.model.language_model.state_dict()

@@ -1,0 +1,36 @@
+"""Train the tiny VILA, one command per step.
+
+    python -m hf_token_compress.training.tiny.vila vision --work FOLDER
+    python -m hf_token_compress.training.tiny.vila joint  --work FOLDER
+    python -m hf_token_compress.training.tiny.vila export --work FOLDER --out MODEL
+
+It starts from the trained tiny LLaVA-OneVision and Qwen2-VL. Every training writes a checkpoint to
+FOLDER and goes on from it when it is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_token_compress.training.tiny.command import run_step, step_options
+from hf_token_compress.training.tiny.joint_clips import Lessons
+from hf_token_compress.training.tiny.loop import LoopSettings
+from hf_token_compress.training.tiny.vila_architecture import build_model, build_processor
+from hf_token_compress.training.tiny.vila_forward import visual_path
+
+VISION = LoopSettings(steps=1800, learning_rate=2e-3)
+JOINT = LoopSettings(steps=1800, learning_rate=7e-4, ema=0.995, save_every=100)
+LESSONS = Lessons(pictures=12, clips=4, clip_drop_share=0.5, hold_share=0.1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one step."""
+    options = step_options(__doc__, ("vision", "joint", "export"), arguments)
+    processor = build_processor()
+    model = build_model(processor.tokenizer)
+    path = visual_path(model, processor)
+    run_step(options, model, processor, path, VISION, JOINT, LESSONS)
+
+
+if __name__ == "__main__":
+    main()
