@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,18 @@ def test_a_seed_decides_the_weights(collection: ShardFolder, tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize("stop_after", [1, 3])
+AUGMENTED = replace(
+    QUICK, mirror=True, head_dropout=0.3, noise=0.2, weight_decay=0.1, keep_best=False
+)
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "options"), [(1, QUICK), (3, QUICK), (2, AUGMENTED)], ids=["1", "3", "augmented"]
+)
 def test_a_stopped_training_ends_where_it_would_have_ended(
-    stop_after: int, collection: ShardFolder, tmp_path: Path
+    stop_after: int, options: TrainOptions, collection: ShardFolder, tmp_path: Path
 ) -> None:
-    whole = train_mapper(collection, tmp_path / "whole", QUICK)
+    whole = train_mapper(collection, tmp_path / "whole", options)
     seen: list[int] = []
 
     class StoppedError(Exception):
@@ -118,10 +126,10 @@ def test_a_stopped_training_ends_where_it_would_have_ended(
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train_mapper(collection, tmp_path / "parts", QUICK, after_epoch=stop)
+        train_mapper(collection, tmp_path / "parts", options, after_epoch=stop)
     rest: list[int] = []
     parts = train_mapper(
-        collection, tmp_path / "parts", QUICK, after_epoch=lambda epoch: rest.append(epoch.number)
+        collection, tmp_path / "parts", options, after_epoch=lambda epoch: rest.append(epoch.number)
     )
     assert seen + rest == [1, 2, 3, 4]
     for name, value in whole.state_dict().items():
@@ -151,6 +159,18 @@ def test_the_weights_with_the_lowest_held_out_loss_are_kept(
     for name, value in saved.items():
         assert torch.equal(weights[f"best/{name}"], value)
     assert any(not torch.equal(weights[f"weights/{name}"], value) for name, value in saved.items())
+
+
+def test_the_last_weights_are_kept_where_that_is_asked_for(
+    collection: ShardFolder, tmp_path: Path
+) -> None:
+    """A learning rate that rises until it gets worse again."""
+    options = replace(QUICK, epochs=8, learning_rate=3.0, patience=1, warm_up=1.0, keep_best=False)
+    mapper = train_mapper(collection, tmp_path, options)
+    history = read_history(tmp_path)
+    losses = [epoch.metrics["kl"] for epoch in history]
+    assert len(history) == 8
+    assert min(losses) < losses[-1] == mapper.config.metrics["kl"]
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -11,6 +11,8 @@ from .console import counting, notices
 from .errors import CommandError, one_sentence_errors
 from .options import parse_key_values
 
+_FEW_PANEL = "For few samples"
+
 
 @one_sentence_errors
 def train(
@@ -36,6 +38,25 @@ def train(
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without progress before it stops.")
     ] = 20,
+    keep_best: Annotated[
+        bool,
+        typer.Option(help="Keep the epoch with the lowest held-out loss, not simply the last."),
+    ] = True,
+    weight_decay: Annotated[
+        float,
+        typer.Option(min=0.0, help="Of AdamW.", rich_help_panel=_FEW_PANEL),
+    ] = 0.0,
+    mirror: Annotated[
+        bool, typer.Option(help="Mirror what is seen, by chance.", rich_help_panel=_FEW_PANEL)
+    ] = False,
+    head_dropout: Annotated[
+        float,
+        typer.Option(min=0.0, help="Chance to leave out a head.", rich_help_panel=_FEW_PANEL),
+    ] = 0.0,
+    noise: Annotated[
+        float,
+        typer.Option(min=0.0, help="Disturbance of the logarithms.", rich_help_panel=_FEW_PANEL),
+    ] = 0.0,
     held_out: Annotated[float, typer.Option(help="Share of the samples that only measure.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of weights, split and order.")] = 0,
 ) -> None:
@@ -69,6 +90,11 @@ def train(
         "learning_rate": learning_rate,
         "patience": patience,
         "held_out": held_out,
+        "keep_best": keep_best,
+        "weight_decay": weight_decay,
+        "mirror": mirror,
+        "head_dropout": head_dropout,
+        "noise": noise,
         "seed": seed,
     }
     main = process_state().is_main_process

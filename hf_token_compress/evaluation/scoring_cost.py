@@ -9,8 +9,6 @@ measured in a process of its own, so that nothing that was freed before counts.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -22,6 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ..models.qwen2_vl import Qwen2VLAdapter
+from ..own_process import run_in_own_process
 from ..peak_memory import PeakMemory
 from ..prompt import MultimodalPrompt
 from ..scorers.attention import layer0_attention
@@ -63,14 +62,8 @@ def measure(
     Raises:
         RuntimeError: The measurement failed, for instance for lack of memory.
     """
-    task = json.dumps([method, visual_tokens, instruction, dtype, runs])
-    done = subprocess.run(
-        [sys.executable, "-m", _MODULE, "--task", task], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise RuntimeError(f"Measuring {method} failed: {lines[-1]}")
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+    task = [method, visual_tokens, instruction, dtype, runs]
+    return Cost(**run_in_own_process(_MODULE, task, method))
 
 
 @torch.inference_mode()

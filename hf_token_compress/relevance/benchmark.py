@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ..own_process import run_in_own_process
 from ..peak_memory import PeakMemory
 from .plots import figure, figure_class
 from .text import token_relevance
@@ -70,14 +69,8 @@ def measure(
     Raises:
         RuntimeError: The measurement failed, for instance for lack of memory.
     """
-    task = json.dumps([method, length, layers, width, heads, runs])
-    done = subprocess.run(
-        [sys.executable, "-m", _MODULE, "--task", task], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise RuntimeError(f"Measuring {method} at {length} tokens failed: {lines[-1]}")
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+    task = [method, length, layers, width, heads, runs]
+    return Cost(**run_in_own_process(_MODULE, task, f"{method} at {length} tokens"))
 
 
 def _measure_here(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,6 +11,10 @@ from ..mapper import RelevanceMapper
 from .collecting import CollectOptions, collect
 from .samples import SampleList, TrainingSample
 from .training import Epoch, TrainOptions, train_mapper
+
+_STEPS = 500
+_BATCH = 16
+_FEWEST_EPOCHS = 30
 
 
 def calibrate_mapper(
@@ -30,8 +35,7 @@ def calibrate_mapper(
         samples: (image or list of images, question) or (images, question, right answer) each, or
             `TrainingSample`s.
         collect_options: How to collect.
-        train_options: How to train; by default a "grid" network that starts from the attention
-            itself, in small batches, as a few dozen prompts are little to learn from.
+        train_options: How to train; by default as `few_samples_options` says.
         after_sample: As in `collect`.
         after_epoch: As in `train_mapper`.
 
@@ -39,9 +43,6 @@ def calibrate_mapper(
         TypeError: A sample is neither.
         ValueError: There are fewer than two samples that the model can use.
     """
-    options = train_options or TrainOptions(
-        network_options={"start_from_attention": True}, epochs=60, batch_size=16, held_out=0.2
-    )
     source = SampleList([as_training_sample(sample) for sample in samples], "calibration")
     with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as folder:
         collection = collect(
@@ -53,9 +54,34 @@ def calibrate_mapper(
             after_sample=after_sample,
         )
         assert collection is not None  # one machine has all its shards
+        options = train_options or few_samples_options(len(collection))
         mapper = train_mapper(collection, f"{folder}/mapper", options, after_epoch=after_epoch)
     mapper.source = None
     return mapper
+
+
+def few_samples_options(samples: int) -> TrainOptions:
+    """How to train on so few samples that a network would learn them by heart.
+
+    A "grid" network that starts from the attention itself sees every sample hundreds of times, each
+    time mirrored, disturbed and with heads left out. The last weights are kept: the loss on the few
+    held-out samples is mostly chance.
+
+    Args:
+        samples: Samples of the collection.
+    """
+    epochs = math.ceil(_STEPS * _BATCH / max(1, samples))
+    return TrainOptions(
+        network_options={"start_from_attention": True},
+        epochs=max(_FEWEST_EPOCHS, epochs),
+        batch_size=_BATCH,
+        held_out=0.1,
+        keep_best=False,
+        weight_decay=0.1,
+        mirror=True,
+        head_dropout=0.3,
+        noise=0.5,
+    )
 
 
 def as_training_sample(sample: Any) -> TrainingSample:

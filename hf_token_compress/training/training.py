@@ -17,11 +17,18 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..mapper import MapperConfig, RelevanceMapper, label_divergence, relevance_label
+from ..mapper import (
+    MapperConfig,
+    MapperInput,
+    RelevanceMapper,
+    label_divergence,
+    relevance_label,
+)
+from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .launch import Accelerator
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
-from .shards import CollectedSample, ShardFolder, write_json
+from .shards import ShardFolder, write_json
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.json"
@@ -42,7 +49,16 @@ class TrainOptions:
         warm_up: Share of the steps in which it rises to that.
         held_out: Share of the samples that only measure.
         patience: Epochs without a lower held-out loss after which training stops.
-        seed: Of the weights, the split and the order.
+        keep_best: Keep the weights of the epoch with the lowest held-out loss. Otherwise train to
+            the end and keep the last: for few samples, where that loss is mostly chance.
+        weight_decay: Of AdamW; 0 is Adam.
+        mirror: As in `augment`, for few samples; so are the next two.
+        head_dropout: As in `augment`, in [0, 1).
+        noise: As in `augment`, at least 0.
+        seed: Of the weights, the split, the order and the augmentation.
+
+    Raises:
+        ValueError: One of the last options is out of range.
     """
 
     network: str = "grid"
@@ -55,7 +71,19 @@ class TrainOptions:
     warm_up: float = 0.05
     held_out: float = 0.1
     patience: int = 20
+    keep_best: bool = True
+    weight_decay: float = 0.0
+    mirror: bool = False
+    head_dropout: float = 0.0
+    noise: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.head_dropout < 1.0:
+            raise ValueError(f"head_dropout must be in [0, 1), but it is {self.head_dropout}.")
+        for name in ("weight_decay", "noise"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name} must be at least 0, but it is {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -97,7 +125,7 @@ def train_mapper(
         after_epoch: Called after each epoch, for progress bars.
 
     Returns:
-        The mapper with the lowest held-out loss, on this process's device.
+        The mapper with the lowest held-out loss (or the last), on this process's device.
 
     Raises:
         ValueError: There are too few samples, a label is NaN, or `output` holds another run.
@@ -143,7 +171,9 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             mapper = RelevanceMapper(self._config({}))
-        optimizer = torch.optim.Adam(mapper.parameters(), lr=options.learning_rate)
+        optimizer = torch.optim.AdamW(
+            mapper.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
         self.model, self.optimizer = accelerator.prepare(mapper, optimizer)
         self.steps_per_epoch = math.ceil(len(self.learned) / options.batch_size)
         self.history: list[Epoch] = []
@@ -155,6 +185,8 @@ class _Run:
         losses = [epoch.metrics["kl"] for epoch in self.history]
         if len(losses) >= self.options.epochs:
             return True
+        if not self.options.keep_best:
+            return False
         return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.options.patience
 
     def epoch(self) -> Epoch:
@@ -171,7 +203,8 @@ class _Run:
             total += self._step(chosen)
         train_loss = float(self.accelerator.reduce(total)) / len(self.learned)
         epoch = Epoch(number + 1, train_loss, self._measure())
-        if all(epoch.metrics["kl"] < earlier.metrics["kl"] for earlier in self.history):
+        better = all(epoch.metrics["kl"] < earlier.metrics["kl"] for earlier in self.history)
+        if better or not self.options.keep_best:
             self.best = self._weights()
         self.history.append(epoch)
         return epoch
@@ -181,8 +214,7 @@ class _Run:
         state = self.accelerator
         own = chosen[state.process_index :: state.num_processes]
         # A process without a sample still has to take part in averaging the gradients.
-        samples = [self.collection[number] for number in own or chosen[:1]]
-        losses = self._losses(samples)
+        losses = self._losses(own or chosen[:1])
         loss = losses.sum() if own else losses.sum() * 0.0
         self.optimizer.zero_grad()
         # Gradients are averaged over processes: the batch is divided by all its samples once.
@@ -191,8 +223,9 @@ class _Run:
         self.optimizer.step()
         return loss.detach()
 
-    def _losses(self, samples: Sequence[CollectedSample]) -> Tensor:
+    def _losses(self, places: Sequence[int]) -> Tensor:
         device = self.accelerator.device
+        samples = [self.collection[place] for place in places]
         labels = [
             relevance_label(
                 sample.relevance,
@@ -201,8 +234,25 @@ class _Run:
             ).to(device)
             for sample in samples
         ]
-        return label_divergence(
-            labels, self.model([sample.mapper_input().to(device) for sample in samples])
+        inputs = [
+            self._augmented(place, sample.mapper_input()).to(device)
+            for place, sample in zip(places, samples, strict=True)
+        ]
+        return label_divergence(labels, self.model(inputs))
+
+    def _augmented(self, place: int, item: MapperInput) -> MapperInput:
+        """What this epoch makes of a sample, whichever process has it."""
+        options = self.options
+        if not (options.mirror or options.head_dropout or options.noise):
+            return item
+        epoch = (options.seed + 1) * 100_003 + len(self.history)
+        generator = torch.Generator().manual_seed((epoch * len(self.collection) + place) % 2**63)
+        return augment(
+            item,
+            generator,
+            mirror=options.mirror,
+            head_dropout=options.head_dropout,
+            noise=options.noise,
         )
 
     @torch.no_grad()
@@ -267,7 +317,9 @@ class _Run:
 
     def best_mapper(self) -> RelevanceMapper:
         """The mapper with the lowest held-out loss so far."""
-        epoch = min(self.history, key=lambda item: item.metrics["kl"])
+        epoch = self.history[-1]
+        if self.options.keep_best:
+            epoch = min(self.history, key=lambda item: item.metrics["kl"])
         mapper = RelevanceMapper(self._config({"best_epoch": epoch.number, **epoch.metrics}))
         mapper.load_state_dict(self.best)
         return mapper.to(self.accelerator.device).eval()

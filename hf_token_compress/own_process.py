@@ -1,0 +1,28 @@
+"""Measure in a process of its own, so that nothing that was freed before counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+
+def run_in_own_process(module: str, task: Any, what: str) -> Any:
+    """Call `python -m MODULE --task TASK` and read what it prints.
+
+    Args:
+        module: A module that takes `--task`, JSON, and prints its result as JSON on the last line.
+        task: The task, in JSON types.
+        what: What is measured, for the message.
+
+    Raises:
+        RuntimeError: The process failed, for instance for lack of memory.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--task", json.dumps(task)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RuntimeError(f"Measuring {what} failed: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])

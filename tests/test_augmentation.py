@@ -1,0 +1,87 @@
+"""Changed copies of samples: what may change, and what must stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mappers import make_input
+
+from hf_token_compress.training.augmentation import augment
+from hf_token_compress.training.training import TrainOptions
+
+pytestmark = pytest.mark.core
+
+shapes = st.lists(st.tuples(*[st.integers(1, 4)] * 3), min_size=0, max_size=3)
+
+
+def changed(item: Any, seed: int, **options: Any) -> Any:
+    return augment(item, torch.Generator().manual_seed(seed), **options)
+
+
+@given(shapes=shapes, seed=st.integers(0, 99))
+def test_without_options_nothing_changes(shapes: Any, seed: int) -> None:
+    item = make_input(*shapes, loose=2)
+    same = changed(item, seed)
+    assert torch.equal(same.attention, item.attention)
+    assert all(map(torch.equal, same.grids, item.grids))
+
+
+@given(shapes=shapes, seed=st.integers(0, 99))
+def test_neighbours_stay_neighbours_in_a_mirror(shapes: Any, seed: int) -> None:
+    item = make_input(*shapes, loose=2)
+    mirrored = changed(item, seed, mirror=True)
+    assert torch.equal(mirrored.attention, item.attention)
+    for before, after in zip(item.grids, mirrored.grids, strict=True):
+        assert pairs(after) == pairs(before)
+        for frame in range(len(before)):  # time does not run backwards
+            assert set(after[frame].flatten().tolist()) == set(before[frame].flatten().tolist())
+
+
+def pairs(grid: torch.Tensor) -> set[frozenset[int]]:
+    """Tokens that lie beside or above each other."""
+    found = [*zip(grid[:, 1:].flatten().tolist(), grid[:, :-1].flatten().tolist(), strict=True)]
+    found += zip(grid[..., 1:].flatten().tolist(), grid[..., :-1].flatten().tolist(), strict=True)
+    return {frozenset(pair) for pair in found}
+
+
+def test_all_eight_mirror_images_come_up() -> None:
+    item = make_input((1, 2, 2))
+    seen = {tuple(changed(item, seed, mirror=True).grids[0].flatten()) for seed in range(200)}
+    assert len({tuple(map(int, grid)) for grid in seen}) == 8
+
+
+def test_a_head_that_is_left_out_sees_all_tokens_alike() -> None:
+    item = make_input((1, 3, 3))
+    dropped = 0
+    for seed in range(100):
+        attention = changed(item, seed, head_dropout=0.3).attention
+        even = (attention == attention[..., :1]).all(dim=-1)  # [2, heads]
+        assert torch.equal(even[0], even[1])
+        kept = ~even[0]
+        assert torch.equal(attention[:, kept], item.attention[:, kept])
+        dropped += int(even[0].sum())
+    assert 0.2 < dropped / 300 < 0.4
+
+
+def test_noise_has_the_spread_that_was_asked_for() -> None:
+    item = make_input((1, 20, 20))
+    difference = changed(item, 0, noise=0.5).attention - item.attention
+    assert float(difference.std()) == pytest.approx(0.5, rel=0.1)
+    assert abs(float(difference.mean())) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_dropout": 1.0}, "head_dropout must be in"),
+        ({"noise": -0.1}, "noise must be at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be at least 0"),
+    ],
+)
+def test_options_out_of_range(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainOptions(**options)
