@@ -219,7 +219,7 @@ def test_the_tiny_models_have_mappers(network: str) -> None:
 
 
 @pytest.mark.parametrize("network", ["grid", "conv1d"])
-@pytest.mark.parametrize("model_name", ["qwen2-vl-video"])
+@pytest.mark.parametrize("model_name", ["llava-onevision", "qwen2-vl-video"])
 def test_the_tiny_models_for_videos_have_mappers_of_both_kinds(
     model_name: str, network: str
 ) -> None:

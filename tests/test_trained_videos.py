@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from errors import one_sentence
 from pairs import ModelPair
 from trained_models import check_dropped_equals_hidden, load_trained, right_answers
 
 from hf_token_compress.evaluation import clip_samples, scene_samples
 from hf_token_compress.evaluation.answering import encode_samples
-from hf_token_compress.tiny import own_mapper, resolve_mapper
 
 pytestmark = pytest.mark.core
 
@@ -69,9 +67,3 @@ def test_visual_tokens_of_pictures_and_clips(name: str, loaded: tuple[ModelPair,
         (report,) = pair.compressed.token_compression.last.samples
         assert report.visual_tokens_before == tokens
         assert [grid.shape for grid in report.visuals[0].grids] == grids
-
-
-def test_that_it_has_no_mapper_is_told_in_one_sentence() -> None:
-    assert own_mapper("tiny-llava-onevision") is None
-    with one_sentence(ValueError, "mapper", "tiny-llava-onevision"):
-        resolve_mapper("tiny-llava-onevision")
