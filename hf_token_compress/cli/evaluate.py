@@ -111,6 +111,7 @@ def evaluate(
     hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 \
       --json table.json --plot curve.png
     hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
+    hf-token-compress evaluate --model tiny-qwen2-vl-video --clip-frames 4 --clip-hold 2
     ```
     """
     if clip_hold > 1 and clip_frames is None:
