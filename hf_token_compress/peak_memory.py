@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from pathlib import Path
 
 import torch
@@ -10,8 +12,9 @@ import torch
 class PeakMemory:
     """Memory of a device, from the moment this is made; on Linux, or on a CUDA device.
 
-    On the CPU it is the resident memory of the process, whose allocator may still hold what was
-    freed earlier: measure in a process of its own.
+    On the CPU it is the resident memory of the process. What its allocator still holds of memory
+    that was freed is handed back first where that can be done (glibc); to be sure of figures,
+    measure in a process of its own.
 
     Args:
         device: The device that computes.
@@ -24,6 +27,7 @@ class PeakMemory:
             self._device = device
             self._before = torch.cuda.memory_allocated(device)
         else:
+            _hand_back_freed_memory()
             # Writing 5 sets the high-water mark of resident memory back to the present.
             Path("/proc/self/clear_refs").write_text("5")
             self._before = _resident("VmRSS")
@@ -37,6 +41,14 @@ class PeakMemory:
         if self._on_gpu:
             return torch.cuda.max_memory_allocated(self._device) - self._before
         return _resident("VmHWM") - self._before
+
+
+def _hand_back_freed_memory() -> None:
+    gc.collect()
+    # Without it, what is measured would be served from memory that is resident already.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _resident(name: str) -> int:

@@ -1,12 +1,13 @@
 """Where the library says that a token lies, the token shows what is there.
 
-A bright block stands anywhere on a dark picture. Real image processors make tiles of it, the real
-packing arranges them, with the brightness of every patch in place of its features. Seen through
-the library's grids, the brightness must have its centre where the block has its own.
+A bright block stands anywhere on a dark picture. Real image processors make tiles or patches of
+it, the real packing arranges them, with the brightness of every patch in place of its features.
+Seen through the library's grids, the brightness must have its centre where the block has its own.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_models import tiny_base_model
 from transformers import LlavaOnevisionConfig, LlavaOnevisionModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
@@ -23,13 +25,24 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.llava_onevision.video_processing_llava_onevision import (
     LlavaOnevisionVideoProcessor,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from hf_token_compress.models.llava_onevision import LlavaOnevisionAdapter
+from hf_token_compress.models.qwen2_vl import Qwen2VLAdapter
 from hf_token_compress.prompt import VisualLayout
 
 PATCH = 8
 TILES = 3
 PLAIN: dict[str, Any] = {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
+# Of Qwen2-VL: small enough that pictures are enlarged and shrunk. Four patches are a token.
+MERGED: dict[str, Any] = {
+    "patch_size": 4,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+    "size": {"shortest_edge": 40**2, "longest_edge": 120**2},
+    **PLAIN,
+}
 
 Box = tuple[float, float, float, float]
 
@@ -182,4 +195,48 @@ def test_a_frame_of_a_video(
     (layout,) = layout_of(model, "video", features)
     check_centres(features[0], layout, block, frame)
     others = [features.flatten()[layout.grids[0].index[i]] for i in range(3) if i != frame]
+    assert all(values.sum() == 0 for values in others)
+
+
+@functools.cache
+def merging_model() -> Any:
+    return tiny_base_model(family="qwen2_vl")
+
+
+def merged_layout(modality: Any, processed: Any) -> tuple[torch.Tensor, VisualLayout]:
+    """Brightness [N] of the tokens of one visual of Qwen2-VL, and where the library has them."""
+    name = "pixel_values" if modality == "image" else "pixel_values_videos"
+    tokens = processed[name].mean(1).view(-1, 4).mean(1)
+    output = BaseModelOutputWithPooling(pooler_output=[tokens[:, None]])
+    sizes = {f"{modality}_grid_thw": processed[f"{modality}_grid_thw"]}
+    given_features = {"mm_encoder_outputs": {modality: output}, **sizes}
+    (layout,) = Qwen2VLAdapter().encode(merging_model(), given_features, modality).layouts
+    assert layout.count == len(tokens)
+    return tokens, layout
+
+
+@given(width=sides, height=sides, across=shares, down=shares)
+@example(width=260, height=20, across=1.0, down=0.0)  # wide
+@example(width=20, height=260, across=0.0, down=1.0)  # tall
+@example(width=10, height=10, across=0.9, down=0.1)  # tiny
+@example(width=500, height=430, across=0.3, down=0.8)  # larger than all tokens together
+def test_a_picture_of_merged_patches(width: int, height: int, across: float, down: float) -> None:
+    picture, block = picture_with_block(width, height, across, down)
+    processed = Qwen2VLImageProcessorPil(**MERGED)(picture, return_tensors="pt")
+    check_centres(*merged_layout("image", processed), block)
+
+
+@given(width=sides, height=sides, across=shares, down=shares, step=st.integers(0, 2))
+def test_two_frames_of_a_video_of_merged_patches(
+    width: int, height: int, across: float, down: float, step: int
+) -> None:
+    picture, block = picture_with_block(width, height, across, down)
+    frames = [Image.new("RGB", (width, height))] * 6
+    frames[2 * step] = frames[2 * step + 1] = picture
+    processed = Qwen2VLVideoProcessor(cap_pixels_per_frame=True, **MERGED)(
+        [np.stack([np.asarray(image) for image in frames])], return_tensors="pt"
+    )
+    tokens, layout = merged_layout("video", processed)
+    check_centres(tokens, layout, block, step)
+    others = [tokens[layout.grids[0].index[i]] for i in range(3) if i != step]
     assert all(values.sum() == 0 for values in others)

@@ -218,6 +218,22 @@ def test_the_tiny_models_have_mappers(network: str) -> None:
     assert mapper.config.base_model.name == "tiny-qwen2-vl"
 
 
+@pytest.mark.parametrize("network", ["grid", "conv1d"])
+@pytest.mark.parametrize("model_name", ["llava-onevision", "qwen2-vl-video"])
+def test_the_tiny_models_for_videos_have_mappers_of_both_kinds(
+    model_name: str, network: str
+) -> None:
+    base = f"tiny-{model_name}"
+    name = base if network == "grid" else f"{base}/{network}"
+    model, _ = load_tiny(model_name, token_compression=name)
+    for modality in ("image", "video"):
+        files = (Path(tiny.resolve_mapper(name)) / modality).iterdir()
+        assert sum(path.stat().st_size for path in files) < 1_000_000
+        config = model.token_compression.scorer.mappers.for_modality(modality).config
+        assert (config.network, config.modality) == (network, modality)
+        assert config.base_model.name == base
+
+
 def test_a_tiny_model_may_have_mappers_for_images_and_for_videos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,7 +241,7 @@ def test_the_installed_version_is_that_of_the_library() -> None:
 
 
 def test_files_that_the_library_needs_are_installed() -> None:
-    for model in ("llava_onevision", "qwen2_vl", "vila"):
+    for model in ("llava_onevision", "qwen2_vl", "qwen2_vl_video", "vila"):
         tiny = resources.files("hf_token_compress.tiny") / model
         for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
             assert (tiny / name).is_file(), name
@@ -257,7 +257,7 @@ def test_files_that_the_library_needs_are_installed() -> None:
     assert (resources.files("hf_token_compress") / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("model", ["llava_onevision", "qwen2_vl", "vila"])
+@pytest.mark.parametrize("model", ["llava_onevision", "qwen2_vl", "qwen2_vl_video", "vila"])
 def test_the_tiny_models_are_small_enough_for_a_wheel(model: str) -> None:
     tiny = resources.files("hf_token_compress.tiny") / model
     sizes = [len(entry.read_bytes()) for entry in tiny.iterdir() if entry.is_file()]

@@ -19,8 +19,7 @@ from hf_token_compress.cli import app
 from hf_token_compress.cli.answering import prepare_question
 from hf_token_compress.cli.checkpoint import Checkpoint
 from hf_token_compress.cli.videos import read_video
-from hf_token_compress.viz import kept_per_frame
-from hf_token_compress.viz_video import frame_overlays
+from hf_token_compress.viz import frame_overlays, kept_per_frame
 
 FRAMES = 8
 VIDEOS = {

@@ -13,14 +13,12 @@ from errors import one_sentence
 from hypothesis import given
 from hypothesis import strategies as st
 from mappers import IDENTITY, NETWORKS, make_input
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from hf_token_compress.mapper import RelevanceMapper, load_mappers
 from hf_token_compress.training.metrics import rank_correlation, top_recall
-from hf_token_compress.training.plots import plot_history
 from hf_token_compress.training.shards import (
     CollectedSample,
     Shard,
@@ -194,15 +192,6 @@ def test_what_is_saved_says_how_it_was_made(
 def test_no_file_is_a_pickle(collection: ShardFolder, tmp_path: Path) -> None:
     train_mapper(collection, tmp_path, QUICK)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".safetensors"}
-
-
-def test_plots(collection: ShardFolder, tmp_path: Path) -> None:
-    train_mapper(collection, tmp_path, QUICK)
-    files = plot_history(read_history(tmp_path), tmp_path)
-    assert [path.name for path in files] == ["loss.png", "recall.png"]
-    for path in files:
-        with Image.open(path) as picture:
-            assert len(picture.convert("RGB").getcolors(10**6) or ()) > 10
 
 
 # Bad input

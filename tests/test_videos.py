@@ -22,8 +22,13 @@ from hf_token_compress.cli import app
 from hf_token_compress.cli.errors import CommandError
 from hf_token_compress.cli.videos import read_video
 from hf_token_compress.scenes import make_clip
-from hf_token_compress.viz import kept_per_frame, overlay
-from hf_token_compress.viz_video import frame_overlays, frame_sheet, save_animation
+from hf_token_compress.viz import (
+    frame_overlays,
+    frame_sheet,
+    kept_per_frame,
+    overlay,
+    save_animation,
+)
 
 MODEL = "tiny-qwen2-vl"
 

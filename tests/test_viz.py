@@ -7,7 +7,15 @@ from PIL import Image
 
 from hf_token_compress.models.state import SampleReport
 from hf_token_compress.prompt import TokenGrid, VisualLayout, VisualSpan
-from hf_token_compress.viz import contact_sheet, heat_map, overlay
+from hf_token_compress.relevance import SampleRelevance
+from hf_token_compress.viz import (
+    answer_heat_maps,
+    contact_sheet,
+    frame_strip,
+    heat_map,
+    overlay,
+    prompt_heat_maps,
+)
 
 RED = (230, 20, 30)
 PAPER = (200, 200, 200)
@@ -254,8 +262,128 @@ def test_captions_and_title_make_room_for_all_their_lines():
     assert not ink[-4:].any()
 
 
+@pytest.mark.parametrize("columns", [1, 2, 3, 7])
+def test_a_contact_sheet_breaks_into_rows(columns):
+    greys = [40, 80, 120, 160, 200]
+    images = [Image.new("RGB", (50, 40), (grey,) * 3) for grey in greys]
+    sheet = pixels(contact_sheet(images, [""] * 5, columns=columns))[..., 0]
+    corners = []
+    for grey in greys:
+        rows, lefts = (sheet == grey).nonzero()
+        assert (sheet == grey).sum() == 50 * 40
+        corners.append((rows.min(), lefts.min()))
+    places = [divmod(number, columns) for number in range(5)]
+    tops, lefts = (sorted({corner[axis] for corner in corners}) for axis in (0, 1))
+    assert [(tops.index(top), lefts.index(left)) for top, left in corners] == places
+
+
+def test_a_row_of_a_contact_sheet_is_as_high_as_its_longest_caption():
+    images = [Image.new("RGB", (100, 50), "red")] * 4
+    long = contact_sheet(images, ["", "many words " * 20, "", ""], columns=2)
+    lefts = (pixels(long)[..., 1] == 0).any(1).nonzero()[0]
+    first, second = lefts[0], lefts[lefts > lefts[0] + 49][0]
+    plain = contact_sheet(images, [""] * 4, columns=2)
+    assert second - first > plain.height / 2
+
+
+# Videos
+
+
+@pytest.mark.parametrize("size", [(160, 90), (90, 160), (333, 100)])
+def test_a_strip_has_a_bar_for_what_each_frame_kept(size):
+    kept = [(0, 0, 0, 0), *[(0, 2, 1, column) for column in range(4)], (0, 3, 2, 4), (0, 3, 0, 0)]
+    sample = report([(4, 3, 5)], kept)
+    frames = [Image.new("RGB", size, "white")] * 4
+    strip = pixels(frame_strip(frames, sample, frame_height=100))
+    bar, ground = (0, 114, 178), (233, 233, 238)
+    width = round(size[0] * 100 / size[1])
+    heights = []
+    lefts = [8 + number * (width + 8) for number in range(4)]
+    for left in lefts:
+        column = strip[:, left + width // 2]
+        heights.append(int((column == bar).all(-1).sum()))
+        assert (column == bar).all(-1).sum() + (column == ground).all(-1).sum() == 40
+    assert heights == [10, 0, 40, 20]  # of 1, 0, 4 and 2 tokens
+    # Above the bars stand the frames: of the first, the upper left token alone is lit.
+    first = strip[8:108, 8 : 8 + width]
+    assert (first[16, width // 10] == 255).all()
+    assert first[16, 3 * width // 10].max() < 128
+    assert first[50, width // 10].max() < 128
+
+
+def test_a_strip_breaks_into_rows_and_a_video_of_which_nothing_is_kept_has_no_bars():
+    frames = [Image.new("RGB", (64, 64), "white")] * 10
+    sample = report([(10, 2, 2)])
+    one, two = (frame_strip(frames, sample, columns=columns) for columns in (10, 5))
+    assert one.width > 1.8 * two.width
+    assert two.height > 1.8 * one.height
+    assert not (pixels(one) == (0, 114, 178)).all(-1).any()
+
+
+def test_bad_strips():
+    frames, sample = [Image.new("RGB", (64, 64))] * 2, report([(2, 2, 2)])
+    with pytest.raises(ValueError, match="frame_height must be at least 1"):
+        frame_strip(frames, sample, frame_height=0)
+    with pytest.raises(ValueError, match="columns must be at least 1"):
+        frame_strip(frames, sample, columns=0)
+    with pytest.raises(ValueError, match="only 1 frames"):
+        frame_strip(frames[:1], sample)
+    with pytest.raises(IndexError, match="has no visual 1"):
+        frame_strip(frames, sample, 1)
+
+
+# Answers
+
+
+def explained(per_token):
+    visuals = report([(1, 2, 4)]).visuals
+    rows = None if per_token is None else torch.tensor(per_token)
+    return SampleRelevance(torch.arange(8.0), rows, torch.arange(2), visuals)
+
+
+def test_every_answer_token_has_a_heat_map_of_its_own():
+    per_token = torch.zeros(2, 8)
+    per_token[0, 1], per_token[1, 6] = 1.0, 0.01
+    picture = Image.new("RGB", (256, 128), "grey")
+    sheet = answer_heat_maps([picture], explained(per_token.tolist()), ["row", " 2"])
+    yellow = (pixels(sheet) @ [1, 1, -1] > 300).nonzero()
+    # Two panels of 256 pixels, margins of 8: row 0, column 1 of the first, row 1, column 2 of the
+    # second, though that token rests on a hundredth of what the first rests on.
+    for left, top in ((8 + 64, 8), (16 + 256 + 128, 8 + 64)):
+        own = (yellow[1] >= left) & (yellow[1] < left + 64)
+        assert own.sum() == 64 * 64
+        assert yellow[0][own].min() == top
+    assert len(yellow[0]) == 2 * 64 * 64
+
+
+def test_a_prompts_heat_maps_are_those_of_its_pictures():
+    sample = report([(1, 1, 2), (2, 2, 1)], scores=torch.arange(6.0))
+    picture, video = Image.new("RGB", (64, 64), "grey"), [Image.new("RGB", (64, 64), "white")] * 3
+    sheet = pixels(prompt_heat_maps([picture, video], sample))
+    expected = [
+        heat_map(picture, sample),
+        heat_map(video[0], sample, 1, frame=0),
+        heat_map(video[2], sample, 1, frame=1),
+    ]
+    for number, panel in enumerate(expected):
+        left = 8 + number * 72
+        np.testing.assert_array_equal(sheet[8:72, left : left + 64], pixels(panel))
+
+
+def test_bad_heat_maps_of_answers():
+    picture = Image.new("RGB", (64, 64))
+    with pytest.raises(ValueError, match="per_token_rows=True"):
+        answer_heat_maps([picture], explained(None), ["a", "b"])
+    with pytest.raises(ValueError, match="got 1 words for 2 tokens"):
+        answer_heat_maps([picture], explained([[0.0] * 8] * 2), ["a"])
+    with pytest.raises(ValueError, match="1 pictures and videos, but 2 were given"):
+        prompt_heat_maps([picture, picture], explained([[0.0] * 8] * 2))
+
+
 def test_bad_contact_sheets():
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([], [])
     with pytest.raises(ValueError, match="one caption per image"):
         contact_sheet([Image.new("RGB", (8, 8))], ["a", "b"])
+    with pytest.raises(ValueError, match="columns must be at least 1"):
+        contact_sheet([Image.new("RGB", (8, 8))], ["a"], columns=0)

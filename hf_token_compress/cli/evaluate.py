@@ -21,6 +21,7 @@ from .options import (
     ModelOption,
     listed,
 )
+from .pictures import numbered_paths
 
 if TYPE_CHECKING:
     from ..evaluation import RetentionResult
@@ -91,6 +92,12 @@ def evaluate(
         str | None,
         typer.Option("--json", help="Write a JSON object there; - prints it.", metavar="FILE"),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw accuracy against the share kept there; needs matplotlib.", metavar="FILE"
+        ),
+    ] = None,
 ) -> None:
     r"""Measure what answers keep of their accuracy, by scorer and retention ratio.
 
@@ -102,8 +109,9 @@ def evaluate(
     ```
     hf-token-compress evaluate --model tiny-qwen2-vl
     hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 \
-      --json table.json
+      --json table.json --plot curve.png
     hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
+    hf-token-compress evaluate --model tiny-qwen2-vl-video --clip-frames 4 --clip-hold 2
     ```
     """
     if clip_hold > 1 and clip_frames is None:
@@ -119,6 +127,7 @@ def evaluate(
         scene_samples,
     )
     from ..evaluation.retention import TRUTH
+    from ..figures import figure_class
     from ..models import uncompress
     from ..scenes import CLIP_KINDS, KINDS, load_drawings
     from ..scorers import available_scorers
@@ -142,6 +151,9 @@ def evaluate(
             raise CommandError(
                 f"There is no scorer {name!r}: choose of {', '.join(choices)}.", exit_code=2
             )
+    if plot is not None:
+        numbered_paths(plot, 1)
+        figure_class()  # before all the measurements, not after
     if json_file not in (None, "-") and not Path(str(json_file)).parent.is_dir():
         raise CommandError(f"There is no folder for {str(json_file)!r}.", exit_code=2)
     source = find_checkpoint(model)
@@ -171,6 +183,10 @@ def evaluate(
             batch_size=batch_size,
             after_batch=done,
         )
+    if plot is not None:
+        from ..viz import retention_curve, save_figure
+
+        save_figure(retention_curve(found, title=_plot_title(model, found)), plot)
     if json_file is not None:
         table = {"model": model, "mapper": mapper, "seed": seed, "rows": as_rows(found)}
         if json_file == "-":
@@ -206,6 +222,11 @@ def _accuracies(result: RetentionResult, full: RetentionResult, kind: str | None
         "standard_error": result.standard_error(kind),
         "asked": sum(result.asked.values()) if kind is None else result.asked[kind],
     }
+
+
+def _plot_title(model: str, found: Sequence[RetentionResult]) -> str:
+    asked = sum(found[0].asked.values())
+    return f"{model}: {asked} questions, bars of one standard error"
 
 
 def _ratio(text: str) -> float:

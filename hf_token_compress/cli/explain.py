@@ -155,46 +155,19 @@ def _write_pictures(
     words: Sequence[str],
 ) -> list[Path]:
     """Heat maps of all visuals, and of each answer token."""
-    from dataclasses import replace
+    from ..viz import answer_heat_maps, prompt_heat_maps
 
-    from ..viz import contact_sheet
-
-    maps, captions = _heat_maps(visuals, sample)
     whole, tokens = output / "relevance.png", output / "tokens.png"
-    contact_sheet(maps, captions).save(whole)
-    assert sample.per_token is not None
-    panels, names = [], []
-    for word, scores in zip(words, sample.per_token, strict=True):
-        one, one_captions = _heat_maps(visuals, replace(sample, scores=scores))
-        panels += one
-        names += [f"{word.strip() or repr(word)}\n{caption}" for caption in one_captions]
-    contact_sheet(panels, names).save(tokens)
+    prompt_heat_maps(visuals, sample).save(whole)
+    answer_heat_maps(visuals, sample, words).save(tokens)
     return [whole, tokens]
 
 
-def _heat_maps(
-    visuals: Sequence[Sequence[Image.Image]], sample: SampleRelevance
-) -> tuple[list[Image.Image], list[str]]:
-    """One heat map per picture, and per step of a video's grid, with captions."""
-    from ..viz import heat_map
-
-    maps, captions = [], []
-    for number, (frames, span) in enumerate(zip(visuals, sample.visuals, strict=True)):
-        steps = span.grids[0].shape[0]
-        for step in range(steps):
-            # A step of the grid may stand for several frames: show its first.
-            frame = frames[min(step * len(frames) // steps, len(frames) - 1)]
-            maps.append(heat_map(frame, sample, number, frame=step))
-            name = f"{span.modality.capitalize()} {number + 1}"
-            captions.append(name if steps == 1 else f"{name}, step {step + 1}")
-    return maps, captions
-
-
 def _write_plot(path: Path, followed: SampleFaithfulness) -> list[Path]:
-    from ..relevance.plots import plot_faithfulness
+    from ..viz import removal_curve, save_figure
 
     try:
-        plot_faithfulness(followed, path)
+        save_figure(removal_curve(followed), path)
     except ImportError as error:
         notices().print(Text(f"No plot was drawn: {error}", style="yellow"), soft_wrap=True)
         return []

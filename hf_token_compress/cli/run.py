@@ -201,8 +201,7 @@ def _measurements(found: Answer, prompt_tokens: int) -> dict[str, Any]:
 
 
 def _write_overlay(path: Path, visual: Visual, found: Answer, number: int) -> None:
-    from ..viz import overlay
-    from ..viz_video import frame_overlays, frame_sheet, save_animation
+    from ..viz import frame_overlays, frame_sheet, overlay, save_animation
 
     assert found.report is not None
     sample = found.report.samples[0]

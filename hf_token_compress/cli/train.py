@@ -113,8 +113,9 @@ def train(
     typer.echo(f"{mapper.parameter_count:,} parameters in {output}: {metrics}")
     history: list[Epoch] = read_history(output)
     try:
-        from ..training.plots import plot_history
+        from ..viz import save_figure, training_curve
 
-        plot_history(history, output)
+        save_figure(training_curve(history, ["loss"]), output / "loss.png")
+        save_figure(training_curve(history, ["recall"]), output / "recall.png")
     except ImportError as error:
         notices().print(f"No pictures of the training: {error}")

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ..figures import Curve, Panel, figure_class, line_figure, save_figure
 from ..own_process import run_in_own_process
 from ..peak_memory import PeakMemory
-from .plots import figure, figure_class
 from .text import token_relevance
 
 Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
@@ -151,14 +151,15 @@ def plot_memory(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    with figure(path) as axes:
-        for name, values in memory.items():
-            known = [(x, y) for x, y in zip(lengths, values, strict=True) if y is not None]
-            axes.plot(*zip(*known, strict=True), marker="o", label=name)
-        axes.set(xlabel="tokens", ylabel="MiB over the model, at the peak")
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False)
+    curves = {}
+    for name, values in memory.items():
+        known = [(x, y) for x, y in zip(lengths, values, strict=True) if y is not None]
+        curves[name] = Curve([x for x, _ in known], [y for _, y in known])
+    figure = line_figure(Panel(curves, "tokens", "MiB over the model, at the peak"))
+    (axes,) = figure.axes
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    save_figure(figure, path)
 
 
 def main(

@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 _HOME = Path(__file__).parent
-_FOLDERS = {"llava-onevision": "llava_onevision", "qwen2-vl": "qwen2_vl", "vila": "vila"}
+_FOLDERS = {
+    "llava-onevision": "llava_onevision",
+    "qwen2-vl": "qwen2_vl",
+    "qwen2-vl-video": "qwen2_vl_video",
+    "vila": "vila",
+}
 _PREFIX = "tiny-"
 _OWN = "grid"
 
@@ -23,8 +28,8 @@ def load_tiny(name: str, **model_options: Any) -> tuple[PreTrainedModel, Process
     """Load a tiny trained model and its processor; nothing is downloaded.
 
     Args:
-        name: "qwen2-vl", "llava-onevision" (pictures and short videos; needs torchvision), or
-            "vila" (pictures and short videos).
+        name: "qwen2-vl", or one that takes short videos too: "qwen2-vl-video", "llava-onevision"
+            (both need torchvision), or "vila".
         **model_options: Passed to `from_pretrained`, for instance `token_compression=…` or
             `dtype=…` (float32 by default).
 

@@ -6,7 +6,7 @@ and in a part of the updates visual tokens are dropped at random before the lang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,9 +72,10 @@ class VisualPath:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What the updates show and ask: two on clips follow each one on pictures.
+    """What the updates show and ask.
 
     Attributes:
+        period: One update of so many is on pictures, the others are on clips.
         shape: Draws rows and columns of an update's pictures.
         pictures: Pictures of 16 cells per update; fewer where they are larger.
         questions: Questions per 16 cells.
@@ -91,6 +92,7 @@ class Lessons:
         seed: Seed of pictures, clips and questions.
     """
 
+    period: int = 3
     shape: Callable[[np.random.Generator], tuple[int, int]] = _always_clip_board
     pictures: int = 16
     questions: int = 12
@@ -113,8 +115,9 @@ def train_on_pictures_and_clips(
     lessons: Lessons,
     settings: LoopSettings,
     checkpoint: Path,
+    frozen: Iterable[str] = (),
 ) -> None:
-    """Train all weights, in place.
+    """Train a model, in place.
 
     Args:
         model: The model, whose tower and language model have learned to read pictures.
@@ -123,6 +126,7 @@ def train_on_pictures_and_clips(
         lessons: What to show and ask.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
+        frozen: Parameters not to train; a frozen tower is no part of the loss.
     """
     vocabulary, seed = CellVocabulary(tokenizer), lessons.seed
 
@@ -130,7 +134,7 @@ def train_on_pictures_and_clips(
         rng = np.random.default_rng([seed, step])
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         first = (seed << 32) + step * lessons.pictures
-        if step % 3:
+        if step % lessons.period:
             scenes, asked, frames, hold = _clip_lesson(lessons, first, rng)
         else:
             scenes, asked = _picture_lesson(lessons, first, rng)
@@ -145,6 +149,8 @@ def train_on_pictures_and_clips(
             batch = path.packer.pack(asked, _positions(path, scenes, frames * hold), kept)
             early = lessons.clip_early_weight if frames else 0.0
             loss = answer_loss(model, tokens, batch, early)
+        if not encoded.requires_grad:
+            return loss
         words = model.get_input_embeddings().weight.detach()
         return loss + DESCRIPTION_WEIGHT * description_loss(encoded, scenes, vocabulary, words)
 
@@ -165,7 +171,7 @@ def train_on_pictures_and_clips(
         positions = _positions(path, scenes, frames)
         return accuracy_line(model, path.packer, tokens, positions, asked, path.text(frames))
 
-    train(model, loss_of_step, settings, checkpoint, report)
+    train(model, loss_of_step, settings, checkpoint, report, frozen)
 
 
 def _picture_lesson(

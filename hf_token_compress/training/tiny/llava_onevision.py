@@ -19,7 +19,7 @@ from hf_token_compress.training.tiny.onevision_architecture import build_model, 
 from hf_token_compress.training.tiny.onevision_training import visual_path
 
 VISION = LoopSettings(steps=2400, learning_rate=2e-3)
-JOINT = LoopSettings(steps=4500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
+JOINT = LoopSettings(steps=2500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
 
 LESSONS = Lessons()
 """Clips have one visual token a cell, pictures eight, so that dropping takes the answer from many

@@ -3,8 +3,8 @@
     python -m hf_token_compress.training.tiny.qwen2_vl_video joint  --work FOLDER
     python -m hf_token_compress.training.tiny.qwen2_vl_video export --work FOLDER --out MODEL
 
-It starts from the trained tiny Qwen2-VL, which has seen pictures alone. The training writes a
-checkpoint to FOLDER and goes on from it when it is started again.
+It starts from the trained tiny Qwen2-VL, which has seen pictures alone, and keeps its vision tower.
+The training writes a checkpoint to FOLDER and goes on from it when it is started again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,18 @@ from hf_token_compress.training.tiny.packing import Packer, grid_positions
 from hf_token_compress.training.tiny.processor import build_processor, clip_words
 from hf_token_compress.training.tiny.transplant import take_language_model
 
-JOINT = LoopSettings(steps=2400, learning_rate=5e-4, ema=0.998, save_every=100, report_every=200)
+JOINT = LoopSettings(steps=1100, learning_rate=1.2e-3, ema=0.998, save_every=100, report_every=100)
 
 LESSONS = Lessons(
+    period=5,
     shape=random_shape,
-    clip_mixture={"during": 4.0, "first": 2.0, "last": 2.0, "colour": 1.0, "letter": 2.0},
-    clip_drop_share=0.5,
+    pictures=6,
+    clips=3,
+    clip_questions=20,
+    clip_mixture={"during": 6.0, "first": 2.0, "last": 2.0, "colour": 0.5, "letter": 1.5},
+    hold_share=0.15,
     longest_hold=2,
+    clip_drop_share=0.4,
 )
 """A frame of visual tokens is two frames of the video, through which a board lasts at least."""
 
@@ -78,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checkpoint = options.work / "joint.pt"
     if options.step == "joint":
         path = visual_path(model, tokenizer)
-        train_on_pictures_and_clips(model, tokenizer, path, LESSONS, JOINT, checkpoint)
+        frozen = [name for name, _ in model.named_parameters() if name.startswith("model.visual.")]
+        train_on_pictures_and_clips(model, tokenizer, path, LESSONS, JOINT, checkpoint, frozen)
     else:
         model.load_state_dict(averaged_state(checkpoint))
         export(model, processor, options.out)

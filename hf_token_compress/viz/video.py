@@ -1,4 +1,4 @@
-"""Pictures of what was kept of a video: a sheet of its frames, and an animation."""
+"""Pictures of what was kept of a video: its frames in a strip, on a sheet, and animated."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from .viz import contact_sheet, kept_per_frame, overlay
+from .pictures import kept_per_frame, overlay
+from .sheets import contact_sheet
 
 if TYPE_CHECKING:
-    from .models.state import SampleReport
+    from ..models.state import SampleReport
 
 _COLUMNS = 4
+_STRIP_COLUMNS = 8
+_STRIP_BAR = 0.4
 _PAPER = (255, 255, 255)
+# Okabe and Ito's blue, on a grey that is lighter than it to every eye.
+_BAR, _BAR_GROUND = (0, 114, 178), (233, 233, 238)
 
 
 def frame_overlays(
@@ -36,8 +41,7 @@ def frame_overlays(
         IndexError: The prompt has no such visual.
         ValueError: There are fewer frames than the visual has, or `token_size` is below 1.
     """
-    counts = kept_per_frame(sample, visual)
-    groups = _joined(len(frames), len(counts))
+    groups, _ = _groups_and_counts(frames, sample, visual)
     return [
         overlay(frames[group[0]], sample, visual, frame=number, token_size=token_size)
         for number, group in enumerate(groups)
@@ -68,31 +72,58 @@ def frame_sheet(
         IndexError: The prompt has no such visual.
         ValueError: There are fewer frames than the visual has, or `token_size` is below 1.
     """
-    counts = kept_per_frame(sample, visual)
-    groups = _joined(len(frames), len(counts))
+    groups, counts = _groups_and_counts(frames, sample, visual)
     panels = frame_overlays(frames, sample, visual, token_size=token_size)
-    captions = [
-        f"{_frame_name(group)}\n{kept} of {total} tokens"
-        for group, (kept, total) in zip(groups, counts, strict=True)
-    ]
-    height = max(panel.height for panel in panels)
-    rows = [
-        contact_sheet(
-            panels[first : first + _COLUMNS],
-            captions[first : first + _COLUMNS],
-            title="" if first else title,
-            panel_height=height,
-        )
-        for first in range(0, len(panels), _COLUMNS)
-    ]
-    sheet = Image.new(
-        "RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER
-    )
-    top = 0
-    for row in rows:
-        sheet.paste(row, (0, top))
-        top += row.height
-    return sheet
+    return contact_sheet(panels, _captions(groups, counts), title=title, columns=_COLUMNS)
+
+
+def frame_strip(
+    frames: Sequence[Image.Image],
+    sample: SampleReport,
+    visual: int = 0,
+    *,
+    title: str = "",
+    frame_height: int = 120,
+    columns: int = _STRIP_COLUMNS,
+) -> Image.Image:
+    """The frames of a video in a row, over bars of how many of their tokens were kept.
+
+    The bar of the frame that kept most tokens has the full height, so that frames can be compared
+    at every ratio; the numbers stand below.
+
+    Args:
+        frames: The frames that the processor was given, of any mode.
+        sample: Report of the prompt, from `model.token_compression.last.samples`.
+        visual: Which image or video of the prompt the video is.
+        title: Text over all frames.
+        frame_height: Pixels of the frames' height.
+        columns: Most frames in a row; more are set in further rows.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        IndexError: The prompt has no such visual.
+        ValueError: There are fewer frames than the visual has, or `frame_height` or `columns` is
+            below 1.
+    """
+    if frame_height < 1:
+        raise ValueError(f"frame_height must be at least 1, but it is {frame_height}.")
+    groups, counts = _groups_and_counts(frames, sample, visual)
+    most = max(kept for kept, _ in counts)
+    bar_height = round(_STRIP_BAR * frame_height)
+    gap = max(2, frame_height // 30)
+    panels = []
+    for drawn, (kept, _) in zip(frame_overlays(frames, sample, visual), counts, strict=True):
+        width = max(1, round(drawn.width * frame_height / drawn.height))
+        panel = Image.new("RGB", (width, frame_height + gap + bar_height), _PAPER)
+        panel.paste(drawn.resize((width, frame_height), Image.Resampling.LANCZOS), (0, 0))
+        filled = round(bar_height * kept / most) if most else 0
+        left, right = width // 4, width - width // 4
+        panel.paste(_BAR_GROUND, (left, frame_height + gap, right, panel.height))
+        panel.paste(_BAR, (left, panel.height - filled, right, panel.height))
+        panels.append(panel)
+    return contact_sheet(panels, _captions(groups, counts), title=title, columns=columns)
 
 
 def save_animation(
@@ -115,8 +146,12 @@ def save_animation(
     first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
 
-def _joined(given: int, frames: int) -> list[range]:
-    """Which of the given frames each of the model's frames was made of."""
+def joined_frames(given: int, frames: int) -> list[range]:
+    """Which of the given frames each of the model's frames was made of.
+
+    Raises:
+        ValueError: Fewer frames are given than the model has.
+    """
     if given < frames:
         raise ValueError(
             f"The video has {frames} frames of visual tokens, but only {given} frames were given: "
@@ -125,6 +160,20 @@ def _joined(given: int, frames: int) -> list[range]:
     # A model that joins n frames repeats the last one where their number is no multiple of n.
     joined = -(-given // frames)
     return [range(number * joined, min((number + 1) * joined, given)) for number in range(frames)]
+
+
+def _groups_and_counts(
+    frames: Sequence[Image.Image], sample: SampleReport, visual: int
+) -> tuple[list[range], list[tuple[int, int]]]:
+    counts = kept_per_frame(sample, visual)
+    return joined_frames(len(frames), len(counts)), counts
+
+
+def _captions(groups: Sequence[range], counts: Sequence[tuple[int, int]]) -> list[str]:
+    return [
+        f"{_frame_name(group)}\n{kept} of {total} tokens"
+        for group, (kept, total) in zip(groups, counts, strict=True)
+    ]
 
 
 def _frame_name(group: range) -> str:

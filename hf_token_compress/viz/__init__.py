@@ -1,0 +1,34 @@
+"""Pictures of what was kept and why, and figures of what was measured.
+
+Functions that draw on pictures return PIL images. Functions of curves return matplotlib Figures;
+matplotlib is an extra: `pip install "hf-token-compress[plots]"`.
+"""
+
+from ..figures import COLOURS, figure_image, save_figure
+from .answers import answer_heat_maps, prompt_heat_maps
+from .curves import heat_map_figure, removal_curve, retention_curve, training_curve
+from .grids import ScoredPrompt
+from .pictures import heat_map, kept_per_frame, overlay
+from .sheets import contact_sheet
+from .video import frame_overlays, frame_sheet, frame_strip, save_animation
+
+__all__ = [
+    "COLOURS",
+    "ScoredPrompt",
+    "answer_heat_maps",
+    "contact_sheet",
+    "figure_image",
+    "frame_overlays",
+    "frame_sheet",
+    "frame_strip",
+    "heat_map",
+    "heat_map_figure",
+    "kept_per_frame",
+    "overlay",
+    "prompt_heat_maps",
+    "removal_curve",
+    "retention_curve",
+    "save_animation",
+    "save_figure",
+    "training_curve",
+]

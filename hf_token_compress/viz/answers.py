@@ -1,0 +1,116 @@
+"""Heat maps of a whole prompt, and of every token of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from .grids import ScoredPrompt
+from .pictures import ScoreScale, heat_map
+from .sheets import contact_sheet
+from .video import joined_frames
+
+if TYPE_CHECKING:
+    from ..relevance import SampleRelevance
+
+    Visual = Image.Image | Sequence[Image.Image]
+
+_COLUMNS = 6
+
+
+def prompt_heat_maps(
+    visuals: Sequence[Visual],
+    sample: ScoredPrompt,
+    *,
+    title: str = "",
+    scale: ScoreScale = "value",
+) -> Image.Image:
+    """Heat maps of all pictures and videos of a prompt on one sheet.
+
+    Args:
+        visuals: What the processor was given, in order of appearance: pictures, and lists of all
+            frames of a video.
+        sample: The prompt, as in `heat_map`.
+        title: Text over the sheet.
+        scale: "value" or "rank", as in `heat_map`.
+
+    Returns:
+        An RGB image, one panel for every picture and for every frame of a video's grid.
+
+    Raises:
+        ValueError: There are more or fewer visuals than the prompt has, a video lacks frames, or
+            the prompt was not scored.
+    """
+    maps, captions = _panels(visuals, sample, scale)
+    return contact_sheet(maps, captions, title=title, columns=_COLUMNS)
+
+
+def answer_heat_maps(
+    visuals: Sequence[Visual],
+    sample: SampleRelevance,
+    words: Sequence[str],
+    *,
+    title: str = "",
+    scale: ScoreScale = "value",
+) -> Image.Image:
+    """What every token of an answer rested on: heat maps on one sheet, one for each token.
+
+    The colours of each token span its own relevance, so that a token that rests on little is not
+    drawn dark all over.
+
+    Args:
+        visuals: As in `prompt_heat_maps`.
+        sample: From `relevance(model, inputs, per_token_rows=True).samples`.
+        words: The answer's tokens as text, such as `processor.decode(token)` for each of
+            `sample.answer_ids`.
+        title: Text over the sheet.
+        scale: "value" or "rank", as in `heat_map`.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: The sample has no relevance per token, or not as many tokens as words; and as in
+            `prompt_heat_maps`.
+    """
+    if sample.per_token is None:
+        raise ValueError(
+            "This sample has no relevance for single tokens: call relevance with "
+            "per_token_rows=True."
+        )
+    if len(words) != len(sample.per_token):
+        raise ValueError(
+            f"answer_heat_maps needs one word per token of the answer, but got {len(words)} words "
+            f"for {len(sample.per_token)} tokens."
+        )
+    maps: list[Image.Image] = []
+    captions: list[str] = []
+    for word, scores in zip(words, sample.per_token, strict=True):
+        own, names = _panels(visuals, replace(sample, scores=scores), scale)
+        maps += own
+        shown = word.strip() or repr(word)
+        captions += [shown if len(names) == 1 else f"{shown}\n{name}" for name in names]
+    return contact_sheet(maps, captions, title=title, columns=_COLUMNS)
+
+
+def _panels(
+    visuals: Sequence[Visual], sample: ScoredPrompt, scale: ScoreScale
+) -> tuple[list[Image.Image], list[str]]:
+    """One heat map per picture, and per frame of a video's grid, with captions."""
+    if len(visuals) != len(sample.visuals):
+        raise ValueError(
+            f"The prompt has {len(sample.visuals)} pictures and videos, but {len(visuals)} were "
+            "given."
+        )
+    maps, captions = [], []
+    for number, (given, span) in enumerate(zip(visuals, sample.visuals, strict=True)):
+        frames = [given] if isinstance(given, Image.Image) else list(given)
+        steps = joined_frames(len(frames), len(span.grids[0].index))
+        for step, group in enumerate(steps):
+            maps.append(heat_map(frames[group[0]], sample, number, frame=step, scale=scale))
+            name = f"{span.modality.capitalize()} {number + 1}"
+            captions.append(name if len(steps) == 1 else f"{name}, step {step + 1}")
+    return maps, captions

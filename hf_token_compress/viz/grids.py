@@ -1,0 +1,176 @@
+"""Where visual tokens lie on a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..prompt import TokenGrid, VisualSpan
+
+_BORDERS_PER_TOKEN = 14
+
+
+class ScoredPrompt(Protocol):
+    """A prompt whose visual tokens have scores, such as `SampleReport` and `SampleRelevance`."""
+
+    @property
+    def scores(self) -> Tensor | None:
+        """float32 [N], over all its visual tokens in order; None where they were not scored."""
+
+    @property
+    def visuals(self) -> tuple[VisualSpan, ...]:
+        """Its images and videos, in order of appearance."""
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """One grid of one frame.
+
+    Attributes:
+        tokens: int [rows, columns], which of the prompt's visual tokens covers each cell.
+        area: As in `TokenGrid`.
+    """
+
+    tokens: NDArray[np.int64]
+    area: tuple[float, float, float, float]
+
+    def token_size(self, picture: tuple[int, int]) -> float:
+        """Pixels of a token's shorter side on a picture of (width, height)."""
+        rows, columns = self.tokens.shape
+        left, top, right, bottom = self.area
+        return min(picture[0] * (right - left) / columns, picture[1] * (bottom - top) / rows)
+
+
+def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
+    """All grids of one image or video of a prompt.
+
+    Raises:
+        IndexError: The prompt has no such visual.
+    """
+    count = len(sample.visuals)
+    if not 0 <= visual < count:
+        available = f"0 to {count - 1}" if count else "none"
+        raise IndexError(f"The prompt has no visual {visual}: it has {available}.")
+    return sample.visuals[visual].grids
+
+
+def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid]:
+    """All grids of one frame of a visual.
+
+    Raises:
+        IndexError: The prompt has no such visual, or the visual no such frame.
+    """
+    grids = grids_of(sample, visual)
+    frames = len(grids[0].index)
+    if not 0 <= frame < frames:
+        raise IndexError(f"Visual {visual} has no frame {frame}: it has 0 to {frames - 1}.")
+    start = sum(len(span.positions) for span in sample.visuals[:visual])
+    return [FrameGrid(start + grid.index[frame].numpy(), grid.area) for grid in grids]
+
+
+def legible(image: Image.Image, grids: Sequence[FrameGrid], token_size: int) -> Image.Image:
+    """The picture in RGB, enlarged where a token of a grid would be too small.
+
+    Raises:
+        ValueError: `token_size` is below 1.
+    """
+    if token_size < 1:
+        raise ValueError(f"token_size must be at least 1, but it is {token_size}.")
+    picture = image.convert("RGB")
+    factor = token_size / min(grid.token_size(picture.size) for grid in grids)
+    if factor <= 1:
+        return picture
+    size = (round(picture.width * factor), round(picture.height * factor))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which token each pixel of a picture belongs to.
+
+    Attributes:
+        row: int [H], token row of each pixel row, ascending; -1 before the grid, the number of
+            rows after it.
+        column: int [W], token column of each pixel column, in the same way.
+        border: Pixels of a border's width.
+    """
+
+    row: NDArray[np.intp]
+    column: NDArray[np.intp]
+    border: int
+
+    @classmethod
+    def over(cls, size: tuple[int, int], grid: FrameGrid) -> Cells:
+        """A grid over its area of a picture of (width, height) pixels."""
+        (width, height), (rows, columns) = size, grid.tokens.shape
+        left, top, right, bottom = grid.area
+        return cls(
+            _cell_of_pixel(height, rows, top, bottom),
+            _cell_of_pixel(width, columns, left, right),
+            max(1, round(grid.token_size(size) / _BORDERS_PER_TOKEN)),
+        )
+
+    def stretch(self, values: NDArray[Any]) -> NDArray[Any]:
+        """[rows, columns, …] → [H, W, …], zero beyond the grid."""
+        padded = np.pad(values, [(1, 1), (1, 1), *[(0, 0)] * (values.ndim - 2)])
+        return padded[self.row[:, None] + 1, self.column[None, :] + 1]
+
+    def outline(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
+        """Pixels of kept tokens that lie along a dropped one or the picture's rim: bool [H, W]."""
+        line = np.zeros((len(self.row), len(self.column)), dtype=np.bool_)
+        for down, across, neighbour in _neighbours(kept):
+            near = _near(self.row, down, self.border)[:, None]
+            near = near & _near(self.column, across, self.border)[None, :]
+            line |= near & self.stretch(kept & ~neighbour)
+        return line
+
+    def inner_borders(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
+        """Lines between kept tokens that are neighbours: bool [H, W]."""
+        first_row = _near(self.row, -1, max(1, self.border // 2))
+        first_column = _near(self.column, -1, max(1, self.border // 2))
+        lines: NDArray[np.bool_] = self.stretch(kept) & (first_row[:, None] | first_column)
+        return lines
+
+
+def _cell_of_pixel(pixels: int, cells: int, start: float, end: float) -> NDArray[np.intp]:
+    """The cell under the centre of each pixel, int [pixels], -1 before and `cells` after all.
+
+    Args:
+        pixels: Pixels of the picture in this direction.
+        cells: Cells of the grid.
+        start: Where on the picture the grid starts, as a share of its pixels.
+        end: Where it ends.
+    """
+    doubled = 2 * np.arange(pixels) + 1  # twice the centres, which keeps whole grids exact
+    if (start, end) == (0.0, 1.0):
+        return (doubled * cells // (2 * pixels)).astype(np.intp)
+    place = (doubled / (2 * pixels) - start) / (end - start)
+    return np.floor(place * cells).clip(-1, cells).astype(np.intp)
+
+
+def _near(cell_of_pixel: NDArray[np.intp], side: int, distance: int) -> NDArray[np.bool_]:
+    """Pixels near the start (side -1) or the end (1) of their cell; all pixels for side 0."""
+    pixel = np.arange(len(cell_of_pixel))
+    if side < 0:
+        return pixel - np.searchsorted(cell_of_pixel, cell_of_pixel, "left") < distance
+    if side > 0:
+        return np.searchsorted(cell_of_pixel, cell_of_pixel, "right") - 1 - pixel < distance
+    return np.ones(len(cell_of_pixel), dtype=np.bool_)
+
+
+def _neighbours(kept: NDArray[Any]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+    """For each of the eight directions (down, across), whether the token there is kept."""
+    rows, columns = kept.shape
+    padded = np.pad(kept, 1)  # beyond the rim nothing is kept
+    for down in (-1, 0, 1):
+        for across in (-1, 0, 1):
+            if (down, across) != (0, 0):
+                yield down, across, padded[1 + down :, 1 + across :][:rows, :columns]

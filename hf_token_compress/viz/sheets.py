@@ -1,0 +1,142 @@
+"""Sheets: pictures side by side over their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+_PAPER = (255, 255, 255)
+_INK = (24, 24, 27)
+_FAINT_INK = (95, 95, 105)
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    *,
+    title: str = "",
+    panel_height: int | None = None,
+    columns: int | None = None,
+    font: str | Path | None = None,
+) -> Image.Image:
+    """Set pictures side by side, in one or more rows, each over its caption.
+
+    Args:
+        images: The panels, from left to right; they are scaled to one height.
+        captions: One text per panel. Its first line is set larger; long lines are wrapped.
+        title: Text over all panels, set in the same way.
+        panel_height: Pixels of the panels' height; by default that of the highest picture.
+        columns: Most panels in a row; by default all.
+        font: A TrueType file; by default Pillow's own font, which has few letters beyond ASCII.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        OSError: The font cannot be read.
+        ValueError: There are no images, not as many captions as images, or less than one column.
+    """
+    if not images:
+        raise ValueError("contact_sheet needs at least one image.")
+    if len(images) != len(captions):
+        raise ValueError(
+            f"contact_sheet needs one caption per image, but got {len(captions)} captions for "
+            f"{len(images)} images."
+        )
+    columns = len(images) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, but it is {columns}.")
+    height = panel_height or max(image.height for image in images)
+    panels = [_scaled_to_height(image, height) for image in images]
+    margin = max(8, height // 20)
+    type_size = max(13, height // 17)
+    lead, body = _font(font, round(type_size * 1.25)), _font(font, type_size)
+    notes = [
+        _TextBlock.wrapped(text, panel.width, lead, body)
+        for text, panel in zip(captions, panels, strict=True)
+    ]
+    starts = range(0, len(panels), columns)
+    rows = [(panels[start : start + columns], notes[start : start + columns]) for start in starts]
+    width = max(sum(panel.width + margin for panel in row) for row, _ in rows) + margin
+    heading = _TextBlock.wrapped(title, width - 2 * margin, lead, body)
+    row_heights = [
+        height + margin // 2 + max(note.height for note in texts) + margin for _, texts in rows
+    ]
+    top = margin + (heading.height + margin if heading.lines else 0)
+    sheet = Image.new("RGB", (width, top + sum(row_heights)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    heading.draw(draw, margin, margin)
+    for (row, texts), row_height in zip(rows, row_heights, strict=True):
+        left = margin
+        for panel, note in zip(row, texts, strict=True):
+            sheet.paste(panel, (left, top))
+            note.draw(draw, left, top + height + margin // 2)
+            left += panel.width + margin
+        top += row_height
+    return sheet
+
+
+def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
+    panel = image.convert("RGB")
+    if panel.height == height:
+        return panel
+    width = max(1, round(panel.width * height / panel.height))
+    return panel.resize((width, height), Image.Resampling.LANCZOS)
+
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _font(font: str | Path | None, size: int) -> _Font:
+    return ImageFont.load_default(size) if font is None else ImageFont.truetype(font, size)
+
+
+@dataclass(frozen=True)
+class _TextBlock:
+    """Lines of text, each with its font and colour, set under each other."""
+
+    lines: tuple[tuple[str, _Font, tuple[int, int, int]], ...]
+
+    @classmethod
+    def wrapped(cls, text: str, width: int, lead: _Font, body: _Font) -> _TextBlock:
+        """Wrap a text to a width; its first line in the lead font, the rest in the body font."""
+        lines = []
+        for number, paragraph in enumerate(text.splitlines()):
+            font, ink = (lead, _INK) if number == 0 else (body, _FAINT_INK)
+            lines += [(line, font, ink) for line in _wrap(paragraph, width, font)]
+        return cls(tuple(lines))
+
+    @property
+    def height(self) -> int:
+        """Pixels from the first line's top to the last one's foot."""
+        return sum(_line_height(font) for _, font, _ in self.lines)
+
+    def draw(self, draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
+        """Draw the lines with their upper left corner at (left, top)."""
+        for line, font, ink in self.lines:
+            draw.text((left, top), line, fill=ink, font=font)
+            top += _line_height(font)
+
+
+def _line_height(font: _Font) -> int:
+    return round(1.3 * (font.getbbox("Ag")[3]))
+
+
+def _wrap(text: str, width: int, font: _Font) -> list[str]:
+    """Break a text between words, and within words that are wider than a line."""
+    lines = [""]
+    for word in text.split():
+        candidate = f"{lines[-1]} {word}".strip()
+        if font.getlength(candidate) <= width:
+            lines[-1] = candidate
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
