@@ -36,10 +36,10 @@ def loaded() -> tuple[ModelPair, Any]:
 def test_it_answers_questions_about_what_it_has_not_seen(
     samples: Any, loaded: tuple[ModelPair, Any]
 ) -> None:
-    """Of 60 questions; 85 % of very many are 73 % of so few at three standard errors."""
+    """Of 60 questions; three standard errors below 85 % are 71 %."""
     (stock, _), processor = loaded
     right = right_answers(stock, processor, samples)
-    assert right.total() >= 0.73 * len(samples), right
+    assert right.total() >= 0.71 * len(samples), right
 
 
 @each_modality
@@ -82,14 +82,14 @@ def test_the_tokens_of_the_right_cells_are_enough(
     full, truth, chance = measure_retention(
         stock,
         processor,
-        samples,
+        samples[::2],
         scorers=["truth", "random"],
         retention_ratios=[0.1],
         max_new_tokens=8,
     )
     right = [sum(item.correct.values()) for item in (full, truth, chance)]
-    assert right[1] >= right[0] - 6
-    assert right[1] >= right[2] + 15
+    assert right[1] >= right[0] - 4
+    assert right[1] >= right[2] + 8
 
 
 def test_the_auto_classes_load_its_folder(loaded: tuple[ModelPair, Any]) -> None:
