@@ -8,7 +8,7 @@ import torch
 
 from hf_token_compress import load_tiny
 from hf_token_compress.training.collecting import CollectOptions, collect
-from hf_token_compress.training.samples import SceneSource
+from hf_token_compress.training.composed import SceneSource
 from hf_token_compress.training.shards import ShardFolder
 from hf_token_compress.training.training import TrainOptions, train_mapper
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hf_token_compress import load_tiny
 from hf_token_compress.evaluation import scene_samples
 from hf_token_compress.evaluation.calibration import measure_calibration, usable_prompts
-from hf_token_compress.training.samples import SceneSource
+from hf_token_compress.training.composed import SceneSource
 
 
 def test_two_dozen_prompts_beat_attention() -> None:

@@ -33,13 +33,12 @@ from hf_token_compress.relevance import relevance
 from hf_token_compress.scenes import make_scene, scene_questions
 from hf_token_compress.scorers.instruction_attention import instruction_attention
 from hf_token_compress.training.collecting import CollectOptions, collect, is_right
+from hf_token_compress.training.composed import ClipSource, SceneSource
 from hf_token_compress.training.samples import (
-    ClipSource,
     HubDataset,
     JsonLines,
     SampleList,
     SampleSource,
-    SceneSource,
     TrainingSample,
 )
 from hf_token_compress.training.shards import ShardFolder

@@ -158,8 +158,9 @@ def collect(
     from ..relevance import DEFAULT_RULE
     from ..training.collecting import CollectOptions
     from ..training.collecting import collect as collect_shards
+    from ..training.composed import ClipSource, SceneSource
     from ..training.launch import process_state
-    from ..training.samples import ClipSource, HubDataset, JsonLines, SceneSource
+    from ..training.samples import HubDataset, JsonLines
     from .checkpoint import find_checkpoint, load_checkpoint
 
     board: dict[str, Any] = {

@@ -18,7 +18,8 @@ from typing import Any
 
 from ..training.calibration import calibrate_mapper
 from ..training.collecting import CollectOptions
-from ..training.samples import SampleSource, SceneSource, TrainingSample
+from ..training.composed import SceneSource
+from ..training.samples import SampleSource, TrainingSample
 from .retention import RetentionResult, measure_retention, retention_markdown
 from .tasks import Sample, scene_samples
 
