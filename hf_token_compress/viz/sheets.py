@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-_PAPER = (255, 255, 255)
+PAPER = (255, 255, 255)
 _INK = (24, 24, 27)
 _FAINT_INK = (95, 95, 105)
 
@@ -66,7 +66,7 @@ def contact_sheet(
         height + margin // 2 + max(note.height for note in texts) + margin for _, texts in rows
     ]
     top = margin + (heading.height + margin if heading.lines else 0)
-    sheet = Image.new("RGB", (width, top + sum(row_heights)), _PAPER)
+    sheet = Image.new("RGB", (width, top + sum(row_heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
     heading.draw(draw, margin, margin)
     for (row, texts), row_height in zip(rows, row_heights, strict=True):

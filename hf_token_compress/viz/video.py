@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import Image, ImageColor
 
+from ..figures import COLOURS
+from .grids import grids_of
 from .pictures import kept_per_frame, overlay
-from .sheets import contact_sheet
+from .sheets import PAPER, contact_sheet
 
 if TYPE_CHECKING:
     from ..models.state import SampleReport
@@ -17,9 +19,8 @@ if TYPE_CHECKING:
 _COLUMNS = 4
 _STRIP_COLUMNS = 8
 _STRIP_BAR = 0.4
-_PAPER = (255, 255, 255)
-# Okabe and Ito's blue, on a grey that is lighter than it to every eye.
-_BAR, _BAR_GROUND = (0, 114, 178), (233, 233, 238)
+# The curves' first colour, on a grey that is lighter than it to every eye.
+_BAR, _BAR_GROUND = ImageColor.getrgb(COLOURS[0]), (233, 233, 238)
 
 
 def frame_overlays(
@@ -41,7 +42,7 @@ def frame_overlays(
         IndexError: The prompt has no such visual.
         ValueError: There are fewer frames than the visual has, or `token_size` is below 1.
     """
-    groups, _ = _groups_and_counts(frames, sample, visual)
+    groups = joined_frames(len(frames), len(grids_of(sample, visual)[0].index))
     return [
         overlay(frames[group[0]], sample, visual, frame=number, token_size=token_size)
         for number, group in enumerate(groups)
@@ -116,7 +117,7 @@ def frame_strip(
     panels = []
     for drawn, (kept, _) in zip(frame_overlays(frames, sample, visual), counts, strict=True):
         width = max(1, round(drawn.width * frame_height / drawn.height))
-        panel = Image.new("RGB", (width, frame_height + gap + bar_height), _PAPER)
+        panel = Image.new("RGB", (width, frame_height + gap + bar_height), PAPER)
         panel.paste(drawn.resize((width, frame_height), Image.Resampling.LANCZOS), (0, 0))
         filled = round(bar_height * kept / most) if most else 0
         left, right = width // 4, width - width // 4

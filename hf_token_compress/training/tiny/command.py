@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,28 +49,32 @@ def run_step(
     model: StockModel,
     processor: Any,
     path: VisualPath,
-    vision: LoopSettings,
+    vision: LoopSettings | None,
     joint: LoopSettings,
     lessons: Lessons,
+    frozen: Iterable[str] = (),
 ) -> None:
-    """Run the step "vision", "joint" or "export" of a model with a tower of its own.
+    """Run the step "vision", "joint" or "export" of a model that reads pictures and clips.
 
     Args:
         options: As `step_options` reads them.
         model: The model before its own training.
         processor: Its processor.
         path: How it sees boards.
-        vision: Schedule of the tower's training.
+        vision: Schedule of the tower's training; None where the tower is trained already.
         joint: Schedule of the joint training.
         lessons: What the joint training shows and asks.
+        frozen: Parameters that the joint training leaves as they are.
     """
     tokenizer = processor.tokenizer
     checkpoint = options.work / f"{options.step}.pt"
     if options.step == "vision":
+        assert vision is not None  # or else it is no step
         warm_up_tower(model, path.encode, tokenizer, vision, checkpoint)
     elif options.step == "joint":
-        model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
-        train_on_pictures_and_clips(model, tokenizer, path, lessons, joint, checkpoint)
+        if vision is not None:
+            model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
+        train_on_pictures_and_clips(model, tokenizer, path, lessons, joint, checkpoint, frozen)
     else:
         model.load_state_dict(averaged_state(options.work / "joint.pt"))
         export(model, processor, options.out)

@@ -20,15 +20,10 @@ from hf_token_compress.tiny import load_tiny
 from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.architecture import build_model as build_untrained
 from hf_token_compress.training.tiny.boards import random_shape
-from hf_token_compress.training.tiny.command import step_options
-from hf_token_compress.training.tiny.export import export
+from hf_token_compress.training.tiny.command import run_step, step_options
 from hf_token_compress.training.tiny.forward import encode_scenes
-from hf_token_compress.training.tiny.joint_clips import (
-    Lessons,
-    VisualPath,
-    train_on_pictures_and_clips,
-)
-from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
+from hf_token_compress.training.tiny.joint_clips import Lessons, VisualPath
+from hf_token_compress.training.tiny.loop import LoopSettings
 from hf_token_compress.training.tiny.packing import Packer, grid_positions
 from hf_token_compress.training.tiny.processor import build_processor, clip_words
 from hf_token_compress.training.tiny.transplant import take_language_model
@@ -78,16 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
     options = step_options(__doc__, ("joint", "export"), arguments)
     processor = build_processor(clip_words())
-    tokenizer = processor.tokenizer
-    model = build_model(tokenizer)
-    checkpoint = options.work / "joint.pt"
-    if options.step == "joint":
-        path = visual_path(model, tokenizer)
-        frozen = [name for name, _ in model.named_parameters() if name.startswith("model.visual.")]
-        train_on_pictures_and_clips(model, tokenizer, path, LESSONS, JOINT, checkpoint, frozen)
-    else:
-        model.load_state_dict(averaged_state(checkpoint))
-        export(model, processor, options.out)
+    model = build_model(processor.tokenizer)
+    path = visual_path(model, processor.tokenizer)
+    tower = [name for name, _ in model.named_parameters() if name.startswith("model.visual.")]
+    run_step(options, model, processor, path, None, JOINT, LESSONS, frozen=tower)
 
 
 if __name__ == "__main__":
