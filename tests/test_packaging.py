@@ -240,6 +240,13 @@ def test_the_installed_version_is_that_of_the_library() -> None:
     assert metadata.version("hf-token-compress") == hf_token_compress.__version__
 
 
+def test_a_plain_install_has_what_processors_need() -> None:
+    """Transformers makes no processor of Qwen2-VL or LLaVA-OneVision without torchvision."""
+    required = metadata.requires("hf-token-compress") or []
+    plain = {re.split(r"[^\w-]", item)[0] for item in required if "extra ==" not in item}
+    assert {"torch", "torchvision", "transformers"} <= plain
+
+
 def test_files_that_the_library_needs_are_installed() -> None:
     for model in ("llava_onevision", "qwen2_vl", "qwen2_vl_video", "vila"):
         tiny = resources.files("hf_token_compress.tiny") / model

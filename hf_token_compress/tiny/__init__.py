@@ -29,7 +29,7 @@ def load_tiny(name: str, **model_options: Any) -> tuple[PreTrainedModel, Process
 
     Args:
         name: "qwen2-vl", or one that takes short videos too: "qwen2-vl-video", "llava-onevision"
-            (both need torchvision), or "vila".
+            or "vila".
         **model_options: Passed to `from_pretrained`, for instance `token_compression=…` or
             `dtype=…` (float32 by default).
 
