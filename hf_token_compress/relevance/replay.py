@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,10 +21,25 @@ from ..prompt import Modality, VisualSpan
 from ..rewrite import gather_columns, kept_column_index
 from .attention_tap import MEMORY_LIMIT
 
-Target = Literal["logit", "log_probability"]
+Target = Literal["logit", "log_probability", "margin"]
+"""The score of an answer token that is explained: its raw logit, its logarithmic probability, or
+its logit less that of the strongest other token."""
 
 _TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 _POSITIONS = TokenCompressionConfig()  # original position ids
+
+
+def check_target(target: str) -> Target:
+    """The target, if there is one of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for known in get_args(Target):
+        if target == known:
+            return known
+    choices = ", ".join(map(repr, get_args(Target)))
+    raise ValueError(f"target must be one of {choices}, but it is {target!r}.")
 
 
 @dataclass(frozen=True)
@@ -71,14 +86,15 @@ class ReplayPass:
 
         Args:
             targets: bool [G, B, T], the answer tokens whose scores are summed to each target.
-            target: "logit" for the raw logit of the token, "log_probability" for its logarithmic
-                probability.
+            target: The score of a token, as `Target` says.
         """
         logits = self.logits()
         if target == "log_probability":
             logits = logits.log_softmax(-1)
-        ids = self.answer_ids.clamp(min=0)
-        chosen = logits.gather(-1, ids[..., None]).squeeze(-1)  # [B, T]
+        ids = self.answer_ids.clamp(min=0)[..., None]
+        chosen = logits.gather(-1, ids).squeeze(-1)  # [B, T]
+        if target == "margin":
+            chosen = chosen - logits.scatter(-1, ids, float("-inf")).amax(-1)
         return (chosen * targets).sum(dim=(1, 2))
 
     def answer_log_probabilities(self) -> tuple[Tensor, Tensor]:

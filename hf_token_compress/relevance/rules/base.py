@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...kernels.relevance_step import relevance_step
 from ..attention_tap import AttentionLayer, AttentionTap, tapped_attention
-from ..replay import Replay, ReplayPass, Target
+from ..replay import Replay, ReplayPass, Target, check_target
 
 
 class Rule(ABC):
@@ -72,8 +72,11 @@ class PropagationRule(PassRule):
     Every target has a backward pass of its own; all share one forward pass.
 
     Args:
-        target: The score of an answer token that is explained: its raw "logit", or its
-            "log_probability".
+        target: The score of an answer token that is explained: its raw "logit", its
+            "log_probability", or its "margin" over the strongest other token.
+
+    Raises:
+        ValueError: There is no such target.
 
     Attributes:
         uses_gradients: Whether it reads the gradients of the attention outputs.
@@ -82,7 +85,7 @@ class PropagationRule(PassRule):
     uses_gradients: ClassVar[bool] = True
 
     def __init__(self, target: Target = "logit") -> None:
-        self.target = target
+        self.target = check_target(target)
 
     def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
         """The rows from which relevance starts, float32 [G, B, K]; by default `rows`.

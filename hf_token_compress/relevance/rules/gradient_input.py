@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..replay import ReplayPass, Target
+from ..replay import ReplayPass, Target, check_target
 from .base import PassRule
 
 
@@ -13,11 +13,14 @@ class GradientInputRule(PassRule):
     """|⟨e_i, ∂y/∂e_i⟩| for the visual feature e_i of every token.
 
     Args:
-        target: "logit" or "log_probability".
+        target: "logit", "log_probability" or "margin", as for `PropagationRule`.
+
+    Raises:
+        ValueError: There is no such target.
     """
 
     def __init__(self, target: Target = "logit") -> None:
-        self.target = target
+        self.target = check_target(target)
 
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
         """See `PassRule.explain_pass`."""
