@@ -29,6 +29,7 @@ from hf_token_compress.relevance import (
     token_relevance,
 )
 from hf_token_compress.relevance.rules import registry
+from hf_token_compress.relevance.rules.edges import NetEdgesRule
 
 pytestmark = pytest.mark.core
 
@@ -165,6 +166,32 @@ def test_log_probability_is_another_target() -> None:
     assert not torch.allclose(logit, likely)
 
 
+def test_the_margin_is_over_the_strongest_other_token() -> None:
+    """The logit of another token is taken off, and so is its gradient."""
+    model, inputs = tiny_model(), make_inputs([ONE_IMAGE])
+
+    class SignedSum(NetEdgesRule):
+        def explain_pass(self, replay: Any, targets: Tensor) -> Tensor:
+            return PropagationRule.explain_pass(self, replay, targets)
+
+    def effect(token: int, target: str) -> Tensor:
+        answer = [torch.tensor([token])]
+        options = {"rule": "edges_signed_sum", "rule_options": {"target": target}}
+        return relevance(model, inputs, answer_ids=answer, **options).samples[0].scores
+
+    registry._REGISTERED["edges_signed_sum"] = SignedSum
+    try:
+        with torch.no_grad():
+            logits = model(**inputs, logits_to_keep=1).logits[0, -1]
+        best, second = logits.topk(2).indices.tolist()
+        expected = effect(best, "logit") - effect(second, "logit")
+        torch.testing.assert_close(effect(best, "margin"), expected, rtol=1e-3, atol=1e-6)
+        # The strongest token is itself the rival of every other.
+        torch.testing.assert_close(effect(second, "margin"), -expected, rtol=1e-3, atol=1e-6)
+    finally:
+        del registry._REGISTERED["edges_signed_sum"]
+
+
 # Recursion and best-of
 
 
@@ -289,6 +316,8 @@ def test_a_users_rule() -> None:
         ("gea", {}, ("gea", "gae", "register_rule")),
         ("gae", {"tarhet": 1}, ("tarhet", "target")),
         ("best_of", {"rules": []}, ("at least one",)),
+        ("gae", {"target": "logits"}, ("target", "'logit'", "'margin'", "'logits'")),
+        ("gradient_input", {"target": "odds"}, ("target", "'log_probability'", "'odds'")),
         ("recursive", {"drop": 1.5}, ("drop", "1.5")),
     ],
 )
