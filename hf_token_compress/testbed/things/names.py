@@ -21,3 +21,6 @@ DRAWN_NAMES: tuple[str, ...] = tuple(
 
 SOLIDS: tuple[str, ...] = ("ball", "cube", "cylinder", "cone")
 """What rendered pictures show."""
+
+NAMES: tuple[str, ...] = (*DRAWN_NAMES, *SOLIDS)
+"""Every name."""

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from hf_token_compress.scenes import Question
 from hf_token_compress.testbed.things.clips import ThingsClip, make_things_clip
+from hf_token_compress.testbed.things.layout import random_layout
 from hf_token_compress.testbed.things.picture import Picture
 from hf_token_compress.testbed.things.questions import CLIP_KINDS, KINDS, ask, ask_clip
 from hf_token_compress.training.testbed.sources import Source, drawn
@@ -29,9 +30,8 @@ from hf_token_compress.training.tiny.packing import (
     sequence_positions,
 )
 
-GRIDS = ((2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (4, 4))
 BARE_GRID = (3, 3)
-MOST_SCATTERED = 8
+"""Rows and columns of the pictures of which only the words of the things are shown."""
 
 
 @dataclass(frozen=True)
@@ -256,15 +256,6 @@ def clip_lesson(
         batch=packer.pack(asked, sequence_positions(count), kept),
         early_weight=stage.early_weight,
     )
-
-
-def random_layout(rng: np.random.Generator, most_things: int) -> dict[str, int]:
-    """Layout of a drawn picture of at most so many things: a grid, or things scattered freely."""
-    if rng.random() < 0.35:
-        return {"things": int(rng.integers(3, min(most_things, MOST_SCATTERED) + 1))}
-    fitting = [grid for grid in GRIDS if grid[0] * grid[1] <= most_things]
-    rows, columns = fitting[rng.integers(len(fitting))]
-    return {"rows": rows, "columns": columns}
 
 
 def _questions(

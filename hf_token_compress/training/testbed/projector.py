@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hf_token_compress.testbed.things.layout import random_layout
 from hf_token_compress.training.testbed.feeding import Feed
-from hf_token_compress.training.testbed.lessons import random_layout
 from hf_token_compress.training.testbed.sources import Source, drawn
 from hf_token_compress.training.testbed.vision import pixels_of, tower_features
 from hf_token_compress.training.testbed.words import BACKGROUND, ThingVocabulary, patch_classes
 from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.loop import LoopSettings, train
-
-_MOST_THINGS = 16
-
 
 class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Pixels and patch classes of every update: a function of its number alone.
@@ -53,7 +50,7 @@ class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
         first = (1 << 32) + step * self._pictures
         shown = []
         for number in range(first, first + self._pictures):
-            source = drawn("train", **random_layout(rng, _MOST_THINGS))
+            source = drawn("train", **random_layout(rng))
             chance = rng.random()
             for other, share in self._sources:
                 if 0 <= chance < share:

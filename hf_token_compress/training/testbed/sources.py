@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
@@ -18,6 +18,8 @@ from hf_token_compress.testbed.things.picture import Picture, Thing
 
 Source: TypeAlias = Callable[[int], Picture]
 """From a number to a picture."""
+
+_OTHERS = ("rows", "columns", "vocabulary", "on_plates")
 
 
 def drawn(split: str, **layout: int) -> Source:
@@ -41,7 +43,7 @@ def stored(path: Path) -> Source:
         )
 
     @lru_cache(maxsize=1)
-    def archive() -> tuple[zipfile.ZipFile, list[dict[str, object]]]:
+    def archive() -> tuple[zipfile.ZipFile, list[dict[str, Any]]]:
         # Opened at first use, so that every worker process has a file handle of its own.
         opened = zipfile.ZipFile(path)
         return opened, json.loads(opened.read("pictures.json"))
@@ -66,14 +68,17 @@ def store(path: Path, pictures: Iterable[Picture]) -> None:
             picture.image.save(buffer, "webp", quality=90)
             archive.writestr(f"{index:06}.webp", buffer.getvalue())
             things = [asdict(thing) for thing in picture.things]
-            entries.append({"things": things, "rows": picture.rows, "columns": picture.columns})
+            others = {name: getattr(picture, name) for name in _OTHERS}
+            entries.append({"things": things, **others})
         archive.writestr("pictures.json", json.dumps(entries))
     partial.replace(path)
 
 
-def _picture(image: Image.Image, entry: Mapping[str, object]) -> Picture:
+def _picture(image: Image.Image, entry: Mapping[str, Any]) -> Picture:
     things = tuple(
         Thing(**{**thing, "box": tuple(thing["box"])})
-        for thing in entry["things"]  # type: ignore[attr-defined]
+        for thing in entry["things"]
     )
-    return Picture(image, things, rows=entry["rows"], columns=entry["columns"])  # type: ignore[arg-type]
+    others: dict[str, Any] = {name: entry[name] for name in _OTHERS}
+    others["vocabulary"] = tuple(others["vocabulary"])
+    return Picture(image, things, **others)
