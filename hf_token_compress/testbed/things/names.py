@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hf_token_compress.scenes import COLOURS as _COLOURS
+from hf_token_compress.testbed.things.stamps import PHOTOGRAPHED_NAMES
 
 COLOURS = dict(_COLOURS)
 """RGB by name."""
@@ -22,5 +23,5 @@ DRAWN_NAMES: tuple[str, ...] = tuple(
 SOLIDS: tuple[str, ...] = ("ball", "cube", "cylinder", "cone")
 """What rendered pictures show."""
 
-NAMES: tuple[str, ...] = (*DRAWN_NAMES, *SOLIDS)
+NAMES: tuple[str, ...] = tuple(dict.fromkeys((*DRAWN_NAMES, *PHOTOGRAPHED_NAMES, *SOLIDS)))
 """Every name."""

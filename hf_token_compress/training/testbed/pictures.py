@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.progress import track
 
-from hf_token_compress.testbed.things.photographed import load_stamps, make_photographed_picture
+from hf_token_compress.testbed.things.photographed import make_photographed_picture
 from hf_token_compress.testbed.things.picture import Picture
 from hf_token_compress.testbed.things.rendered import make_rendered_picture
+from hf_token_compress.testbed.things.stamps import Stamps
 from hf_token_compress.training.testbed.sources import store
 
 COUNTS = {"train": 2000, "validation": 48}
@@ -25,7 +26,7 @@ def make_stores(work: Path, stamps: Path | None) -> None:
     """
     makers: dict[str, Callable[[int, str], Picture]] = {"rendered": make_rendered_picture}
     if stamps is not None:
-        makers["photographs"] = partial(make_photographed_picture, stamps=load_stamps(stamps))
+        makers["photographs"] = partial(make_photographed_picture, stamps=Stamps(stamps))
     for title, make in makers.items():
         for split, count in COUNTS.items():
             path = work / f"{title}-{split}.zip"
