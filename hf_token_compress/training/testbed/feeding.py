@@ -30,7 +30,7 @@ class Feed:
                 batch_size=None,
                 sampler=range(step, len(self._items)),  # type: ignore[arg-type]
                 num_workers=self._workers,
-                prefetch_factor=4,
+                prefetch_factor=2,
             )
             self._ahead = iter(loader)
         return next(self._ahead)
