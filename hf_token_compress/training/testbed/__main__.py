@@ -34,7 +34,7 @@ from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
 from hf_token_compress.training.tiny.packing import Packer
 
 PROJECTOR = LoopSettings(2000, 1.5e-3, report_every=250, save_every=250, ema=0.99)
-LANGUAGE = LoopSettings(3000, 1e-3, warmup=30, report_every=100, save_every=200, ema=0.98)
+LANGUAGE = LoopSettings(3000, 1e-3, warmup=30, report_every=100, save_every=60, ema=0.98)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from hf_token_compress.scenes import Question
 from hf_token_compress.testbed.things.clips import ThingsClip, make_things_clip
 from hf_token_compress.testbed.things.layout import random_layout
 from hf_token_compress.testbed.things.picture import Picture
-from hf_token_compress.testbed.things.questions import CLIP_KINDS, KINDS, ask, ask_clip
+from hf_token_compress.testbed.things.questions import CLIP_KINDS, ask, ask_clip
 from hf_token_compress.training.testbed.sources import Source, drawn
 from hf_token_compress.training.testbed.vision import pixels_of
 from hf_token_compress.training.testbed.words import patch_classes, thing_classes
@@ -71,7 +71,7 @@ ALL_KINDS: Mapping[str, float] = {
 def curriculum(steps: int) -> tuple[Stage, ...]:
     """The stages of a training of so many updates."""
     lookups = {"attribute": 2, "where": 1, "place": 2, "relation": 1}
-    first = min(steps // 20, 150)
+    first = min(steps // 12, 150)
     return (
         Stage(first, "bare", {"attribute": 1.0}),
         Stage(2 * first, "bare", lookups),
@@ -263,11 +263,11 @@ def _questions(
 ) -> list[Question]:
     """`count` questions, of kinds in these proportions where the picture allows them.
 
-    A picture that allows none of these kinds is asked of any kind.
+    A picture that allows none of these kinds is asked what it shows and what not.
     """
     found = list(_tries(picture, kinds, count, rng))
     if not found:
-        found = list(_tries(picture, dict.fromkeys(KINDS, 1.0), count, rng))
+        found = list(_tries(picture, {"presence": 1.0}, count, rng))
     while len(found) < count:
         found.append(found[rng.integers(len(found))])
     return found

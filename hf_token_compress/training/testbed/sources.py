@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -43,13 +44,13 @@ def stored(path: Path) -> Source:
         )
 
     @lru_cache(maxsize=1)
-    def archive() -> tuple[zipfile.ZipFile, list[dict[str, Any]]]:
-        # Opened at first use, so that every worker process has a file handle of its own.
+    def archive(process: int) -> tuple[zipfile.ZipFile, list[dict[str, Any]]]:
+        # Every process opens the file for itself: a place in a file is shared by forks.
         opened = zipfile.ZipFile(path)
         return opened, json.loads(opened.read("pictures.json"))
 
     def source(number: int) -> Picture:
-        opened, entries = archive()
+        opened, entries = archive(os.getpid())
         index = number % len(entries)
         image = Image.open(io.BytesIO(opened.read(f"{index:06}.webp"))).convert("RGB")
         return _picture(image, entries[index])
