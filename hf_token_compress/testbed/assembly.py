@@ -65,7 +65,9 @@ def assemble(
         if update is not None:
             weight = update.applied(name, weight).to(dtype)
         if name == "embed_tokens.weight":
-            weight = torch.cat([weight, weight.mean(0, keepdim=True).expand(words - len(weight), -1)])
+            weight = torch.cat(
+                [weight, weight.mean(0, keepdim=True).expand(words - len(weight), -1)]
+            )
         state[_LANGUAGE_MODEL + name] = weight
     state["lm_head.weight"] = state[f"{_LANGUAGE_MODEL}embed_tokens.weight"]
     tower = vision_tower_tensors(vision_tower_file(), dtype, PATCHES)

@@ -12,11 +12,7 @@ NUMBERS = ("one", "two", "three", "four", "five", "six")
 """Words of rows, columns and counts."""
 
 DRAWN_NAMES: tuple[str, ...] = tuple(
-    "cat dog rabbit bear lion cow pig frog monkey penguin owl bee butterfly snail turtle octopus "
-    "crab fish whale elephant spider apple lemon banana watermelon strawberry cherry pineapple "
-    "tomato corn carrot mushroom cheese pizza cake coffee tree cactus rose sunflower cloud rainbow "
-    "moon star fire car bus bicycle rocket boat house castle clock phone camera key hammer book "
-    "balloon umbrella shirt hat crown guitar drum bell".split()
+    ["cat", "dog", "rabbit", "bear", "lion", "cow", "pig", "frog", "monkey", "penguin", "owl", "bee", "butterfly", "snail", "turtle", "octopus", "crab", "fish", "whale", "elephant", "spider", "apple", "lemon", "banana", "watermelon", "strawberry", "cherry", "pineapple", "tomato", "corn", "carrot", "mushroom", "cheese", "pizza", "cake", "coffee", "tree", "cactus", "rose", "sunflower", "cloud", "rainbow", "moon", "star", "fire", "car", "bus", "bicycle", "rocket", "boat", "house", "castle", "clock", "phone", "camera", "key", "hammer", "book", "balloon", "umbrella", "shirt", "hat", "crown", "guitar", "drum", "bell"]
 )
 """What drawings show; each was drawn by several artists."""
 

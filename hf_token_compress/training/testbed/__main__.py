@@ -61,9 +61,7 @@ def _projector(options: argparse.Namespace, model: Any, processor: Any) -> None:
     boards = Boards(other_sources(options.work), settings.steps, PATCHES, options.pictures or 32)
     validation = validation_boards(validation_sources(options.work), PATCHES)
     checkpoint = options.work / "projector.pt"
-    warm_up_projector(
-        model, processor, boards, validation, settings, checkpoint, options.workers
-    )
+    warm_up_projector(model, processor, boards, validation, settings, checkpoint, options.workers)
 
 
 def _language(options: argparse.Namespace, model: Any, processor: Any) -> None:
@@ -81,9 +79,7 @@ def _language(options: argparse.Namespace, model: Any, processor: Any) -> None:
         pictures=options.pictures or 24,
     )
     validation = validation_lessons(validation_sources(options.work), chat, PATCHES)
-    train_language(
-        model, processor, lessons, validation, settings, options.work, options.workers
-    )
+    train_language(model, processor, lessons, validation, settings, options.work, options.workers)
 
 
 def _shortened(settings: LoopSettings, steps: int | None) -> LoopSettings:

@@ -29,9 +29,7 @@ def lora_config() -> Any:
     """The adapter's peft configuration."""
     from peft import LoraConfig
 
-    return LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM"
-    )
+    return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
 
 
 def add_adapter(model: StockModel) -> nn.ParameterDict:

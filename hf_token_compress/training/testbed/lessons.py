@@ -163,9 +163,7 @@ class Lessons(Dataset[Lesson]):
             return self._clips(stage, first, rng, generator)
         shown = [self._picture(stage, first + i, rng) for i in range(self._pictures)]
         asked = [_questions(picture, stage.kinds, self._questions, rng) for picture in shown]
-        return picture_lesson(
-            shown, asked, self._packers["chat"], self._patches, stage, generator
-        )
+        return picture_lesson(shown, asked, self._packers["chat"], self._patches, stage, generator)
 
     def _picture(self, stage: Stage, number: int, rng: np.random.Generator) -> Picture:
         others = sum(share for _, share in self._sources)

@@ -19,6 +19,7 @@ from hf_token_compress.training.testbed.words import BACKGROUND, ThingVocabulary
 from hf_token_compress.training.tiny.architecture import StockModel
 from hf_token_compress.training.tiny.loop import LoopSettings, train
 
+
 class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Pixels and patch classes of every update: a function of its number alone.
 

@@ -76,10 +76,7 @@ def store(path: Path, pictures: Iterable[Picture]) -> None:
 
 
 def _picture(image: Image.Image, entry: Mapping[str, Any]) -> Picture:
-    things = tuple(
-        Thing(**{**thing, "box": tuple(thing["box"])})
-        for thing in entry["things"]
-    )
+    things = tuple(Thing(**{**thing, "box": tuple(thing["box"])}) for thing in entry["things"])
     others: dict[str, Any] = {name: entry[name] for name in _OTHERS}
     others["vocabulary"] = tuple(others["vocabulary"])
     return Picture(image, things, **others)

@@ -67,7 +67,10 @@ class ThingVocabulary:
         on_thing = names != BACKGROUND
         said = tokens[on_thing]
         loss = _PULL * distance
-        for scores, classes in ((self.name_scores(said), names), (self.colour_scores(said), colours)):
+        for scores, classes in (
+            (self.name_scores(said), names),
+            (self.colour_scores(said), colours),
+        ):
             loss = loss + nn.functional.cross_entropy(scores, classes[on_thing])
         return loss
 
