@@ -1,0 +1,3 @@
+"""A small multimodal LLM of really pretrained parts, to judge scorers, mappers and teachers on."""
+
+from __future__ import annotations
