@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ _EMBEDDINGS = "embed_tokens.weight"
 def assemble(
     adapter: str | Path | None = None,
     projector: str | Path | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | str = torch.bfloat16,
     **model_options: Any,
 ) -> tuple[Any, LlavaOnevisionProcessor]:
     """Assemble the testbed from the pretrained parts that are installed.
@@ -42,7 +43,7 @@ def assemble(
         adapter: Folder of a LoRA adapter of the language model, in peft's format, merged into its
             weights in float32; None for SmolLM2 as it is.
         projector: File that `save_projector` wrote; None for an untrained projector.
-        dtype: Of all weights.
+        dtype: Of all weights: a torch dtype, its name, or "auto" for bfloat16.
         **model_options: Passed to `from_pretrained`, for instance `token_compression=…`.
 
     Returns:
@@ -51,8 +52,10 @@ def assemble(
     Raises:
         FileNotFoundError: There is no such adapter or projector.
         ImportError: A package that carries a part, or that reads it, is not installed.
-        ValueError: The adapter is not one of this language model.
+        ValueError: The adapter is not one of this language model, or there is no such dtype.
     """
+    if not isinstance(dtype, torch.dtype):
+        dtype = _named_dtype(dtype)
     lora = NO_ADAPTER if adapter is None else read_adapter(adapter)
     file = LanguageModelFile(language_model_file())
     tokenizer = file.tokenizer()
@@ -75,6 +78,13 @@ def assemble(
     return model, build_processor(tokenizer)
 
 
+def _named_dtype(name: str) -> torch.dtype:
+    found = torch.bfloat16 if name == "auto" else getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"{name!r} is no dtype: choose auto, float32, bfloat16 or float16.")
+    return found
+
+
 def _config(file: LanguageModelFile, tokenizer: Any) -> LlavaOnevisionConfig:
     image, video = tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
     return LlavaOnevisionConfig(
@@ -89,7 +99,8 @@ def _config(file: LanguageModelFile, tokenizer: Any) -> LlavaOnevisionConfig:
     )
 
 
-def _language_weights(file: LanguageModelFile, lora: LoraAdapter) -> Any:
+def _language_weights(file: LanguageModelFile, lora: LoraAdapter) -> Iterator[tuple[str, Tensor]]:
+    """Names below `LlamaModel`, and weights with the adapter merged and rows added, float32."""
     unused = set(lora.pairs)
     for name, weight in file.weights():
         unused.discard(name)

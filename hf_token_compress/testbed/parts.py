@@ -50,6 +50,18 @@ def reader(module: str) -> Any:
         ) from error
 
 
+def check_parts() -> None:
+    """Raise unless everything is there that the testbed is assembled from.
+
+    Raises:
+        ImportError: A package that carries a part, or that reads it, is not installed.
+    """
+    language_model_file()
+    vision_tower_file()
+    reader("gguf")
+    reader("onnx")
+
+
 def _carried(package: str, name: str) -> Path:
     spec = find_spec(package)
     folders = () if spec is None else spec.submodule_search_locations or ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from transformers import LlavaOnevisionProcessor, PreTrainedTokenizerFast
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
@@ -14,7 +16,7 @@ from .language_model import PLACEHOLDERS
 from .vision_tower import IMAGE_SIZE, PATCHES
 
 GRID_PINPOINTS = [[IMAGE_SIZE, IMAGE_SIZE]]
-SELECT_STRATEGY = "default"
+SELECT_STRATEGY: Literal["default"] = "default"
 """Leaves out the tower's first token, which stands for the whole picture."""
 
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet

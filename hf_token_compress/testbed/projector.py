@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlavaOnevisionConfig
 from transformers.models.llava_onevision.modeling_llava_onevision import (
     LlavaOnevisionMultiModalProjector,
 )
@@ -17,8 +16,13 @@ _PREFIX = "multi_modal_projector."
 _NEWLINE = "image_newline"
 
 
-def untrained_projector(config: LlavaOnevisionConfig, seed: int = 0) -> dict[str, Tensor]:
-    """First weights, float32, by their names below `LlavaOnevisionModel`."""
+def untrained_projector(config: Any, seed: int = 0) -> dict[str, Tensor]:
+    """First weights, float32, by their names below `LlavaOnevisionModel`.
+
+    Args:
+        config: The `LlavaOnevisionConfig`.
+        seed: The same seed gives the same weights; torch's own generator is left as it was.
+    """
     width = config.text_config.hidden_size
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
