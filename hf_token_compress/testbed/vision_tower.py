@@ -1,98 +1,94 @@
-"""A ViT-S/14 out of an ONNX file, under the names of Transformers' Dinov2Model.
-
-The exporter kept the names of biases, norms and scales, but called the weights of linear layers by
-numbers, transposed: each is found as what its bias is added to.
-"""
+"""A ViT-S/14 from the backbone of an ONNX file, for Transformers' `Dinov2Model`."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .parts import require
+from .parts import reader
+
+IMAGE_SIZE = 224
+"""Pixels a side of a picture, and of a tile: those for which the file was made."""
+
+PATCH_SIZE = 14
+PATCHES = IMAGE_SIZE // PATCH_SIZE
+"""Rows, and columns, of patches."""
 
 CONFIG: dict[str, Any] = {
     "model_type": "dinov2",
     "hidden_size": 384,
     "num_hidden_layers": 12,
     "num_attention_heads": 6,
-    "patch_size": 14,
+    "mlp_ratio": 4,
+    "image_size": IMAGE_SIZE,
+    "patch_size": PATCH_SIZE,
+    "use_mask_token": False,
 }
-"""Keyword arguments of the `Dinov2Config`, but for the size of pictures."""
+"""Settings of `Dinov2Config`."""
 
 _BACKBONE = "backbone."
-_RENAMED = {
-    "attention.attention.query": "attention.q_proj",
-    "attention.attention.key": "attention.k_proj",
-    "attention.attention.value": "attention.v_proj",
-    "attention.output.dense": "attention.o_proj",
-}
+_POSITIONS = "embeddings.position_embeddings"
+_RENAMED = (
+    ("attention.attention.query", "attention.q_proj"),
+    ("attention.attention.key", "attention.k_proj"),
+    ("attention.attention.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"),
+)
+_MATRIX_NODE = re.compile(r"/backbone/(encoder/layer\.\d+/.+)/MatMul")
 
 
-def vision_tower_tensors(path: Path, dtype: torch.dtype, side: int) -> dict[str, Tensor]:
-    """The backbone's weights.
+def read_vision_tower(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names below `Dinov2Model`, and weights, float32, position embeddings for any size.
 
-    Args:
-        path: The ONNX file.
-        dtype: Type of the weights.
-        side: Patches a side that position embeddings are wanted for. They are interpolated once,
-            as the model would at every call.
-
-    Returns:
-        State dict of a `Dinov2Model`.
+    The position embeddings [1, 1 + 37 * 37, D] are those that the backbone was trained with:
+    `fit_positions` makes those of `CONFIG` of them.
 
     Raises:
-        ImportError: The package onnx is missing.
+        ImportError: The package onnx is not installed.
     """
-    require("onnx")
-    import onnx
-    from onnx import numpy_helper
+    onnx = reader("onnx")
+    graph = onnx.load(file).graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
 
-    graph = onnx.load(str(path)).graph
-    stored = {entry.name: entry for entry in graph.initializer}
+    def weight(name: str) -> Tensor:
+        return torch.from_numpy(onnx.numpy_helper.to_array(tensors[name]).copy())
 
-    def tensor(name: str) -> Tensor:
-        return torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).float()
-
-    found = {name: tensor(name) for name in stored if name.startswith(_BACKBONE)}
-    made_by = {output: node for node in graph.node for output in node.output}
+    for name in tensors:
+        if name.startswith(_BACKBONE):
+            yield _model_name(name.removeprefix(_BACKBONE)), weight(name)
+    positions: dict[str, Tensor] = {}
     for node in graph.node:
-        bias = next((name for name in node.input if name.endswith(".bias")), None)
-        if node.op_type != "Add" or bias not in found:
-            continue
-        product = made_by[next(name for name in node.input if name != bias)]
-        if product.op_type == "MatMul":
-            weight = next(name for name in product.input if name in stored)
-            found[bias.removesuffix("bias") + "weight"] = tensor(weight).T
-    found[f"{_BACKBONE}embeddings.position_embeddings"] = _positions(graph, tensor, stored, side)
-    width = CONFIG["hidden_size"]
-    found[f"{_BACKBONE}embeddings.mask_token"] = torch.zeros(1, width)  # no picture is masked
-    return {_renamed(name): value.to(dtype).contiguous() for name, value in found.items()}
+        # An exported linear layer has its matrix transposed, under a number instead of a name.
+        if (match := _MATRIX_NODE.fullmatch(node.name)) and node.input[1] in tensors:
+            name = match[1].replace("/", ".") + ".weight"
+            yield _model_name(name), weight(node.input[1]).T.contiguous()
+        if node.name in ("/backbone/embeddings/Reshape_1", "/backbone/embeddings/Concat_6"):
+            positions[node.op_type] = weight(node.input[0])
+    yield _POSITIONS, torch.cat([positions["Concat"], positions["Reshape"]], dim=1)
 
 
-def _positions(graph: Any, tensor: Any, stored: Any, side: int) -> Tensor:
-    """(1, 1 + side², D) position embeddings of the class token and of patches.
+def fit_positions(name: str, weight: Tensor) -> Tensor:
+    """Position embeddings [1, 1 + P, D] for pictures of `IMAGE_SIZE`; other weights as they are.
 
-    They are constants without a name: those of the patches are reshaped to a square first thing,
-    and joined with that of the class token.
+    It is what `Dinov2Model` does with them in every forward, but for a model of LLaVA-OneVision,
+    whose configuration says by the same number how large a tile is, they have to fit beforehand.
     """
-    for node in graph.node:
-        shapes = [list(stored[name].dims) for name in node.input if name in stored]
-        if node.op_type == "Reshape" and shapes and len(shapes[0]) == 3:
-            patches = tensor(node.input[0])
-        if node.op_type == "Concat" and shapes == [[1, 1, CONFIG["hidden_size"]]]:
-            of_class = tensor(next(name for name in node.input if name in stored))
-    known = round(patches.shape[1] ** 0.5)
-    square = patches.view(1, known, known, -1).permute(0, 3, 1, 2)
-    square = nn.functional.interpolate(square, (side, side), mode="bicubic", align_corners=False)
-    return torch.cat([of_class, square.flatten(2).transpose(1, 2)], dim=1)
+    if name != _POSITIONS:
+        return weight
+    side = round((weight.shape[1] - 1) ** 0.5)
+    grid = weight[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, D, rows, columns]
+    grid = nn.functional.interpolate(
+        grid, size=(PATCHES, PATCHES), mode="bicubic", align_corners=False
+    )
+    return torch.cat([weight[:, :1], grid.flatten(2).mT], dim=1)
 
 
-def _renamed(name: str) -> str:
-    name = name.removeprefix(_BACKBONE)
-    for old, new in _RENAMED.items():
-        name = name.replace(old, new)
+def _model_name(name: str) -> str:
+    for exported, own in _RENAMED:
+        name = name.replace(exported, own)
     return name

@@ -23,7 +23,16 @@ HELD_OUT = "held-out"
 
 _LARGEST = 128
 _HOLD_OUT_FROM = 3
-_BACKGROUNDS = ["astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "rocket.jpg"]
+_BACKGROUNDS = (
+    "astronaut.png",
+    "brick.png",
+    "chelsea.png",
+    "coffee.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "rocket.jpg",
+)
 
 _FILES = {
     "frog": "animals/amphibians/frog animals/amphibians/frog-1",

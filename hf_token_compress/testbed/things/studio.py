@@ -81,8 +81,8 @@ def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image
         import mujoco
     except (ImportError, AttributeError, OSError) as error:
         raise ImportError(
-            "MuJoCo cannot render here: install OSMesa (Debian: apt-get install libosmesa6), or set "
-            f"MUJOCO_GL to what there is ({error})."
+            "MuJoCo cannot render here: install OSMesa (Debian: apt-get install libosmesa6), or "
+            f"set MUJOCO_GL to what there is ({error})."
         ) from error
     model = mujoco.MjModel.from_xml_string(_xml(solids, rng))
     data = mujoco.MjData(model)

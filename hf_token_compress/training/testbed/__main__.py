@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from hf_token_compress.testbed.assembly import assemble
-from hf_token_compress.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING, PATCHES
+from hf_token_compress.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
+from hf_token_compress.testbed.vision_tower import PATCHES
 from hf_token_compress.training.testbed.export import export
 from hf_token_compress.training.testbed.language import train_language
 from hf_token_compress.training.testbed.lessons import Lessons, curriculum

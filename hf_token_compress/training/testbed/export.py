@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LANGUAGE_MODEL = "model.language_model."
-_PROJECTOR = "model.multi_modal_projector."
-_NEWLINE = "model.image_newline"
+_MODEL = "model."
+_PROJECTOR = "multi_modal_projector."
+_NEWLINE = "image_newline"
 
 
 def export(checkpoint: Path, folder: Path) -> None:
@@ -51,9 +52,10 @@ def adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def projector_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Projector and newline under the model's own names."""
+    """Projector and newline by their names below a `LlavaOnevisionModel`."""
+    below = {name.removeprefix(_MODEL): value for name, value in state.items()}
     kept = (_PROJECTOR, _NEWLINE)
-    return {name: _stored(value) for name, value in state.items() if name.startswith(kept)}
+    return {name: _stored(value) for name, value in below.items() if name.startswith(kept)}
 
 
 def _stored(value: Tensor) -> Tensor:

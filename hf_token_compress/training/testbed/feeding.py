@@ -22,6 +22,7 @@ class Feed:
         self._ahead: Iterator[Any] | None = None
 
     def __call__(self, step: int) -> Any:
+        """The item of an update; after the first, updates follow one another."""
         if not self._workers:
             return self._items[step]
         if self._ahead is None:

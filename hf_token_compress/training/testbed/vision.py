@@ -52,7 +52,7 @@ def picture_tokens(model: StockModel, patches: Tensor) -> Tensor:
 
 
 def clip_tokens(model: StockModel, patches: Tensor, frames: int) -> Tensor:
-    """Visual tokens of clips: (B * frames, N, D) of frames' patches → (B, frames * N / 4 + 1, D)."""
+    """Visual tokens of clips: (B * frames, N, D) of patches → (B, frames * N / 4 + 1, D)."""
     pooled = model.model.apply_pooling(patches)  # [B * frames, N / 4, D]
     clips = pooled.unflatten(0, (-1, frames)).flatten(1, 2)
     newline = model.model.image_newline.to(patches.dtype).expand(len(clips), 1, clips.shape[-1])
