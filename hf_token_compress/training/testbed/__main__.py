@@ -34,8 +34,8 @@ from hf_token_compress.training.testbed.validation import (
 from hf_token_compress.training.tiny.loop import LoopSettings, averaged_state
 from hf_token_compress.training.tiny.packing import Packer
 
-PROJECTOR = LoopSettings(2000, 1.5e-3, report_every=250, save_every=250, ema=0.99)
-LANGUAGE = LoopSettings(3000, 1e-3, warmup=30, report_every=100, save_every=60, ema=0.98)
+PROJECTOR = LoopSettings(1500, 1.5e-3, report_every=250, save_every=250, ema=0.99)
+LANGUAGE = LoopSettings(528, 1e-3, warmup=20, report_every=120, save_every=40, ema=0.97)
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def _language(options: argparse.Namespace, model: Any, processor: Any) -> None:
         curriculum(settings.steps),
         other_sources(options.work),
         patches=PATCHES,
-        pictures=options.pictures or 24,
+        pictures=options.pictures or 48,
     )
     validation = validation_lessons(validation_sources(options.work), chat, PATCHES)
     train_language(model, processor, lessons, validation, settings, options.work, options.workers)

@@ -32,8 +32,12 @@ def lora_config() -> Any:
     return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
 
 
-def add_adapter(model: StockModel) -> nn.ParameterDict:
+def add_adapter(model: StockModel, seed: int = 0) -> nn.ParameterDict:
     """Put an untrained adapter into the language model, and freeze all but what is trained.
+
+    Args:
+        model: The testbed.
+        seed: Of the adapter's first weights; torch's own generator is left as it was.
 
     Returns:
         All that is trained, by name with "/" for ".": adapter, projector and newline, in float32.
@@ -41,7 +45,9 @@ def add_adapter(model: StockModel) -> nn.ParameterDict:
     from peft import inject_adapter_in_model
 
     model.requires_grad_(False)
-    inject_adapter_in_model(lora_config(), model.model.language_model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(lora_config(), model.model.language_model)
     model.model.multi_modal_projector.float().requires_grad_(True)
     newline = model.model.image_newline
     newline.data = newline.data.float()

@@ -135,7 +135,7 @@ class Lessons(Dataset[Lesson]):
         sources: Sequence[tuple[Source, float]] = (),
         *,
         patches: int = 16,
-        pictures: int = 24,
+        pictures: int = 48,
         questions: int = 12,
         frames: int = 4,
         seed: int = 7,
