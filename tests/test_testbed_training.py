@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import testbed_models
 import torch
 from torch import nn
 
@@ -180,9 +181,8 @@ def test_ideal_tokens_say_what_they_are_to_say() -> None:
 
 @pytest.fixture(scope="module")
 def assembled() -> tuple[Any, Any]:
-    from hf_token_compress.testbed.assembly import assemble
-
-    return assemble(dtype=torch.float32)
+    testbed_models.need_parts()
+    return testbed_models.assembled()
 
 
 @pytest.mark.testbed
