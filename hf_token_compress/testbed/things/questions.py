@@ -222,7 +222,7 @@ def _phrase(kind: str, rng: np.random.Generator, **words: object) -> str:
 
 
 def _any(things: Sequence[Thing], rng: np.random.Generator) -> Thing | None:
-    return things[rng.integers(len(things))] if things else None
+    return things[int(rng.integers(len(things)))] if things else None
 
 
 def _on_grid(thing: Thing) -> str:

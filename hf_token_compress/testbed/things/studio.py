@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
 
-from hf_token_compress.testbed.parts import require
+from hf_token_compress.testbed.parts import INSTALL_READERS
 from hf_token_compress.testbed.things.picture import SIDE, Box
 
 _GEOMS = {
@@ -75,7 +76,10 @@ def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image
     Raises:
         ImportError: MuJoCo is not installed, or finds no library to render with.
     """
-    require("mujoco")
+    if find_spec("mujoco") is None:
+        raise ImportError(
+            f"Rendered pictures need the package mujoco, which is not installed: {INSTALL_READERS}"
+        )
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     try:
         import mujoco
