@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import TokenCompressionConfig
@@ -15,6 +15,21 @@ from .truth import TruthScorer
 
 TRUTH = "truth"
 """Name, among scorers, of the ceiling that keeps what the answer truly rests on."""
+
+
+@dataclass(frozen=True)
+class NamedScorer:
+    """A scorer with options, under a name of its own.
+
+    Attributes:
+        name: What results are called.
+        scorer: Name of the scorer.
+        options: Its keyword arguments.
+    """
+
+    name: str
+    scorer: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ def measure_retention(
     processor: Any,
     samples: Sequence[Sample],
     *,
-    scorers: Sequence[str],
+    scorers: Sequence[str | NamedScorer],
     retention_ratios: Sequence[float],
     mapper: str | None = None,
     batch_size: int = 32,
@@ -68,8 +83,8 @@ def measure_retention(
         model: An uncompressed model of a supported family.
         processor: Its processor.
         samples: The questions.
-        scorers: Names of scorers; "truth" keeps first what the answer truly rests on, and
-            "mapper:NAME" scores with the mapper of that folder or Hub id.
+        scorers: Scorers, or names of scorers; "truth" keeps first what the answer truly rests on,
+            and "mapper:NAME" scores with the mapper of that folder or Hub id.
         retention_ratios: Shares of visual tokens to keep, in (0, 1].
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         batch_size: Samples a batch.
@@ -89,11 +104,21 @@ def measure_retention(
     for scorer in scorers:
         for ratio in retention_ratios:
             config = _config_of(scorer, ratio, mapper)
-            results.append(_measure(model, processor, samples, scorer, config, options))
+            name = scorer.name if isinstance(scorer, NamedScorer) else scorer
+            results.append(_measure(model, processor, samples, name, config, options))
     return results
 
 
-def _config_of(scorer: str, ratio: float, mapper: str | None) -> TokenCompressionConfig:
+def _config_of(
+    scorer: str | NamedScorer, ratio: float, mapper: str | None
+) -> TokenCompressionConfig:
+    if isinstance(scorer, NamedScorer):
+        return TokenCompressionConfig(
+            retention_ratio=ratio,
+            scorer=scorer.scorer,
+            scorer_options=dict(scorer.options),
+            min_visual_tokens=0,
+        )
     name, _, own_mapper = scorer.partition(":")
     return TokenCompressionConfig(
         retention_ratio=ratio,
