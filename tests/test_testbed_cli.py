@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -29,11 +30,17 @@ def call(*arguments):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """An untrained projector and an adapter that changes nothing yet."""
+    """An untrained projector, and an adapter that changes nothing yet.
+
+    The projector's outputs are large, since the model answers with its turn end alone otherwise.
+    """
     need_parts()
     folder = tmp_path_factory.mktemp("weights")
     model, _ = assembled()
-    save_projector(model, folder / "projector.safetensors")
+    loud = copy.deepcopy(model)
+    for weight in loud.model.multi_modal_projector.linear_2.parameters():
+        weight.data *= 30
+    save_projector(loud, folder / "projector.safetensors")
     llama = LlamaForCausalLM(model.config.text_config)
     config = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
     get_peft_model(llama, config).save_pretrained(folder / "adapter", save_embedding_layers=False)
@@ -65,7 +72,7 @@ def test_run(with_weights, image):
 def test_explain(with_weights, image, tmp_path):
     outcome = call(
         *("explain", "--model", "testbed", "--image", image, "--prompt", QUESTION),
-        *("--max-new-tokens", 1, "--output", tmp_path / "why"),
+        *("--answer", " cat", "--output", tmp_path / "why"),
     )
     assert outcome.exit_code == 0, outcome.stderr
     assert list(tmp_path.rglob("*.png"))
@@ -89,7 +96,7 @@ def test_collect(with_weights, image, tmp_path):
         *("--max-new-tokens", 2, "--targets", "sum"),
     )
     assert outcome.exit_code == 0, outcome.stderr
-    assert outcome.stdout.startswith(("1 samples", "0 samples"))
+    assert outcome.stdout.startswith("1 samples")
 
 
 def test_missing_weights_are_told_in_one_sentence(image, tmp_path, monkeypatch):
