@@ -1,111 +1,131 @@
-"""What attention knows at which depth: scorers by layer, on the testbed or a tiny model.
+"""What attention knows of the answer at layer 0, in the middle and at the top, by kind of question.
 
-    python -m hf_token_compress.evaluation.depths --model testbed --per-kind 40
+    python -m hf_token_compress.evaluation.depths --model testbed --source drawings --per-kind 30 \
+      --retention-ratios 0.5,0.25,0.1 --markdown
 
-Compares the attention of the question to the picture in layer 0, in a middle and in the last layer,
-the rollout of all layers, and random tokens, with what the answer truly rests on. All but layer 0
-cost more than compression saves: the table says what is known where, not what to use.
+"attention@N" is the attention of the question to the visual tokens in decoder layer N (counted from
+0, or "middle" or "last"), for which the layers below it run on the whole prompt. "rollout" is
+attention rollout over all layers, read in the row that predicts the answer's first token. "truth"
+keeps what the answer truly rests on, "random" anything. "relevance" explains the model's own answer
+and takes far longer than the others, so that it is only asked for by name.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
-from ..cli.evaluate import as_rows
-from ..models.registry import family_adapter
-from ..scenes import KINDS as SCENE_KINDS
-from ..testbed import is_testbed
 from ..testbed.things.questions import CLIP_KINDS, KINDS
 from ..testbed.things.stamps import STAMPS_FOLDER, Stamps
 from .loading import load_model
-from .retention import TRUTH, NamedScorer, measure_retention, retention_markdown
-from .tasks import Sample, scene_samples
+from .retention import (
+    TRUTH,
+    ConfiguredScorer,
+    RetentionResult,
+    measure_retention,
+    retention_markdown,
+)
 from .things import SOURCES, things_samples
 
+SCORERS = (TRUTH, "attention@0", "attention@middle", "attention@last", "rollout", "random")
 
-def depth_scorers(layers: int) -> dict[str, str | NamedScorer]:
-    """The scorers that are compared, by the names of the command line.
+_ATTENTION = "attention@"
+# No answer is known yet where its first token is predicted.
+_ROLLOUT: dict[str, Any] = {"rule": "rollout", "max_new_tokens": 1, "targets": "sum"}
+
+
+def scorer_at_depth(name: str, layers: int) -> str | ConfiguredScorer:
+    """The scorer of that name.
 
     Args:
+        name: "attention@N", "attention@middle", "attention@last", "rollout", or the name of a
+            scorer as `measure_retention` takes it.
         layers: Decoder layers of the model.
+
+    Raises:
+        ValueError: The model has no such layer.
     """
-    middle, last = layers // 2, layers - 1
-    rollout = {"rule": "rollout", "max_new_tokens": 8, "targets": "sum"}
-    return {
-        TRUTH: TRUTH,
-        "layer-0": NamedScorer("attention, layer 0", "attention"),
-        "middle": NamedScorer(f"attention, layer {middle}", "attention", {"scoring_depth": middle}),
-        "last": NamedScorer(f"attention, layer {last}", "attention", {"scoring_depth": last}),
-        "rollout": NamedScorer("rollout of all layers", "relevance", rollout),
-        "relevance": "relevance",
-        "random": "random",
-    }
+    if name == "rollout":
+        return ConfiguredScorer(name, "relevance", _ROLLOUT)
+    if not name.startswith(_ATTENTION):
+        return name
+    depth = name.removeprefix(_ATTENTION)
+    named = {"middle": layers // 2, "last": layers - 1}
+    if depth not in named and not (depth.isdecimal() and int(depth) < layers):
+        raise ValueError(
+            f"There is no layer for {name!r}: put 0 to {layers - 1}, middle or last behind the @."
+        )
+    layer = named.get(depth) if depth in named else int(depth)
+    return ConfiguredScorer(name, "attention", {"scoring_depth": layer})
 
 
-DEFAULT = (TRUTH, "layer-0", "middle", "last", "rollout", "random")
+def measure_depths(
+    model: Any, processor: Any, samples: Sequence[Any], scorers: Sequence[str], **options: Any
+) -> list[RetentionResult]:
+    """Accuracy by scorer and retention ratio, as `measure_retention` gives it.
+
+    Args:
+        model: An uncompressed model of a supported family.
+        processor: Its processor.
+        samples: The questions.
+        scorers: Names as `scorer_at_depth` takes them.
+        **options: Passed to `measure_retention`.
+
+    Raises:
+        ValueError: The model has no such layer, or there is no such scorer.
+    """
+    layers = model.config.get_text_config(decoder=True).num_hidden_layers
+    chosen = [scorer_at_depth(name, layers) for name in scorers]
+    return measure_retention(model, processor, samples, scorers=chosen, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a Markdown table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m hf_token_compress.evaluation.depths",
-        description=__doc__.splitlines()[0],
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="testbed", help="testbed, or a tiny model")
-    parser.add_argument("--source", choices=SOURCES, default="drawings", help="of the testbed")
+    parser.add_argument("--model", default="testbed")
+    parser.add_argument(
+        "--source",
+        default="drawings",
+        choices=SOURCES,
+        help="what the pictures are made of",
+    )
     parser.add_argument("--stamps", type=Path, default=STAMPS_FOLDER, help="folder of stamps")
-    parser.add_argument("--kinds", nargs="+", help="kinds of questions; by default all")
-    parser.add_argument("--per-kind", type=int, default=40, help="questions of each kind")
-    parser.add_argument("--seed", type=int, default=0, help="number of the first picture")
-    parser.add_argument("--scorers", nargs="+", choices=depth_scorers(2), default=DEFAULT)
-    parser.add_argument("--retention-ratios", type=float, nargs="+", default=[0.5, 0.25, 0.1])
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    parser.add_argument("--split", default="test", help="of the pictures")
+    parser.add_argument("--kinds", help="kinds of questions; by default all")
+    parser.add_argument("--per-kind", type=int, default=30, help="questions of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the pictures")
+    parser.add_argument("--scorers", default=",".join(SCORERS))
+    parser.add_argument("--retention-ratios", default="0.5,0.25,0.1")
+    parser.add_argument("--batch-size", type=int, default=8, help="questions a batch")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--markdown", action="store_true", help="print the table and nothing else")
     options = parser.parse_args(arguments)
-    try:
-        samples = _samples(options)
-        model, processor = load_model(options.model, dtype=options.dtype)
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
-    model = model.to(options.device)
-    layers = len(family_adapter(type(model)).decoder(model).layers)
-    scorers = [depth_scorers(layers)[name] for name in options.scorers]
-    asked = len(samples) * (1 + len(scorers) * len(options.retention_ratios))
-    with Progress() as progress:
-        task = progress.add_task("questions", total=asked)
-        found = measure_retention(
-            model,
-            processor,
-            samples,
-            scorers=scorers,
-            retention_ratios=options.retention_ratios,
-            batch_size=options.batch_size,
-            after_batch=lambda count: progress.advance(task, count),
-        )
-    print(retention_markdown(found))
-    if options.json is not None:
-        options.json.write_text(json.dumps(as_rows(found), indent=2) + "\n", encoding="utf-8")
-
-
-def _samples(options: Any) -> list[Sample]:
-    if not is_testbed(options.model):
-        return scene_samples(options.kinds or SCENE_KINDS, options.per_kind, seed=options.seed)
-    stamps = Stamps(options.stamps) if "photographs" in options.source else None
-    return things_samples(
-        options.kinds or (CLIP_KINDS if options.source == "clips" else KINDS),
+    known = CLIP_KINDS if options.source == "clips" else KINDS
+    samples = things_samples(
+        options.kinds.split(",") if options.kinds else known,
         options.per_kind,
         source=options.source,
         seed=options.seed,
-        stamps=stamps,
+        split=options.split,
+        stamps=Stamps(options.stamps) if "photographs" in options.source else None,
     )
+    model, processor = load_model(options.model, dtype=options.dtype)
+    results = measure_depths(
+        model.to(options.device),
+        processor,
+        samples,
+        options.scorers.split(","),
+        retention_ratios=[float(ratio) for ratio in options.retention_ratios.split(",")],
+        batch_size=options.batch_size,
+    )
+    if not options.markdown:
+        print(f"{options.model}: right answers in percent to {len(samples)} questions\n")
+    print(retention_markdown(results))
 
 
 if __name__ == "__main__":

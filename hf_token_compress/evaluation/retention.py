@@ -18,16 +18,16 @@ TRUTH = "truth"
 
 
 @dataclass(frozen=True)
-class NamedScorer:
-    """A scorer with options, under a name of its own.
+class ConfiguredScorer:
+    """A scorer with options, and what results call it.
 
     Attributes:
-        name: What results are called.
+        label: Name in results.
         scorer: Name of the scorer.
         options: Its keyword arguments.
     """
 
-    name: str
+    label: str
     scorer: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -37,7 +37,7 @@ class RetentionResult:
     """Accuracy of one scorer at one retention ratio.
 
     Attributes:
-        scorer: Name of the scorer; None for the uncompressed model.
+        scorer: Name or label of the scorer; None for the uncompressed model.
         retention_ratio: Share of visual tokens asked for; 1.0 for the uncompressed model.
         kept_share: Share of visual tokens that was kept, mean over the samples.
         correct: For each kind of question, how many answers were right.
@@ -67,7 +67,7 @@ def measure_retention(
     processor: Any,
     samples: Sequence[Sample],
     *,
-    scorers: Sequence[str | NamedScorer],
+    scorers: Sequence[str | ConfiguredScorer],
     retention_ratios: Sequence[float],
     mapper: str | None = None,
     batch_size: int = 32,
@@ -83,8 +83,8 @@ def measure_retention(
         model: An uncompressed model of a supported family.
         processor: Its processor.
         samples: The questions.
-        scorers: Scorers, or names of scorers; "truth" keeps first what the answer truly rests on,
-            and "mapper:NAME" scores with the mapper of that folder or Hub id.
+        scorers: Names of scorers; "truth" keeps first what the answer truly rests on, and
+            "mapper:NAME" scores with the mapper of that folder or Hub id. Or scorers with options.
         retention_ratios: Shares of visual tokens to keep, in (0, 1].
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         batch_size: Samples a batch.
@@ -104,15 +104,15 @@ def measure_retention(
     for scorer in scorers:
         for ratio in retention_ratios:
             config = _config_of(scorer, ratio, mapper)
-            name = scorer.name if isinstance(scorer, NamedScorer) else scorer
-            results.append(_measure(model, processor, samples, name, config, options))
+            label = scorer if isinstance(scorer, str) else scorer.label
+            results.append(_measure(model, processor, samples, label, config, options))
     return results
 
 
 def _config_of(
-    scorer: str | NamedScorer, ratio: float, mapper: str | None
+    scorer: str | ConfiguredScorer, ratio: float, mapper: str | None
 ) -> TokenCompressionConfig:
-    if isinstance(scorer, NamedScorer):
+    if isinstance(scorer, ConfiguredScorer):
         return TokenCompressionConfig(
             retention_ratio=ratio,
             scorer=scorer.scorer,
