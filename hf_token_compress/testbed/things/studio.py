@@ -78,7 +78,7 @@ def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image
     """
     if find_spec("mujoco") is None:
         raise ImportError(
-            f"Rendered pictures need the package mujoco, which is not installed: {INSTALL_READERS}"
+            f"Rendered pictures need the package mujoco, which is not installed: {INSTALL_READERS}."
         )
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     try:
