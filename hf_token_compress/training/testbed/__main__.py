@@ -4,9 +4,11 @@
     python -m hf_token_compress.training.testbed projector --work FOLDER
     python -m hf_token_compress.training.testbed language --work FOLDER
     python -m hf_token_compress.training.testbed export --work FOLDER --out FOLDER
+    python -m hf_token_compress.training.testbed accuracy --stamps FOLDER
 
 The first makes the photographed and the rendered pictures, which take long to make; drawn ones are
-made as they are needed. Without the first, the others train on drawings alone.
+made as they are needed. Without the first, the others train on drawings alone. The last is about the
+testbed that comes with the library.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import torch
 from hf_token_compress.testbed.assembly import assemble
 from hf_token_compress.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
 from hf_token_compress.testbed.vision_tower import PATCHES
+from hf_token_compress.training.testbed.accuracy import accuracy_table
 from hf_token_compress.training.testbed.export import export
 from hf_token_compress.training.testbed.language import train_language
 from hf_token_compress.training.testbed.lessons import Lessons, curriculum
@@ -42,6 +45,9 @@ def main() -> None:
     """Run one step."""
     options = _options()
     torch.set_num_threads(options.threads)
+    if options.step == "accuracy":
+        print(accuracy_table(options.per_kind, seed=options.seed, stamps=options.stamps))
+        return
     if options.step == "pictures":
         make_stores(options.work, options.stamps)
         return
@@ -93,16 +99,20 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("step", choices=("pictures", "projector", "language", "export"))
-    parser.add_argument("--work", type=Path, required=True, help="folder of pictures and states")
+    parser.add_argument("step", choices=("pictures", "projector", "language", "export", "accuracy"))
+    parser.add_argument("--work", type=Path, help="folder of pictures and states")
     parser.add_argument("--out", type=Path, help="folder to write to, for export")
-    parser.add_argument("--stamps", type=Path, help="folder of stamps, for pictures")
+    parser.add_argument("--stamps", type=Path, help="folder of stamps, for photographs")
+    parser.add_argument("--per-kind", type=int, default=100, help="questions, for accuracy")
+    parser.add_argument("--seed", type=int, default=0, help="first picture, for accuracy")
     parser.add_argument("--device", default="cpu", help="where to train, for instance cuda")
     parser.add_argument("--steps", type=int, help="updates in all; by default as in the card")
     parser.add_argument("--pictures", type=int, help="pictures an update")
     parser.add_argument("--workers", type=int, default=0, help="processes that make pictures")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args()
+    if options.step != "accuracy" and options.work is None:
+        parser.error(f"{options.step} needs --work")
     if options.step == "export" and options.out is None:
         parser.error("export needs --out")
     return options
