@@ -7,8 +7,8 @@
     python -m hf_token_compress.training.testbed accuracy --stamps FOLDER
 
 The first makes the photographed and the rendered pictures, which take long to make; drawn ones are
-made as they are needed. Without the first, the others train on drawings alone. The last is about the
-testbed that comes with the library.
+made as they are needed. Without the first, the others train on drawings alone. The last is about
+the testbed that comes with the library.
 """
 
 from __future__ import annotations
