@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -76,3 +77,19 @@ def test_rollout_is_that_of_the_row_before_the_answer(loaded: tuple[Any, Any]) -
     expected = product[-1, sample.visual_indices]
     best = expected.topk(16).indices.sort().values
     assert torch.equal(sample.kept_visual.nonzero().flatten(), best)
+
+
+def test_an_answer_that_ends_at_once_can_be_scored(loaded: tuple[Any, Any]) -> None:
+    """The model is made to end every turn at once: its answers have no tokens of their own."""
+    model, processor = loaded
+    settings = model.generation_config
+    model.generation_config = copy.deepcopy(settings)
+    model.generation_config.forced_eos_token_id = settings.eos_token_id
+    try:
+        full, scored = measure_depths(
+            model, processor, SAMPLES, ["rollout"], retention_ratios=[0.25], max_new_tokens=1
+        )
+    finally:
+        model.generation_config = settings
+    assert full.accuracy() == 0.0
+    assert scored.kept_share == 0.25

