@@ -80,12 +80,20 @@ def test_explain(with_weights, image, tmp_path):
 
 def test_evaluate(with_weights):
     outcome = call(
-        *("evaluate", "--model", "testbed", "--kinds", "colour", "--per-kind", 1),
+        *("evaluate", "--model", "testbed", "--kinds", "attribute", "--per-kind", 1),
         *("--scorers", "attention", "--retention-ratios", 0.1, "--json", "-"),
     )
     assert outcome.exit_code == 0, outcome.stderr
     _, attention = json.loads(outcome.stdout)["rows"]
     assert attention["kept_share"] == pytest.approx(53 / 528)
+
+
+def test_evaluate_names_the_kinds_of_the_testbed(with_weights):
+    outcome = call("evaluate", "--model", "testbed", "--kinds", "letter")
+    assert outcome.exit_code == 2
+    (line,) = outcome.stderr.strip().splitlines()
+    assert "'letter'" in line
+    assert "attribute" in line
 
 
 def test_collect(with_weights, image, tmp_path):
