@@ -1,4 +1,4 @@
-"""Load any supported checkpoint: a tiny model's name, a Hub id or a folder."""
+"""Load any supported checkpoint: a name of the library's own models, a Hub id or a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CheckpointSource:
 
     Attributes:
         name: What the user called it.
-        location: Folder or Hub id.
+        location: Folder or Hub id; the name itself where the library assembles the model.
         settings: The content of its config.json.
     """
 
@@ -29,7 +29,9 @@ class CheckpointSource:
     @property
     def is_local(self) -> bool:
         """Whether nothing has to be downloaded."""
-        return Path(self.location).is_dir()
+        from ..testbed import is_testbed
+
+        return Path(self.location).is_dir() or is_testbed(self.location)
 
     @property
     def saved_compression(self) -> TokenCompressionConfig | None:
@@ -55,7 +57,13 @@ def find_checkpoint(name: str) -> CheckpointSource:
     Raises:
         CommandError: There is no such model, the Hub cannot be reached, its config cannot be
             read, or its family is not supported.
+        FileNotFoundError: It is the testbed, and its trained weights are missing.
+        ImportError: It is the testbed, and a package that carries a part of it is missing.
     """
+    from ..testbed import is_testbed, testbed_settings
+
+    if is_testbed(name):
+        return CheckpointSource(name, name, testbed_settings())
     with working(f"Looking for {name}"), quiet_libraries(progress_bars=False):
         from transformers import PreTrainedConfig
 
@@ -107,8 +115,8 @@ def load_checkpoint(
         quiet_libraries(progress_bars=not source.is_local),
     ):
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        from ..evaluation.loading import load_model
         from ..mapper import MapperNotFoundError
 
         target = _torch_device(device)
@@ -122,10 +130,9 @@ def load_checkpoint(
         try:
             # Auto classes put the keyword on the config where config.json has that entry already,
             # and write the config to the log: only the dict is JSON.
-            model = AutoModelForImageTextToText.from_pretrained(
+            model, processor = load_model(
                 source.location, token_compression=compression.to_dict(), dtype=dtype
             )
-            processor = AutoProcessor.from_pretrained(source.location)
         except MapperNotFoundError as error:
             raise CommandError(first_line(error)) from error
         except OSError as error:

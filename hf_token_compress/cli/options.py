@@ -17,8 +17,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, a Hub id, "
-        "or a folder.",
+        help="tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, testbed, a Hub "
+        "id, or a folder.",
         metavar="MODEL",
     ),
 ]

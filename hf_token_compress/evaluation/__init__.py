@@ -1,11 +1,17 @@
 """Evaluation: what answers keep of their accuracy when visual tokens are dropped."""
 
 from .answering import answer_samples
-from .retention import RetentionResult, measure_retention, retention_markdown
+from .retention import (
+    ConfiguredScorer,
+    RetentionResult,
+    measure_retention,
+    retention_markdown,
+)
 from .tasks import Sample, clip_samples, scene_samples
 from .truth import TruthScorer
 
 __all__ = [
+    "ConfiguredScorer",
     "RetentionResult",
     "Sample",
     "TruthScorer",

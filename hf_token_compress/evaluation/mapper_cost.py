@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..config import TokenCompressionConfig
@@ -94,11 +94,23 @@ def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
     return counted
 
 
-def build_model(layers: int, dtype: torch.dtype) -> Any:
-    """Qwen2-VL with the language model's real widths, few layers and next to no vision part."""
+def build_model(
+    layers: int,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    vocabulary: int = 16,
+) -> Any:
+    """Qwen2-VL with the language model's real widths and next to no vision part.
+
+    Args:
+        layers: Decoder layers.
+        dtype: Type of the weights, which are random.
+        device: Where the weights are made.
+        vocabulary: Words.
+    """
     config = Qwen2VLConfig(
         text_config={
-            "vocab_size": 16,
+            "vocab_size": vocabulary,
             "hidden_size": HIDDEN,
             "intermediate_size": MLP,
             "num_hidden_layers": layers,
@@ -119,22 +131,29 @@ def build_model(layers: int, dtype: torch.dtype) -> Any:
         vision_start_token_id=_VISION_START,
         vision_end_token_id=_VISION_END,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
-        model: Any = Qwen2VLForConditionalGeneration(config)
-    return model.to(dtype).eval()
+        # In its own dtype from the start: a whole 7B in float32 would not fit beside it.
+        model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    return model.eval()
+
+
+def prompt_ids(shapes: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, S) ids of an image and a question, and which of them stand for the image."""
+    ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
+    input_ids = torch.tensor([[*ids, _TURN_END]])
+    return input_ids, input_ids == _IMAGE
 
 
 def make_prompt(shapes: Shapes, dtype: torch.dtype) -> dict[str, Any]:
     """An image and a question, the image encoded already."""
-    ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
-    input_ids = torch.tensor([[*ids, _TURN_END]])
+    input_ids, is_image = prompt_ids(shapes)
     features = torch.randn(shapes.visual, HIDDEN, generator=torch.Generator().manual_seed(0))
     encoded = BaseModelOutputWithPooling(pooler_output=[features.to(dtype)])  # type: ignore[arg-type]
     return {
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
-        "mm_token_type_ids": (input_ids == _IMAGE).long(),
+        "mm_token_type_ids": is_image.long(),
         "image_grid_thw": torch.tensor([[1, 2 * shapes.rows, 2 * shapes.columns]]),
         "mm_encoder_outputs": {"image": encoded},
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import TokenCompressionConfig
@@ -18,11 +18,26 @@ TRUTH = "truth"
 
 
 @dataclass(frozen=True)
+class ConfiguredScorer:
+    """A scorer with options, and what results call it.
+
+    Attributes:
+        label: Name in results.
+        scorer: Name of the scorer.
+        options: Its keyword arguments.
+    """
+
+    label: str
+    scorer: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RetentionResult:
     """Accuracy of one scorer at one retention ratio.
 
     Attributes:
-        scorer: Name of the scorer; None for the uncompressed model.
+        scorer: Name or label of the scorer; None for the uncompressed model.
         retention_ratio: Share of visual tokens asked for; 1.0 for the uncompressed model.
         kept_share: Share of visual tokens that was kept, mean over the samples.
         correct: For each kind of question, how many answers were right.
@@ -52,7 +67,7 @@ def measure_retention(
     processor: Any,
     samples: Sequence[Sample],
     *,
-    scorers: Sequence[str],
+    scorers: Sequence[str | ConfiguredScorer],
     retention_ratios: Sequence[float],
     mapper: str | None = None,
     batch_size: int = 32,
@@ -69,7 +84,7 @@ def measure_retention(
         processor: Its processor.
         samples: The questions.
         scorers: Names of scorers; "truth" keeps first what the answer truly rests on, and
-            "mapper:NAME" scores with the mapper of that folder or Hub id.
+            "mapper:NAME" scores with the mapper of that folder or Hub id. Or scorers with options.
         retention_ratios: Shares of visual tokens to keep, in (0, 1].
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         batch_size: Samples a batch.
@@ -89,11 +104,21 @@ def measure_retention(
     for scorer in scorers:
         for ratio in retention_ratios:
             config = _config_of(scorer, ratio, mapper)
-            results.append(_measure(model, processor, samples, scorer, config, options))
+            label = scorer if isinstance(scorer, str) else scorer.label
+            results.append(_measure(model, processor, samples, label, config, options))
     return results
 
 
-def _config_of(scorer: str, ratio: float, mapper: str | None) -> TokenCompressionConfig:
+def _config_of(
+    scorer: str | ConfiguredScorer, ratio: float, mapper: str | None
+) -> TokenCompressionConfig:
+    if isinstance(scorer, ConfiguredScorer):
+        return TokenCompressionConfig(
+            retention_ratio=ratio,
+            scorer=scorer.scorer,
+            scorer_options=dict(scorer.options),
+            min_visual_tokens=0,
+        )
     name, _, own_mapper = scorer.partition(":")
     return TokenCompressionConfig(
         retention_ratio=ratio,

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from ..prompt import MultimodalPrompt
 from ..scorers import ModelScorer
-from .explain import Targets, relevance
+from .explain import Targets, explained_family, greedy_answers, relevance
+from .model_state import ready_for_gradients
 from .rules import DEFAULT_RULE
 
 # Inputs with one entry per token of each prompt, the last two axes [B, S].
@@ -28,7 +29,8 @@ class RelevanceScorer(ModelScorer):
     """Relevance for the model's own greedy answer.
 
     Costly: it answers the whole prompt first, and then explains the answer. It shows what a mapper
-    trained on the same labels can reach at most.
+    trained on the same labels can reach at most. An answer that ends at once is explained by the
+    token that ends it.
 
     Args:
         rule: Name of the rule, one of `hf_token_compress.relevance.available_rules()`.
@@ -46,10 +48,10 @@ class RelevanceScorer(ModelScorer):
         targets: Targets = "per_token",
         recursive: bool = False,
     ) -> None:
+        self._max_new_tokens = max_new_tokens
         self.options: dict[str, Any] = {
             "rule": rule,
             "rule_options": rule_options,
-            "max_new_tokens": max_new_tokens,
             "targets": targets,
             "recursive": recursive,
         }
@@ -65,11 +67,22 @@ class RelevanceScorer(ModelScorer):
             )
         scores = torch.zeros(prompt.visual_mask.shape, device=prompt.visual_mask.device)
         rows = [row for row, visuals in enumerate(prompt.visuals) if visuals]
-        found = relevance(model, _only_rows(inputs, rows), **self.options)
+        seen = _only_rows(inputs, rows)
+        answers = _answers(model, seen, self._max_new_tokens)
+        found = relevance(model, seen, answer_ids=answers, **self.options)
         for row, sample in zip(rows, found.samples, strict=True):
             columns = torch.cat([span.positions for span in sample.visuals])
             scores[row, columns] = sample.scores
         return scores
+
+
+def _answers(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> list[Tensor]:
+    """The model's own answers, int64 [T] each with T ≥ 1."""
+    adapter = explained_family(model)
+    with ready_for_gradients(model):
+        answers = greedy_answers(model, adapter, inputs, max_new_tokens)
+        end = torch.tensor([min(adapter.turn_end_ids(model), default=0)], device=model.device)
+    return [answer if len(answer) else end for answer in answers]
 
 
 def _only_rows(inputs: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hf_token_compress.scenes.drawings import Drawings, load_drawings
+from hf_token_compress.scenes.surfaces import background, jittered
 
 Box = tuple[int, int, int, int]
 
@@ -129,7 +130,7 @@ def make_scene(
     choices = artists_of_names(drawings, artists)
     check_board(rows, columns, rows * columns, choices)
     rng = np.random.default_rng([zlib.crc32(split.encode()), seed, rows, columns])
-    image = _background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
+    image = background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
     chosen = rng.choice(len(choices), rows * columns, replace=False)
     names = [list(choices)[index] for index in chosen]
     letters = _letters(rng, rows * columns)
@@ -156,7 +157,7 @@ def make_frame(
         drawings: Where drawings come from.
         choices: Artists to choose from, of every name.
     """
-    image = _background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
+    image = background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
     letters = _letters(rng, rows * columns)
     return _compose(rng, image, columns, names, letters, drawings, choices, colour)
 
@@ -217,28 +218,6 @@ def _letters(rng: np.random.Generator, count: int) -> list[str]:
     return [LETTERS[i] for i in rng.permutation(order)]
 
 
-def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """A plain, graded or noisy surface."""
-    first, second = rng.integers(20, 256, (2, 3))
-    kind = rng.integers(3)
-    if kind == 0:
-        return Image.new("RGB", (width, height), tuple(int(v) for v in first))
-    if kind == 1:
-        ramp = np.linspace(0, 1, height)[:, None] * rng.uniform(-1, 1)
-        ramp = ramp + np.linspace(0, 1, width)[None, :] * rng.uniform(-1, 1)
-        ramp = (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1e-6)
-        pixels = first + ramp[..., None] * (second - first)
-    else:
-        coarse = rng.integers(-40, 41, (height // 4, width // 4, 1))
-        pixels = first + coarse.repeat(4, 0).repeat(4, 1)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def _jittered(rng: np.random.Generator, colour: Sequence[int], amount: int) -> tuple[int, ...]:
-    shift = rng.integers(-amount, amount + 1, 3)
-    return tuple(int(v) for v in (np.asarray(colour) + shift).clip(0, 255))
-
-
 def _draw_tile(
     image: Image.Image, rng: np.random.Generator, left: int, top: int, colour: Sequence[int]
 ) -> None:
@@ -247,7 +226,7 @@ def _draw_tile(
     x = left + int(rng.integers(1, CELL_SIZE - side))
     y = top + int(rng.integers(1, CELL_SIZE - side))
     box = (x, y, x + side - 1, y + side - 1)
-    fill = _jittered(rng, colour, _COLOUR_JITTER)
+    fill = jittered(rng, colour, _COLOUR_JITTER)
     draw = ImageDraw.Draw(image)
     shape = rng.integers(4)
     if shape == 0:

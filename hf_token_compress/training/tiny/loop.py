@@ -78,10 +78,11 @@ def train(
     average = {n: p.detach().clone() for n, p in trained.items()} if settings.ema else {}
     first = 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
-        average, first = saved["average"], saved["step"]
+        average = {name: value.to(trained[name].device) for name, value in saved["average"].items()}
+        first = saved["step"]
 
     start, total = time.monotonic(), 0.0
     for step in range(first, settings.steps):
@@ -111,7 +112,7 @@ def train(
 
 def averaged_state(checkpoint: Path) -> dict[str, torch.Tensor]:
     """State dict of a checkpoint, with the averaged weights where there are any."""
-    saved = torch.load(checkpoint, weights_only=True)
+    saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
     return {**saved["module"], **saved["average"]}
 
 

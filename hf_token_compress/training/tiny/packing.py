@@ -11,6 +11,7 @@ them (`<|vision_end|>`), then one segment per question
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +38,8 @@ class PackedBatch:
         early_labels: (B, T) int64, the answer's first token at the last two words of the question
             and in the turn that follows, else -100.
         position_ids: (A, B, S) int64 on the A axes of the language model, or (B, S) on one.
-        mask: (B, 1, S, S) bool, True where attention is allowed.
+        segments: (B, S) int64, 0 for what all may see, the question's number at its tokens, -1 for
+            padding.
         question_rows: (B, S) bool, True at the words of the questions.
         kept: (B, V) int64, which visual tokens are kept, ascending.
     """
@@ -47,9 +49,22 @@ class PackedBatch:
     labels: torch.Tensor
     early_labels: torch.Tensor
     position_ids: torch.Tensor
-    mask: torch.Tensor
+    segments: torch.Tensor
     question_rows: torch.Tensor
     kept: torch.Tensor
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on a device."""
+        tensors = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
+        return PackedBatch(**tensors)
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """(B, 1, S, S) bool, True where attention is allowed."""
+        group, size = self.segments, self.segments.shape[1]
+        causal = torch.ones(size, size, dtype=torch.bool, device=group.device).tril()
+        same = group[:, :, None] == group[:, None, :]
+        return ((same | (group == 0)[:, None, :]) & causal)[:, None]
 
     @cached_property
     def visual_slice(self) -> slice:
@@ -77,6 +92,8 @@ class Packer:
         tokenizer: Tokenizer of the model.
         opening: What the chat template puts before the visual tokens.
         closing: What it puts after them.
+        turn: What it puts between question and answer.
+        before_answer: What stands before the words of every answer, such as a space.
     """
 
     def __init__(
@@ -84,12 +101,15 @@ class Packer:
         tokenizer: PreTrainedTokenizerBase,
         opening: str = "<|im_start|>user\n<|vision_start|>",
         closing: str = "<|vision_end|>",
+        turn: str = "<|im_end|>\n<|im_start|>assistant\n",
+        before_answer: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
         self._prefix = self._encode(opening)
         self._closing = self._encode(closing)
-        self._turn = self._encode("<|im_end|>\n<|im_start|>assistant\n")
+        self._turn = self._encode(turn)
+        self._before_answer = before_answer
         self._end = self._encode("<|im_end|>")
 
     def _encode(self, text: str) -> list[int]:
@@ -137,7 +157,7 @@ class Packer:
             labels=labels,
             early_labels=early,
             position_ids=self._positions(positions, kept, text_positions),
-            mask=self._mask(kept, segments),
+            segments=torch.cat([torch.zeros(batch, shared, dtype=torch.long), segments], dim=1),
             question_rows=asking,
             kept=kept,
         )
@@ -153,7 +173,8 @@ class Packer:
             is_question=[False] * count,
         )
         for number, question in enumerate(questions, start=1):
-            words, answer = self._encode(question.text), self._encode(question.answer) + self._end
+            answered = self._before_answer + question.answer
+            words, answer = self._encode(question.text), self._encode(answered) + self._end
             prompt = words + self._turn
             length = len(prompt) + len(answer)
             text.ids += prompt + answer
@@ -174,14 +195,6 @@ class Packer:
         visual = positions[:, kept] + prefix  # (A, B, V)
         together = torch.cat([before, visual, text.expand(axes, *text.shape)], dim=2)
         return together[0] if axes == 1 else together
-
-    def _mask(self, kept: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-        batch, shared = len(segments), len(self._prefix) + kept.shape[1]
-        group = torch.cat([torch.zeros(batch, shared, dtype=segments.dtype), segments], dim=1)
-        size = group.shape[1]
-        causal = torch.ones(size, size, dtype=torch.bool).tril()
-        same = group[:, :, None] == group[:, None, :]
-        return ((same | (group == 0)[:, None, :]) & causal)[:, None]
 
 
 def grid_positions(grid: tuple[int, int], frames: int = 1) -> torch.Tensor:

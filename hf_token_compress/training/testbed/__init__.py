@@ -1,0 +1,1 @@
+"""How the testbed's projector and adapter were trained."""

@@ -1,0 +1,91 @@
+"""Accuracy of the trained testbed by source of pictures and kind of question, for its card.
+
+Questions are packed behind their picture, with the right answer so far as context: an answer counts
+if all of its tokens are the likeliest, which is when greedy decoding gives it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from hf_token_compress.evaluation.tasks import Sample
+from hf_token_compress.evaluation.things import SOURCES, things_samples
+from hf_token_compress.scenes import Question
+from hf_token_compress.testbed import load_testbed
+from hf_token_compress.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
+from hf_token_compress.testbed.things.questions import CLIP_KINDS, KINDS
+from hf_token_compress.testbed.things.stamps import Stamps
+from hf_token_compress.training.testbed.vision import (
+    clip_tokens,
+    picture_tokens,
+    pixels_of,
+    tower_features,
+)
+from hf_token_compress.training.tiny.packing import Packer, sequence_positions
+from hf_token_compress.training.tiny.scoring import right_answers
+
+
+def measure_accuracy(
+    source: str, per_kind: int, *, seed: int = 0, stamps: Stamps | None = None
+) -> tuple[Counter[str], Counter[str]]:
+    """Right answers and questions by kind.
+
+    Args:
+        source: One of `SOURCES`.
+        per_kind: Questions of each kind.
+        seed: Number of the first picture.
+        stamps: The cut-outs of photographs.
+    """
+    kinds: Sequence[str] = CLIP_KINDS if source == "clips" else KINDS
+    samples = things_samples(kinds, per_kind, source=source, seed=seed, stamps=stamps)
+    model, processor = load_testbed()
+    packer = Packer(processor.tokenizer, OPENING, CLOSING, before_answer=BEFORE_ANSWER)
+    by_picture: dict[int, list[Sample]] = {}
+    for sample in samples:
+        by_picture.setdefault(id(sample.image), []).append(sample)
+    right, asked = Counter[str](), Counter[str]()
+    for group in track(list(by_picture.values()), source):
+        tokens = _visual_tokens(model, processor, group[0])
+        count = tokens.shape[1]
+        questions = [[Question(s.kind, s.question, s.answer, ()) for s in group]]
+        batch = packer.pack(questions, sequence_positions(count), torch.arange(count)[None])
+        (hits,) = right_answers(model, tokens, batch, questions)
+        for sample, hit in zip(group, hits, strict=True):
+            asked[sample.kind] += 1
+            right[sample.kind] += hit
+    return right, asked
+
+
+@torch.no_grad()
+def _visual_tokens(model: Any, processor: Any, sample: Sample) -> Tensor:
+    shown = list(sample.frames or (sample.image,))
+    features = tower_features(model, processor, pixels_of(shown))
+    patches = model.model.multi_modal_projector(features)
+    if sample.frames:
+        return clip_tokens(model, patches, len(shown))
+    return picture_tokens(model, patches)
+
+
+def accuracy_table(per_kind: int, *, seed: int = 0, stamps: Path | None = None) -> str:
+    """A Markdown table in percent: a row a source; photographs only where there are stamps."""
+    lines = ["| pictures | " + " | ".join(KINDS) + " |", "|---|" + "---|" * len(KINDS)]
+    for source in SOURCES:
+        if "photographs" in source and stamps is None:
+            continue
+        found = measure_accuracy(
+            source, per_kind, seed=seed, stamps=None if stamps is None else Stamps(stamps)
+        )
+        shares = {kind: 100 * found[0][kind] / count for kind, count in found[1].items()}
+        if source == "clips":
+            cells = ", ".join(f"{kind} {share:.1f}" for kind, share in shares.items())
+            lines.append(f"\nClips: {cells}.")
+        else:
+            lines.append(f"| {source} | " + " | ".join(f"{shares[k]:.1f}" for k in KINDS) + " |")
+    return "\n".join(lines)
