@@ -33,17 +33,24 @@ from hf_token_compress.training.tiny.scoring import right_answers
 
 
 def measure_accuracy(
-    source: str, per_kind: int, *, seed: int = 0, stamps: Stamps | None = None
+    source: str,
+    per_kind: int,
+    *,
+    kinds: Sequence[str] | None = None,
+    seed: int = 0,
+    stamps: Stamps | None = None,
 ) -> tuple[Counter[str], Counter[str]]:
     """Right answers and questions by kind.
 
     Args:
         source: One of `SOURCES`.
         per_kind: Questions of each kind.
+        kinds: Kinds of questions; by default all.
         seed: Number of the first picture.
         stamps: The cut-outs of photographs.
     """
-    kinds: Sequence[str] = CLIP_KINDS if source == "clips" else KINDS
+    if kinds is None:
+        kinds = CLIP_KINDS if source == "clips" else KINDS
     samples = things_samples(kinds, per_kind, source=source, seed=seed, stamps=stamps)
     model, processor = load_testbed()
     packer = Packer(processor.tokenizer, OPENING, CLOSING, before_answer=BEFORE_ANSWER)
