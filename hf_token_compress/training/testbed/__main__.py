@@ -22,7 +22,7 @@ import torch
 from hf_token_compress.testbed.assembly import assemble
 from hf_token_compress.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
 from hf_token_compress.testbed.vision_tower import PATCHES
-from hf_token_compress.training.testbed.accuracy import accuracy_table
+from hf_token_compress.training.testbed.accuracy import accuracy_lines
 from hf_token_compress.training.testbed.export import export
 from hf_token_compress.training.testbed.language import train_language
 from hf_token_compress.training.testbed.lessons import Lessons, curriculum
@@ -46,7 +46,8 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     if options.step == "accuracy":
-        print(accuracy_table(options.per_kind, seed=options.seed, stamps=options.stamps))
+        for line in accuracy_lines(options.per_kind, seed=options.seed, stamps=options.stamps):
+            print(line, flush=True)
         return
     if options.step == "pictures":
         make_stores(options.work, options.stamps)
