@@ -17,10 +17,9 @@ from torch.utils.data import Dataset
 
 from hf_token_compress.scenes import Question
 from hf_token_compress.testbed.things.clips import ThingsClip, make_things_clip
-from hf_token_compress.testbed.things.layout import random_layout
 from hf_token_compress.testbed.things.picture import Picture
 from hf_token_compress.testbed.things.questions import CLIP_KINDS, ask, ask_clip
-from hf_token_compress.training.testbed.sources import Source, drawn
+from hf_token_compress.training.testbed.sources import Source, drawn, random_source
 from hf_token_compress.training.testbed.vision import pixels_of
 from hf_token_compress.training.testbed.words import patch_classes, thing_classes
 from hf_token_compress.training.tiny.packing import (
@@ -161,19 +160,12 @@ class Lessons(Dataset[Lesson]):
             return self._bare(stage, first, rng)
         if rng.random() < stage.clip_share:
             return self._clips(stage, first, rng, generator)
-        shown = [self._picture(stage, first + i, rng) for i in range(self._pictures)]
+        sources = [
+            random_source(rng, self._sources, stage.most_things) for _ in range(self._pictures)
+        ]
+        shown = [source(first + i) for i, source in enumerate(sources)]
         asked = [_questions(picture, stage.kinds, self._questions, rng) for picture in shown]
         return picture_lesson(shown, asked, self._packers["chat"], self._patches, stage, generator)
-
-    def _picture(self, stage: Stage, number: int, rng: np.random.Generator) -> Picture:
-        others = sum(share for _, share in self._sources)
-        chance = rng.random()
-        for source, share in self._sources:
-            if chance < share:
-                return source(number)
-            chance -= share
-        assert others < 1
-        return drawn("train", **random_layout(rng, stage.most_things))(number)
 
     def _bare(self, stage: Stage, first: int, rng: np.random.Generator) -> Lesson:
         rows, columns = BARE_GRID

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hf_token_compress.testbed.things.layout import random_layout
 from hf_token_compress.training.testbed.feeding import Feed
-from hf_token_compress.training.testbed.sources import Source, drawn
+from hf_token_compress.training.testbed.sources import Source, random_source
 from hf_token_compress.training.testbed.vision import pixels_of, tower_features
 from hf_token_compress.training.testbed.words import BACKGROUND, ThingVocabulary, patch_classes
 from hf_token_compress.training.tiny.architecture import StockModel
@@ -49,15 +48,8 @@ class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng([self._seed, step])
         # Numbers far from those of the language model's training.
         first = (1 << 32) + step * self._pictures
-        shown = []
-        for number in range(first, first + self._pictures):
-            source = drawn("train", **random_layout(rng))
-            chance = rng.random()
-            for other, share in self._sources:
-                if 0 <= chance < share:
-                    source = other
-                chance -= share
-            shown.append(source(number))
+        sources = [random_source(rng, self._sources) for _ in range(self._pictures)]
+        shown = [source(first + i) for i, source in enumerate(sources)]
         classes = [patch_classes(picture, self._patches) for picture in shown]
         return (
             pixels_of([picture.image for picture in shown]),

@@ -6,15 +6,17 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from PIL import Image
 
 from hf_token_compress.testbed.things.drawn import TRAIN_ARTISTS, make_drawn_picture
+from hf_token_compress.testbed.things.layout import random_layout
 from hf_token_compress.testbed.things.picture import Picture, Thing
 
 Source: TypeAlias = Callable[[int], Picture]
@@ -30,6 +32,24 @@ def drawn(split: str, **layout: int) -> Source:
         return make_drawn_picture(number, split, artists=TRAIN_ARTISTS, **layout)
 
     return source
+
+
+def random_source(
+    rng: np.random.Generator, others: Sequence[tuple[Source, float]], most_things: int = 16
+) -> Source:
+    """One of the other sources, or drawn pictures of a random layout for training.
+
+    Args:
+        rng: Source of the choice.
+        others: Sources beside drawn pictures, with how often each is chosen.
+        most_things: Most things of a drawn picture.
+    """
+    chance = rng.random()
+    for source, share in others:
+        if chance < share:
+            return source
+        chance -= share
+    return drawn("train", **random_layout(rng, most_things))
 
 
 def stored(path: Path) -> Source:

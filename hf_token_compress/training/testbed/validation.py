@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +71,6 @@ def validation_lessons(
         pictures, questions = [p for p, _ in some], [q for _, q in some]
         lessons[title] = picture_lesson(pictures, questions, packer, patches, stage, generator)
     clips = [make_things_clip(number, "validation") for number in range(CLIPS)]
-    about = [clip_questions(clip, seed=int(np.int64(i))) for i, clip in enumerate(clips)]
+    about = [clip_questions(clip, seed=i) for i, clip in enumerate(clips)]
     lessons["clips"] = clip_lesson(clips, about, packer, patches, stage, generator)
     return lessons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ def pixels_of(images: Sequence[Image.Image]) -> Tensor:
 
 
 @torch.no_grad()
-def tower_features(model: StockModel, processor: object, pixels: Tensor) -> Tensor:
+def tower_features(model: StockModel, processor: Any, pixels: Tensor) -> Tensor:
     """Features of the tower's layers that the projector reads.
 
     Args:
@@ -29,7 +30,7 @@ def tower_features(model: StockModel, processor: object, pixels: Tensor) -> Tens
     Returns:
         (B, N, F) of N patches, in the tower's dtype.
     """
-    prepared = processor.image_processor  # type: ignore[attr-defined]
+    prepared = processor.image_processor
     tower = model.model.vision_tower
     like = next(tower.parameters())
     mean = torch.tensor(prepared.image_mean, device=like.device)
