@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pairs import ModelPair, assert_same, masked_inputs
+from pairs import ModelPair, masked_inputs
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny
 from hf_token_compress.evaluation import Sample, answer_samples
@@ -40,6 +40,9 @@ def check_dropped_equals_hidden(pair: ModelPair, processor: Any, samples: Sequen
     actual = pair.compressed.generate(**inputs, **options)
     expected = pair.stock.generate(**masked_inputs(pair, inputs), **options)
     assert torch.equal(actual.sequences, expected.sequences)
-    assert_same(torch.stack(actual.logits), torch.stack(expected.logits))
+    # Trained logits are tens, and hidden tokens change the order in which float32 sums are made.
+    torch.testing.assert_close(
+        torch.stack(actual.logits), torch.stack(expected.logits), rtol=1e-4, atol=1e-4
+    )
     for sample in pair.compressed.token_compression.last.samples:
         assert sample.visual_tokens_after == round(RATIO * sample.visual_tokens_before)
