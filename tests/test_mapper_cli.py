@@ -66,6 +66,21 @@ def test_the_commands_make_a_mapper_that_the_model_takes(folders: Path) -> None:
     assert model.token_compression.config.mapper == str(folders / "mapper")
 
 
+def test_several_collections_train_one_mapper(folders: Path, tmp_path: Path) -> None:
+    collected = call(
+        *("collect", "--model", MODEL, "--scenes", 7, "--seed", 900, "--output", tmp_path / "more"),
+        *("--rule", "edges_absolute", "--targets", "sum", "--max-new-tokens", 8),
+    )
+    assert collected.exit_code == 0, collected.stderr
+    train = ("train", "--collection", folders / "shards", "--epochs", 1, "--batch-size", 4)
+    trained = call(*train, "--collection", tmp_path / "more", "--output", tmp_path / "mapper")
+    assert trained.exit_code == 0, trained.stderr
+    training = load_mappers(str(tmp_path / "mapper")).for_modality("image").config.training
+    assert [data["seed"] for data in training["data"]] == [0, 900]
+    twice = call(*train, "--collection", folders / "shards", "--output", tmp_path / "twice")
+    assert_told(twice, "named twice")
+
+
 def test_a_second_call_has_nothing_to_do(folders: Path) -> None:
     shards = sorted((folders / "shards").glob("shard-*"))
     before = [path.stat().st_mtime_ns for path in shards]

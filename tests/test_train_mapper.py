@@ -44,10 +44,12 @@ def left_of_the_brightest(item: Any, shape: tuple[int, int, int]) -> Tensor:
     return torch.nn.functional.pad(seen, (0, 1))[..., 1:].flatten() + 1e-6
 
 
-def write_collection(folder: Path, count: int, nan_in: int | None = None) -> ShardFolder:
+def write_collection(
+    folder: Path, count: int, first: int = 0, nan_in: int | None = None
+) -> ShardFolder:
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
-    for number in range(count):
+    for number in range(first, first + count):
         shape = SHAPES[number % len(SHAPES)]
         item = make_input(shape, seed=number)
         relevance = left_of_the_brightest(item, shape)
@@ -65,7 +67,8 @@ def write_collection(folder: Path, count: int, nan_in: int | None = None) -> Sha
         "instruction": "last_turn",
         **{"rule": "gae", "rule_options": {}, "targets": "sum", "recursive": False},
     }
-    content = {"base_model": IDENTITY.to_dict(), "data": {"source": "x"}, "options": options}
+    data = {"source": f"{first} to {first + count}"}
+    content = {"base_model": IDENTITY.to_dict(), "data": data, "options": options}
     write_json(folder / "collection.json", content)
     return ShardFolder(folder)
 
@@ -181,12 +184,27 @@ def test_what_is_saved_says_how_it_was_made(
     assert config.base_model == IDENTITY
     assert config.network == network
     assert config.training["samples"] == 40
-    assert config.training["data"] == {"source": "x"}
+    assert config.training["data"] == {"source": "0 to 40"}
     assert config.training["relevance"]["rule"] == "gae"
     assert set(config.metrics) == {
         *("best_epoch", "kl", "recall_50", "recall_25", "recall_10", "rank_correlation")
     }
     assert {"hf_token_compress", "torch", "transformers"} == set(config.versions)
+
+
+def test_collections_train_together_what_they_train_as_one(
+    collection: ShardFolder, tmp_path: Path
+) -> None:
+    whole = train_mapper(collection, tmp_path / "whole", QUICK)
+    parts = [write_collection(tmp_path / "a", 23), write_collection(tmp_path / "b", 17, first=23)]
+    joined = train_mapper(parts, tmp_path / "joined", QUICK)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(joined.state_dict()[name], value), name
+    assert joined.config.metrics == whole.config.metrics
+    assert joined.config.training["samples"] == 40
+    assert joined.config.training["data"] == [{"source": "0 to 23"}, {"source": "23 to 40"}]
+    with one_sentence(ValueError, "other data"):
+        train_mapper(parts[::-1], tmp_path / "joined", QUICK)
 
 
 def test_no_file_is_a_pickle(collection: ShardFolder, tmp_path: Path) -> None:
@@ -220,6 +238,45 @@ def test_a_damaged_checkpoint(collection: ShardFolder, tmp_path: Path) -> None:
 def test_too_few_samples(tmp_path: Path) -> None:
     with one_sentence(ValueError, "1 samples", "at least two"):
         train_mapper(write_collection(tmp_path / "collection", 1), tmp_path / "mapper", QUICK)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("base_model", {"heads": 5}, ("attention heads", "3", "5")),
+        ("base_model", {"fingerprint": [0.0] * 31 + [1.0]}, ("other weights in layer 0",)),
+        ("options", {"modality": "video"}, ("modality", "'image'", "'video'")),
+        ("options", {"scoring_depth": 2}, ("scoring_depth", "0", "2")),
+        ("options", {"rule": "rollout"}, ("rule", "'gae'", "'rollout'")),
+    ],
+    ids=["heads", "weights", "modality", "depth", "rule"],
+)
+def test_collections_that_do_not_go_together(
+    part: str,
+    changes: dict[str, Any],
+    words: tuple[str, ...],
+    collection: ShardFolder,
+    tmp_path: Path,
+) -> None:
+    other = write_collection(tmp_path / "other", 4)
+    content = {**other.collection, part: {**other.collection[part], **changes}}
+    write_json(other.folder / "collection.json", content)
+    folders = (str(collection.folder), str(other.folder))
+    with one_sentence(ValueError, *folders, "cannot train one mapper", *words):
+        train_mapper([collection, ShardFolder(other.folder)], tmp_path / "mapper", QUICK)
+    assert not (tmp_path / "mapper").exists()
+
+
+def test_a_collection_that_is_named_twice(collection: ShardFolder, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(collection.folder)
+    with one_sentence(ValueError, str(link), "named twice"):
+        train_mapper([collection, ShardFolder(link)], tmp_path / "mapper", QUICK)
+
+
+def test_no_collection(tmp_path: Path) -> None:
+    with one_sentence(ValueError, "no collection"):
+        train_mapper([], tmp_path / "mapper", QUICK)
 
 
 def test_an_unknown_network(collection: ShardFolder, tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ _FEW_PANEL = "For few samples"
 
 @one_sentence_errors
 def train(
-    collection: Annotated[Path, typer.Option(help="Folder that collect wrote.", metavar="FOLDER")],
+    collection: Annotated[
+        list[Path],
+        typer.Option(help="Folder that collect wrote; may be repeated.", metavar="FOLDER"),
+    ],
     output: Annotated[Path, typer.Option(help="Folder for the mapper.", metavar="FOLDER")],
     network: Annotated[
         str, typer.Option(help="grid, or conv1d (the paper's).", metavar="NAME")
@@ -63,12 +66,14 @@ def train(
     r"""Train a mapper; the multimodal model itself is not needed.
 
     Run it again after it was stopped: it goes on after its last epoch. `loss.png`, `recall.png` and
-    `history.json` in the output folder show how it went.
+    `history.json` in the output folder show how it went. Several collections of one model train one
+    mapper together.
 
     **Examples**
 
     ```
     hf-token-compress train --collection shards --output mapper
+    hf-token-compress train --collection shards --collection more_shards --output mapper
     accelerate launch --module hf_token_compress.cli train --collection shards \
       --output paper_mapper --network conv1d --network-option kernel_size=5
     ```
@@ -100,7 +105,7 @@ def train(
     main = process_state().is_main_process
     with counting("Training", epochs, shown=main) as done:
         mapper = train_mapper(
-            ShardFolder(collection),
+            [ShardFolder(folder) for folder in collection],
             output,
             TrainOptions(**options),
             after_epoch=lambda epoch: done(1),

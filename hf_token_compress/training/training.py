@@ -26,6 +26,7 @@ from ..mapper import (
 )
 from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .joined import LABEL_OPTIONS, JoinedCollections
 from .launch import Accelerator
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
 from .shards import ShardFolder, write_json
@@ -107,7 +108,7 @@ class Epoch:
 
 
 def train_mapper(
-    collection: ShardFolder,
+    collections: ShardFolder | Sequence[ShardFolder],
     output: str | Path,
     options: TrainOptions | None = None,
     *,
@@ -119,7 +120,7 @@ def train_mapper(
     weights do not depend on the number of processes, but for rounding.
 
     Args:
-        collection: What `collect` wrote.
+        collections: What `collect` wrote, in one folder or in several.
         output: Where the mapper goes, with a checkpoint and the history of the run beside it.
         options: How to train.
         after_epoch: Called after each epoch, for progress bars.
@@ -128,12 +129,16 @@ def train_mapper(
         The mapper with the lowest held-out loss (or the last), on this process's device.
 
     Raises:
-        ValueError: There are too few samples, a label is NaN, or `output` holds another run.
+        ValueError: There are too few samples, a label is NaN, the collections do not go together
+            (as in `JoinedCollections`), or `output` holds another run.
     """
     options = options or TrainOptions()
     output = Path(output)
-    run = _Run(collection, options, Accelerator())
-    settings = {"options": options.to_dict(), "collection": collection.collection}
+    joined = JoinedCollections(
+        [collections] if isinstance(collections, ShardFolder) else collections
+    )
+    run = _Run(joined, options, Accelerator())
+    settings = {"options": options.to_dict(), "collections": joined.describe()}
     start = load_checkpoint(output / CHECKPOINT_FILE, settings)
     if start is not None:
         run.restore(start)
@@ -156,11 +161,11 @@ class _Run:
     """The state of one training."""
 
     def __init__(
-        self, collection: ShardFolder, options: TrainOptions, accelerator: Accelerator
+        self, samples: JoinedCollections, options: TrainOptions, accelerator: Accelerator
     ) -> None:
-        self.collection, self.options, self.accelerator = collection, options, accelerator
+        self.samples, self.options, self.accelerator = samples, options, accelerator
         generator = torch.Generator().manual_seed(options.seed)
-        order = torch.randperm(len(collection), generator=generator).tolist()
+        order = torch.randperm(len(samples), generator=generator).tolist()
         held_out = max(1, round(options.held_out * len(order)))
         if len(order) - held_out < 1:
             raise ValueError(
@@ -225,7 +230,7 @@ class _Run:
 
     def _losses(self, places: Sequence[int]) -> Tensor:
         device = self.accelerator.device
-        samples = [self.collection[place] for place in places]
+        samples = [self.samples[place] for place in places]
         labels = [
             relevance_label(
                 sample.relevance,
@@ -246,7 +251,7 @@ class _Run:
         if not (options.mirror or options.head_dropout or options.noise):
             return item
         epoch = (options.seed + 1) * 100_003 + len(self.history)
-        generator = torch.Generator().manual_seed((epoch * len(self.collection) + place) % 2**63)
+        generator = torch.Generator().manual_seed((epoch * len(self.samples) + place) % 2**63)
         return augment(
             item,
             generator,
@@ -265,7 +270,7 @@ class _Run:
         model = state.unwrap_model(self.model)
         for start in range(0, len(own), self.options.batch_size):
             samples = [
-                self.collection[number] for number in own[start : start + self.options.batch_size]
+                self.samples[number] for number in own[start : start + self.options.batch_size]
             ]
             inputs = [sample.mapper_input().to(state.device) for sample in samples]
             for sample, logits in zip(samples, model(inputs), strict=True):
@@ -325,21 +330,18 @@ class _Run:
         return mapper.to(self.accelerator.device).eval()
 
     def _config(self, metrics: Mapping[str, Any]) -> MapperConfig:
-        collected = self.collection.collection
-        options = collected["options"]
+        options = self.samples.options
         return MapperConfig(
-            base_model=self.collection.identity,
+            base_model=self.samples.identity,
             network=self.options.network,
             network_options=dict(self.options.network_options),
             modality=options["modality"],
             scoring_depth=options["scoring_depth"],
             training={
-                "data": collected["data"],
-                "samples": len(self.collection),
+                "data": self.samples.data,
+                "samples": len(self.samples),
                 "held_out_samples": len(self.measured),
-                "relevance": {
-                    name: options[name] for name in ("rule", "rule_options", "targets", "recursive")
-                },
+                "relevance": {name: options[name] for name in LABEL_OPTIONS},
                 "instruction": options["instruction"],
                 **{
                     name: value

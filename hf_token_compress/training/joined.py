@@ -1,0 +1,80 @@
+"""Several collections of one model, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch.utils.data import ConcatDataset
+
+from ..mapper import ModelIdentity
+from .shards import CollectedSample, ShardFolder
+
+LABEL_OPTIONS = ("rule", "rule_options", "targets", "recursive")
+"""Options of `collect` that decide what relevance is."""
+
+_SHARED_OPTIONS = ("modality", "scoring_depth", "instruction", *LABEL_OPTIONS)
+
+
+class JoinedCollections(ConcatDataset[CollectedSample]):
+    """The samples of several collections, one after the other.
+
+    Args:
+        collections: At least one; all from one model, and collected with the same options.
+
+    Raises:
+        ValueError: There is none, one is there twice, or two differ in their model or in an option
+            that decides what a mapper sees or learns.
+    """
+
+    def __init__(self, collections: Sequence[ShardFolder]) -> None:
+        if not collections:
+            raise ValueError("There is no collection to train on: name at least one.")
+        first, *others = collections
+        for place, other in enumerate(others, start=1):
+            if any(other.folder.samefile(earlier.folder) for earlier in collections[:place]):
+                raise ValueError(
+                    f"The collection {str(other.folder)!r} is named twice, so that its samples "
+                    "would both teach and measure: name it once."
+                )
+            difference = _difference(first, other)
+            if difference is not None:
+                raise ValueError(
+                    f"The collections {str(first.folder)!r} and {str(other.folder)!r} cannot train "
+                    f"one mapper, because {difference}: collect both from the same model with the "
+                    "same options."
+                )
+        super().__init__(collections)
+        self._collections = list(collections)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model that all were collected from."""
+        return self._collections[0].identity
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the first collection, of which all share those that matter to a mapper."""
+        return cast("dict[str, Any]", self._collections[0].collection["options"])
+
+    @property
+    def data(self) -> Any:
+        """What was asked: the description of the data, or a list of them."""
+        described = [collection.collection["data"] for collection in self._collections]
+        return described if len(described) > 1 else described[0]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Model, options and data of each, in JSON types."""
+        return [collection.collection for collection in self._collections]
+
+
+def _difference(first: ShardFolder, other: ShardFolder) -> str | None:
+    """Why two collections cannot be joined; None where they can."""
+    models = first.identity.difference(other.identity)
+    if models is not None:
+        return f"their models differ: {models}"
+    for name in _SHARED_OPTIONS:
+        own, others = (item.collection["options"][name] for item in (first, other))
+        if own != others:
+            return f"{name} is {own!r} in the one and {others!r} in the other"
+    return None
