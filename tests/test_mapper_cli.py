@@ -28,6 +28,13 @@ def call(*arguments: Any) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def collect_scenes(count: int, output: Path, *more: Any) -> Result:
+    return call(
+        *("collect", "--model", MODEL, "--scenes", count, "--output", output, *more),
+        *("--rule", "edges_absolute", "--targets", "sum", "--max-new-tokens", 8),
+    )
+
+
 def assert_told(outcome: Result, *words: str) -> None:
     assert outcome.exit_code in (1, 2)
     assert outcome.stdout == ""
@@ -41,10 +48,7 @@ def assert_told(outcome: Result, *words: str) -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Collected and trained by the commands."""
     folder = tmp_path_factory.mktemp("commands")
-    collected = call(
-        *("collect", "--model", MODEL, "--scenes", 14, "--output", folder / "shards"),
-        *("--rule", "edges_absolute", "--targets", "sum", "--max-new-tokens", 8),
-    )
+    collected = collect_scenes(14, folder / "shards")
     assert collected.exit_code == 0, collected.stderr
     assert "samples in" in collected.stdout
     trained = call(
@@ -67,10 +71,7 @@ def test_the_commands_make_a_mapper_that_the_model_takes(folders: Path) -> None:
 
 
 def test_several_collections_train_one_mapper(folders: Path, tmp_path: Path) -> None:
-    collected = call(
-        *("collect", "--model", MODEL, "--scenes", 7, "--seed", 900, "--output", tmp_path / "more"),
-        *("--rule", "edges_absolute", "--targets", "sum", "--max-new-tokens", 8),
-    )
+    collected = collect_scenes(7, tmp_path / "more", "--seed", 900)
     assert collected.exit_code == 0, collected.stderr
     train = ("train", "--collection", folders / "shards", "--epochs", 1, "--batch-size", 4)
     trained = call(*train, "--collection", tmp_path / "more", "--output", tmp_path / "mapper")
@@ -84,10 +85,7 @@ def test_several_collections_train_one_mapper(folders: Path, tmp_path: Path) -> 
 def test_a_second_call_has_nothing_to_do(folders: Path) -> None:
     shards = sorted((folders / "shards").glob("shard-*"))
     before = [path.stat().st_mtime_ns for path in shards]
-    again = call(
-        *("collect", "--model", MODEL, "--scenes", 14, "--output", folders / "shards"),
-        *("--rule", "edges_absolute", "--targets", "sum", "--max-new-tokens", 8),
-    )
+    again = collect_scenes(14, folders / "shards")
     assert again.exit_code == 0, again.stderr
     assert [path.stat().st_mtime_ns for path in shards] == before
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch.utils.data import ConcatDataset
 
@@ -27,6 +27,8 @@ class JoinedCollections(ConcatDataset[CollectedSample]):
             that decides what a mapper sees or learns.
     """
 
+    datasets: list[ShardFolder]  # type: ignore[assignment]
+
     def __init__(self, collections: Sequence[ShardFolder]) -> None:
         if not collections:
             raise ValueError("There is no collection to train on: name at least one.")
@@ -45,27 +47,27 @@ class JoinedCollections(ConcatDataset[CollectedSample]):
                     "same options."
                 )
         super().__init__(collections)
-        self._collections = list(collections)
 
     @property
     def identity(self) -> ModelIdentity:
         """The model that all were collected from."""
-        return self._collections[0].identity
+        return self.datasets[0].identity
 
     @property
     def options(self) -> dict[str, Any]:
         """Options of the first collection, of which all share those that matter to a mapper."""
-        return cast("dict[str, Any]", self._collections[0].collection["options"])
+        options: dict[str, Any] = self.datasets[0].collection["options"]
+        return options
 
     @property
     def data(self) -> Any:
         """What was asked: the description of the data, or a list of them."""
-        described = [collection.collection["data"] for collection in self._collections]
+        described = [collection.collection["data"] for collection in self.datasets]
         return described if len(described) > 1 else described[0]
 
     def describe(self) -> list[dict[str, Any]]:
         """Model, options and data of each, in JSON types."""
-        return [collection.collection for collection in self._collections]
+        return [collection.collection for collection in self.datasets]
 
 
 def _difference(first: ShardFolder, other: ShardFolder) -> str | None:
