@@ -145,6 +145,23 @@ def test_a_config_that_is_no_mappers(
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"input_heads": "max"}, ("input_heads", "mean, separate", "'max'")),
+        ({"input_scale": "logit"}, ("input_scale", "raw, share, log_share", "'logit'")),
+        ({"activation": "tanh"}, ("activation", "relu, gelu, silu", "'tanh'")),
+        ({"kernel_size": 4}, ("kernel_size", "odd, not 4")),
+        ({"heads": 2}, ("heads",)),
+    ],
+)
+def test_options_that_the_papers_network_does_not_have(
+    option: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    with one_sentence(ValueError, "conv1d", *words):
+        make_mapper("conv1d", network_options=option)
+
+
 def test_settings_of_later_versions_are_ignored(folder: Path) -> None:
     edit(folder, smell="rosemary")
     assert isinstance(load_mappers(str(folder)).for_modality("image"), RelevanceMapper)

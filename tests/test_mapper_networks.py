@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mappers import NETWORKS, make_input, make_mapper
+from mappers import HEADS, NETWORKS, make_input, make_mapper
 from pairs import assert_same
 
 from hf_token_compress.mapper import MapperInput
@@ -26,15 +26,19 @@ prompts = st.tuples(st.lists(grid_shapes, max_size=3), st.integers(0, 3)).filter
 @pytest.mark.parametrize(
     ("kernel_size", "parameters"), [(3, 177_541), (5, 178_503), (7, 179_465), (9, 180_427)]
 )
-def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int) -> None:
+@pytest.mark.parametrize("heads", [1, 28])
+def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int, heads: int) -> None:
     """Depthwise k + 1 a channel, pointwise (in + 1) x out: 1, 32, 64, 128, 256, 512 and then 1."""
     widths = [1, 32, 64, 128, 256, 512]
     by_hand = sum(
         width * (kernel_size + 1) + (width + 1) * following
         for width, following in itertools.pairwise(widths)
     )
-    network = Conv1dNetwork(kernel_size=kernel_size)
+    network = Conv1dNetwork(heads=heads, kernel_size=kernel_size)
     assert sum(weight.numel() for weight in network.parameters()) == parameters == by_hand + 513
+    separate = Conv1dNetwork(heads=heads, kernel_size=kernel_size, input_heads="separate")
+    more = (heads - 1) * (kernel_size + 1 + 32)
+    assert sum(weight.numel() for weight in separate.parameters()) == parameters + more
 
 
 @each_network
@@ -68,7 +72,7 @@ def test_a_constant_factor_on_the_attention_changes_nothing(network: str) -> Non
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_conv1d_sees_the_mean_over_rows_and_heads_alone(scale: str, activation: str) -> None:
     options = {"channels": [16, 16], "input_scale": scale, "activation": activation}
-    mapper = make_mapper("conv1d", network_options=options)
+    mapper = make_mapper("conv1d", network_options={**options, "input_heads": "mean"})
     item = make_input((1, 3, 4))
     swapped = item.attention.clone()
     swapped[0] = swapped[0].flip(0)  # other heads, the same mean
@@ -79,10 +83,31 @@ def test_conv1d_sees_the_mean_over_rows_and_heads_alone(scale: str, activation: 
     assert not torch.equal(mapper([MapperInput(changed, item.grids)])[0], mapper([item])[0])
 
 
-def test_conv1d_reads_the_raw_attention() -> None:
-    network = Conv1dNetwork(channels=[2], input_scale="raw")
+@pytest.mark.parametrize("scale", ["raw", "share", "log_share"])
+def test_conv1d_can_see_each_head_and_still_the_mean_over_rows_alone(scale: str) -> None:
+    options = {"channels": [16, 16], "input_scale": scale, "input_heads": "separate"}
+    mapper = make_mapper("conv1d", network_options=options)
+    item = make_input((1, 3, 4))
+    other_rows = item.attention.clone()
+    other_rows[1] = torch.rand_like(other_rows[1])
+    assert_same(mapper([MapperInput(other_rows, item.grids)])[0], mapper([item])[0])
+    swapped = item.attention.flip(1)
+    moved = mapper([MapperInput(swapped, item.grids)])[0] - mapper([item])[0]
+    assert moved.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("input_heads", ["mean", "separate"])
+def test_conv1d_scales_the_attention_as_it_says(input_heads: str) -> None:
     item = make_input((1, 2, 3))
-    assert_same(network._signal(item), item.attention[0].exp().mean(0))
+    attention = item.attention[0].exp()  # [heads, 6]
+    if input_heads == "mean":
+        attention = attention.mean(0, keepdim=True)
+    share = 6 * attention / attention.sum(-1, keepdim=True)
+    for scale, expected in (("raw", attention), ("share", share), ("log_share", share.log())):
+        network = Conv1dNetwork(
+            heads=HEADS, channels=[2], input_scale=scale, input_heads=input_heads
+        )
+        assert_same(network._signal(item), expected.T)
 
 
 def test_conv1d_sees_as_far_as_its_layers_reach() -> None:

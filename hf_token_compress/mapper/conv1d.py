@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .inputs import MapperInput
 
 InputScale = Literal["raw", "share", "log_share"]
+InputHeads = Literal["mean", "separate"]
 Activation = Literal["relu", "gelu", "silu"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -22,31 +23,50 @@ class Conv1dNetwork(nn.Module):
     """Depthwise-separable 1-D convolutions, then one pointwise convolution to a logit per token.
 
     This is the compressor of arXiv 2506.01097, section 3: attention averaged over instruction rows
-    and heads goes in; there are 32, 64, 128, 256 and 512 channels. What the paper leaves open are
-    arguments here.
+    goes in; there are 32, 64, 128, 256 and 512 channels. What the paper leaves open are arguments
+    here.
 
     Args:
+        heads: Attention heads of the model.
         channels: Output channels of each layer.
         kernel_size: Tokens that a depthwise convolution spans, odd.
         activation: After each layer: "relu", "gelu" or "silu".
         input_scale: "raw" takes the attention as it is; "share" scales the attention to visual
             tokens to a mean of 1, whatever their number; "log_share" takes the logarithm of that.
+        input_heads: "mean" takes the mean over the attention heads, one channel; "separate" takes
+            every head as a channel of its own.
+
+    Raises:
+        ValueError: A value is none of those.
     """
 
     def __init__(
         self,
         *,
+        heads: int,
         channels: Sequence[int] = (32, 64, 128, 256, 512),
         kernel_size: int = 9,
         activation: Activation = "relu",
         input_scale: InputScale = "share",
+        input_heads: InputHeads = "mean",
     ) -> None:
         super().__init__()
+        for name, value, kind in (
+            ("activation", activation, Activation),
+            ("input_scale", input_scale, InputScale),
+            ("input_heads", input_heads, InputHeads),
+        ):
+            if value not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise ValueError(f"The mapper network conv1d has {name} {choices}, not {value!r}.")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size of the mapper network conv1d is odd, not {kernel_size}.")
         self.input_scale = input_scale
+        self.input_heads = input_heads
         self.activation = ACTIVATIONS[activation]()
         self.depthwise = nn.ModuleList()
         self.pointwise = nn.ModuleList()
-        width = 1
+        width = heads if input_heads == "separate" else 1
         for count in channels:
             self.depthwise.append(
                 nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
@@ -59,7 +79,7 @@ class Conv1dNetwork(nn.Module):
         """A logit per visual token of each prompt: float32 [N] each."""
         counts = [item.count for item in inputs]
         signals = [self._signal(item) for item in inputs]
-        hidden = pad_sequence(signals, batch_first=True).unsqueeze(1)  # [P, 1, longest]
+        hidden = pad_sequence(signals, batch_first=True).transpose(1, 2)  # [P, C, longest]
         places = torch.arange(hidden.shape[-1], device=hidden.device)
         lengths = torch.tensor(counts, device=hidden.device)
         present = (places < lengths[:, None]).unsqueeze(1)  # [P, 1, longest]
@@ -71,9 +91,12 @@ class Conv1dNetwork(nn.Module):
         return [row[:count] for row, count in zip(logits, counts, strict=True)]
 
     def _signal(self, item: MapperInput) -> Tensor:
-        """[2, heads, N] → [N]."""
-        log_mean = item.log_mean_attention  # [N]
+        """[2, heads, N] → [N, C], C the number of heads or 1."""
+        if self.input_heads == "separate":
+            log_attention = item.attention[0].float()  # [heads, N]
+        else:
+            log_attention = item.log_mean_attention.unsqueeze(0)  # [1, N]
         if self.input_scale == "raw":
-            return log_mean.exp()
-        log_share = log_mean.log_softmax(dim=0) + math.log(len(log_mean))
-        return log_share if self.input_scale == "log_share" else log_share.exp()
+            return log_attention.exp().T
+        log_share = log_attention.log_softmax(dim=-1) + math.log(item.count)
+        return (log_share if self.input_scale == "log_share" else log_share.exp()).T

@@ -177,9 +177,7 @@ def _all_options(config: MapperConfig) -> dict[str, Any]:
 def _build_network(config: MapperConfig) -> nn.Module:
     options = dict(config.network_options)
     try:
-        if config.network == "conv1d":
-            return Conv1dNetwork(**options)
-        return GridNetwork(heads=config.base_model.heads, **options)
+        return _NETWORKS[config.network](heads=config.base_model.heads, **options)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"The mapper network {config.network!r} cannot be built with the options "
