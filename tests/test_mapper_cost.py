@@ -32,7 +32,7 @@ def mapper_of_7b(network: str) -> RelevanceMapper:
 
 
 def test_operations_of_the_papers_network_by_hand() -> None:
-    widths = [1, 32, 64, 128, 256, 512]
+    widths = [HEADS, 32, 64, 128, 256, 512]
     products = sum(9 * width + width * following for width, following in pairwise(widths)) + 512
     assert mapper_operations(SHAPES, mapper_of_7b("conv1d")) == 2 * 1500 * products
 

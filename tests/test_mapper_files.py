@@ -148,7 +148,7 @@ def test_a_config_that_is_no_mappers(
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"input_heads": "max"}, ("input_heads", "mean, separate", "'max'")),
+        ({"input_heads": "max"}, ("input_heads", "separate, mean", "'max'")),
         ({"input_scale": "logit"}, ("input_scale", "raw, share, log_share", "'logit'")),
         ({"activation": "tanh"}, ("activation", "relu, gelu, silu", "'tanh'")),
         ({"kernel_size": 4}, ("kernel_size", "odd, not 4")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from hf_token_compress.mapper.conv1d import ACTIVATIONS, Conv1dNetwork
 
 pytestmark = pytest.mark.core
 
-each_network = pytest.mark.parametrize("network", NETWORKS)
+MEAN_OVER_HEADS = {**NETWORKS["conv1d"], "input_heads": "mean"}
+each_network = pytest.mark.parametrize(
+    ("network", "options"), [*NETWORKS.items(), ("conv1d", MEAN_OVER_HEADS)]
+)
 grid_shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
 prompts = st.tuples(st.lists(grid_shapes, max_size=3), st.integers(0, 3)).filter(
     lambda prompt: bool(prompt[0]) or prompt[1] > 0
@@ -34,7 +38,7 @@ def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int, h
         width * (kernel_size + 1) + (width + 1) * following
         for width, following in itertools.pairwise(widths)
     )
-    network = Conv1dNetwork(heads=heads, kernel_size=kernel_size)
+    network = Conv1dNetwork(heads=heads, kernel_size=kernel_size, input_heads="mean")
     assert sum(weight.numel() for weight in network.parameters()) == parameters == by_hand + 513
     separate = Conv1dNetwork(heads=heads, kernel_size=kernel_size, input_heads="separate")
     more = (heads - 1) * (kernel_size + 1 + 32)
@@ -44,9 +48,12 @@ def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int, h
 @each_network
 @given(batch=st.lists(prompts, min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_a_prompt_gets_in_a_batch_what_it_gets_alone(
-    network: str, batch: list[tuple[list[tuple[int, int, int]], int]], seed: int
+    network: str,
+    options: dict[str, Any],
+    batch: list[tuple[list[tuple[int, int, int]], int]],
+    seed: int,
 ) -> None:
-    mapper = make_mapper(network)
+    mapper = make_mapper(network, network_options=options)
     inputs = [
         make_input(*grids, loose=loose, seed=seed + place)
         for place, (grids, loose) in enumerate(batch)
@@ -60,11 +67,13 @@ def test_a_prompt_gets_in_a_batch_what_it_gets_alone(
 
 
 @each_network
-def test_a_constant_factor_on_the_attention_changes_nothing(network: str) -> None:
+def test_a_constant_factor_on_the_attention_changes_nothing(
+    network: str, options: dict[str, Any]
+) -> None:
     """As when half of a row's attention goes to the system prompt."""
     item = make_input((1, 4, 4))
     scaled = MapperInput(item.attention - 0.7, item.grids)
-    mapper = make_mapper(network)
+    mapper = make_mapper(network, network_options=options)
     assert_same(mapper([scaled])[0], mapper([item])[0])
 
 
@@ -157,8 +166,8 @@ def test_grid_sees_neighbours_above_and_in_the_next_frame() -> None:
 
 
 @each_network
-def test_every_weight_learns(network: str) -> None:
-    mapper = make_mapper(network)
+def test_every_weight_learns(network: str, options: dict[str, Any]) -> None:
+    mapper = make_mapper(network, network_options=options)
     loss = torch.cat(mapper([make_input((2, 3, 3)), make_input((1, 4, 2))])).square().sum()
     loss.backward()
     for name, weight in mapper.named_parameters():

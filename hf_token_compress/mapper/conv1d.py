@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .inputs import MapperInput
 
 InputScale = Literal["raw", "share", "log_share"]
-InputHeads = Literal["mean", "separate"]
+InputHeads = Literal["separate", "mean"]
 Activation = Literal["relu", "gelu", "silu"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -33,8 +33,8 @@ class Conv1dNetwork(nn.Module):
         activation: After each layer: "relu", "gelu" or "silu".
         input_scale: "raw" takes the attention as it is; "share" scales the attention to visual
             tokens to a mean of 1, whatever their number; "log_share" takes the logarithm of that.
-        input_heads: "mean" takes the mean over the attention heads, one channel; "separate" takes
-            every head as a channel of its own.
+        input_heads: "separate" takes every attention head as a channel of its own; "mean" takes
+            their mean, one channel.
 
     Raises:
         ValueError: A value is none of those.
@@ -48,7 +48,7 @@ class Conv1dNetwork(nn.Module):
         kernel_size: int = 9,
         activation: Activation = "relu",
         input_scale: InputScale = "share",
-        input_heads: InputHeads = "mean",
+        input_heads: InputHeads = "separate",
     ) -> None:
         super().__init__()
         for name, value, kind in (
