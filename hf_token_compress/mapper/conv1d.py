@@ -57,8 +57,10 @@ class Conv1dNetwork(nn.Module):
             ("input_heads", input_heads, InputHeads),
         ):
             if value not in get_args(kind):
-                choices = ", ".join(get_args(kind))
-                raise ValueError(f"The mapper network conv1d has {name} {choices}, not {value!r}.")
+                raise ValueError(
+                    f"The mapper network conv1d has no {name} {value!r}: choose one of "
+                    f"{', '.join(get_args(kind))}."
+                )
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size of the mapper network conv1d is odd, not {kernel_size}.")
         self.input_scale = input_scale
