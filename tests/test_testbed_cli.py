@@ -62,7 +62,7 @@ def image(tmp_path_factory):
 def test_run(with_weights, image):
     outcome = call(
         *("run", "--model", "testbed", "--image", image, "--prompt", QUESTION, "--json"),
-        *("--retention-ratio", 0.25, "--max-new-tokens", 2),
+        *("--retention-ratio", 0.25, "--max-new-tokens", 2, "--dtype", "float32"),
     )
     assert outcome.exit_code == 0, outcome.stderr
     found = json.loads(outcome.stdout)
@@ -72,7 +72,7 @@ def test_run(with_weights, image):
 def test_explain(with_weights, image, tmp_path):
     outcome = call(
         *("explain", "--model", "testbed", "--image", image, "--prompt", QUESTION),
-        *("--answer", " cat", "--output", tmp_path / "why"),
+        *("--answer", " cat", "--dtype", "float32", "--output", tmp_path / "why"),
     )
     assert outcome.exit_code == 0, outcome.stderr
     assert list(tmp_path.rglob("*.png"))

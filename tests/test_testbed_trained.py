@@ -24,7 +24,7 @@ def test_it_answers_about_pictures_it_has_never_seen() -> None:
 
 def test_what_the_answer_rests_on_is_enough_for_it() -> None:
     testbed_models.need_parts()
-    model, processor = load_testbed()
+    model, processor = load_testbed(dtype="float32")
     samples = things_samples(["attribute", "place"], 10, seed=9500)
     full, truth = measure_retention(
         model, processor, samples, scorers=["truth"], retention_ratios=[0.25], batch_size=4
