@@ -74,8 +74,10 @@ def test_equals_generate(family: str, prompts: Any, mask_length: str) -> None:
 
 
 @each_mask
-def test_several_new_tokens_at_once(mask_length: str, pair: ModelPair) -> None:
-    inputs = make_inputs(RAGGED)
+def test_several_new_tokens_at_once(mask_length: str) -> None:
+    # In float32 the rounding of other shapes of the same products comes near the tolerance.
+    pair = make_pair(dtype=torch.float64)
+    inputs = make_inputs(RAGGED, dtype=torch.float64)
     expected = free_run(pair, inputs)
     tokens = answer(expected.sequences, inputs)
     prompt = pair.compressed(**inputs)
@@ -84,7 +86,8 @@ def test_several_new_tokens_at_once(mask_length: str, pair: ModelPair) -> None:
         attention_mask=grown_mask(mask_length, inputs, prompt, pair, STEPS - 1),
         **carried(prompt.past_key_values),
     )
-    assert_same(output.logits, torch.stack(expected.logits[1:], dim=1))
+    # `generate` gives its logits in float32.
+    assert_same(output.logits.float(), torch.stack(expected.logits[1:], dim=1))
 
 
 def test_embeddings_instead_of_new_ids(pair: ModelPair) -> None:
