@@ -26,9 +26,9 @@ import hf_token_compress  # noqa: F401 - makes VILA1.5 known to the Auto classes
 
 pytestmark = pytest.mark.core
 
-TOLERANCE = {"eager": 1e-5, "sdpa": 1e-4}
+TOLERANCE = 1e-5
 PROMPTS = ("single", "interleaved", "video", "text")
-each_attention = pytest.mark.parametrize("attention", TOLERANCE)
+each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS)
 
 
@@ -48,8 +48,11 @@ def processor(folder: Path) -> Any:
     return AutoProcessor.from_pretrained(folder)
 
 
-def load(folder: Path, attention: str) -> Any:
-    return AutoModelForImageTextToText.from_pretrained(folder, attn_implementation=attention)
+def load(folder: Path, attention: str, dtype: torch.dtype = torch.float64) -> Any:
+    """In float64, as the recorded numbers; float32 rounds by more than the tolerance on some CPUs."""
+    return AutoModelForImageTextToText.from_pretrained(
+        folder, attn_implementation=attention, dtype=dtype
+    )
 
 
 @each_prompt
@@ -72,8 +75,8 @@ def test_features_of_pictures(attention: str, folder: Path, processor: Any) -> N
     with torch.no_grad():
         tower = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
         tokens = torch.stack(list(model.get_image_features(pixels).pooler_output))
-    assert largest_difference(tower, recorded()["vision_select"]) < TOLERANCE[attention]
-    assert largest_difference(tokens, recorded()["projected"]) < TOLERANCE[attention]
+    assert largest_difference(tower, recorded()["vision_select"]) < TOLERANCE
+    assert largest_difference(tokens, recorded()["projected"]) < TOLERANCE
 
 
 @torch.no_grad()
@@ -94,11 +97,11 @@ def test_logits(prompt: str, attention: str, folder: Path, processor: Any) -> No
     inputs = prompt_inputs(processor, prompt)
     logits = every_eighth(model(**inputs).logits)
     expected = recorded()[f"{prompt}.logits"]
-    assert largest_difference(logits[..., :VOCABULARY], expected) < TOLERANCE[attention]
+    assert largest_difference(logits[..., :VOCABULARY], expected) < TOLERANCE
     if prompt != "text":
         embeddings = model.model(**inputs, output_hidden_states=True).hidden_states[0]
         expected = recorded()[f"{prompt}.inputs_embeds"]
-        assert largest_difference(every_eighth(embeddings), expected) < TOLERANCE[attention]
+        assert largest_difference(every_eighth(embeddings), expected) < TOLERANCE
 
 
 @torch.no_grad()
@@ -112,7 +115,7 @@ def test_right_padded_batch_and_loss(attention: str, folder: Path, processor: An
     shown = every_eighth(mask.bool())
     logits = every_eighth(output.logits)[..., :VOCABULARY]
     expected = recorded()["batch.logits"]
-    assert largest_difference(logits[shown], expected[shown]) < TOLERANCE[attention]
+    assert largest_difference(logits[shown], expected[shown]) < TOLERANCE
     assert output.loss.item() == pytest.approx(6.74717, abs=1e-5)
     assert output.loss.item() == pytest.approx(recorded()["batch.loss"].item(), abs=2e-6)
 
@@ -120,7 +123,7 @@ def test_right_padded_batch_and_loss(attention: str, folder: Path, processor: An
 @each_attention
 @pytest.mark.parametrize("prompt", ["single", "video"])
 def test_greedy_answers(prompt: str, attention: str, folder: Path, processor: Any) -> None:
-    model = load(folder, attention)
+    model = load(folder, attention, torch.float32)
     inputs = prompt_inputs(processor, prompt)
     sequences = model.generate(**inputs, max_new_tokens=12, do_sample=False)
     answer = sequences[0, inputs["input_ids"].shape[1] :]
@@ -128,7 +131,7 @@ def test_greedy_answers(prompt: str, attention: str, folder: Path, processor: An
 
 
 def test_a_left_padded_batch_answers_like_each_prompt_alone(processor: Any, folder: Path) -> None:
-    model = load(folder, "sdpa")
+    model = load(folder, "sdpa", torch.float32)
     inputs = prompt_inputs(processor, "single", "video", padding=True)
     sequences = model.generate(**inputs, max_new_tokens=12, do_sample=False)
     answers = sequences[:, inputs["input_ids"].shape[1] :].tolist()
@@ -150,7 +153,7 @@ def test_s2(attention: str, tmp_path: Path) -> None:
     )
     tokens = torch.stack(list(model.get_image_features(pixels).pooler_output))
     hook.remove()
-    assert largest_difference(joined[0], expected["vision_select"]) < TOLERANCE[attention]
-    assert largest_difference(tokens, expected["projected"]) < TOLERANCE[attention]
+    assert largest_difference(joined[0], expected["vision_select"]) < TOLERANCE
+    assert largest_difference(tokens, expected["projected"]) < TOLERANCE
     ids = prompt_inputs(processor, "single")["input_ids"][0].tolist()
     assert ids == expanded_ids("single", processor.image_token_id)
