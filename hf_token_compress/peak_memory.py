@@ -8,13 +8,17 @@ from pathlib import Path
 
 import torch
 
+# With these environment variables glibc's allocator maps every piece from 128 KiB on by itself, so
+# that the peak does not depend on how the heap happens to be cut up. It costs some time.
+MEASURED_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+
 
 class PeakMemory:
     """Memory of a device, from the moment this is made; on Linux, or on a CUDA device.
 
     On the CPU it is the resident memory of the process. What its allocator still holds of memory
-    that was freed is handed back first where that can be done (glibc); to be sure of figures,
-    measure in a process of its own.
+    that was freed is handed back first where that can be done (glibc). For figures that can be
+    compared, measure in a process of its own, started with `MEASURED_ENVIRONMENT`.
 
     Args:
         device: The device that computes.

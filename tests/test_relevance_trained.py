@@ -21,7 +21,7 @@ from hf_token_compress.evaluation import measure_retention, scene_samples
 from hf_token_compress.evaluation.teachers import compare_rules, rules_markdown
 from hf_token_compress.relevance import DEFAULT_RULE, token_relevance
 from hf_token_compress.relevance.attention_tap import MEMORY_LIMIT
-from hf_token_compress.relevance.benchmark import METHODS, measure
+from hf_token_compress.relevance.benchmark import METHODS, measure_memory
 from hf_token_compress.scenes import make_scene, scene_questions
 
 
@@ -151,7 +151,7 @@ def test_without_matplotlib_all_but_the_plot_is_written(
 def test_peak_memory_is_that_of_a_backward_pass() -> None:
     """Beyond it comes the scratch of one chunk of rows; each runs in a process of its own."""
     plain, ours, checkpointed, stored = (
-        measure(method, length=1500, layers=3, width=256, runs=1).memory for method in METHODS
+        measure_memory(method, length=1500, layers=3, width=256, heads=8) for method in METHODS
     )
     assert checkpointed < ours
     assert ours <= plain + 1.25 * MEMORY_LIMIT

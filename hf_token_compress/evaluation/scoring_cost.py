@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..models.qwen2_vl import Qwen2VLAdapter
 from ..own_process import run_in_own_process
-from ..peak_memory import PeakMemory
+from ..peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from ..prompt import MultimodalPrompt
 from ..scorers.attention import layer0_attention
 
@@ -50,42 +50,49 @@ class Cost:
 def measure(
     method: Method, *, visual_tokens: int, instruction: int, dtype: str = "float32", runs: int = 7
 ) -> Cost:
-    """Measure one method in a process of its own (Linux or CUDA).
+    """Measure time and memory of one method, each in a process of its own (Linux or CUDA).
 
     Args:
         method: "eager" or "scoring".
         visual_tokens: Visual tokens of the prompt.
         instruction: Text tokens after them.
         dtype: Of weights and activations, as torch names it.
-        runs: Runs of which the fastest counts; memory is the highest of all.
+        runs: Timed runs, of which the fastest counts.
 
     Raises:
         RuntimeError: The measurement failed, for instance for lack of memory.
     """
-    task = [method, visual_tokens, instruction, dtype, runs]
-    return Cost(**run_in_own_process(_MODULE, task, method))
+    prompt = (visual_tokens, instruction, dtype)
+    seconds, scores = run_in_own_process(_MODULE, [method, *prompt, runs], method)
+    memory, _ = run_in_own_process(_MODULE, [method, *prompt, None], method, MEASURED_ENVIRONMENT)
+    return Cost(int(memory), seconds, tuple(scores))
 
 
 @torch.inference_mode()
 def _measure_here(
-    method: Method, visual_tokens: int, instruction: int, dtype: str, runs: int
-) -> Cost:
+    method: Method, visual_tokens: int, instruction: int, dtype: str, timed_runs: int | None
+) -> tuple[float, tuple[float, float]]:
+    """Seconds of the fastest of `timed_runs`, or the bytes of one run; and `Cost.scores`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _layer_zero().to(device=device, dtype=getattr(torch, dtype))
     compute = {"eager": _eager_scores, "scoring": _scores}[method]
     compute(model, _prompt(model, 16, 4))
     prompt = _prompt(model, visual_tokens, instruction)
-    peak = PeakMemory(device)
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
+    if timed_runs is None:
+        peak = PeakMemory(device)
         scores = compute(model, prompt)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    memory = peak.bytes()
+        cost: float = peak.bytes()
+    else:
+        seconds = []
+        for _ in range(timed_runs):
+            start = time.perf_counter()
+            scores = compute(model, prompt)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        cost = min(seconds)
     visual = scores[0, _TEXT_BEFORE : _TEXT_BEFORE + visual_tokens]
-    return Cost(memory, min(seconds), (visual.sum().item(), visual.max().item()))
+    return cost, (visual.sum().item(), visual.max().item())
 
 
 def _layer_zero() -> Any:
@@ -154,12 +161,12 @@ def main(
     visual_tokens: Annotated[int, typer.Option(min=1, help="Visual tokens.")] = 1500,
     instruction: Annotated[int, typer.Option(min=1, help="Text tokens after them.")] = 40,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 7,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each; the fastest counts.")] = 7,
     task: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Print what layer-0 scores cost against the eager attention of layer 0 for all rows."""
     if task is not None:
-        typer.echo(json.dumps(asdict(_measure_here(*json.loads(task)))))
+        typer.echo(json.dumps(_measure_here(*json.loads(task))))
         return
     costs = {
         method: measure(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..figures import Curve, Panel, figure_class, line_figure, save_figure
 from ..own_process import run_in_own_process
-from ..peak_memory import PeakMemory
+from ..peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from .text import token_relevance
 
 Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
@@ -55,7 +55,7 @@ class Cost:
 def measure(
     method: Method, *, length: int, layers: int = 8, width: int = 512, heads: int = 8, runs: int = 3
 ) -> Cost:
-    """Measure one method in a process of its own (Linux or CUDA).
+    """Measure time and memory of one method, each in a process of its own (Linux or CUDA).
 
     Args:
         method: "sdpa", "relevance", "checkpointed" (relevance with one layer's activations at a
@@ -64,18 +64,31 @@ def measure(
         layers: Decoder layers.
         width: Hidden size.
         heads: Attention heads; half as many key heads.
-        runs: Runs of which the fastest counts; memory is the highest of all.
+        runs: Timed runs, of which the fastest counts.
 
     Raises:
         RuntimeError: The measurement failed, for instance for lack of memory.
     """
-    task = [method, length, layers, width, heads, runs]
-    return Cost(**run_in_own_process(_MODULE, task, f"{method} at {length} tokens"))
+    shape = (length, layers, width, heads)
+    seconds = run_in_own_process(_MODULE, [method, *shape, runs], _described(method, length))
+    return Cost(measure_memory(method, length, layers, width, heads), seconds)
+
+
+def measure_memory(method: Method, length: int, layers: int, width: int, heads: int) -> int:
+    """Bytes at the peak beyond what the loaded model takes; arguments and errors as `measure`."""
+    task = [method, length, layers, width, heads, None]
+    what = _described(method, length)
+    return int(run_in_own_process(_MODULE, task, what, MEASURED_ENVIRONMENT))
+
+
+def _described(method: Method, length: int) -> str:
+    return f"{method} at {length} tokens"
 
 
 def _measure_here(
-    method: Method, length: int, layers: int, width: int, heads: int, runs: int
-) -> Cost:
+    method: Method, length: int, layers: int, width: int, heads: int, timed_runs: int | None
+) -> float:
+    """Seconds of the fastest of `timed_runs`, or the bytes of one run."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _random_decoder(method, length, layers, width, heads).to(device)
     methods: dict[Method, Callable[[Any, Tensor], None]] = {
@@ -87,17 +100,20 @@ def _measure_here(
     explain = methods[method]
     explain(model, torch.randint(0, _VOCABULARY, (1, 16), device=device))
     ids = torch.randint(0, _VOCABULARY, (1, length), device=device)
-    peak = PeakMemory(device)
+    if timed_runs is None:
+        peak = PeakMemory(device)
+        explain(model, ids)
+        return peak.bytes()
     seconds = []
     # On a CPU that others use too, only the time that was spent here can be compared.
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    for _ in range(runs):
+    for _ in range(timed_runs):
         start = clock()
         explain(model, ids)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(clock() - start)
-    return Cost(peak.bytes(), min(seconds))
+    return min(seconds)
 
 
 def _random_decoder(method: Method, length: int, layers: int, width: int, heads: int) -> Any:
@@ -167,7 +183,7 @@ def main(
     layers: Annotated[int, typer.Option(min=1, help="Decoder layers.")] = 8,
     width: Annotated[int, typer.Option(min=16, help="Hidden size.")] = 512,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 8,
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each; the fastest counts.")] = 3,
     curve: Annotated[
         Path | None,
         typer.Option(help="Measure memory up to 8,000 tokens and draw it here.", metavar="FILE"),
@@ -176,8 +192,7 @@ def main(
 ) -> None:
     """Print what an explanation costs against a plain backward pass and against stored maps."""
     if task is not None:
-        cost = _measure_here(*json.loads(task))
-        typer.echo(json.dumps({"memory": cost.memory, "seconds": cost.seconds}))
+        typer.echo(json.dumps(_measure_here(*json.loads(task))))
         return
     if curve is not None:
         figure_class()  # before all the measurements, not after
@@ -190,7 +205,7 @@ def main(
         for method, name in METHODS.items():
             # Stored maps at 3,000 tokens take as much as relevance at 20,000 or more.
             memory[name] = [
-                measure(method, length=tokens, runs=1, **shape).memory / 2**20
+                measure_memory(method, tokens, **shape) / 2**20
                 if method != "stored" or tokens <= 2000
                 else None
                 for tokens in lengths
