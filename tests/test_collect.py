@@ -279,6 +279,9 @@ def test_another_collection_is_not_mixed_in(shards: ShardFolder, tiny: tuple[Any
         collect(*tiny, SCENES, shards.folder, OPTIONS)
     with one_sentence(ValueError, "another base_model"):
         collect(*tiny, SCENES, shards.folder, COLLECT, base_model="someone/else")
+    model, processor = load_tiny("qwen2-vl", dtype="bfloat16")
+    with one_sentence(ValueError, "another dtype"):
+        collect(model, processor, SCENES, shards.folder, COLLECT)
     assert contents(shards.folder) == before
 
 

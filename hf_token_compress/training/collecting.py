@@ -131,6 +131,7 @@ def collect(
     folder = Path(folder)
     settings = {
         "base_model": identify(model, base_model).to_dict(),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "data": samples.describe(),
         "options": options.to_dict(),
     }

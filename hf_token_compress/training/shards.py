@@ -1,6 +1,6 @@
 """The folder that `collect` writes and `train` reads: shards of attention and relevance.
 
-    collection.json           what is collected: model, options, data; written first
+    collection.json           what is collected: model, dtype, options, data; written first
     shard-00000.safetensors   samples 0 to 63: attention, relevance and grids of each
     …
     index.json                every shard, and what was skipped; written last
