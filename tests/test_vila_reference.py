@@ -49,7 +49,7 @@ def processor(folder: Path) -> Any:
 
 
 def load(folder: Path, attention: str, dtype: torch.dtype = torch.float64) -> Any:
-    """In float64, as the recorded numbers; float32 rounds by more than the tolerance on some CPUs."""
+    """In float64, as the recorded numbers; float32 rounds past the tolerance on some CPUs."""
     return AutoModelForImageTextToText.from_pretrained(
         folder, attn_implementation=attention, dtype=dtype
     )
