@@ -13,7 +13,9 @@ from tiny_models import tiny_model
 
 settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("suite")
+# Files run side by side, and threads that outnumber the cores wait for each other at every step.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 
 @pytest.fixture(scope="session", autouse=True)
