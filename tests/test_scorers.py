@@ -253,6 +253,62 @@ def test_frames_of_a_video_are_thinned_last() -> None:
     assert kept.view(4, 16).sum(1).tolist() == [4, 4, 4, 4]
 
 
+OFF_GRID = {
+    "one to a row": (ONE_IMAGE, 4),
+    "a lone one": ((2, (4, 4, 4), 5, "end", 2), 1),
+    "a lone one and one to a row": (IMAGE_AND_VIDEO, 5),
+    "one to a picture": ((3, *[(4, 4)] * 12, 5, "end", 2), 12),
+}
+
+
+def kept_newlines(prompt: Any, ratio: float) -> Tensor:
+    """Which of the prompt's tokens on no grid a LLaVA-OneVision keeps, in order: bool."""
+    config = {"scorer": "uniform", "retention_ratio": ratio, "min_visual_tokens": 0}
+    model = compress(tiny_model(family="llava_onevision"), config)
+    # Beside a shorter prompt, so that columns of the prompt and of the batch differ.
+    inputs = make_inputs([TEXT_ONLY, prompt], family="llava_onevision")
+    sample = samples_of(model, inputs)[1]
+    kept, start = [], 0
+    for visual in sample.visuals:
+        newline = torch.ones(len(visual.positions), dtype=torch.bool)
+        for grid in visual.grids:
+            newline[grid.index.flatten()] = False
+        kept.append(sample.kept_visual[start : start + len(newline)][newline])
+        start += len(newline)
+    return torch.cat(kept)
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.1, 0.25, 0.4, 0.5, 0.75, 0.9])
+@pytest.mark.parametrize(("prompt", "count"), OFF_GRID.values(), ids=list(OFF_GRID))
+def test_tokens_on_no_grid_are_thinned_like_the_others(
+    prompt: Any, count: int, ratio: float
+) -> None:
+    """Of the newlines of LLaVA-OneVision the same share is kept as of all, but for one token."""
+    newlines = kept_newlines(prompt, ratio)
+    assert len(newlines) == count
+    assert abs(int(newlines.sum()) - ratio * count) <= 1
+
+
+def test_a_lone_token_on_no_grid_is_kept_with_more_than_a_half() -> None:
+    prompt, _ = OFF_GRID["a lone one"]
+    kept = [bool(kept_newlines(prompt, ratio).all()) for ratio in (0.1, 0.25, 0.4, 0.6, 0.75, 1)]
+    assert kept == [False, False, False, True, True, True]
+
+
+def test_kept_tokens_on_no_grid_are_spread() -> None:
+    """Of twelve newlines a quarter keeps every fourth, a half every second."""
+    prompt, _ = OFF_GRID["one to a picture"]
+    assert kept_newlines(prompt, 0.25).nonzero().flatten().tolist() == [0, 4, 8]
+    assert kept_newlines(prompt, 0.5).nonzero().flatten().tolist() == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("prompt", [ONE_IMAGE, TWO_IMAGES, IMAGE_AND_VIDEO])
+def test_where_every_token_lies_on_a_grid_scores_are_its_ranks(prompt: Any) -> None:
+    sample = samples_of(compressed_by("uniform"), make_inputs([prompt]))[0]
+    ranks = [dither_rank(*grid.shape) for visual in sample.visuals for grid in visual.grids]
+    assert torch.equal(sample.scores, -torch.cat(ranks))
+
+
 # Scorers of users
 
 

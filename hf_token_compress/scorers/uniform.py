@@ -15,17 +15,24 @@ class UniformScorer(Scorer):
     """Spread what is kept evenly over the grid of each image or video, whatever it shows.
 
     Tokens are ranked as in ordered dithering: a quarter of the tokens is every second row and
-    column, a sixteenth every fourth, and so on. Frames of a video are thinned last.
+    column, a sixteenth every fourth, and so on. Frames of a video are thinned last. Tokens of a
+    prompt that lie on no grid are ranked as one line, in the order in which they come: a half is
+    every second, a quarter every fourth.
     """
 
     @override
     def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
+        off_grid = prompt.visual_mask.cpu().clone()  # [B, S]
         for row, visuals in enumerate(prompt.visuals):
             for visual in visuals:
                 for grid in visual.grids:
                     columns = visual.positions.cpu()[grid.index.flatten()]
                     scores[row, columns] = -dither_rank(*grid.shape)
+                    off_grid[row, columns] = False
+            if count := int(off_grid[row].sum()):
+                # In the middle of their shares, so that a lone one is not kept at every ratio.
+                scores[row, off_grid[row]] = -(dither_rank(1, 1, count) + 0.5 / count)
         return scores.to(prompt.visual_mask.device)
 
 
