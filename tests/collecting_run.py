@@ -1,4 +1,7 @@
-"""Collect and train as users do under `accelerate launch`: arguments are two output folders."""
+"""Collect, train and calibrate as users do under `accelerate launch`: arguments are three folders.
+
+In the last two "RANK" stands for the number of the process.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import sys
 import torch
 
 from hf_token_compress import load_tiny
+from hf_token_compress.training.calibration import calibrate_mapper
 from hf_token_compress.training.collecting import CollectOptions, collect
 from hf_token_compress.training.composed import SceneSource
+from hf_token_compress.training.launch import process_state
 from hf_token_compress.training.shards import ShardFolder
 from hf_token_compress.training.training import TrainOptions, train_mapper
 
@@ -28,7 +33,14 @@ def collect_scenes(folder: str, **options: object) -> ShardFolder | None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    collection = collect_scenes(sys.argv[1])
-    if len(sys.argv) > 2:
+    state = process_state()
+    sys.stdout.write(f"{state.process_index} of {state.num_processes}\n")
+    folders = [folder.replace("RANK", str(state.process_index)) for folder in sys.argv[1:]]
+    collection = collect_scenes(folders[0])
+    if len(folders) > 1:
         assert collection is not None
-        train_mapper(collection, sys.argv[2], TRAIN)
+        train_mapper(collection, folders[1], TRAIN)
+    if len(folders) > 2:
+        prompts = [SCENES[number] for number in range(4)]
+        options = {"collect_options": COLLECT, "train_options": TRAIN}
+        calibrate_mapper(*load_tiny("qwen2-vl"), prompts, **options).save_pretrained(folders[2])

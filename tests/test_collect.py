@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 from vila_reference import CHECKPOINT
 
-from hf_token_compress import load_tiny
+from hf_token_compress import RelevanceMapper, load_tiny
 from hf_token_compress.evaluation.layer_bound import collect_truth
 from hf_token_compress.evaluation.tasks import clip_samples
 from hf_token_compress.models.reading import read_prompt
@@ -42,7 +42,7 @@ from hf_token_compress.training.samples import (
     TrainingSample,
 )
 from hf_token_compress.training.shards import ShardFolder
-from hf_token_compress.training.training import train_mapper
+from hf_token_compress.training.training import Epoch, train_mapper
 
 OPTIONS = CollectOptions(rule="edges_absolute", targets="sum", max_new_tokens=8)
 
@@ -252,23 +252,51 @@ def test_a_killed_run_goes_on_without_loss_or_double_work(
     assert sum(worked) == len(SCENES)
 
 
+def in_two_processes(*folders: Path) -> None:
+    """Run the script under `accelerate launch`, which without this option starts one on a CPU."""
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    more = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    arguments, environment = command(sys.executable, *launch, *more, "--main_process_port", "0")
+    environment["ACCELERATE_USE_CPU"] = "true"
+    done = subprocess.run(
+        [*arguments, *map(str, folders)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 of 2", "1 of 2"]
+
+
+def assert_same_weights(folder: Path, mapper: RelevanceMapper) -> None:
+    weights = load_file(folder / "model.safetensors")
+    assert weights.keys() == mapper.state_dict().keys()
+    for name, value in mapper.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_two_processes_give_the_shards_and_the_weights_of_one(
     shards: ShardFolder, tmp_path: Path
 ) -> None:
-    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
-    more = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
-    arguments, environment = command(sys.executable, *launch, *more, "--main_process_port", "0")
-    folders = [str(tmp_path / "shards"), str(tmp_path / "mapper")]
-    done = subprocess.run(
-        [*arguments, *folders], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    in_two_processes(tmp_path / "shards", tmp_path / "mapper")
     assert contents(tmp_path / "shards") == contents(shards.folder)
-    alone = train_mapper(shards, tmp_path / "alone", TRAIN)
-    weights = load_file(tmp_path / "mapper" / "model.safetensors")
-    assert weights.keys() == alone.state_dict().keys()
-    for name, value in alone.state_dict().items():
-        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+    assert_same_weights(tmp_path / "mapper", train_mapper(shards, tmp_path / "alone", TRAIN))
+
+
+def test_processes_that_share_no_folder_go_on_together(shards: ShardFolder, tmp_path: Path) -> None:
+    """A training that was stopped, where only the main process has its checkpoint; calibration."""
+
+    def stop(_: Epoch) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_mapper(shards, tmp_path / "mapper-0", TRAIN, after_epoch=stop)
+    in_two_processes(shards.folder, tmp_path / "mapper-RANK", tmp_path / "calibrated-RANK")
+    assert_same_weights(tmp_path / "mapper-0", train_mapper(shards, tmp_path / "alone", TRAIN))
+    assert_same_weights(
+        tmp_path / "calibrated-1", RelevanceMapper.from_pretrained(tmp_path / "calibrated-0")
+    )
 
 
 def test_another_collection_is_not_mixed_in(shards: ShardFolder, tiny: tuple[Any, Any]) -> None:

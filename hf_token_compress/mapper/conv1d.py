@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .inputs import MapperInput
+from .untrained import leave_untrained
 
 InputScale = Literal["raw", "share", "log_share"]
 InputHeads = Literal["separate", "mean"]
@@ -76,6 +77,7 @@ class Conv1dNetwork(nn.Module):
             self.pointwise.append(nn.Conv1d(width, count, 1))
             width = count
         self.output = nn.Conv1d(width, 1, 1)
+        leave_untrained(self.output.bias)
 
     def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
         """A logit per visual token of each prompt: float32 [N] each."""

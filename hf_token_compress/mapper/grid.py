@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .inputs import STATISTICS, MapperInput
+from .untrained import leave_untrained
 
 
 class GridNetwork(nn.Module):
@@ -38,8 +39,12 @@ class GridNetwork(nn.Module):
         super().__init__()
         self.start_from_attention = start_from_attention
         self.input = nn.Linear(STATISTICS * heads, channels)
-        self.blocks = nn.ModuleList(GridBlock(channels) for _ in range(blocks))
+        stack = [GridBlock(channels) for _ in range(blocks)]
+        self.blocks = nn.ModuleList(stack)
         self.output = nn.Linear(channels, 1)
+        for last in stack[-1:]:
+            leave_untrained(last.contract.bias, *last.whole.parameters())
+        leave_untrained(self.output.bias)
         if start_from_attention:
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..mapper import RelevanceMapper
 from .collecting import CollectOptions, collect
+from .launch import from_main_process
 from .samples import SampleList, TrainingSample
 from .training import Epoch, TrainOptions, train_mapper
 
@@ -42,9 +43,11 @@ def calibrate_mapper(
     Raises:
         TypeError: A sample is neither.
         ValueError: There are fewer than two samples that the model can use.
+        RuntimeError: Its processes run on several machines.
     """
     source = SampleList([as_training_sample(sample) for sample in samples], "calibration")
-    with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as own:
+        folder = from_main_process(lambda: own)
         collection = collect(
             model,
             processor,
@@ -53,7 +56,11 @@ def calibrate_mapper(
             collect_options,
             after_sample=after_sample,
         )
-        assert collection is not None  # one machine has all its shards
+        if collection is None:
+            raise RuntimeError(
+                "Calibrating works on one machine, but the processes run on several: use `collect` "
+                "and `train_mapper` with folders of your choice."
+            )
         options = train_options or few_samples_options(len(collection))
         mapper = train_mapper(collection, f"{folder}/mapper", options, after_epoch=after_epoch)
     mapper.source = None

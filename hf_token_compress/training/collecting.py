@@ -31,6 +31,7 @@ from .launch import process_state
 from .samples import SampleSource, TrainingSample
 from .shards import (
     COLLECTION_FILE,
+    INDEX_FILE,
     CollectedSample,
     Shard,
     ShardFolder,
@@ -155,13 +156,15 @@ def collect(
         if number % state.num_processes == state.process_index:
             write_shard(path, collector.shard(numbers, after_sample))
     state.wait_for_everyone()
-    if not all(path.is_file() for path in shards):
-        return None
-    if state.is_main_process:
+    complete = all(path.is_file() for path in shards)
+    if complete and state.is_main_process:
         for part in folder.glob(".*.part"):
-            part.unlink()
+            part.unlink(missing_ok=True)
         write_index(folder, shards)
     state.wait_for_everyone()
+    # The index is where the main process has all shards, and on every machine that shares them.
+    if not complete or not (folder / INDEX_FILE).is_file():
+        return None
     collection = ShardFolder(folder)
     if len(collection) == 0:
         skipped = collection.index["skipped_samples"][0]

@@ -27,7 +27,7 @@ from ..mapper import (
 from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .joined import LABEL_OPTIONS, JoinedCollections
-from .launch import Accelerator
+from .launch import Accelerator, from_main_process, make_accelerator
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
 from .shards import ShardFolder, write_json
 
@@ -137,9 +137,10 @@ def train_mapper(
     joined = JoinedCollections(
         [collections] if isinstance(collections, ShardFolder) else collections
     )
-    run = _Run(joined, options, Accelerator())
+    run = _Run(joined, options, make_accelerator())
     settings = {"options": options.to_dict(), "collections": joined.describe()}
-    start = load_checkpoint(output / CHECKPOINT_FILE, settings)
+    # Of the main process, which alone writes it: the others may not see that folder.
+    start = from_main_process(lambda: load_checkpoint(output / CHECKPOINT_FILE, settings))
     if start is not None:
         run.restore(start)
     while not run.finished:
