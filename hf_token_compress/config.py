@@ -71,11 +71,11 @@ class TokenCompressionConfig(dict[str, Any]):
         check_share("retention_ratio", self.retention_ratio)
         if self.top_p is not None:
             check_share("top_p", self.top_p)
-        _check_count("min_visual_tokens", self.min_visual_tokens, at_least=0)
-        _check_count("min_tokens_per_visual", self.min_tokens_per_visual, at_least=0)
-        _check_count("min_tokens_per_frame", self.min_tokens_per_frame, at_least=0)
+        check_count("min_visual_tokens", self.min_visual_tokens, at_least=0)
+        check_count("min_tokens_per_visual", self.min_tokens_per_visual, at_least=0)
+        check_count("min_tokens_per_frame", self.min_tokens_per_frame, at_least=0)
         if self.max_visual_tokens is not None:
-            _check_count("max_visual_tokens", self.max_visual_tokens, at_least=1)
+            check_count("max_visual_tokens", self.max_visual_tokens, at_least=1)
         for name in ("scorer", "mapper", "mapper_revision"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -204,7 +204,8 @@ def check_share(name: str, value: object) -> None:
         raise ValueError(f"{name} must be in (0, 1], but it is {value}.")
 
 
-def _check_count(name: str, value: object, *, at_least: int) -> None:
+def check_count(name: str, value: object, *, at_least: int) -> None:
+    """Raise unless `value` is a whole number of at least so much."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__}.")
     if int(value) < at_least:

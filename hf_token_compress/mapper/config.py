@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from ..config import check_count
 from ..prompt import Modality
 from .identity import ModelIdentity
 
@@ -33,7 +34,8 @@ class MapperConfig:
 
     Raises:
         TypeError: A value has the wrong type.
-        ValueError: The network or the modality is unknown.
+        ValueError: The network or the modality is unknown, or the depth is one that the model does
+            not have.
     """
 
     base_model: ModelIdentity
@@ -46,6 +48,19 @@ class MapperConfig:
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.base_model, ModelIdentity):
+            kind = type(self.base_model).__name__
+            raise TypeError(f"base_model of a mapper must be a ModelIdentity, not {kind}.")
+        for name in ("network_options", "training", "metrics", "versions"):
+            value = getattr(self, name)
+            if not isinstance(value, dict):
+                raise TypeError(f"{name} of a mapper must be a dict, not {type(value).__name__}.")
+        check_count("scoring_depth of a mapper", self.scoring_depth, at_least=0)
+        if self.scoring_depth >= self.base_model.layers:
+            raise ValueError(
+                f"scoring_depth of a mapper must be below the {self.base_model.layers} decoder "
+                f"layers of its model, but it is {self.scoring_depth}."
+            )
         if self.network not in NETWORKS:
             raise ValueError(
                 f"There is no mapper network named {self.network!r}: choose one of "
@@ -69,6 +84,7 @@ class MapperConfig:
         """Read what `to_dict` wrote; keys of later versions are ignored.
 
         Raises:
+            TypeError: A value has the wrong type.
             ValueError: Something that a mapper needs is missing, or has a wrong value.
         """
         known = {item.name for item in fields(cls)}
@@ -77,10 +93,5 @@ class MapperConfig:
             raise ValueError(
                 "This config.json is not a token mapper's: it names no network and base_model."
             )
-        try:
-            values["base_model"] = ModelIdentity.from_dict(values["base_model"])
-        except TypeError as error:
-            raise ValueError(
-                f"The mapper's config.json does not describe its base model in full ({error})."
-            ) from error
+        values["base_model"] = ModelIdentity.from_dict(values["base_model"])
         return cls(**values)

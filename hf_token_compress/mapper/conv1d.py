@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ..config import check_count
 from .inputs import MapperInput
 from .untrained import leave_untrained
 
@@ -29,7 +30,7 @@ class Conv1dNetwork(nn.Module):
 
     Args:
         heads: Attention heads of the model.
-        channels: Output channels of each layer.
+        channels: Output channels of each layer, at least 1.
         kernel_size: Tokens that a depthwise convolution spans, odd.
         activation: After each layer: "relu", "gelu" or "silu".
         input_scale: "raw" takes the attention as it is; "share" scales the attention to visual
@@ -38,6 +39,7 @@ class Conv1dNetwork(nn.Module):
             their mean, one channel.
 
     Raises:
+        TypeError: A value has the wrong type.
         ValueError: A value is none of those.
     """
 
@@ -62,6 +64,16 @@ class Conv1dNetwork(nn.Module):
                     f"The mapper network conv1d has no {name} {value!r}: choose one of "
                     f"{', '.join(get_args(kind))}."
                 )
+        if isinstance(channels, str) or not isinstance(channels, Sequence):
+            raise TypeError(
+                "channels of the mapper network conv1d must be a list of whole numbers, not "
+                f"{type(channels).__name__}."
+            )
+        if not channels:
+            raise ValueError("channels of the mapper network conv1d must name at least one layer.")
+        for count in channels:
+            check_count("Each of the channels of the mapper network conv1d", count, at_least=1)
+        check_count("kernel_size of the mapper network conv1d", kernel_size, at_least=1)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size of the mapper network conv1d is odd, not {kernel_size}.")
         self.input_scale = input_scale

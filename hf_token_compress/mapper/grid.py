@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..config import check_count
 from .inputs import STATISTICS, MapperInput
 from .untrained import leave_untrained
 
@@ -22,10 +23,14 @@ class GridNetwork(nn.Module):
 
     Args:
         heads: Attention heads of the model.
-        channels: Width.
-        blocks: Blocks.
+        channels: Width, at least 1.
+        blocks: Blocks, at least 0.
         start_from_attention: Predict at first the attention itself, averaged over rows and heads,
             and learn what to add: for few samples.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A value is too small.
     """
 
     def __init__(
@@ -37,6 +42,13 @@ class GridNetwork(nn.Module):
         start_from_attention: bool = False,
     ) -> None:
         super().__init__()
+        check_count("channels of the mapper network grid", channels, at_least=1)
+        check_count("blocks of the mapper network grid", blocks, at_least=0)
+        if not isinstance(start_from_attention, bool):
+            raise TypeError(
+                "start_from_attention of the mapper network grid must be true or false, not "
+                f"{type(start_from_attention).__name__}."
+            )
         self.start_from_attention = start_from_attention
         self.input = nn.Linear(STATISTICS * heads, channels)
         stack = [GridBlock(channels) for _ in range(blocks)]

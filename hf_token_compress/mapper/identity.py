@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config import check_count
 from ..first_layer import FirstLayer
 
 _FINGERPRINT_SIZE = 32
@@ -28,6 +30,10 @@ class ModelIdentity:
         layers: Its decoder layers.
         heads: Its query heads, each of which is an input of a mapper.
         fingerprint: What layer 0 makes of a fixed input (`layer_fingerprint`); empty if unknown.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A size is less than 1, or the fingerprint has another length.
     """
 
     name: str
@@ -38,14 +44,47 @@ class ModelIdentity:
     heads: int
     fingerprint: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("name", "model_type"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                kind = type(value).__name__
+                raise TypeError(f"{name} of a mapper's model must be a string, not {kind}.")
+        if self.revision is not None and not isinstance(self.revision, str):
+            kind = type(self.revision).__name__
+            raise TypeError(f"revision of a mapper's model must be a string or None, not {kind}.")
+        for name in ("hidden_size", "layers", "heads"):
+            check_count(f"{name} of a mapper's model", getattr(self, name), at_least=1)
+        if not all(isinstance(number, Real) for number in self.fingerprint):
+            raise TypeError("fingerprint of a mapper's model must be numbers.")
+        if len(self.fingerprint) not in (0, _FINGERPRINT_SIZE):
+            raise ValueError(
+                f"fingerprint of a mapper's model must be {_FINGERPRINT_SIZE} numbers or none, but "
+                f"it has {len(self.fingerprint)}."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
         return {**asdict(self), "fingerprint": list(self.fingerprint)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelIdentity:
-        """Read what `to_dict` wrote."""
-        return cls(**{**values, "fingerprint": tuple(values.get("fingerprint", ()))})
+        """Read what `to_dict` wrote; keys of later versions are ignored.
+
+        Raises:
+            TypeError: A value has the wrong type.
+            ValueError: A value is missing, or out of its range.
+        """
+        known = [item.name for item in fields(cls)]
+        missing = [name for name in known if name not in values and name != "fingerprint"]
+        if missing:
+            raise ValueError(f"The base model of a mapper is described without {missing[0]}.")
+        fingerprint = values.get("fingerprint", ())
+        if isinstance(fingerprint, str) or not isinstance(fingerprint, Sequence):
+            kind = type(fingerprint).__name__
+            raise TypeError(f"fingerprint of a mapper's model must be a list, not {kind}.")
+        described = {name: values[name] for name in known if name in values}
+        return cls(**{**described, "fingerprint": tuple(fingerprint)})
 
     def difference(self, other: ModelIdentity) -> str | None:
         """Why a mapper of this model does not fit another one; None where it does.

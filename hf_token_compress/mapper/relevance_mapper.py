@@ -42,7 +42,8 @@ class RelevanceMapper(
         config: What it is.
 
     Raises:
-        ValueError: The network takes no such option.
+        TypeError: An option of the network has the wrong type.
+        ValueError: The network takes no such option, or not that value.
     """
 
     def __init__(self, config: MapperConfig) -> None:
@@ -175,14 +176,15 @@ def _all_options(config: MapperConfig) -> dict[str, Any]:
 
 
 def _build_network(config: MapperConfig) -> nn.Module:
-    options = dict(config.network_options)
-    try:
-        return _NETWORKS[config.network](heads=config.base_model.heads, **options)
-    except (KeyError, TypeError) as error:
+    network = _NETWORKS[config.network]
+    known = set(inspect.signature(network).parameters) - {"heads"}
+    unknown = sorted(set(config.network_options) - known)
+    if unknown:
         raise ValueError(
-            f"The mapper network {config.network!r} cannot be built with the options "
-            f"{options}: {error}."
-        ) from error
+            f"The mapper network {config.network} takes no option {', '.join(unknown)}: its "
+            f"options are {', '.join(sorted(known))}."
+        )
+    return network(heads=config.base_model.heads, **config.network_options)
 
 
 def _read_weights(
