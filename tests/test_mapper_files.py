@@ -86,6 +86,35 @@ def test_a_folder_may_hold_one_mapper_for_images_and_one_for_videos(tmp_path: Pa
         alone.for_modality("video")
 
 
+@pytest.mark.parametrize(("outside", "inside"), [("image", "video"), ("video", "image")])
+def test_a_mapper_and_a_folder_in_it_are_one_for_each_modality(
+    outside: str, inside: str, tmp_path: Path
+) -> None:
+    first, second = make_mapper(seed=1, modality=outside), make_mapper(seed=2, modality=inside)
+    first.save_pretrained(tmp_path)
+    second.save_pretrained(tmp_path / inside)
+    found = load_mappers(str(tmp_path))
+    item = make_input((2, 2, 2))
+    for modality, mapper in ((outside, first), (inside, second)):
+        assert torch.equal(found.for_modality(modality)([item])[0], mapper([item])[0])
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_two_mappers_for_one_modality(modality: str, tmp_path: Path) -> None:
+    both = MapperSet({kind: make_mapper(modality=kind) for kind in ("image", "video")}, "both")
+    both.save_pretrained(tmp_path)
+    make_mapper(modality=modality).save_pretrained(tmp_path)
+    with one_sentence(ValueError, str(tmp_path), f"two mappers for {modality}s"):
+        load_mappers(str(tmp_path))
+
+
+def test_two_mappers_are_not_saved_into_a_mapper(folder: Path) -> None:
+    both = MapperSet({kind: make_mapper(modality=kind) for kind in ("image", "video")}, "both")
+    with one_sentence(ValueError, str(folder), "another folder"):
+        both.save_pretrained(folder)
+    assert not (folder / "image").exists()
+
+
 def test_a_mapper_in_the_wrong_place(tmp_path: Path) -> None:
     make_mapper().save_pretrained(tmp_path / "video")
     with one_sentence(ValueError, "images", "video/"):

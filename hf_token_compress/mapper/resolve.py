@@ -71,7 +71,16 @@ class MapperSet:
         return max(mapper.config.scoring_depth for mapper in self.mappers.values())
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write one mapper into the folder, or each into image/ and video/ where there are two."""
+        """Write one mapper into the folder, or each into image/ and video/ where there are two.
+
+        Raises:
+            ValueError: There are two, and the folder itself is a mapper already.
+        """
+        if len(self.mappers) > 1 and (Path(folder) / CONFIG_FILE).is_file():
+            raise ValueError(
+                f"{str(folder)!r} has a {CONFIG_FILE} of its own, and with image/ and video/ there "
+                "would be two mappers for one modality: save to another folder."
+            )
         for modality, mapper in self.mappers.items():
             mapper.save_pretrained(Path(folder) / modality if len(self.mappers) > 1 else folder)
 
@@ -108,13 +117,11 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
 
     Raises:
         MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
-        ValueError: A file is damaged, or is no mapper's, or the two are for different models.
+        ValueError: A file is damaged, or is no mapper's, or there are two for one modality, or the
+            two read different layers.
     """
     folder = fetch_folder(resolve_mapper(name), revision=revision)
     parts = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
-    if (folder / CONFIG_FILE).is_file() or not parts:
-        mapper = RelevanceMapper.from_folder(folder, name)
-        return MapperSet({mapper.config.modality: mapper}, name)
     mappers = {part: RelevanceMapper.from_folder(folder / part, name) for part in parts}
     for part, mapper in mappers.items():
         if mapper.config.modality != part:
@@ -122,6 +129,16 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
                 f"The mapper {name!r} holds a mapper for {mapper.config.modality}s in its folder "
                 f"{part}/: move it to {mapper.config.modality}/."
             )
+    if (folder / CONFIG_FILE).is_file() or not parts:
+        mapper = RelevanceMapper.from_folder(folder, name)
+        modality = mapper.config.modality
+        if modality in mappers:
+            raise ValueError(
+                f"The mapper {name!r} holds two mappers for {modality}s, one beside its folder "
+                f"{modality}/ and one in it: remove the {CONFIG_FILE} of the one that is not to be "
+                "used."
+            )
+        mappers[modality] = mapper
     if len({mapper.config.scoring_depth for mapper in mappers.values()}) > 1:
         raise ValueError(
             f"The mappers for images and videos in {name!r} read different layers: name one of "
