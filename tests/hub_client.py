@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from hf_token_compress.mapper import RelevanceMapper, load_mappers
+from hf_token_compress.mapper import MapperSet, RelevanceMapper, load_mappers
 
 
 def outcome(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -21,10 +21,17 @@ def outcome(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
         if action == "set":
             return {"modalities": sorted(load_mappers(*arguments, **options).mappers)}
         loaded = load_mappers(arguments[0])
-        commit = loaded.push_to_hub(arguments[1], **options)
-        return {"commit": commit}
+        return pushed(loaded, arguments[1], **options)
     except Exception as error:
         return {"error": type(error).__name__, "message": str(error)}
+
+
+def pushed(loaded: MapperSet, name: str, **options: Any) -> dict[str, Any]:
+    try:
+        found = {"commit": loaded.push_to_hub(name, **options)}
+    except Exception as error:
+        found = {"error": type(error).__name__, "message": str(error)}
+    return {**found, "sources": sorted({mapper.source for mapper in loaded.mappers.values()})}
 
 
 if __name__ == "__main__":

@@ -191,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             entry = json.loads(line)
             if entry["key"] == "file":
                 files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            if entry["key"] == "deletedFile":
+                del files[entry["value"]["path"]]
         commit = repository.commit(files, revision)
         url = f"{self.hub.address}/{name}/commit/{commit}"
         self._json({"success": True, "commitOid": commit, "commitUrl": url})

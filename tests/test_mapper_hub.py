@@ -15,9 +15,12 @@ from hub_server import TOKEN, Hub, Repository, files_in, hub_server
 from huggingface_hub import ModelCard
 from mappers import make_mapper
 
-from hf_token_compress.mapper import RelevanceMapper
+from hf_token_compress.mapper import MapperSet, RelevanceMapper
 
 NAME = "owner/mapper"
+MAPPER_FILES = {"config.json", "model.safetensors"}
+UNREACHABLE = "http://127.0.0.1:9"
+"""A port that nothing listens on."""
 Ask = Callable[..., dict[str, Any]]
 
 
@@ -169,26 +172,81 @@ def test_a_pickle_is_not_loaded(hub: Hub, ask: Ask, commits: list[str]) -> None:
     assert not any("pytorch_model.bin" in path for _, path in hub.requests[before:])
 
 
+@pytest.fixture(scope="module")
+def owner(hub: Hub, cache: Path) -> Iterator[Ask]:
+    """Ask a client that is logged in."""
+    process = client(hub, cache, HF_TOKEN=TOKEN)
+    yield asking(process)
+    process.communicate()
+
+
+def newest(hub: Hub, name: str) -> dict[str, bytes]:
+    repository = hub.repositories[name]
+    return repository.commits[repository.revisions["main"]]
+
+
 def test_a_pushed_mapper_comes_back_with_its_card(
-    hub: Hub, ask: Ask, cache: Path, tmp_path: Path
+    hub: Hub, ask: Ask, owner: Ask, tmp_path: Path
 ) -> None:
     mapper = make_mapper("conv1d", seed=5)
     mapper.save_pretrained(tmp_path)
     stranger = ask("push", str(tmp_path), "owner/pushed")
     assert stranger["error"] in ("HfHubHTTPError", "LocalTokenNotFoundError")
+    assert stranger["sources"] == [str(tmp_path)]
     assert "owner/pushed" not in hub.repositories
-    process = client(hub, cache, HF_TOKEN=TOKEN)
-    owner = asking(process)
     pushed = owner("push", str(tmp_path), "owner/pushed", private=True)
-    process.communicate()
     assert pushed["commit"].startswith(f"{hub.address}/owner/pushed/commit/"), pushed
-    repository = hub.repositories["owner/pushed"]
-    assert repository.private
-    files = repository.commits[repository.revisions["main"]]
+    assert pushed["sources"] == ["owner/pushed"]
+    assert hub.repositories["owner/pushed"].private
+    files = newest(hub, "owner/pushed")
     assert set(files) == {"README.md", "config.json", "model.safetensors"}
     card = ModelCard(files["README.md"].decode())
     assert '"mapper": "owner/pushed"' in card.text
     assert ask("pull", "owner/pushed", token=TOKEN)["weights"] == first_conv_weights(mapper)
+
+
+def test_what_was_pushed_last_is_what_is_loaded(hub: Hub, owner: Ask, tmp_path: Path) -> None:
+    """A mapper, then one for images and one for videos, then a mapper again, in one repository."""
+    image, video = make_mapper(seed=1), make_mapper("conv1d", seed=2, modality="video")
+    MapperSet({"video": video, "image": image}, "both").save_pretrained(tmp_path / "both")
+    make_mapper(seed=3).save_pretrained(tmp_path / "old")
+    name = "owner/one"
+    owner("push", str(tmp_path / "old"), name)
+    hub.repositories[name].commit({**newest(hub, name), "notes.txt": b"mine", "image/a.png": b""})
+
+    assert owner("push", str(tmp_path / "both"), name)["sources"] == [name]
+    weights = {f"{part}/{file}" for part in ("image", "video") for file in MAPPER_FILES}
+    assert set(newest(hub, name)) == {"README.md", "notes.txt", "image/a.png", *weights}
+    assert owner("set", name) == {"modalities": ["image", "video"]}
+    found = owner("pull", name, subfolder="image", force_download=True)
+    assert found["weights"] == first_weights(1)
+    card = ModelCard(newest(hub, name)["README.md"].decode())
+    assert f'"mapper": "{name}"' in card.text
+    assert {"image", "video"} <= set(card.data.to_dict()["tags"])
+    for mapper in (image, video):
+        kind = mapper.config.modality
+        assert f"{mapper.parameter_count:,} parameters for {kind}s" in card.text
+        assert f"## Network for {kind}s\n\n`{mapper.config.network}` with" in card.text
+
+    owner("push", str(tmp_path / "old"), name)
+    assert set(newest(hub, name)) == {"README.md", "notes.txt", "image/a.png", *MAPPER_FILES}
+    assert owner("set", name) == {"modalities": ["image"]}
+    assert owner("pull", name)["weights"] == first_weights(3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [({}, ("cannot be reached", "try again")), ({"HF_HUB_OFFLINE": "1"}, ("unset it",))],
+)
+def test_a_push_without_the_hub(
+    variables: dict[str, str], words: tuple[str, ...], cache: Path, tmp_path: Path
+) -> None:
+    make_mapper().save_pretrained(tmp_path)
+    process = client(Hub(UNREACHABLE), cache, HF_TOKEN=TOKEN, **variables)
+    found = asking(process)("push", str(tmp_path), "owner/mapper")
+    process.communicate()
+    assert_told(found, "ConnectionError", "'owner/mapper'", *words)
+    assert found["sources"] == [str(tmp_path)]
 
 
 def first_conv_weights(mapper: RelevanceMapper) -> list[float]:

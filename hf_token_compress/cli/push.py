@@ -40,6 +40,11 @@ def push(
             address = loaded.push_to_hub(
                 repo, private=private or None, branch=branch, commit_message=message
             )
+        except errors.RevisionNotFoundError as error:
+            raise CommandError(
+                f"{repo!r} has no branch {branch!r} on the Hub: make it there, or push without "
+                "--branch."
+            ) from error
         except errors.HfHubHTTPError as error:
             raise CommandError(
                 f"The Hub does not take the mapper as {repo!r}: log in with `hf auth login` under "

@@ -1,8 +1,9 @@
-"""The model card of a mapper."""
+"""The model card of a mapper, or of two."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -16,8 +17,8 @@ _TEMPLATE = """---
 
 # Token mapper for {base}
 
-A network of {parameters:,} parameters that predicts, from attention in decoder layer {depth} alone,
-which visual tokens of a prompt ({modality}s) {base} needs for its answer. The library
+{summary}
+which visual tokens of a prompt ({modalities}) {base} needs for its answer. The library
 hf_token_compress drops the others before the language model runs, after
 [arXiv 2506.01097](https://arxiv.org/abs/2506.01097). The model itself is unchanged.
 
@@ -32,63 +33,90 @@ model = AutoModelForImageTextToText.from_pretrained(
 )
 ```
 
-## Network
-
-`{network}` with {options}; {heads} attention heads of a language model of {layers} layers and width
-{width}{revision}.
-
-## Training
-
-{training}
-
-## Metrics
-
-{metrics}
+{sections}
 
 Made with hf_token_compress {version}.
 """
 
+_SECTIONS = """## Network{of}
+
+`{network}` with {options}; {heads} attention heads of a language model of {layers} layers and width
+{width}{revision}.
+
+## Training{of}
+
+{training}
+
+## Metrics{of}
+
+{metrics}"""
+
 
 def mapper_card(
-    config: MapperConfig, parameter_count: int, *, repo_id: str | None = None
+    mappers: Sequence[tuple[MapperConfig, int]], *, repo_id: str | None = None
 ) -> ModelCard:
     """A model card with metadata, a usage snippet, and all that is known of the training.
 
     Args:
-        config: Of the mapper.
-        parameter_count: Its weights.
+        mappers: Of one model: the setting of each, and its number of weights.
         repo_id: Hub id that the usage snippet names.
     """
-    base = config.base_model
-    training = config.training
-    datasets = training.get("datasets") or []
+    configs = [config for config, _ in mappers]
+    base = configs[0].base_model
+    modalities = [config.modality for config in configs]
+    licenses = {str(config.training.get("license", "apache-2.0")) for config in configs}
+    datasets = list(dict.fromkeys(name for config in configs for name in _datasets(config)))
     data = ModelCardData(
         library_name="hf_token_compress",
-        license=str(training.get("license", "apache-2.0")),
+        license=licenses.pop() if len(licenses) == 1 else "other",
         base_model=base.name,
         base_model_relation="adapter",
-        tags=["token-compression", "visual-tokens", "multimodal", base.model_type, config.modality],
-        pipeline_tag="video-text-to-text" if config.modality == "video" else "image-text-to-text",
+        tags=["token-compression", "visual-tokens", "multimodal", base.model_type, *modalities],
+        pipeline_tag="image-text-to-text" if "image" in modalities else "video-text-to-text",
         datasets=datasets or None,
     )
     return ModelCard(
         _TEMPLATE.format(
             card_data=data.to_yaml(),
             base=base.name,
-            parameters=parameter_count,
-            depth=config.scoring_depth,
-            modality=config.modality,
+            summary=_summary(mappers),
+            modalities=" and ".join(f"{modality}s" for modality in modalities),
             repo=repo_id or "<this repository>",
-            network=config.network,
-            options=json.dumps(config.network_options, sort_keys=True) or "its defaults",
-            heads=base.heads,
-            layers=base.layers,
-            width=base.hidden_size,
-            revision=f" (revision {base.revision})" if base.revision else "",
-            training=_table(training),
-            metrics=_table(config.metrics),
-            version=config.versions.get("hf_token_compress", __version__),
+            sections="\n\n".join(_sections(config, alone=len(mappers) == 1) for config in configs),
+            version=configs[0].versions.get("hf_token_compress", __version__),
         )
+    )
+
+
+def _datasets(config: MapperConfig) -> list[str]:
+    named = config.training.get("datasets") or []
+    return [named] if isinstance(named, str) else list(named)
+
+
+def _summary(mappers: Sequence[tuple[MapperConfig, int]]) -> str:
+    depth = mappers[0][0].scoring_depth
+    if len(mappers) == 1:
+        sizes, verb = f"A network of {mappers[0][1]:,} parameters", "predicts"
+    else:
+        each = " and ".join(
+            f"{count:,} parameters for {config.modality}s" for config, count in mappers
+        )
+        sizes, verb = f"Networks of {each}", "predict"
+    return f"{sizes} that {verb}, from attention in decoder layer {depth} alone,"
+
+
+def _sections(config: MapperConfig, *, alone: bool) -> str:
+    base = config.base_model
+    return _SECTIONS.format(
+        of="" if alone else f" for {config.modality}s",
+        network=config.network,
+        options=json.dumps(config.network_options, sort_keys=True),
+        heads=base.heads,
+        layers=base.layers,
+        width=base.hidden_size,
+        revision=f" (revision {base.revision})" if base.revision else "",
+        training=_table(config.training),
+        metrics=_table(config.metrics),
     )
 
 

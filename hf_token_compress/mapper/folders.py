@@ -9,6 +9,8 @@ from typing import Any
 from huggingface_hub import constants, errors, snapshot_download
 
 CONFIG_FILE: str = constants.CONFIG_NAME
+WEIGHTS_FILE: str = constants.SAFETENSORS_SINGLE_FILE
+CARD_FILE: str = constants.REPOCARD_NAME
 
 
 class MapperNotFoundError(OSError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin, constants
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from .card import mapper_card
 from .config import MapperConfig
 from .conv1d import Conv1dNetwork
-from .folders import CONFIG_FILE, MapperNotFoundError, fetch_folder, read_json
+from .folders import CONFIG_FILE, WEIGHTS_FILE, MapperNotFoundError, fetch_folder, read_json
 from .grid import GridNetwork
 from .inputs import MapperInput
+from .upload import push_mappers
 
-WEIGHTS_FILE: str = constants.SAFETENSORS_SINGLE_FILE
 _DIGEST_KEY = "weights_sha256"
 
 
@@ -133,33 +133,58 @@ class RelevanceMapper(
         mapper.source = name
         return mapper.eval()
 
-    def _save_pretrained(self, save_directory: Path) -> None:
+    def write_files(self, folder: Path) -> None:
+        """Write config.json and model.safetensors, and no card; the mapper's `source` stays."""
+        folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        path = save_directory / WEIGHTS_FILE
+        path = folder / WEIGHTS_FILE
         save_file(weights, path, metadata={"format": "pt"})
         settings = {**self.config.to_dict(), _DIGEST_KEY: _digest(path)}
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
-        (save_directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.write_files(save_directory)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write config.json, model.safetensors and a model card into a folder.
+
+        Args:
+            save_directory: The folder.
+            **options: Those of `PyTorchModelHubMixin`.
+
+        Returns:
+            Address of the commit with `push_to_hub=True`, else None.
+        """
+        commit: str | None = super().save_pretrained(save_directory, **options)
         self.source = str(save_directory)
+        return commit
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload it, with its model card; the options are those of `PyTorchModelHubMixin`.
+        """Upload it, with its model card.
+
+        It takes the place of the mappers that the repository holds, in image/ and video/ too.
 
         Args:
             repo_id: Hub id, "user/name".
-            **options: For instance `private=True`, `token`, `branch` or `commit_message`.
+            **options: `private`, `token`, `branch`, `commit_message`, `delete_patterns`, and those
+                of `HfApi.upload_folder`, such as `create_pr`.
 
         Returns:
             Address of the commit.
+
+        Raises:
+            ConnectionError: The Hub cannot be reached.
+            HfHubHTTPError: The Hub refuses.
         """
-        card_options = {"repo_id": repo_id, **options.pop("model_card_kwargs", {})}
-        commit: str = super().push_to_hub(repo_id, model_card_kwargs=card_options, **options)
-        self.source = repo_id
-        return commit
+        for name in ("config", "model_card_kwargs"):
+            # `save_pretrained(…, push_to_hub=True)` of the mixin hands these on.
+            options.pop(name, None)
+        return push_mappers({"": self}, repo_id, **options)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card that `save_pretrained` and `push_to_hub` write beside the weights."""
-        return mapper_card(self.config, self.parameter_count, **kwargs)
+        """The card that `save_pretrained` writes beside the weights."""
+        return mapper_card([(self.config, self.parameter_count)], **kwargs)
 
 
 _NETWORKS: dict[str, type[nn.Module]] = {"conv1d": Conv1dNetwork, "grid": GridNetwork}

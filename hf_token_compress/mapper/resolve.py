@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-from huggingface_hub import HfApi
 
 from ..prompt import Modality
 from ..tiny import resolve_mapper
 from .folders import CONFIG_FILE, fetch_folder
 from .identity import ModelIdentity
 from .relevance_mapper import RelevanceMapper
+from .upload import push_mappers
 
 _MODALITIES: tuple[Modality, ...] = ("image", "video")
 
@@ -84,28 +82,26 @@ class MapperSet:
         for modality, mapper in self.mappers.items():
             mapper.save_pretrained(Path(folder) / modality if len(self.mappers) > 1 else folder)
 
-    def push_to_hub(self, repo_id: str, *, branch: str | None = None, **options: Any) -> str:
-        """Upload the mapper, or both with one commit; returns the commit's address.
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the mapper, or both and one card with one commit; returns the commit's address.
+
+        They take the place of the mappers that the repository holds.
 
         Args:
             repo_id: Hub id, "user/name".
-            branch: Branch to push to; by default the main one.
-            **options: `private`, `token` and `commit_message`.
+            **options: As of `RelevanceMapper.push_to_hub`.
+
+        Raises:
+            ConnectionError: The Hub cannot be reached.
+            HfHubHTTPError: The Hub refuses.
         """
-        if len(self.mappers) == 1:
-            (mapper,) = self.mappers.values()
-            return mapper.push_to_hub(repo_id, branch=branch, **options)
-        token, private = options.pop("token", None), options.pop("private", None)
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            card = Path(folder) / "README.md"
-            card.write_bytes((Path(folder) / "image" / card.name).read_bytes())
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=branch, **options
-            )
-        return str(commit)
+        alone = len(self.mappers) == 1
+        places = {
+            "" if alone else modality: mapper for modality, mapper in sorted(self.mappers.items())
+        }
+        commit = push_mappers(places, repo_id, **options)
+        self.source = repo_id
+        return commit
 
 
 def load_mappers(name: str, revision: str | None = None) -> MapperSet:
