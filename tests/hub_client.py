@@ -17,7 +17,7 @@ def outcome(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
         if action == "pull":
             mapper = RelevanceMapper.from_pretrained(*arguments, **options)
             first = next(mapper.parameters()).flatten()[:4].tolist()
-            return {"source": mapper.source, "weights": first}
+            return {"source": mapper.source, "revision": mapper.revision, "weights": first}
         if action == "set":
             return {"modalities": sorted(load_mappers(*arguments, **options).mappers)}
         loaded = load_mappers(arguments[0])
@@ -31,7 +31,8 @@ def pushed(loaded: MapperSet, name: str, **options: Any) -> dict[str, Any]:
         found = {"commit": loaded.push_to_hub(name, **options)}
     except Exception as error:
         found = {"error": type(error).__name__, "message": str(error)}
-    return {**found, "sources": sorted({mapper.source for mapper in loaded.mappers.values()})}
+    origins = {(mapper.source, mapper.revision) for mapper in loaded.mappers.values()}
+    return {**found, "origins": sorted(origins)}
 
 
 if __name__ == "__main__":

@@ -93,9 +93,11 @@ def assert_told(found: dict[str, Any], kind: str, *words: str) -> None:
 
 
 def test_a_mapper_is_pulled_by_id_and_by_revision(ask: Ask, commits: list[str]) -> None:
-    assert ask("pull", NAME) == {"source": NAME, "weights": first_weights(1)}
+    expected = {"source": NAME, "revision": None, "weights": first_weights(1)}
+    assert ask("pull", NAME) == expected
     for revision in ("v1", commits[0]):
-        assert ask("pull", NAME, revision=revision)["weights"] == first_weights(0)
+        expected = {"source": NAME, "revision": revision, "weights": first_weights(0)}
+        assert ask("pull", NAME, revision=revision) == expected
     assert ask("pull", NAME, revision=commits[1])["weights"] == first_weights(1)
     assert ask("set", NAME, revision="v1") == {"modalities": ["image"]}
 
@@ -192,11 +194,11 @@ def test_a_pushed_mapper_comes_back_with_its_card(
     mapper.save_pretrained(tmp_path)
     stranger = ask("push", str(tmp_path), "owner/pushed")
     assert stranger["error"] in ("HfHubHTTPError", "LocalTokenNotFoundError")
-    assert stranger["sources"] == [str(tmp_path)]
+    assert stranger["origins"] == [[str(tmp_path), None]]
     assert "owner/pushed" not in hub.repositories
     pushed = owner("push", str(tmp_path), "owner/pushed", private=True)
     assert pushed["commit"].startswith(f"{hub.address}/owner/pushed/commit/"), pushed
-    assert pushed["sources"] == ["owner/pushed"]
+    assert pushed["origins"] == [["owner/pushed", None]]
     assert hub.repositories["owner/pushed"].private
     files = newest(hub, "owner/pushed")
     assert set(files) == {"README.md", "config.json", "model.safetensors"}
@@ -214,7 +216,7 @@ def test_what_was_pushed_last_is_what_is_loaded(hub: Hub, owner: Ask, tmp_path: 
     owner("push", str(tmp_path / "old"), name)
     hub.repositories[name].commit({**newest(hub, name), "notes.txt": b"mine", "image/a.png": b""})
 
-    assert owner("push", str(tmp_path / "both"), name)["sources"] == [name]
+    assert owner("push", str(tmp_path / "both"), name)["origins"] == [[name, None]]
     weights = {f"{part}/{file}" for part in ("image", "video") for file in MAPPER_FILES}
     assert set(newest(hub, name)) == {"README.md", "notes.txt", "image/a.png", *weights}
     assert owner("set", name) == {"modalities": ["image", "video"]}
@@ -228,7 +230,9 @@ def test_what_was_pushed_last_is_what_is_loaded(hub: Hub, owner: Ask, tmp_path: 
         assert f"{mapper.parameter_count:,} parameters for {kind}s" in card.text
         assert f"## Network for {kind}s\n\n`{mapper.config.network}` with" in card.text
 
-    owner("push", str(tmp_path / "old"), name)
+    hub.repositories[name].revisions["trial"] = hub.repositories[name].revisions["main"]
+    pushed = owner("push", str(tmp_path / "old"), name, branch="trial")
+    assert pushed["origins"] == [[name, "trial"]]
     assert set(newest(hub, name)) == {"README.md", "notes.txt", "image/a.png", *MAPPER_FILES}
     assert owner("set", name) == {"modalities": ["image"]}
     assert owner("pull", name)["weights"] == first_weights(3)
@@ -246,7 +250,7 @@ def test_a_push_without_the_hub(
     found = asking(process)("push", str(tmp_path), "owner/mapper")
     process.communicate()
     assert_told(found, "ConnectionError", "'owner/mapper'", *words)
-    assert found["sources"] == [str(tmp_path)]
+    assert found["origins"] == [[str(tmp_path), None]]
 
 
 def first_conv_weights(mapper: RelevanceMapper) -> list[float]:

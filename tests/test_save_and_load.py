@@ -13,7 +13,7 @@ import torch
 from errors import one_sentence
 from pairs import QUARTER, ModelPair
 from safetensors.torch import load_file, save_file
-from tiny_models import RAGGED, make_inputs, tiny_base_model
+from tiny_models import RAGGED, make_inputs, tiny_base_model, tiny_model
 from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
@@ -23,6 +23,8 @@ from transformers import (
 )
 
 from hf_token_compress import TokenCompressionConfig, compress, uncompress
+from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper, load_mappers
+from hf_token_compress.models.identity import identify
 
 pytestmark = pytest.mark.core
 
@@ -179,6 +181,43 @@ def test_a_setting_of_a_newer_version_warns_and_loads(saved: Path) -> None:
     with pytest.warns(UserWarning, match=r"99\.0.*warp_factor"):
         model = AutoModelForImageTextToText.from_pretrained(saved)
     assert model.token_compression.config == QUARTER
+
+
+def saved_setting(model: Any, folder: Path) -> dict[str, Any]:
+    model.save_pretrained(folder)
+    setting: dict[str, Any] = json.loads((folder / "config.json").read_text())["token_compression"]
+    return setting
+
+
+def test_the_mapper_in_use_is_saved_by_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model()
+    mappers = [RelevanceMapper(MapperConfig(identify(model))) for _ in range(2)]
+    compress(model, {"min_visual_tokens": 0}).token_compression.use_mapper(mappers[0])
+    mappers[0].save_pretrained("map")
+    setting = saved_setting(model, tmp_path / "model")
+    assert (setting["mapper"], setting["mapper_revision"]) == (str(tmp_path / "map"), None)
+    loaded = RelevanceMapper.from_pretrained("map")
+    assert loaded.source == load_mappers("map").for_modality("image").source == setting["mapper"]
+    MapperSet({"image": mappers[0]}, "here").save_pretrained("both/image")
+    assert load_mappers("both").for_modality("image").source == str(tmp_path / "both" / "image")
+
+    mappers[0].lies_at("owner/mapper", "v1")
+    setting = saved_setting(model, tmp_path / "model")
+    assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", "v1")
+
+
+def test_another_mapper_in_use_does_not_take_the_revision_of_the_first(tmp_path: Path) -> None:
+    model = tiny_model()
+    mapper = RelevanceMapper(MapperConfig(identify(model)))
+    mapper.save_pretrained(tmp_path / "map")
+    first = {"mapper": str(tmp_path / "map"), "mapper_revision": "v1"}
+    compress(model, first).token_compression.use_mapper(mapper)
+    mapper.lies_at("owner/mapper", None)
+    setting = saved_setting(model, tmp_path / "model")
+    assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", None)
 
 
 def test_uncompress_saves_no_setting(saved: Path, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ class RelevanceMapper(
         self.network = _build_network(self.config)
         self.source: str | None = None
         """Folder or Hub id where it lies; None while it is in memory only."""
+        self.revision: str | None = None
+        """Branch, tag or commit of `source` on the Hub; None for a folder and the main branch."""
 
     @property
     def parameter_count(self) -> int:
@@ -107,16 +109,17 @@ class RelevanceMapper(
             local_files_only=local_files_only,
             token=token,
         )
-        mapper = cls.from_folder(folder / subfolder, source)
+        mapper = cls.from_folder(folder / subfolder, source, revision)
         return mapper.to(map_location)
 
     @classmethod
-    def from_folder(cls, folder: Path, name: str) -> RelevanceMapper:
+    def from_folder(cls, folder: Path, name: str, revision: str | None = None) -> RelevanceMapper:
         """Load a mapper from a folder.
 
         Args:
             folder: What `save_pretrained` wrote.
-            name: What the user calls it, for messages.
+            name: What the user calls it: that folder, one around it, or a Hub id.
+            revision: Branch, tag or commit on the Hub.
 
         Raises:
             MapperNotFoundError: A file is missing.
@@ -130,8 +133,19 @@ class RelevanceMapper(
             raise ValueError(f"{name!r} cannot be used as a mapper: {error}") from error
         weights = _read_weights(folder / WEIGHTS_FILE, settings.get(_DIGEST_KEY), mapper, name)
         mapper.load_state_dict(weights)
-        mapper.source = name
+        if Path(name).is_dir():
+            mapper.lies_in(folder)
+        else:
+            mapper.lies_at(name, revision)
         return mapper.eval()
+
+    def lies_in(self, folder: str | Path) -> None:
+        """Take a folder for its `source`, by a name that holds in every working directory."""
+        self.source, self.revision = str(Path(folder).resolve()), None
+
+    def lies_at(self, repo_id: str, revision: str | None) -> None:
+        """Take a repository on the Hub (or a tiny model's name) for its `source`."""
+        self.source, self.revision = repo_id, revision
 
     def write_files(self, folder: Path) -> None:
         """Write config.json and model.safetensors, and no card; the mapper's `source` stays."""
@@ -157,7 +171,7 @@ class RelevanceMapper(
             Address of the commit with `push_to_hub=True`, else None.
         """
         commit: str | None = super().save_pretrained(save_directory, **options)
-        self.source = str(save_directory)
+        self.lies_in(save_directory)
         return commit
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:

@@ -118,7 +118,7 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
     """
     folder = fetch_folder(resolve_mapper(name), revision=revision)
     parts = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
-    mappers = {part: RelevanceMapper.from_folder(folder / part, name) for part in parts}
+    mappers = {part: RelevanceMapper.from_folder(folder / part, name, revision) for part in parts}
     for part, mapper in mappers.items():
         if mapper.config.modality != part:
             raise ValueError(
@@ -126,7 +126,7 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
                 f"{part}/: move it to {mapper.config.modality}/."
             )
     if (folder / CONFIG_FILE).is_file() or not parts:
-        mapper = RelevanceMapper.from_folder(folder, name)
+        mapper = RelevanceMapper.from_folder(folder, name, revision)
         modality = mapper.config.modality
         if modality in mappers:
             raise ValueError(

@@ -72,7 +72,7 @@ def push_mappers(
             **options,
         )
     for mapper in mappers.values():
-        mapper.source = repo_id
+        mapper.lies_at(repo_id, commit.pr_revision or branch)
     return str(commit)
 
 

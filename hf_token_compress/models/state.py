@@ -161,7 +161,13 @@ class TokenCompression:
                 stacklevel=4,
             )
             return self.config
-        return replace(self.config, scorer=None, scorer_options={}, mapper=self._mapper.source)
+        return replace(
+            self.config,
+            scorer=None,
+            scorer_options={},
+            mapper=self._mapper.source,
+            mapper_revision=self._mapper.revision,
+        )
 
     def _carrier(self) -> Any:
         model = None if self._model is None else self._model()
