@@ -73,6 +73,26 @@ def test_the_card_says_what_the_mapper_is(tmp_path: Path) -> None:
         assert words in card.text
 
 
+def test_a_card_is_rewritten_with_the_mapper(tmp_path: Path) -> None:
+    make_mapper(metrics={"kl": 0.9}).save_pretrained(tmp_path)
+    make_mapper(metrics={"kl": 0.1}).save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "| kl | 0.1 |" in text
+    assert "| kl | 0.9 |" not in text
+
+
+@pytest.mark.parametrize("written", [b"# Mine\n", b"", b"caf\xe9", None])
+def test_a_card_that_the_user_wrote_or_edited_is_kept(
+    written: bytes | None, tmp_path: Path
+) -> None:
+    make_mapper().save_pretrained(tmp_path)
+    card = tmp_path / "README.md"
+    text = card.read_bytes().replace(b"## Use", b"## Use it") if written is None else written
+    card.write_bytes(text)
+    make_mapper(metrics={"kl": 0.1}).save_pretrained(tmp_path)
+    assert card.read_bytes() == text
+
+
 def test_a_folder_may_hold_one_mapper_for_images_and_one_for_videos(tmp_path: Path) -> None:
     image, video = make_mapper(seed=1), make_mapper(seed=2, modality="video")
     MapperSet({"image": image, "video": video}, "both").save_pretrained(tmp_path)

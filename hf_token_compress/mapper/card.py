@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -51,6 +53,20 @@ _SECTIONS = """## Network{of}
 
 {metrics}"""
 
+# The SHA-256 of what stands above it: an edited card no longer matches.
+_MARK = "<!-- As hf_token_compress wrote it: {digest} -->"
+
+
+def is_untouched(card: Path) -> bool:
+    """Whether a file is a card of `mapper_card` that nobody has edited since."""
+    content = card.read_text(encoding="utf-8", errors="replace").rstrip()
+    text, newline, mark = content.rpartition("\n")
+    return mark == _mark(text + newline)
+
+
+def _mark(text: str) -> str:
+    return _MARK.format(digest=hashlib.sha256(text.encode()).hexdigest())
+
 
 def mapper_card(
     mappers: Sequence[tuple[MapperConfig, int]], *, repo_id: str | None = None
@@ -75,17 +91,16 @@ def mapper_card(
         pipeline_tag="image-text-to-text" if "image" in modalities else "video-text-to-text",
         datasets=datasets or None,
     )
-    return ModelCard(
-        _TEMPLATE.format(
-            card_data=data.to_yaml(),
-            base=base.name,
-            summary=_summary(mappers),
-            modalities=" and ".join(f"{modality}s" for modality in modalities),
-            repo=repo_id or "<this repository>",
-            sections="\n\n".join(_sections(config, alone=len(mappers) == 1) for config in configs),
-            version=configs[0].versions.get("hf_token_compress", __version__),
-        )
+    text = _TEMPLATE.format(
+        card_data=data.to_yaml(),
+        base=base.name,
+        summary=_summary(mappers),
+        modalities=" and ".join(f"{modality}s" for modality in modalities),
+        repo=repo_id or "<this repository>",
+        sections="\n\n".join(_sections(config, alone=len(mappers) == 1) for config in configs),
+        version=configs[0].versions.get("hf_token_compress", __version__),
     )
+    return ModelCard(text + _mark(text) + "\n")
 
 
 def _datasets(config: MapperConfig) -> list[str]:

@@ -16,10 +16,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .card import mapper_card
+from .card import is_untouched, mapper_card
 from .config import MapperConfig
 from .conv1d import Conv1dNetwork
-from .folders import CONFIG_FILE, WEIGHTS_FILE, MapperNotFoundError, fetch_folder, read_json
+from .folders import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    MapperNotFoundError,
+    fetch_folder,
+    read_json,
+)
 from .grid import GridNetwork
 from .inputs import MapperInput
 from .upload import push_mappers
@@ -159,9 +166,16 @@ class RelevanceMapper(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.write_files(save_directory)
+        card = save_directory / CARD_FILE
+        if card.is_file() and is_untouched(card):
+            # The mixin writes a card only where there is none, and this one describes what was here
+            # before.
+            card.unlink()
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write config.json, model.safetensors and a model card into a folder.
+
+        A README.md that is there stays, unless it is the card of an earlier save as it was written.
 
         Args:
             save_directory: The folder.
