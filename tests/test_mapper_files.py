@@ -265,6 +265,18 @@ def saved_for(model: Any, folder: Path, **changes: Any) -> TokenCompressionConfi
     return TokenCompressionConfig(mapper=str(folder), min_visual_tokens=0)
 
 
+@pytest.mark.parametrize("inside", [".", "..", "model"])
+def test_a_model_from_a_folder_goes_by_the_folders_name(
+    inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "model"
+    (home / "model").mkdir(parents=True)
+    monkeypatch.chdir(home / "model" if inside == ".." else home)
+    model = tiny_model()
+    model.config._name_or_path = inside
+    assert identify(model).name == "model"
+
+
 def test_the_same_model_from_elsewhere_is_taken(tmp_path: Path) -> None:
     model = tiny_model()
     setting = saved_for(model, tmp_path, name="someone/else", revision="1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
     # Weights on the meta device are yet to be loaded.
     fingerprint = () if weight.is_meta else layer_fingerprint(adapter.first_layer(model), weight)
     return ModelIdentity(
-        name=Path(origin).name if Path(origin).exists() else origin,
+        name=_folder_name(origin) if Path(origin).exists() else origin,
         revision=getattr(model.config, "_commit_hash", None),
         model_type=model.config.model_type,
         hidden_size=text.hidden_size,
@@ -34,3 +35,8 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
         heads=text.num_attention_heads,
         fingerprint=fingerprint,
     )
+
+
+def _folder_name(folder: str) -> str:
+    # "." and ".." have none of their own, and the root has none at all.
+    return Path(os.path.abspath(folder)).name or folder
