@@ -242,6 +242,28 @@ def test_instruction_mask_of_the_wrong_type(call: Any, inputs: dict[str, Any]) -
         call(**inputs, instruction_mask=[[1] * inputs["input_ids"].shape[1]])
 
 
+def test_instruction_mask_without_a_row_of_one_prompt(call: Any) -> None:
+    batch = make_inputs([ONE_IMAGE, TEXT_ONLY, TWO_IMAGES])
+    padded = batch["attention_mask"] == 0
+    assert padded[0].any()
+    mask = ~padded
+    mask[1] = False
+    call(**batch, instruction_mask=mask)
+    mask[0] = padded[0]
+    with one_sentence(ValueError, "Prompt 0 ", "instruction_mask"):
+        call(**batch, instruction_mask=mask)
+
+
+@pytest.mark.parametrize("scorer", ["random", "uniform"])
+def test_scorers_that_read_no_question_need_no_instruction_row(
+    scorer: str, inputs: dict[str, Any]
+) -> None:
+    model = compress(tiny_model(), {"retention_ratio": 0.25, "scorer": scorer})
+    none = torch.zeros_like(inputs["input_ids"])
+    prepared = prepare_inputs(model, **inputs, instruction_mask=none)
+    assert prepared["input_ids"].shape[1] < inputs["input_ids"].shape[1]
+
+
 # Inputs that do not fit each other
 
 

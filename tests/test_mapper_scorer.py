@@ -155,6 +155,15 @@ def test_images_and_videos_have_mappers_of_their_own() -> None:
         scores_of(model, inputs)
 
 
+def test_a_prompt_without_an_instruction_row_is_named() -> None:
+    model = tiny_model()
+    inputs = make_inputs([ONE_IMAGE, ONE_IMAGE])
+    mask = inputs["mm_token_type_ids"] == 0
+    mask[1] = False
+    with one_sentence(ValueError, "Prompt 1 ", "instruction_mask"):
+        prepare_inputs(scoring(model, mapper_of(model)), **inputs, instruction_mask=mask)
+
+
 def test_the_mapper_is_no_part_of_the_model() -> None:
     stock = tiny_model()
     model = scoring(copy.deepcopy(stock), mapper_of(stock))

@@ -91,6 +91,20 @@ def test_the_answer_does_not_choose_the_tokens(pair: ModelPair) -> None:
     assert torch.equal(sample.scores, expected.scores)
 
 
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_a_row_that_is_labelled_throughout_asks_with_all_of_it(
+    padding_side: Any, pair: ModelPair
+) -> None:
+    inputs = training_inputs(RAGGED, padding_side)
+    pair.compressed(**{name: value for name, value in inputs.items() if name != "labels"})
+    expected = pair.compressed.token_compression.last.samples
+    inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    pair.compressed(**inputs)
+    samples = pair.compressed.token_compression.last.samples
+    for sample, unlabelled in zip(samples, expected, strict=True):
+        assert torch.equal(sample.kept_indices, unlabelled.kept_indices)
+
+
 def test_the_trainer_trains_on_compressed_prompts(tmp_path: Path) -> None:
     stock, compressed = make_pair()
     rows = [training_inputs([prompt]) for prompt in (ONE_IMAGE, TWO_TURNS, TWO_IMAGES)]

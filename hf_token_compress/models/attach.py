@@ -76,7 +76,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
             where they are for a `generate` without a cache.
 
     Raises:
-        ValueError: The model is not compressed, or the inputs do not fit each other.
+        ValueError: The model is not compressed, the inputs do not fit each other, or a prompt has
+            no row that asks where the scorer needs one.
     """
     if not isinstance(model, TokenCompressionMixin):
         raise ValueError(

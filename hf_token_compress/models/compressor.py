@@ -68,8 +68,9 @@ def compress_inputs(
         instruction_mask: bool or 0/1 [B, S], overrides which rows ask the question.
 
     Raises:
-        TypeError, ValueError: An input is missing or does not fit the others, or the scorer
-            returned something else than one finite score per position.
+        TypeError, ValueError: An input is missing or does not fit the others, a prompt has no row
+            that asks where the scorer needs one, or the scorer returned something else than one
+            finite score per position.
     """
     config = compression.config
     if retention_ratio is not None:
@@ -146,7 +147,7 @@ def _score(
         question = layout.attention_mask
         labels = inputs.get("labels")
         if labels is not None:
-            question = question & before_last_answer(labels)
+            question = before_last_answer(labels, question)
         instruction_mask = instruction_rows(model, adapter, layout, config.instruction, question)
     else:
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
@@ -165,16 +166,18 @@ def _score(
     return checked_scores(scores, prompt, config.scorer_name)
 
 
-def before_last_answer(labels: Tensor) -> Tensor:
-    """Columns before the last run of labelled tokens, bool [B, S]; all where a row has none.
+def before_last_answer(labels: Tensor, attention_mask: Tensor) -> Tensor:
+    """Tokens before the last run of labelled ones, bool [B, S].
 
-    A row that is labelled from its first column on has no separate question: all of it counts.
+    A row that is labelled from its first token on, or nowhere, has no separate question: all of it
+    counts.
     """
     labelled = labels != -100
     starts = labelled & ~torch.nn.functional.pad(labelled, (1, 0))[:, :-1]
     columns = torch.arange(labels.shape[1], device=labels.device)
     last_start = torch.where(starts, columns, -1).amax(dim=1, keepdim=True)  # [B, 1]
-    return (columns < last_start) | (last_start <= 0)
+    before = attention_mask & (columns < last_start)
+    return torch.where(before.any(dim=1, keepdim=True), before, attention_mask)
 
 
 def _keep_mask(

@@ -50,6 +50,9 @@ def layer0_attention(
 
     Returns:
         float32 [B, S], or [B, heads, S] with `per_head`.
+
+    Raises:
+        ValueError: A prompt has visual tokens, but no instruction row.
     """
     query, key, sample, column = project_instruction(prompt, first_layer)
     return first_layer_attention(
@@ -74,8 +77,18 @@ def project_instruction(
         key: float [B, S, key_heads, head_dim], after RoPE.
         sample: int64 [R], sample of each query row.
         column: int64 [R], column of each query row.
+
+    Raises:
+        ValueError: A prompt has visual tokens, but no instruction row.
     """
     rows = prompt.instruction_mask & prompt.attention_mask
+    unasked = (prompt.visual_mask.any(dim=1) & ~rows.any(dim=1)).nonzero().flatten()
+    if len(unasked):
+        raise ValueError(
+            f"Prompt {int(unasked[0])} has visual tokens, but no row that asks about them: mark at "
+            "least one of its tokens, not padding, in instruction_mask, or choose a scorer that "
+            "needs no question, such as 'uniform'."
+        )
     sample, column = rows.nonzero(as_tuple=True)  # [R] each
     embeds = prompt.inputs_embeds  # [B, S, D]
     cos, sin = first_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]

@@ -27,6 +27,9 @@ def instruction_attention(
     Returns:
         One `MapperInput` per prompt, float32 on the device of the prompt; None for prompts without
         visual tokens of that modality.
+
+    Raises:
+        ValueError: A prompt has visual tokens, but no instruction row.
     """
     query, key, query_sample, query_column = project_instruction(prompt, first_layer)
     inputs: list[MapperInput | None] = []
