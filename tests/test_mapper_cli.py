@@ -180,6 +180,11 @@ def test_evaluate_prints_json(folders: Path) -> None:
         (["evaluate", "--scorers", "mapper,magic"], ("'magic'", "mapper")),
         (["evaluate", "--retention-ratios", "0.5,few"], ("'few'",)),
         (["evaluate", "--kinds", "place,smell"], ("'smell'", "place")),
+        (
+            ["evaluate", "--rows", 1, "--columns", 1, "--kinds", "colour,relation"],
+            ("1 x 1", "'relation'"),
+        ),
+        (["evaluate", "--rows", 8, "--columns", 8, "--per-kind", 1], ("8 x 8", "'lettered'")),
         (["evaluate", "--json", "none/table.json"], ("no folder",)),
         (["run", "--scorer", "mapper"], ("collect", "train", "scorer='attention'")),
         (["run", "--mapper", "no-such-folder"], ("'no-such-folder'",)),

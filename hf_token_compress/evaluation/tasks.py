@@ -11,6 +11,8 @@ from ..scenes import Drawings, clip_questions, make_clip, make_scene, scene_ques
 
 Box = tuple[int, int, int, int]
 
+_MOST_SCENES_FOR_ONE = 20
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -63,12 +65,14 @@ def scene_samples(
         artists: Artists to draw from; by default all of `drawings`.
 
     Raises:
-        ValueError: A kind is unknown, or `per_kind` is below 1.
+        ValueError: A kind is unknown, `per_kind` is below 1, or scenes of this size allow no
+            question of a kind.
     """
     if per_kind < 1:
         raise ValueError(f"per_kind must be at least 1, but it is {per_kind}.")
     samples: list[Sample] = []
     missing = dict.fromkeys(kinds, per_kind)
+    last_asked = dict.fromkeys(kinds, seed)
     scene_seed = seed
     while wanted := [kind for kind, count in missing.items() if count > 0]:
         scene = make_scene(
@@ -76,6 +80,7 @@ def scene_samples(
         )
         for question in scene_questions(scene, kinds=wanted, seed=scene_seed):
             missing[question.kind] -= 1
+            last_asked[question.kind] = scene_seed
             samples.append(
                 Sample(
                     image=scene.image,
@@ -85,6 +90,12 @@ def scene_samples(
                     relevant_boxes=question.relevant_boxes,
                 )
             )
+        for kind in wanted:
+            if scene_seed - last_asked[kind] >= _MOST_SCENES_FOR_ONE:
+                raise ValueError(
+                    f"Pictures of {rows} x {columns} drawings allow no question of the kind "
+                    f"{kind!r}: leave that kind out, or choose other numbers of rows and columns."
+                )
         scene_seed += 1
     return samples
 
