@@ -153,6 +153,18 @@ def test_evaluate_prints_json(folders: Path) -> None:
     assert scorers == ["full", "random", "uniform"]
 
 
+def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
+    outcome = call(
+        *("evaluate", "--mapper", MODEL, "--retention-ratio", 0.5),
+        *("--kind", "place", "--per-kind", 1, "--json", "-"),
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    table = json.loads(outcome.stdout)
+    scorers = [row["scorer"] for row in table["rows"]]
+    assert scorers == ["full", "truth", "mapper", "attention", "uniform", "random"]
+    assert table["mapper"] == MODEL
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -180,6 +192,10 @@ def test_evaluate_prints_json(folders: Path) -> None:
         (["evaluate", "--scorers", "mapper,magic"], ("'magic'", "mapper")),
         (["evaluate", "--retention-ratios", "0.5,few"], ("'few'",)),
         (["evaluate", "--kinds", "place,smell"], ("'smell'", "place")),
+        (
+            ["evaluate", "--mapper", MODEL, "--scorers", "random,mapper:x"],
+            (f"--mapper {MODEL}", "--scorers"),
+        ),
         (
             ["evaluate", "--rows", 1, "--columns", 1, "--kinds", "colour,relation"],
             ("1 x 1", "'relation'"),

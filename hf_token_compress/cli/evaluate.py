@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..evaluation import RetentionResult
 
 DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
+DEFAULT_SCORERS_OF_A_MAPPER = ("truth", "mapper", "attention", "uniform", "random")
 DEFAULT_RATIOS = (0.5, 0.25, 0.1)
 
 
@@ -40,7 +41,7 @@ def evaluate(
             "--scorers",
             help="Scorers, separated by commas; truth is what the answer truly rests on, and "
             "mapper:NAME scores with the mapper of that folder or Hub id. May be repeated. "
-            f"[default: {', '.join(DEFAULT_SCORERS)}]",
+            f"[default: {', '.join(DEFAULT_SCORERS)}; with --mapper, mapper too]",
             metavar="NAMES",
             rich_help_panel=COMPRESSION_PANEL,
         ),
@@ -138,7 +139,7 @@ def evaluate(
     from ..tiny import own_mapper
     from .checkpoint import find_checkpoint, load_checkpoint
 
-    scorers = listed(scorer) or DEFAULT_SCORERS
+    scorers = listed(scorer) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER)
     ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
     on_testbed = is_testbed(model)
     if on_testbed and drawings is not None:
@@ -161,6 +162,12 @@ def evaluate(
             raise CommandError(
                 f"There is no scorer {name!r}: choose of {', '.join(choices)}.", exit_code=2
             )
+    if mapper is not None and "mapper" not in scorers:
+        raise CommandError(
+            f"--mapper {mapper} scores nothing without the scorer mapper: add mapper to --scorers, "
+            "or leave --mapper out.",
+            exit_code=2,
+        )
     if plot is not None:
         numbered_paths(plot, 1)
         figure_class()  # before all the measurements, not after
