@@ -16,8 +16,15 @@ from typer.testing import CliRunner
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny
 from hf_token_compress.cli import app
-from hf_token_compress.evaluation import scene_samples
-from hf_token_compress.mapper import load_mappers
+from hf_token_compress.evaluation import measure_retention, scene_samples
+from hf_token_compress.mapper import (
+    MapperConfig,
+    MapperNotFoundError,
+    RelevanceMapper,
+    load_mappers,
+)
+from hf_token_compress.models.identity import identify
+from hf_token_compress.models.mixin import TokenCompressionMixin
 from hf_token_compress.training.calibration import as_training_sample
 from hf_token_compress.training.training import TrainOptions
 
@@ -219,6 +226,29 @@ def test_what_the_user_can_put_right_is_told_in_one_sentence(
         make_scene(0).image.save("board.png")
         arguments = [*arguments, "--model", MODEL, "--image", "board.png", "--prompt", "x"]
     assert_told(call(*arguments), *words)
+
+
+def test_no_question_is_asked_before_all_mappers_are_found_to_fit(tmp_path: Path) -> None:
+    model, processor = load_tiny("qwen2-vl")
+    make_mapper().save_pretrained(tmp_path / "other")
+    video = RelevanceMapper(MapperConfig(identify(model), modality="video"))
+    video.save_pretrained(tmp_path / "video")
+    cases: list[tuple[str, type[Exception], str]] = [
+        ("none", MapperNotFoundError, "none"),
+        ("other", ValueError, "someone/some-model"),
+        ("video", ValueError, "trained for videos"),
+    ]
+    for name, kind, words in cases:
+        asked: list[int] = []
+        with one_sentence(kind, words):
+            measure_retention(
+                *(model, processor, scene_samples(["place"], 1)),
+                scorers=["random", f"mapper:{tmp_path / name}"],
+                retention_ratios=[0.5],
+                after_batch=asked.append,
+            )
+        assert asked == []
+        assert not isinstance(model, TokenCompressionMixin)
 
 
 def test_the_mapper_of_another_model_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import TokenCompressionConfig
 from ..models import compress, uncompress
+from ..scorers.mapper import MapperScorer
 from .answering import answer_samples
 from .tasks import Sample
 from .truth import TruthScorer
@@ -93,7 +94,23 @@ def measure_retention(
 
     Returns:
         The uncompressed model's result, then one per scorer and ratio.
+
+    Raises:
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
+        TypeError, ValueError: There is no such scorer or option, a ratio is out of range, or a
+            mapper is damaged or is not for this model or for what the samples show. All of these
+            are raised before the first question is asked.
     """
+    planned = [
+        (
+            scorer if isinstance(scorer, str) else scorer.label,
+            _config_of(scorer, ratio, mapper),
+        )
+        for scorer in scorers
+        for ratio in retention_ratios
+    ]
+    for _, config in planned:
+        _check_scorer(model, samples, config)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "max_new_tokens": max_new_tokens,
@@ -101,11 +118,8 @@ def measure_retention(
     }
     answers = answer_samples(model, processor, samples, **options)
     results = [_result(None, 1.0, 1.0, samples, answers)]
-    for scorer in scorers:
-        for ratio in retention_ratios:
-            config = _config_of(scorer, ratio, mapper)
-            label = scorer if isinstance(scorer, str) else scorer.label
-            results.append(_measure(model, processor, samples, label, config, options))
+    for label, config in planned:
+        results.append(_measure(model, processor, samples, label, config, options))
     return results
 
 
@@ -126,6 +140,16 @@ def _config_of(
         mapper=(own_mapper or mapper) if name == "mapper" else None,
         min_visual_tokens=0,
     )
+
+
+def _check_scorer(model: Any, samples: Sequence[Sample], config: TokenCompressionConfig) -> None:
+    """Raise what asking with that scorer would raise, after all the scorers before it."""
+    compress(model, config)
+    scorer = model.token_compression.scorer
+    uncompress(model)
+    if isinstance(scorer, MapperScorer):
+        for sample in samples:
+            scorer.mappers.for_modality("video" if sample.frames else "image")
 
 
 def _measure(
