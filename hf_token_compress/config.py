@@ -83,8 +83,8 @@ class TokenCompressionConfig(dict[str, Any]):
         if not isinstance(self.scorer_options, Mapping):
             kind = type(self.scorer_options).__name__
             raise TypeError(f"scorer_options must be a dict of keyword arguments, not {kind}.")
-        _check_choice("position_ids", self.position_ids, get_args(PositionIdPolicy))
-        _check_choice("instruction", self.instruction, get_args(InstructionRows))
+        check_choice("position_ids", self.position_ids, get_args(PositionIdPolicy))
+        check_choice("instruction", self.instruction, get_args(InstructionRows))
         if self.scorer == "mapper" and self.mapper is None:
             raise ValueError(
                 "scorer='mapper' needs a trained mapper: pass mapper='<folder or Hub id>', train "
@@ -212,7 +212,8 @@ def check_count(name: str, value: object, *, at_least: int) -> None:
         raise ValueError(f"{name} must be at least {at_least}, but it is {value}.")
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise unless `value` is one of the choices."""
     if value not in choices:
         allowed = " or ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be {allowed}, but it is {value!r}.")

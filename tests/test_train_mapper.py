@@ -240,6 +240,56 @@ def test_too_few_samples(tmp_path: Path) -> None:
         train_mapper(write_collection(tmp_path / "collection", 1), tmp_path / "mapper", QUICK)
 
 
+def test_a_held_out_share_that_leaves_nothing_to_learn_from(tmp_path: Path) -> None:
+    collection = write_collection(tmp_path / "collection", 4)
+    with one_sentence(ValueError, "held_out of 0.9", "none of the 4 samples"):
+        train_mapper(collection, tmp_path / "mapper", replace(QUICK, held_out=0.9))
+    assert not (tmp_path / "mapper").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("network", "transformer", "'conv1d' or 'grid'"),
+        ("masked_share", 1.0, "in [0, 1)"),
+        ("temperature", 0, "above 0"),
+        ("epochs", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("learning_rate", 0.0, "above 0"),
+        ("learning_rate", float("inf"), "finite"),
+        ("warm_up", 1.1, "in [0, 1]"),
+        ("held_out", 0.0, "in (0, 1)"),
+        ("held_out", 1.0, "in (0, 1)"),
+        ("patience", 0, "at least 1"),
+        ("weight_decay", float("nan"), "at least 0"),
+        ("head_dropout", 1.0, "in [0, 1)"),
+        ("noise", -0.1, "at least 0"),
+        ("seed", -1, "at least 0"),
+        ("seed", 2**32, f"below {2**32}"),
+    ],
+)
+def test_options_out_of_range(name: str, value: Any, words: str) -> None:
+    with one_sentence(ValueError, f"{name} must be", words, str(value)):
+        TrainOptions(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network_options", [("channels", 8)]),
+        ("temperature", "1"),
+        ("noise", True),
+        ("epochs", 1.5),
+        ("keep_best", "no"),
+        ("mirror", 1),
+        ("seed", None),
+    ],
+)
+def test_options_of_the_wrong_type(name: str, value: Any) -> None:
+    with one_sentence(TypeError, f"{name} must be", f"not {type(value).__name__}"):
+        TrainOptions(**{name: value})
+
+
 @pytest.mark.parametrize(
     ("part", "changes", "words"),
     [
@@ -279,9 +329,7 @@ def test_no_collection(tmp_path: Path) -> None:
         train_mapper([], tmp_path / "mapper", QUICK)
 
 
-def test_an_unknown_network(collection: ShardFolder, tmp_path: Path) -> None:
-    with one_sentence(ValueError, "'transformer'", "conv1d, grid"):
-        train_mapper(collection, tmp_path, TrainOptions(network="transformer"))
+def test_an_unknown_option_of_a_network(collection: ShardFolder, tmp_path: Path) -> None:
     with one_sentence(ValueError, "smell"):
         train_mapper(collection, tmp_path, TrainOptions(network_options={"smell": 1}))
     assert not list(tmp_path.iterdir())

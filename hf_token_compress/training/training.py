@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..config import check_choice, check_count
 from ..mapper import (
     MapperConfig,
     MapperInput,
@@ -24,15 +25,37 @@ from ..mapper import (
     label_divergence,
     relevance_label,
 )
+from ..mapper.config import NETWORKS
 from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .joined import LABEL_OPTIONS, JoinedCollections
 from .launch import Accelerator, from_main_process, make_accelerator
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
+from .ranges import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_NOT_ALL,
+    SHARE_OF_BOTH,
+    check_number,
+)
 from .shards import ShardFolder, write_json
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.json"
+
+_RANGES = {
+    "masked_share": SHARE_NOT_ALL,
+    "temperature": POSITIVE,
+    "learning_rate": POSITIVE,
+    "warm_up": SHARE,
+    "held_out": SHARE_OF_BOTH,
+    "weight_decay": NOT_NEGATIVE,
+    "head_dropout": SHARE_NOT_ALL,
+    "noise": NOT_NEGATIVE,
+}
+# Seeds of epochs are made of it, which have to fit into 64 bits.
+_SEEDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -42,24 +65,25 @@ class TrainOptions:
     Attributes:
         network: "grid" or "conv1d".
         network_options: Keyword arguments of the network.
-        masked_share: Share of the least relevant tokens that the label sets to zero.
-        temperature: Of the label, as in `relevance_label`.
-        epochs: Passes over the data, at most.
-        batch_size: Samples a step, over all processes.
-        learning_rate: Highest learning rate of Adam; it falls along a cosine to zero.
-        warm_up: Share of the steps in which it rises to that.
-        held_out: Share of the samples that only measure.
-        patience: Epochs without a lower held-out loss after which training stops.
+        masked_share: Share of the least relevant tokens that the label sets to zero, in [0, 1).
+        temperature: Of the label, as in `relevance_label`, above 0.
+        epochs: Passes over the data, at most; at least 1.
+        batch_size: Samples a step, over all processes; at least 1.
+        learning_rate: Highest learning rate of Adam, above 0; it falls along a cosine to zero.
+        warm_up: Share of the steps in which it rises to that, in [0, 1].
+        held_out: Share of the samples that only measure, in (0, 1); at least one sample does.
+        patience: Epochs without a lower held-out loss after which training stops, at least 1.
         keep_best: Keep the weights of the epoch with the lowest held-out loss. Otherwise train to
             the end and keep the last: for few samples, where that loss is mostly chance.
-        weight_decay: Of AdamW; 0 is Adam.
+        weight_decay: Of AdamW, at least 0; 0 is Adam.
         mirror: As in `augment`, for few samples; so are the next two.
         head_dropout: As in `augment`, in [0, 1).
         noise: As in `augment`, at least 0.
-        seed: Of the weights, the split, the order and the augmentation.
+        seed: Of the weights, the split, the order and the augmentation, in [0, 2**32).
 
     Raises:
-        ValueError: One of the last options is out of range.
+        TypeError: An option has the wrong type.
+        ValueError: An option is out of range.
     """
 
     network: str = "grid"
@@ -80,11 +104,21 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.head_dropout < 1.0:
-            raise ValueError(f"head_dropout must be in [0, 1), but it is {self.head_dropout}.")
-        for name in ("weight_decay", "noise"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} must be at least 0, but it is {getattr(self, name)}.")
+        check_choice("network", self.network, NETWORKS)
+        if not isinstance(self.network_options, Mapping):
+            kind = type(self.network_options).__name__
+            raise TypeError(f"network_options must be a dict of keyword arguments, not {kind}.")
+        for name, allowed in _RANGES.items():
+            check_number(name, getattr(self, name), allowed)
+        for name in ("epochs", "batch_size", "patience"):
+            check_count(name, getattr(self, name), at_least=1)
+        for name in ("keep_best", "mirror"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, not {type(value).__name__}.")
+        check_count("seed", self.seed, at_least=0)
+        if self.seed >= _SEEDS:
+            raise ValueError(f"seed must be below {_SEEDS}, but it is {self.seed}.")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -168,10 +202,15 @@ class _Run:
         generator = torch.Generator().manual_seed(options.seed)
         order = torch.randperm(len(samples), generator=generator).tolist()
         held_out = max(1, round(options.held_out * len(order)))
-        if len(order) - held_out < 1:
+        if len(order) < 2:
             raise ValueError(
                 f"The collection has {len(order)} samples, but training needs at least two: one to "
                 "learn from and one to measure on."
+            )
+        if held_out == len(order):
+            raise ValueError(
+                f"A held_out of {options.held_out} leaves none of the {len(order)} samples to "
+                "learn from: hold a smaller share out, or collect more samples."
             )
         self.measured, self.learned = order[:held_out], order[held_out:]
         with torch.random.fork_rng(devices=[]):
