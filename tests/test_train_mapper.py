@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from hf_token_compress.mapper import RelevanceMapper, load_mappers
+from hf_token_compress.mapper import RelevanceMapper, label_divergence, load_mappers
+from hf_token_compress.training import training
 from hf_token_compress.training.metrics import rank_correlation, top_recall
 from hf_token_compress.training.shards import (
     CollectedSample,
@@ -28,7 +29,12 @@ from hf_token_compress.training.shards import (
     write_json,
     write_shard,
 )
-from hf_token_compress.training.training import TrainOptions, read_history, train_mapper
+from hf_token_compress.training.training import (
+    Epoch,
+    TrainOptions,
+    read_history,
+    train_mapper,
+)
 
 pytestmark = pytest.mark.core
 
@@ -219,6 +225,40 @@ def test_a_label_of_nan(tmp_path: Path) -> None:
     collection = write_collection(tmp_path / "collection", 10, nan_in=7)
     with one_sentence(ValueError, "sample 7", "shard-00000.safetensors", "NaN"):
         train_mapper(collection, tmp_path / "mapper", QUICK)
+
+
+def test_a_training_that_diverges_is_told_and_not_saved(
+    collection: ShardFolder, tmp_path: Path
+) -> None:
+    options = replace(QUICK, learning_rate=1e9)
+    with one_sentence(ValueError, "diverged in epoch ", "loss is nan", "learning rate below 1e+09"):
+        train_mapper(collection, tmp_path, options)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "history.json").exists()
+
+
+@pytest.mark.parametrize("poisoned", ["learned", "measured"])
+def test_the_checkpoint_before_a_loss_that_is_not_finite_stays(
+    poisoned: str, collection: ShardFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    saved: list[bytes] = []
+
+    def infinite(labels: Any, logits: Any) -> Tensor:
+        divergence = label_divergence(labels, logits)
+        return divergence * float("inf") if divergence.requires_grad == learns else divergence
+
+    def after_epoch(epoch: Epoch) -> None:
+        saved.append(file.read_bytes())
+        if epoch.number == 2:
+            monkeypatch.setattr(training, "label_divergence", infinite)
+
+    learns = poisoned == "learned"
+    with one_sentence(ValueError, "diverged in epoch 3", "learning rate"):
+        train_mapper(collection, tmp_path, QUICK, after_epoch=after_epoch)
+    assert len(saved) == 2
+    assert file.read_bytes() == saved[-1]
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
 def test_another_training_is_not_mixed_in(collection: ShardFolder, tmp_path: Path) -> None:

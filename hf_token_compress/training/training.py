@@ -164,7 +164,8 @@ def train_mapper(
 
     Raises:
         ValueError: There are too few samples, a label is NaN, the collections do not go together
-            (as in `JoinedCollections`), or `output` holds another run.
+            (as in `JoinedCollections`), `output` holds another run, or the loss of an epoch is not
+            finite; the checkpoint of the epoch before that stays.
     """
     options = options or TrainOptions()
     output = Path(output)
@@ -247,12 +248,22 @@ class _Run:
             self._set_learning_rate(number * self.steps_per_epoch + step)
             total += self._step(chosen)
         train_loss = float(self.accelerator.reduce(total)) / len(self.learned)
+        self._check_finite(train_loss)
         epoch = Epoch(number + 1, train_loss, self._measure())
+        self._check_finite(epoch.metrics["kl"])
         better = all(epoch.metrics["kl"] < earlier.metrics["kl"] for earlier in self.history)
         if better or not self.options.keep_best:
             self.best = self._weights()
         self.history.append(epoch)
         return epoch
+
+    def _check_finite(self, loss: float) -> None:
+        """Every process has the same loss, so that none goes on without the others."""
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"The training diverged in epoch {len(self.history) + 1}, whose loss is {loss}: "
+                f"train with a learning rate below {self.options.learning_rate:g}."
+            )
 
     def _step(self, chosen: Sequence[int]) -> Tensor:
         """One update on a batch that all processes share; returns this process's summed loss."""
