@@ -385,6 +385,43 @@ def test_json_lines_with_every_kind_of_bad_sample(
     assert collection.index["skipped"]["cannot be read"] == 8
 
 
+@pytest.mark.parametrize(
+    ("spare", "positions", "words"),
+    [
+        (0, 1000, "more than max_prompt_tokens={length}"),
+        (1000, 8, "max_new_tokens=8 are more than the {positions} positions of the model"),
+        (None, 8, "max_new_tokens=8 are more than the {positions} positions of the model"),
+    ],
+)
+def test_prompts_up_to_either_limit_are_collected(
+    spare: int | None,
+    positions: int,
+    words: str,
+    tiny: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first prompt is as long as the limit allows, the second one word longer."""
+    model, processor = tiny
+    scene = SCENES[0]
+    fits = TrainingSample("image", scene.visuals, scene.question)
+    longer = TrainingSample("image", scene.visuals, scene.question + " please")
+    encoded = processor.apply_chat_template(
+        [fits.conversation()], tokenize=True, add_generation_prompt=True, return_dict=True
+    )
+    length = len(encoded["input_ids"][0])
+    text = model.config.get_text_config()
+    monkeypatch.setattr(text, "max_position_embeddings", length + positions)
+    limit = None if spare is None else length + spare
+    options = CollectOptions(targets="sum", max_new_tokens=8, max_prompt_tokens=limit)
+    collection = collect(model, processor, SampleList([fits, longer]), tmp_path, options)
+    assert collection is not None
+    assert [collection[place].number for place in range(len(collection))] == [0]
+    (skipped,) = collection.index["skipped_samples"]
+    assert skipped["reason"] == "too long"
+    assert words.format(length=length, positions=length + positions) in skipped["detail"]
+
+
 def test_a_dataset_gives_the_samples_of_a_file(pictures: Path, tmp_path: Path) -> None:
     rows = [(f"{number}.png", *question(number)) for number in range(2)]
     path = write_lines(

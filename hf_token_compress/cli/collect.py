@@ -120,7 +120,7 @@ def collect(
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a shard.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
     max_prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest prompt; longer ones are skipped.")
+        int | None, typer.Option(min=1, help="Longest prompt, in tokens; longer ones are skipped.")
     ] = None,
     base_model: Annotated[
         str | None,

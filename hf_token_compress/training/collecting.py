@@ -64,7 +64,8 @@ class CollectOptions:
         shard_size: Samples a shard: what a killed run does over again, at most, per process.
         batch_size: Samples that go through the model at once.
         max_new_tokens: Longest answer, in tokens.
-        max_prompt_tokens: Longer prompts are skipped; None for the model's own limit.
+        max_prompt_tokens: Prompts of more tokens are skipped; None for no limit but the model's
+            own, within which a prompt and its longest answer must lie in any case.
         match: Which answers count as right where the right one is known: "exact" (but for case,
             outer spaces and a full stop), "contains", or a function of the given and the right.
         rule: Rule of relevance.
@@ -193,7 +194,7 @@ class _Collector:
         self.samples, self.options = samples, options
         self.adapter = family_adapter(getattr(model, "stock_class", type(model)))
         text = model.config.get_text_config()
-        self.longest = options.max_prompt_tokens or getattr(text, "max_position_embeddings", None)
+        self.positions = getattr(text, "max_position_embeddings", None)
 
     def shard(self, numbers: Sequence[int], after_sample: Callable[[int], None] | None) -> Shard:
         shard = Shard()
@@ -247,8 +248,8 @@ class _Collector:
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         short = []
         for item, length in zip(batch, lengths, strict=True):
-            if self.longest is not None and length + self.options.max_new_tokens > self.longest:
-                self._skip(shard, item[0], TOO_LONG, f"its prompt has {length} tokens")
+            if (excess := self._excess(length)) is not None:
+                self._skip(shard, item[0], TOO_LONG, f"its prompt has {length} tokens, {excess}")
             else:
                 short.append(item)
         if not short:
@@ -268,6 +269,18 @@ class _Collector:
                 right.append((item, answer))
         if right:
             self._explain(right, shard)
+
+    def _excess(self, length: int) -> str | None:
+        """Which limit a prompt of that many tokens exceeds, in words; None for none."""
+        longest, answer = self.options.max_prompt_tokens, self.options.max_new_tokens
+        if longest is not None and length > longest:
+            return f"more than max_prompt_tokens={longest}"
+        if self.positions is not None and length + answer > self.positions:
+            return (
+                f"which with max_new_tokens={answer} are more than the {self.positions} positions "
+                "of the model"
+            )
+        return None
 
     def _explain(
         self, right: Sequence[tuple[tuple[int, TrainingSample], Tensor]], shard: Shard
