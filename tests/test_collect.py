@@ -19,9 +19,11 @@ from collecting_run import COLLECT, SCENES, TRAIN, collect_scenes
 from datasets import Dataset, Features, Image, Value
 from errors import one_sentence
 from pairs import assert_same
+from PIL import ExifTags
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
 from transformers import AutoProcessor
+from transformers.image_utils import load_image
 from vila_reference import CHECKPOINT
 
 from hf_token_compress import RelevanceMapper, load_tiny
@@ -40,6 +42,7 @@ from hf_token_compress.training.samples import (
     SampleList,
     SampleSource,
     TrainingSample,
+    sample_of_row,
 )
 from hf_token_compress.training.shards import ShardFolder
 from hf_token_compress.training.training import Epoch, train_mapper
@@ -445,6 +448,25 @@ def test_a_dataset_gives_the_samples_of_a_file(pictures: Path, tmp_path: Path) -
     assert str(tmp_path) not in json.dumps(source.describe())
     with one_sentence(ValueError, "no column 'smell'", "picture, query, answer"):
         HubDataset(str(tmp_path), columns={"question": "smell"})
+
+
+def test_pictures_are_upright_as_transformers_reads_them(tmp_path: Path) -> None:
+    """A camera writes them as its sensor lies, and in an EXIF tag how it was held."""
+    picture = PillowImage.new("RGB", (40, 20))
+    picture.paste("red", (0, 0, 20, 20))
+    exif = PillowImage.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "camera.jpg", exif=exif)
+    expected = load_image(str(tmp_path / "camera.jpg"))
+    assert expected.size == (20, 40)
+    row = {"image": "camera.jpg", "question": "What is it?"}
+    video = {"video": ["camera.jpg"], "question": "What is it?"}
+    lines = JsonLines(write_lines(tmp_path, row, video))
+    frames = lines[1].visuals[0]
+    opened = sample_of_row({**row, "image": PillowImage.open(tmp_path / "camera.jpg")}, tmp_path)
+    for found in (lines[0].visuals[0], frames[0], opened.visuals[0]):
+        assert found.size == expected.size
+        assert found.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(

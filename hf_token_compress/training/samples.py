@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..prompt import Modality
 
@@ -224,8 +224,13 @@ def sample_of_row(row: Mapping[str, Any], folder: Path) -> TrainingSample:
 
 def _image(item: Any, folder: Path) -> Image.Image:
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        return _upright(item)
     if not isinstance(item, str):
         raise ValueError(f"an image must be a path, not {type(item).__name__}")
     with Image.open(folder / item) as opened:
-        return opened.convert("RGB")
+        return _upright(opened)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """RGB, turned as its EXIF tag says: Transformers reads the pictures of prompts so too."""
+    return ImageOps.exif_transpose(picture).convert("RGB")
