@@ -450,6 +450,25 @@ def test_a_dataset_gives_the_samples_of_a_file(pictures: Path, tmp_path: Path) -
         HubDataset(str(tmp_path), columns={"question": "smell"})
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_end_where_json_lines_do(mark: str, end: str, tmp_path: Path) -> None:
+    """Strings in JSON may hold what Unicode calls ends of lines, and files start with a mark."""
+    question = "What is\u2028left\x85of\u2029the cat?"
+    row = json.dumps({"video": "a.mp4", "question": question}, ensure_ascii=False)
+    path = tmp_path / "data.jsonl"
+    path.write_bytes((mark + end.join([row, "", row, ""])).encode())
+    lines = JsonLines(path)
+    assert [lines[number].question for number in range(len(lines))] == [question] * 2
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes('{"question": "Where?"}\n{"question": "Où?"}\n'.encode("latin-1"))
+    with one_sentence(ValueError, str(path), "line 2", "save it as UTF-8"):
+        JsonLines(path)
+
+
 def test_pictures_are_upright_as_transformers_reads_them(tmp_path: Path) -> None:
     """A camera writes them as its sensor lies, and in an EXIF tag how it was held."""
     picture = PillowImage.new("RGB", (40, 20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,7 @@ class SampleList(SampleSource):
 
 
 class JsonLines(SampleSource):
-    """A file with one JSON object a line.
+    """A file with one JSON object a line, in UTF-8.
 
     The keys are "image" (a path, or a list of paths) or "video" (a path, or a list of paths of its
     frames), "question", and optionally "answer". Paths are relative to the file's folder.
@@ -99,7 +100,7 @@ class JsonLines(SampleSource):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no samples.
+        ValueError: It holds no samples, or it is not UTF-8.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -107,7 +108,8 @@ class JsonLines(SampleSource):
         if not self._path.is_file():
             raise FileNotFoundError(f"There is no data file {str(path)!r}.")
         content = self._path.read_bytes()
-        lines = content.decode("utf-8", errors="replace").splitlines()
+        # Not `splitlines`, which also splits at U+2028 and others that JSON strings may hold.
+        lines = io.StringIO(_decoded(content, self._path).removeprefix("\ufeff"), newline=None)
         self._lines = [line for line in lines if line.strip()]
         if not self._lines:
             raise ValueError(f"The data file {str(path)!r} holds no samples: it is empty.")
@@ -126,6 +128,16 @@ class JsonLines(SampleSource):
     def describe(self) -> dict[str, Any]:
         """File name, number of samples and SHA-256."""
         return {"source": self._path.name, "samples": len(self), "sha256": self._digest}
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"The data file {str(path)!r} is not UTF-8 in its line {line}: save it as UTF-8."
+        ) from error
 
 
 class HubDataset(SampleSource):
