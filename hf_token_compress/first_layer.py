@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .evaluation_mode import evaluation_mode
+
 Projection = Callable[[Tensor], Tensor]
 
 
@@ -56,20 +58,8 @@ class FirstLayer:
         Scores are then the same in training as in evaluation, and draw no random numbers.
         """
         parts = (self.input_norm, self.query_projection, self.key_projection)
-        training = [
-            module
-            for part in parts
-            if isinstance(part, nn.Module)
-            for module in part.modules()
-            if module.training
-        ]
-        for module in training:
-            module.training = False
-        try:
+        with evaluation_mode(part for part in parts if isinstance(part, nn.Module)):
             yield
-        finally:
-            for module in training:
-                module.training = True
 
     def _heads(
         self,

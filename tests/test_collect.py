@@ -103,6 +103,28 @@ def test_a_shard_holds_the_attention_and_the_relevance_of_right_answers(
         assert torch.equal(sample.grids[0], torch.arange(64).view(1, 8, 8))
 
 
+def test_a_model_in_training_is_asked_as_in_evaluation(tmp_path: Path) -> None:
+    model, processor = load_tiny("qwen2-vl")
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    # As LoRA layers drop out where the fingerprint of the model is taken.
+    query_projection = model.get_decoder().layers[0].self_attn.q_proj
+    query_projection.register_forward_hook(
+        lambda module, _, output: torch.dropout(output, 0.5, module.training)
+    )
+    source = SampleList([SCENES[0], SCENES[1]])
+    expected = collect(model, processor, source, tmp_path / "evaluation", OPTIONS)
+    model.train()
+    model.model.visual.eval()
+    before = [module.training for module in model.modules()]
+    collection = collect(model, processor, source, tmp_path / "training", OPTIONS)
+    assert [module.training for module in model.modules()] == before
+    assert collection is not None
+    assert expected is not None
+    assert contents(collection.folder) == contents(expected.folder)
+
+
 def test_only_right_answers_are_collected(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     good, bad = SCENES[0], SCENES[1]
     source = SampleList(

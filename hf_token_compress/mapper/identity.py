@@ -122,7 +122,7 @@ def layer_fingerprint(first_layer: FirstLayer, like: Tensor) -> tuple[float, ...
     """
     width = like.shape[-1]
     values = torch.arange(1, width + 1, dtype=torch.float64).mul(2.399963).sin()
-    with torch.no_grad():
+    with torch.no_grad(), first_layer.in_evaluation_mode():
         hidden = first_layer.input_norm(values.to(like).view(1, width))
         query = first_layer.query_projection(hidden)[0].double().cpu()  # [heads * head_dim]
     places = torch.linspace(0, len(query) - 1, _FINGERPRINT_SIZE).long()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..config import InstructionRows
+from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
 from ..models.identity import identify
 from ..models.reading import read_prompt
@@ -111,7 +112,8 @@ def collect(
     and skipped.
 
     Args:
-        model: A loaded model of a supported family, compressed or not, on this process's device.
+        model: A loaded model of a supported family, compressed or not, on this process's device. It
+            is asked in evaluation mode, and given back as it was.
         processor: Its processor.
         samples: The questions.
         folder: Where to write; on one machine, or shared by all.
@@ -206,7 +208,8 @@ class _Collector:
             # The frames that are given are the sample, but of a file the processor takes some.
             for given in (False, True):
                 alike = [item for item in readable if item[1].has_frames == given]
-                self._collect(alike, shard)
+                with evaluation_mode([self.model]):
+                    self._collect(alike, shard)
             if after_sample is not None:
                 after_sample(len(batch))
         shard.samples.sort(key=lambda sample: sample.number)
@@ -303,8 +306,7 @@ class _Collector:
                 instruction=options.instruction,
                 scoring_depth=options.scoring_depth,
             )
-            with layer.in_evaluation_mode():
-                attention = instruction_attention(prompt, layer, options.modality)
+            attention = instruction_attention(prompt, layer, options.modality)
         for (item, _), explained, seen in zip(right, report.samples, attention, strict=True):
             scores = explained.scores.float().cpu()
             try:
