@@ -542,6 +542,16 @@ def test_scenes_are_the_same_in_every_process() -> None:
     assert first.describe() != SceneSource(7, seed=1).describe()
 
 
+@pytest.mark.parametrize(
+    ("source", "kind", "known"), [(SceneSource, "first", "where"), (ClipSource, "where", "first")]
+)
+def test_kinds_that_are_not_asked(
+    source: Callable[..., SampleSource], kind: str, known: str
+) -> None:
+    with one_sentence(ValueError, f"no kind of question {kind!r}", known):
+        source(4, kinds=["colour", kind])
+
+
 def test_clips_of_mappers_are_a_stream_of_their_own() -> None:
     first, second = ClipSource(5, frames=2), ClipSource(5, frames=2)
     tested = clip_samples(["during"], 5, frames=2)

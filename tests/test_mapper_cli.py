@@ -190,6 +190,14 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--match", "nearly"],
             ("'nearly'",),
         ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--kinds", "place,nope"],
+            ("no kind of question 'nope'", "place, colour"),
+        ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--clips", 4, "--kinds", "where"],
+            ("no kind of question 'where'", "during"),
+        ),
         (["train", "--collection", "none", "--output", "x"], ("no collection.json",)),
         (
             ["train", "--collection", "none", "--output", "x", "--held-out", 1],

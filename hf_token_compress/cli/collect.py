@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import counting, notices, quiet_libraries
-from .errors import CommandError, one_sentence_errors
+from .errors import CommandError, one_sentence_errors, wrong_arguments
 from .options import (
     ClipHoldOption,
     DeviceOption,
@@ -174,11 +174,13 @@ def collect(
         source = JsonLines(data)
     elif dataset is not None:
         source = HubDataset(dataset, split, parse_key_values(column or [], "--column"))
-    elif clips is not None:
-        source = ClipSource(clips, frames=clip_frames, hold=clip_hold, **board)
     else:
-        assert scenes is not None
-        source = SceneSource(scenes, **board)
+        with wrong_arguments():
+            if clips is not None:
+                source = ClipSource(clips, frames=clip_frames, hold=clip_hold, **board)
+            else:
+                assert scenes is not None
+                source = SceneSource(scenes, **board)
     state = process_state()
     if device is None and state.num_processes > 1:
         device = str(state.device)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec
 
 import typer
@@ -49,6 +50,19 @@ def one_sentence_errors(command: Callable[Parameters, None]) -> Callable[Paramet
             raise typer.Exit(getattr(error, "exit_code", 1)) from None
 
     return guarded
+
+
+@contextmanager
+def wrong_arguments() -> Iterator[None]:
+    """What the library refuses inside the `with` block is the fault of the command's arguments.
+
+    Raises:
+        CommandError: The library raised TypeError or ValueError.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise CommandError(first_line(error), exit_code=2) from error
 
 
 def first_line(error: BaseException) -> str:

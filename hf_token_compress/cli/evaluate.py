@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from .console import counting, notices, quiet_libraries, results
-from .errors import CommandError, one_sentence_errors
+from .errors import CommandError, one_sentence_errors, wrong_arguments
 from .options import (
     COMPRESSION_PANEL,
     ClipHoldOption,
@@ -132,7 +132,7 @@ def evaluate(
     from ..evaluation.things import things_samples
     from ..figures import figure_class
     from ..models import uncompress
-    from ..scenes import CLIP_KINDS, KINDS, load_drawings
+    from ..scenes import CLIP_KINDS, KINDS, check_kinds, load_drawings
     from ..scorers import available_scorers
     from ..testbed import is_testbed
     from ..testbed.things import questions as things
@@ -149,11 +149,8 @@ def evaluate(
     else:
         known_kinds = KINDS if clip_frames is None else CLIP_KINDS
     kinds = listed(kind) or known_kinds
-    if unknown := sorted(set(kinds) - set(known_kinds)):
-        raise CommandError(
-            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(known_kinds)}.",
-            exit_code=2,
-        )
+    with wrong_arguments():
+        check_kinds(kinds, known_kinds)
     for ratio in ratios:
         TokenCompressionConfig(retention_ratio=ratio)
     choices = (TRUTH, *available_scorers())

@@ -2,7 +2,13 @@
 
 from hf_token_compress.scenes.clip import CLIP_KINDS, Clip, ask_clip, clip_questions, make_clip
 from hf_token_compress.scenes.drawings import Drawings, load_drawings
-from hf_token_compress.scenes.questions import KINDS, Question, ask, scene_questions
+from hf_token_compress.scenes.questions import (
+    KINDS,
+    Question,
+    ask,
+    check_kinds,
+    scene_questions,
+)
 from hf_token_compress.scenes.scene import CELL_SIZE, COLOURS, LETTERS, Cell, Scene, make_scene
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "Scene",
     "ask",
     "ask_clip",
+    "check_kinds",
     "clip_questions",
     "load_drawings",
     "make_clip",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,22 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 KINDS: tuple[str, ...] = tuple(TEMPLATES)
 """Every kind of question."""
+
+
+def check_kinds(kinds: Iterable[str], known: Sequence[str] = KINDS) -> None:
+    """Raise unless all these kinds of questions are known.
+
+    Args:
+        kinds: The kinds.
+        known: Those that there are.
+
+    Raises:
+        ValueError: One is not.
+    """
+    if unknown := sorted(set(kinds) - set(known)):
+        raise ValueError(
+            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(known)}."
+        )
 
 
 @dataclass(frozen=True)

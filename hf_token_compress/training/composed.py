@@ -12,6 +12,7 @@ from typing import Any
 from ..scenes import (
     CLIP_KINDS,
     KINDS,
+    check_kinds,
     clip_questions,
     make_clip,
     make_scene,
@@ -26,14 +27,26 @@ class ComposedSource(SampleSource):
     Args:
         name: What `describe` calls the source.
         count: Number of questions.
-        kinds: Kinds of questions, asked in turn.
+        kinds: Kinds of questions, asked in turn; by default all that are known.
+        known: Kinds of questions that there are.
         seed: Number of the first picture.
         options: Of `make_scene` or `make_clip`.
+
+    Raises:
+        ValueError: A kind is unknown.
     """
 
     def __init__(
-        self, name: str, count: int, kinds: Sequence[str], seed: int, options: dict[str, Any]
+        self,
+        name: str,
+        count: int,
+        kinds: Sequence[str] | None,
+        known: Sequence[str],
+        seed: int,
+        options: dict[str, Any],
     ) -> None:
+        kinds = kinds or known
+        check_kinds(kinds, known)
         self._name, self._count, self._kinds = name, count, list(kinds)
         self._seed, self._options = seed, options
 
@@ -65,6 +78,9 @@ class SceneSource(ComposedSource):
         rows: Rows of cells.
         columns: Columns of cells.
         split: Stream of scenes.
+
+    Raises:
+        ValueError: A kind is unknown.
     """
 
     def __init__(
@@ -78,7 +94,7 @@ class SceneSource(ComposedSource):
         split: str = "mapper",
     ) -> None:
         options = {"rows": rows, "columns": columns, "split": split}
-        super().__init__("scenes", count, kinds or KINDS, seed, options)
+        super().__init__("scenes", count, kinds, KINDS, seed, options)
 
     def __getitem__(self, index: int) -> TrainingSample:
         number, kind = self.number_and_kind(index)
@@ -101,6 +117,9 @@ class ClipSource(ComposedSource):
         rows: Rows of cells.
         columns: Columns of cells.
         split: Stream of clips.
+
+    Raises:
+        ValueError: A kind is unknown.
     """
 
     def __init__(
@@ -122,7 +141,7 @@ class ClipSource(ComposedSource):
             "split": split,
             "hold": hold,
         }
-        super().__init__("clips", count, kinds or CLIP_KINDS, seed, options)
+        super().__init__("clips", count, kinds, CLIP_KINDS, seed, options)
 
     def __getitem__(self, index: int) -> TrainingSample:
         number, kind = self.number_and_kind(index)
