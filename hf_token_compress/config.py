@@ -205,7 +205,7 @@ def check_share(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object, *, at_least: int) -> None:
-    """Raise unless `value` is a whole number of at least so much."""
+    """Raise unless `value` is a whole number of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__}.")
     if int(value) < at_least:
@@ -213,7 +213,7 @@ def check_count(name: str, value: object, *, at_least: int) -> None:
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise unless `value` is one of the choices."""
+    """Raise unless `value` is one of `choices`."""
     if value not in choices:
         allowed = " or ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be {allowed}, but it is {value!r}.")

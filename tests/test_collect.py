@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -531,6 +532,55 @@ def test_a_collection_without_a_single_sample(tiny: tuple[Any, Any], tmp_path: P
         collect(*tiny, wrong, tmp_path / "wrong", OPTIONS)
     with one_sentence(ValueError, "no samples to collect from"):
         collect(*tiny, SampleList([]), tmp_path / "empty", OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"modality": "sound"}, ValueError, ("modality", "'image' or 'video'", "'sound'")),
+        ({"match": "Contains"}, ValueError, ("match", "'exact' or 'contains'", "'Contains'")),
+        ({"targets": "nope"}, ValueError, ("targets", "'per_token' or 'sum'", "'nope'")),
+        ({"instruction": "lastturn"}, ValueError, ("instruction", "'last_turn'", "'lastturn'")),
+        ({"shard_size": 0}, ValueError, ("shard_size", "at least 1", "0")),
+        ({"batch_size": 0}, ValueError, ("batch_size", "at least 1", "0")),
+        ({"max_new_tokens": 0}, ValueError, ("max_new_tokens", "at least 1", "0")),
+        ({"max_prompt_tokens": 0}, ValueError, ("max_prompt_tokens", "at least 1", "0")),
+        ({"scoring_depth": -1}, ValueError, ("scoring_depth", "at least 0", "-1")),
+        ({"batch_size": 1.5}, TypeError, ("batch_size", "whole number", "float")),
+        ({"rule": None}, TypeError, ("rule", "NoneType")),
+        ({"rule_options": "target=margin"}, TypeError, ("rule_options", "dict", "str")),
+        ({"recursive": "no"}, TypeError, ("recursive", "True or False", "str")),
+    ],
+)
+def test_options_that_there_are_not(
+    options: dict[str, Any], kind: type[Exception], words: tuple[str, ...]
+) -> None:
+    with one_sentence(kind, *words):
+        CollectOptions(**options)
+
+
+def test_any_callable_may_match() -> None:
+    given = functools.partial(is_right, match="contains")
+    assert CollectOptions(match=given).to_dict()["match"] == "partial"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rule": "nope"}, ("no rule named 'nope'", "edges_absolute")),
+        ({"rule_options": {"depth": 1}}, ("does not take", "depth", "target")),
+        ({"rule_options": {"target": "nope"}}, ("target", "'margin'", "'nope'")),
+        ({"rule": "occlusion", "rule_options": {"batch_size": 0}}, ("batch_size", "at least 1")),
+        ({"scoring_depth": 99}, ("scoring_depth", "99")),
+    ],
+)
+def test_options_that_fail_for_every_sample_leave_no_trace(
+    options: dict[str, Any], words: tuple[str, ...], tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    with one_sentence(ValueError, *words):
+        collect(*tiny, SCENES, folder, CollectOptions(**options))
+    assert not folder.exists()
 
 
 def test_scenes_are_the_same_in_every_process() -> None:

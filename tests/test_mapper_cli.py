@@ -198,6 +198,22 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
             ["collect", "--model", MODEL, "--output", "x", "--clips", 4, "--kinds", "where"],
             ("no kind of question 'where'", "during"),
         ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--rule", "nope"],
+            ("no rule named 'nope'", "edges_absolute"),
+        ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--rule-option", "a=1"],
+            ("does not take", "a"),
+        ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--targets", "nope"],
+            ("targets must be 'per_token' or 'sum'", "'nope'"),
+        ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--scoring-depth", 99],
+            ("scoring_depth", "99"),
+        ),
         (["train", "--collection", "none", "--output", "x"], ("no collection.json",)),
         (
             ["train", "--collection", "none", "--output", "x", "--held-out", 1],

@@ -156,6 +156,7 @@ def collect(
 
     from ..config import TokenCompressionConfig
     from ..relevance import DEFAULT_RULE
+    from ..relevance.rules import build_rule
     from ..training.collecting import CollectOptions
     from ..training.collecting import collect as collect_shards
     from ..training.composed import ClipSource, SceneSource
@@ -169,6 +170,23 @@ def collect(
         "rows": rows,
         "columns": columns,
     }
+    given: dict[str, Any] = {
+        "modality": modality,
+        "match": match,
+        "rule": rule or DEFAULT_RULE,
+        "rule_options": parse_key_values(rule_option or [], "--rule-option"),
+        "targets": targets,
+        "recursive": recursive,
+        "scoring_depth": scoring_depth,
+        "batch_size": batch_size,
+        "shard_size": shard_size,
+        "max_new_tokens": max_new_tokens,
+        "max_prompt_tokens": max_prompt_tokens,
+    }
+    with wrong_arguments():
+        options = CollectOptions(**given)
+        # Before a large model is loaded in vain.
+        build_rule(options.rule, options.rule_options)
     source: SampleSource
     if data is not None:
         source = JsonLines(data)
@@ -187,19 +205,6 @@ def collect(
     checkpoint = load_checkpoint(
         find_checkpoint(model), TokenCompressionConfig(), dtype=dtype, device=device
     )
-    options: dict[str, Any] = {
-        "modality": modality,
-        "match": match,
-        "rule": rule or DEFAULT_RULE,
-        "rule_options": parse_key_values(rule_option or [], "--rule-option"),
-        "targets": targets,
-        "recursive": recursive,
-        "scoring_depth": scoring_depth,
-        "batch_size": batch_size,
-        "shard_size": shard_size,
-        "max_new_tokens": max_new_tokens,
-        "max_prompt_tokens": max_prompt_tokens,
-    }
     # Each process counts its own share of the shards.
     share = -(-len(source) // state.num_processes)
     with (
@@ -211,7 +216,7 @@ def collect(
             checkpoint.processor,
             source,
             output,
-            CollectOptions(**options),
+            options,
             base_model=base_model or (model if source_is_named(model) else None),
             after_sample=done,
         )

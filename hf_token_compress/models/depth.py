@@ -31,16 +31,27 @@ def at_depth(
     Raises:
         ValueError: The model has too few layers, or its family cannot be scored there.
     """
+    check_depth(model, adapter, depth)
     if depth == 0:
         return prompt, adapter.first_layer(model)
     decoder = adapter.decoder(model)
-    layers = decoder.layers
-    if not 0 < depth < len(layers):
-        raise ValueError(
-            f"scoring_depth must be from 0 to {len(layers) - 1} for this model, but it is {depth}."
-        )
-    hidden = _input_of(layers[depth], decoder, prompt)
+    hidden = _input_of(decoder.layers[depth], decoder, prompt)
     return replace(prompt, inputs_embeds=hidden), adapter.deeper_layer(model, depth)
+
+
+def check_depth(model: Any, adapter: FamilyAdapter, depth: int) -> None:
+    """Raise unless the model can be scored at that depth; arguments as for `at_depth`.
+
+    Raises:
+        ValueError: The model has too few layers, or its family cannot be scored there.
+    """
+    if depth == 0:
+        return
+    layers = len(adapter.decoder(model).layers)
+    if not 0 < depth < layers:
+        raise ValueError(
+            f"scoring_depth must be from 0 to {layers - 1} for this model, but it is {depth}."
+        )
 
 
 @torch.no_grad()

@@ -12,21 +12,22 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .. import __version__
-from ..config import InstructionRows
+from ..config import InstructionRows, check_choice, check_count
 from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
+from ..models.depth import check_depth
 from ..models.identity import identify
 from ..models.reading import read_prompt
-from ..models.registry import family_adapter
 from ..prompt import Modality
-from ..relevance import DEFAULT_RULE, relevance
-from ..relevance.explain import greedy_answers
+from ..relevance import DEFAULT_RULE, Targets, relevance
+from ..relevance.explain import explained_family, greedy_answers
+from ..relevance.rules import build_rule
 from ..scorers.instruction_attention import instruction_attention
 from .launch import process_state
 from .samples import SampleSource, TrainingSample
@@ -62,11 +63,12 @@ class CollectOptions:
 
     Attributes:
         modality: "image" or "video"; samples of the other are skipped.
-        shard_size: Samples a shard: what a killed run does over again, at most, per process.
-        batch_size: Samples that go through the model at once.
-        max_new_tokens: Longest answer, in tokens.
-        max_prompt_tokens: Prompts of more tokens are skipped; None for no limit but the model's
-            own, within which a prompt and its longest answer must lie in any case.
+        shard_size: Samples a shard, at least 1: what a killed run does over again, at most, per
+            process.
+        batch_size: Samples that go through the model at once, at least 1.
+        max_new_tokens: Longest answer, in tokens, at least 1.
+        max_prompt_tokens: Prompts of more tokens are skipped, at least 1; None for no limit but the
+            model's own, within which a prompt and its longest answer must lie in any case.
         match: Which answers count as right where the right one is known: "exact" (but for case,
             outer spaces and a full stop), "contains", or a function of the given and the right.
         rule: Rule of relevance.
@@ -74,7 +76,12 @@ class CollectOptions:
         targets: "per_token" or "sum", as in `relevance`.
         recursive: As in `relevance`.
         instruction: Rows that ask the question, as in `TokenCompressionConfig`.
-        scoring_depth: Decoder layers that run before the one whose attention is collected.
+        scoring_depth: Decoder layers that run before the one whose attention is collected, at
+            least 0 and fewer than the model has.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A value is outside its range, or none of its choices.
     """
 
     modality: Modality = "image"
@@ -85,14 +92,38 @@ class CollectOptions:
     match: Match = "exact"
     rule: str = DEFAULT_RULE
     rule_options: Mapping[str, Any] = field(default_factory=dict)
-    targets: Literal["per_token", "sum"] = "per_token"
+    targets: Targets = "per_token"
     recursive: bool = False
     instruction: InstructionRows = "last_turn"
     scoring_depth: int = 0
 
+    def __post_init__(self) -> None:
+        check_choice("modality", self.modality, get_args(Modality))
+        for name in ("shard_size", "batch_size", "max_new_tokens"):
+            check_count(name, getattr(self, name), at_least=1)
+        if self.max_prompt_tokens is not None:
+            check_count("max_prompt_tokens", self.max_prompt_tokens, at_least=1)
+        if not callable(self.match):
+            check_choice("match", self.match, ("exact", "contains"))
+        if not isinstance(self.rule, str):
+            raise TypeError(f"rule must be the name of a rule, not {type(self.rule).__name__}.")
+        if not isinstance(self.rule_options, Mapping):
+            kind = type(self.rule_options).__name__
+            raise TypeError(f"rule_options must be a dict of keyword arguments, not {kind}.")
+        check_choice("targets", self.targets, get_args(Targets))
+        if not isinstance(self.recursive, bool):
+            raise TypeError(
+                f"recursive must be True or False, not {type(self.recursive).__name__}."
+            )
+        check_choice("instruction", self.instruction, get_args(InstructionRows))
+        check_count("scoring_depth", self.scoring_depth, at_least=0)
+
     def to_dict(self) -> dict[str, Any]:
         """All of them as JSON types."""
-        match = self.match if isinstance(self.match, str) else self.match.__qualname__
+        match: Any = self.match
+        if callable(match):
+            # A `functools.partial`, for one, has no name of its own.
+            match = getattr(match, "__qualname__", type(match).__qualname__)
         return {**asdict(self), "match": match}
 
 
@@ -125,12 +156,17 @@ def collect(
         The collection, or None where other machines have shards yet to be copied into the folder.
 
     Raises:
-        ValueError: There are no samples, the folder holds a collection with other settings, or not
-            one sample could be used.
+        TypeError: `model` is no Transformers model, or an option of the rule has the wrong type.
+        ValueError: There are no samples, there is no such rule, the model cannot be explained or
+            has too few layers, the folder holds a collection with other settings, or not one sample
+            could be used.
     """
     options = options or CollectOptions()
     if len(samples) == 0:
         raise ValueError("There are no samples to collect from: the data is empty.")
+    # What fails for every sample must not be written down as the fault of each.
+    build_rule(options.rule, options.rule_options)
+    check_depth(model, explained_family(model), options.scoring_depth)
     state = process_state()
     folder = Path(folder)
     settings = {
@@ -194,7 +230,7 @@ class _Collector:
     ) -> None:
         self.model, self.processor = model, processor
         self.samples, self.options = samples, options
-        self.adapter = family_adapter(getattr(model, "stock_class", type(model)))
+        self.adapter = explained_family(model)
         text = model.config.get_text_config()
         self.positions = getattr(text, "max_position_embeddings", None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...config import check_count
 from ..replay import Replay
 from .base import Rule
 
@@ -15,10 +16,15 @@ class OcclusionRule(Rule):
     It needs one forward pass per visual token, and does not see what two tokens both show.
 
     Args:
-        batch_size: Shortened prompts that are run at once.
+        batch_size: Shortened prompts that are run at once, at least 1.
+
+    Raises:
+        TypeError: `batch_size` is no whole number.
+        ValueError: It is below 1.
     """
 
     def __init__(self, batch_size: int = 32) -> None:
+        check_count("batch_size", batch_size, at_least=1)
         self.batch_size = batch_size
 
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
