@@ -602,6 +602,21 @@ def test_kinds_that_are_not_asked(
         source(4, kinds=["colour", kind])
 
 
+@pytest.mark.parametrize(
+    ("source", "board", "words"),
+    [
+        (SceneSource, {"rows": 9}, ("rows", "1 to 8", "9 x 4")),
+        (ClipSource, {"frames": 9}, ("frames", "1 to 8", "9")),
+        (ClipSource, {"frames": 8, "rows": 8, "columns": 8}, ("512 cells", "concepts")),
+    ],
+)
+def test_boards_that_cannot_be_composed(
+    source: Callable[..., SampleSource], board: dict[str, int], words: tuple[str, ...]
+) -> None:
+    with one_sentence(ValueError, *words):
+        source(4, **board)
+
+
 def test_clips_of_mappers_are_a_stream_of_their_own() -> None:
     first, second = ClipSource(5, frames=2), ClipSource(5, frames=2)
     tested = clip_samples(["during"], 5, frames=2)

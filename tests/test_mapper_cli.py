@@ -214,6 +214,10 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--scoring-depth", 99],
             ("scoring_depth", "99"),
         ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--rows", 9],
+            ("rows", "1 to 8", "9 x 4"),
+        ),
         (["train", "--collection", "none", "--output", "x"], ("no collection.json",)),
         (
             ["train", "--collection", "none", "--output", "x", "--held-out", 1],

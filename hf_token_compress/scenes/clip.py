@@ -88,9 +88,9 @@ def make_clip(
             than cells in all frames together.
     """
     if not 1 <= frames <= len(COLOURS):
-        raise ValueError(f"frames must be 1 to {len(COLOURS)}, got {frames}")
+        raise ValueError(f"frames must be 1 to {len(COLOURS)}, but it is {frames}.")
     if hold < 1:
-        raise ValueError(f"hold must be at least 1, got {hold}")
+        raise ValueError(f"hold must be at least 1, but it is {hold}.")
     drawings = load_drawings() if drawings is None else drawings
     choices = artists_of_names(drawings)
     cells = rows * columns

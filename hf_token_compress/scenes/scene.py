@@ -180,9 +180,13 @@ def artists_of_names(
 def check_board(rows: int, columns: int, concepts: int, names: Sized) -> None:
     """Raise ValueError unless the board has a size that is allowed, and there are enough names."""
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
-        raise ValueError(f"rows and columns must be 1 to {MAX_SIDE}, got {rows} x {columns}")
+        raise ValueError(
+            f"rows and columns must be 1 to {MAX_SIDE}, but they are {rows} x {columns}."
+        )
     if len(names) < concepts:
-        raise ValueError(f"{concepts} cells need as many concepts, there are {len(names)}")
+        raise ValueError(
+            f"{concepts} cells need as many concepts, but there are {len(names)}: ask for fewer."
+        )
 
 
 def _compose(

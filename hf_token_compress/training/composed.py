@@ -80,7 +80,7 @@ class SceneSource(ComposedSource):
         split: Stream of scenes.
 
     Raises:
-        ValueError: A kind is unknown.
+        ValueError: A kind is unknown, or no such scene can be composed.
     """
 
     def __init__(
@@ -93,8 +93,10 @@ class SceneSource(ComposedSource):
         columns: int = 4,
         split: str = "mapper",
     ) -> None:
-        options = {"rows": rows, "columns": columns, "split": split}
+        options: dict[str, Any] = {"rows": rows, "columns": columns, "split": split}
         super().__init__("scenes", count, kinds, KINDS, seed, options)
+        # Boards that there cannot be are told here, rather than once a sample.
+        make_scene(seed, **options)
 
     def __getitem__(self, index: int) -> TrainingSample:
         number, kind = self.number_and_kind(index)
@@ -119,7 +121,7 @@ class ClipSource(ComposedSource):
         split: Stream of clips.
 
     Raises:
-        ValueError: A kind is unknown.
+        ValueError: A kind is unknown, or no such clip can be composed.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class ClipSource(ComposedSource):
         columns: int = 4,
         split: str = "mapper",
     ) -> None:
-        options = {
+        options: dict[str, Any] = {
             "frames": frames,
             "rows": rows,
             "columns": columns,
@@ -142,6 +144,8 @@ class ClipSource(ComposedSource):
             "hold": hold,
         }
         super().__init__("clips", count, kinds, CLIP_KINDS, seed, options)
+        # Boards that there cannot be are told here, rather than once a sample.
+        make_clip(seed, **options)
 
     def __getitem__(self, index: int) -> TrainingSample:
         number, kind = self.number_and_kind(index)
