@@ -327,14 +327,14 @@ def test_processes_that_share_no_folder_go_on_together(shards: ShardFolder, tmp_
 
 def test_another_collection_is_not_mixed_in(shards: ShardFolder, tiny: tuple[Any, Any]) -> None:
     before = contents(shards.folder)
-    with one_sentence(ValueError, str(shards.folder), "another data"):
+    with one_sentence(ValueError, str(shards.folder), "of other data"):
         collect(*tiny, SceneSource(21, seed=501), shards.folder, COLLECT)
-    with one_sentence(ValueError, "another options"):
+    with one_sentence(ValueError, "other options (shard_size, batch_size)"):
         collect(*tiny, SCENES, shards.folder, OPTIONS)
-    with one_sentence(ValueError, "another base_model"):
+    with one_sentence(ValueError, "of another model"):
         collect(*tiny, SCENES, shards.folder, COLLECT, base_model="someone/else")
     model, processor = load_tiny("qwen2-vl", dtype="bfloat16")
-    with one_sentence(ValueError, "another dtype"):
+    with one_sentence(ValueError, "in float32, not bfloat16"):
         collect(model, processor, SCENES, shards.folder, COLLECT)
     assert contents(shards.folder) == before
 

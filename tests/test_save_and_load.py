@@ -204,6 +204,10 @@ def test_the_mapper_in_use_is_saved_by_where_it_lies(
     MapperSet({"image": mappers[0]}, "here").save_pretrained("both/image")
     assert load_mappers("both").for_modality("image").source == str(tmp_path / "both" / "image")
 
+    compress(named := tiny_model(), {"mapper": "map", "min_visual_tokens": 0})
+    setting = saved_setting(named, tmp_path / "model")
+    assert setting["mapper"] == str(tmp_path / "map")
+
     mappers[0].lies_at("owner/mapper", "v1")
     setting = saved_setting(model, tmp_path / "model")
     assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", "v1")

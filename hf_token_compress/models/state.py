@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -152,7 +153,7 @@ class TokenCompression:
     def saved_config(self) -> TokenCompressionConfig:
         """The setting to save with the model: it names the mapper in use, if that can be named."""
         if self._mapper is None:
-            return self.config
+            return _with_absolute_folder(self.config)
         if self._mapper.source is None:
             warnings.warn(
                 "The mapper in use is in memory only and is not saved with the model: call "
@@ -195,3 +196,10 @@ class TokenCompression:
     def __repr__(self) -> str:
         status = "" if self.enabled else ", disabled"
         return f"TokenCompression({self.config}{status})"
+
+
+def _with_absolute_folder(config: TokenCompressionConfig) -> TokenCompressionConfig:
+    """Name a mapper's folder so that it is found from every working directory."""
+    if config.mapper is None or not Path(config.mapper).is_dir():
+        return config
+    return replace(config, mapper=str(Path(config.mapper).resolve()))

@@ -71,13 +71,14 @@ def few_samples_options(samples: int) -> TrainOptions:
     """How to train on so few samples that a network would learn them by heart.
 
     A "grid" network that starts from the attention itself sees every sample that is not held out
-    8000 / `samples` times, and at least 30 times, each time mirrored, disturbed and with heads left
+    8000 / `samples` times, but 30 to 500 times, each time mirrored, disturbed and with heads left
     out by chance. The last weights are kept: the loss on the few held-out samples is mostly chance.
 
     Args:
         samples: Samples of the collection.
     """
-    epochs = math.ceil(_STEPS * _BATCH / max(1, samples))
+    # Fewer samples than a batch are one step an epoch all the same.
+    epochs = math.ceil(_STEPS * _BATCH / max(_BATCH, samples))
     return TrainOptions(
         network_options={"start_from_attention": True},
         epochs=max(_FEWEST_EPOCHS, epochs),

@@ -411,7 +411,19 @@ def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
         else:
             same = wanted == found
         if not same:
+            difference = _difference(name, wanted, found)
             raise ValueError(
-                f"The folder {str(folder)!r} holds a collection with another {name}: choose "
-                "another folder, or delete this one."
+                f"The folder {str(folder)!r} holds a collection {difference}: choose another "
+                "folder, or delete this one."
             )
+
+
+def _difference(name: str, wanted: Any, found: Any) -> str:
+    if name == "base_model":
+        return "of another model"
+    if name == "data":
+        return "of other data"
+    if name == "dtype":
+        return f"in {found}, not {wanted}"
+    changed = [key for key in wanted if wanted[key] != (found or {}).get(key)]
+    return f"with other options ({', '.join(changed)})"
