@@ -179,6 +179,26 @@ def test_a_ragged_batch_gives_the_answers_of_its_rows(
     assert texts(processor, together, inputs) == alone
 
 
+@pytest.mark.parametrize("name", ["qwen2-vl", "qwen2-vl-video", "llava-onevision", "vila"])
+def test_stock_answers_a_batch_that_is_padded_as_the_processor_does(name: str) -> None:
+    """Without being told the side: padding after a prompt would stand before its answer."""
+    model, processor = load_tiny(name)
+    chats = [CHATS["one_picture"], [user(FIRST.image, "Is there a dog?")]]
+    given = []
+    for batch in (chats, chats[:1], chats[1:]):
+        inputs = processor.apply_chat_template(
+            batch,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+        given.append(texts(processor, model.generate(**inputs, max_new_tokens=NEW), inputs))
+    both, first, second = given
+    assert both == first + second
+
+
 class Watcher(Scorer):
     """Keeps what it is shown, and scores as another scorer does."""
 

@@ -125,6 +125,7 @@ def build_tokenizer(more_words: Sequence[str] = ()) -> Qwen2Tokenizer:
         unk_token="<|endoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
+        padding_side="left",
         model_max_length=32768,
         extra_special_tokens=list(SPECIAL_TOKENS),
     )

@@ -47,7 +47,6 @@ OPENING, CLOSING = "<|im_start|>user\n", "\n"
 def build_processor() -> VilaProcessor:
     """The processor: square pictures, and videos of up to 16 frames."""
     tokenizer = build_tokenizer(clip_words())
-    tokenizer.padding_side = "left"
     return VilaProcessor(
         image_processor=SiglipImageProcessorPil(
             size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
