@@ -163,7 +163,7 @@ class TokenCompressionConfig(dict[str, Any]):
         """
         written_by = settings.get(_VERSION_KEY)
         known = {item.name for item in dataclasses.fields(cls)}
-        unknown = sorted(set(settings) - known - {_VERSION_KEY})
+        unknown = sorted(map(str, set(settings) - known - {_VERSION_KEY}))
         if unknown:
             source = f" (written by version {written_by})" if written_by else ""
             warnings.warn(

@@ -560,6 +560,22 @@ def test_unknown_scorer_option(scorer: str) -> None:
         compress(tiny_model(), {"scorer": scorer, "scorer_options": {"colour": 1}})
 
 
+@pytest.mark.parametrize(
+    ("scorer", "name", "value", "kind"),
+    [
+        ("random", "seed", "x", TypeError),
+        ("random", "seed", -1, ValueError),
+        ("attention", "scoring_depth", 1.5, TypeError),
+        ("attention", "scoring_depth", -1, ValueError),
+    ],
+)
+def test_scorer_option_out_of_range(
+    scorer: str, name: str, value: object, kind: type[Exception]
+) -> None:
+    with one_sentence(kind, name):
+        compress(tiny_model(), {"scorer": scorer, "scorer_options": {name: value}})
+
+
 def test_a_mapper_that_cannot_be_loaded(tmp_path: Path) -> None:
     model = tiny_model()
     with one_sentence(MapperNotFoundError, "nowhere", "no folder here"):

@@ -61,6 +61,11 @@ def test_unknown_keys_warn_with_their_names_and_are_ignored() -> None:
     assert config == TokenCompressionConfig(retention_ratio=0.3)
 
 
+def test_an_unknown_setting_that_is_no_text_is_named_too() -> None:
+    with pytest.warns(UserWarning, match=r"ignores these settings of token_compression: 1\."):
+        TokenCompressionConfig.from_dict({1: 2})  # type: ignore[dict-item]
+
+
 def test_an_older_file_with_fewer_keys_takes_the_defaults() -> None:
     assert TokenCompressionConfig.from_dict({"retention_ratio": 0.3}) == TokenCompressionConfig(
         retention_ratio=0.3

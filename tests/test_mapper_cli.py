@@ -329,6 +329,12 @@ def test_what_is_no_sample(sample: Any) -> None:
         as_training_sample(sample)
 
 
+def test_a_sample_may_name_its_pictures_by_their_paths() -> None:
+    sample = as_training_sample(([Path("a.png"), "b.png"], "What is red?"))
+    (turn,) = sample.conversation()
+    assert [part.get("image") for part in turn["content"]] == ["a.png", "b.png", None]
+
+
 def test_a_setting_that_is_on_no_model_cannot_calibrate() -> None:
     model, processor = load_tiny("qwen2-vl")
     compression = compress(model, {}).token_compression

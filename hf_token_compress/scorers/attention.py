@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ..config import check_count
 from ..first_layer import FirstLayer
 from ..kernels.first_layer_attention import first_layer_attention
 from ..prompt import MultimodalPrompt
@@ -25,9 +26,14 @@ class AttentionScorer(Scorer):
     Args:
         scoring_depth: Decoder layers that run on the whole prompt first, so that the attention of a
             deeper layer is the score; each costs one layer of the uncompressed prefill.
+
+    Raises:
+        TypeError: `scoring_depth` is no whole number.
+        ValueError: It is below 0.
     """
 
     def __init__(self, scoring_depth: int = 0) -> None:
+        check_count("scoring_depth", scoring_depth, at_least=0)
         self._scoring_depth = scoring_depth
 
     @property

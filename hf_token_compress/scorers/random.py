@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ..config import check_count
 from ..first_layer import FirstLayer
 from ..prompt import MultimodalPrompt
 from .base import Scorer
@@ -19,10 +20,15 @@ class RandomScorer(Scorer):
     different ones.
 
     Args:
-        seed: Seed of the draw.
+        seed: Seed of the draw, at least 0.
+
+    Raises:
+        TypeError: `seed` is no whole number.
+        ValueError: It is below 0.
     """
 
     def __init__(self, seed: int = 0) -> None:
+        check_count("seed of the scorer random", seed, at_least=0)
         self.seed = seed
 
     @override

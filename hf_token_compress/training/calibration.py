@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..mapper import RelevanceMapper
@@ -109,4 +110,5 @@ def as_training_sample(sample: Any) -> TrainingSample:
     if not isinstance(question, str) or not all(isinstance(text, str) for text in answer):
         raise TypeError("The question and the answer of a sample to calibrate with must be text.")
     listed = images if isinstance(images, list | tuple) else [images]
-    return TrainingSample("image", tuple(listed), question, answer[0] if answer else None)
+    visuals = tuple(str(image) if isinstance(image, Path) else image for image in listed)
+    return TrainingSample("image", visuals, question, answer[0] if answer else None)
