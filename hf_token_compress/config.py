@@ -80,9 +80,7 @@ class TokenCompressionConfig(dict[str, Any]):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{name} must be a string or None, not {type(value).__name__}.")
-        if not isinstance(self.scorer_options, Mapping):
-            kind = type(self.scorer_options).__name__
-            raise TypeError(f"scorer_options must be a dict of keyword arguments, not {kind}.")
+        check_keyword_arguments("scorer_options", self.scorer_options)
         check_choice("position_ids", self.position_ids, get_args(PositionIdPolicy))
         check_choice("instruction", self.instruction, get_args(InstructionRows))
         if self.scorer == "mapper" and self.mapper is None:
@@ -210,6 +208,19 @@ def check_count(name: str, value: object, *, at_least: int) -> None:
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__}.")
     if int(value) < at_least:
         raise ValueError(f"{name} must be at least {at_least}, but it is {value}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}.")
+
+
+def check_keyword_arguments(name: str, value: object) -> None:
+    """Raise unless `value` is a mapping."""
+    if not isinstance(value, Mapping):
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be a dict of keyword arguments, not {kind}.")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

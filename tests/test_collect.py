@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
     script = Path(__file__).with_name("collecting_run.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return [*arguments, str(script)], environment
 
 

@@ -18,7 +18,13 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..config import InstructionRows, check_choice, check_count
+from ..config import (
+    InstructionRows,
+    check_choice,
+    check_count,
+    check_flag,
+    check_keyword_arguments,
+)
 from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
 from ..models.depth import check_depth
@@ -107,14 +113,9 @@ class CollectOptions:
             check_choice("match", self.match, ("exact", "contains"))
         if not isinstance(self.rule, str):
             raise TypeError(f"rule must be the name of a rule, not {type(self.rule).__name__}.")
-        if not isinstance(self.rule_options, Mapping):
-            kind = type(self.rule_options).__name__
-            raise TypeError(f"rule_options must be a dict of keyword arguments, not {kind}.")
+        check_keyword_arguments("rule_options", self.rule_options)
         check_choice("targets", self.targets, get_args(Targets))
-        if not isinstance(self.recursive, bool):
-            raise TypeError(
-                f"recursive must be True or False, not {type(self.recursive).__name__}."
-            )
+        check_flag("recursive", self.recursive)
         check_choice("instruction", self.instruction, get_args(InstructionRows))
         check_count("scoring_depth", self.scoring_depth, at_least=0)
 

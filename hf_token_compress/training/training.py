@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..config import check_choice, check_count
+from ..config import check_choice, check_count, check_flag, check_keyword_arguments
 from ..mapper import (
     MapperConfig,
     MapperInput,
@@ -105,17 +105,13 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_choice("network", self.network, NETWORKS)
-        if not isinstance(self.network_options, Mapping):
-            kind = type(self.network_options).__name__
-            raise TypeError(f"network_options must be a dict of keyword arguments, not {kind}.")
+        check_keyword_arguments("network_options", self.network_options)
         for name, allowed in _RANGES.items():
             check_number(name, getattr(self, name), allowed)
         for name in ("epochs", "batch_size", "patience"):
             check_count(name, getattr(self, name), at_least=1)
         for name in ("keep_best", "mirror"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, not {type(value).__name__}.")
+            check_flag(name, getattr(self, name))
         check_count("seed", self.seed, at_least=0)
         if self.seed >= _SEEDS:
             raise ValueError(f"seed must be below {_SEEDS}, but it is {self.seed}.")
