@@ -101,16 +101,13 @@ def measure_retention(
             mapper is damaged or is not for this model or for what the samples show. All of these
             are raised before the first question is asked.
     """
-    planned = [
-        (
-            scorer if isinstance(scorer, str) else scorer.label,
-            _config_of(scorer, ratio, mapper),
-        )
-        for scorer in scorers
-        for ratio in retention_ratios
-    ]
-    for _, config in planned:
-        _check_scorer(model, samples, config)
+    planned: list[tuple[str, TokenCompressionConfig]] = []
+    for scorer in scorers:
+        label = scorer if isinstance(scorer, str) else scorer.label
+        configs = [_config_of(scorer, ratio, mapper) for ratio in retention_ratios]
+        for config in configs[:1]:  # the others have the same scorer
+            _check_scorer(model, samples, config)
+        planned.extend((label, config) for config in configs)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "max_new_tokens": max_new_tokens,
