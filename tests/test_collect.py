@@ -28,7 +28,6 @@ from transformers.image_utils import load_image
 from vila_reference import CHECKPOINT
 
 from hf_token_compress import RelevanceMapper, load_tiny
-from hf_token_compress.evaluation.layer_bound import collect_truth
 from hf_token_compress.evaluation.tasks import clip_samples
 from hf_token_compress.models.reading import read_prompt
 from hf_token_compress.models.vila import VilaForConditionalGeneration
@@ -225,18 +224,6 @@ def test_frames_and_files_of_videos_are_not_mixed_in_a_batch(
     collection = collect(*tiny, SampleList([given, file, given]), tmp_path / "shards", options)
     assert collection is not None
     assert torch.equal(collection[0].relevance, collection[len(collection) - 1].relevance)
-
-
-def test_the_truth_of_clips_is_collected(tiny: tuple[Any, Any], tmp_path: Path) -> None:
-    """Of each clip, the 2 x 2 tokens of one cell in the one joined frame that shows it."""
-    samples = clip_samples(["first", "last"], 3, frames=2, hold=2, split="mapper")
-    collect_truth(*tiny, samples, tmp_path)
-    collection = ShardFolder(tmp_path)
-    assert collection.collection["options"]["modality"] == "video"
-    for place, sample in enumerate(samples):
-        (grid,) = collection[place].grids
-        frames = collection[place].relevance[grid].sum(dim=(1, 2))
-        assert frames.tolist() == {"first": [4.0, 0.0], "last": [0.0, 4.0]}[sample.kind]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,7 @@ from typer.testing import CliRunner
 from hf_token_compress import load_tiny
 from hf_token_compress.cli import app
 from hf_token_compress.evaluation import measure_retention, scene_samples
-from hf_token_compress.evaluation.teachers import compare_rules, rules_markdown
 from hf_token_compress.relevance import DEFAULT_RULE, token_relevance
-from hf_token_compress.relevance.attention_tap import MEMORY_LIMIT
-from hf_token_compress.relevance.benchmark import METHODS, measure_memory
 from hf_token_compress.scenes import make_scene, scene_questions
 
 
@@ -45,20 +41,6 @@ def test_the_oracle_keeps_place_and_content_at_a_quarter(tiny: Any) -> None:
     assert right["relevance"] >= right[None] - 2
     assert right["relevance"] >= right["truth"] - 2
     assert right["relevance"] >= right["random"] + 10
-
-
-def test_the_default_rule_is_more_faithful_than_attention_alone(tiny: Any) -> None:
-    samples = scene_samples(["place", "colour", "letter", "where"], 5, seed=8000)
-    rules = [DEFAULT_RULE, "rollout", "last_layer"]
-    found = compare_rules(*tiny, samples, rules, retention_ratios=[0.5, 0.05])
-    default, *others = found
-    for other in others:
-        assert default.least_first > other.least_first, other.name
-    assert default.least_first > default.random > default.most_first
-    assert set(default.same) == {"place", "colour", "letter", "where"}
-    table = rules_markdown(found, 0.05).splitlines()
-    assert len(table) == 2 + len(rules) + 1
-    assert all(line.count("|") == table[0].count("|") for line in table)
 
 
 def explain(*arguments: Any) -> Any:
@@ -145,27 +127,6 @@ def test_without_matplotlib_all_but_the_plot_is_written(
     assert "hf-token-compress[plots]" in outcome.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"relevance.png", "tokens.png", "relevance.json"}
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's counters")
-def test_peak_memory_is_that_of_a_backward_pass() -> None:
-    """Beyond it comes the scratch of one chunk of rows; each runs in a process of its own."""
-    plain, ours, checkpointed, stored = (
-        measure_memory(method, length=1500, layers=3, width=256, heads=8) for method in METHODS
-    )
-    assert checkpointed < ours
-    assert ours <= plain + 1.25 * MEMORY_LIMIT
-    assert ours <= stored / 3
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's counters")
-def test_the_benchmark_prints_ratios() -> None:
-    module = "hf_token_compress.relevance.benchmark"
-    size = ["--length", "64", "--layers", "1", "--width", "32", "--heads", "2", "--runs", "1"]
-    done = subprocess.run([sys.executable, "-m", module, *size], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in METHODS.values())
-    assert "ratio" in done.stdout
 
 
 def test_attention_that_goes_its_own_way_is_told() -> None:

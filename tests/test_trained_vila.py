@@ -17,7 +17,7 @@ from hf_token_compress.cli import app
 from hf_token_compress.evaluation import clip_samples, measure_retention, scene_samples
 from hf_token_compress.evaluation.answering import encode_samples
 from hf_token_compress.models.vila import VilaForConditionalGeneration, VilaProcessor
-from hf_token_compress.tiny import available_mappers, own_mapper
+from hf_token_compress.tiny import own_mapper
 
 pytestmark = pytest.mark.core
 
@@ -103,7 +103,6 @@ def test_the_auto_classes_load_its_folder(loaded: tuple[ModelPair, Any]) -> None
 
 def test_its_mappers_come_with_it() -> None:
     assert own_mapper("tiny-vila") == "tiny-vila"
-    assert {"tiny-vila", "tiny-vila/conv1d"} <= set(available_mappers())
     for weights in (FOLDER / "mappers").rglob("*.safetensors"):
         assert weights.stat().st_size < 2**20
 

@@ -18,7 +18,7 @@ class CheckpointSource:
 
     Attributes:
         name: What the user called it.
-        location: Folder or Hub id; the name itself where the library assembles the model.
+        location: Folder or Hub id.
         settings: The content of its config.json.
     """
 
@@ -29,9 +29,7 @@ class CheckpointSource:
     @property
     def is_local(self) -> bool:
         """Whether nothing has to be downloaded."""
-        from ..testbed import is_testbed
-
-        return Path(self.location).is_dir() or is_testbed(self.location)
+        return Path(self.location).is_dir()
 
     @property
     def saved_compression(self) -> TokenCompressionConfig | None:
@@ -57,13 +55,7 @@ def find_checkpoint(name: str) -> CheckpointSource:
     Raises:
         CommandError: There is no such model, the Hub cannot be reached, its config cannot be
             read, or its family is not supported.
-        FileNotFoundError: It is the testbed, and its trained weights are missing.
-        ImportError: It is the testbed, and a package that carries a part of it is missing.
     """
-    from ..testbed import is_testbed, testbed_settings
-
-    if is_testbed(name):
-        return CheckpointSource(name, name, testbed_settings())
     with working(f"Looking for {name}"), quiet_libraries(progress_bars=False):
         from transformers import PreTrainedConfig
 

@@ -103,8 +103,7 @@ def evaluate(
     r"""Measure what answers keep of their accuracy, by scorer and retention ratio.
 
     The questions are about pictures composed of drawings (`hf_token_compress.scenes`), which the
-    tiny models know; each picture shows one drawing a cell. The testbed is asked about pictures and
-    clips of its own (`hf_token_compress.testbed.things`), in layouts of their own.
+    tiny models know; each picture shows one drawing a cell.
 
     **Examples**
 
@@ -129,25 +128,16 @@ def evaluate(
         scene_samples,
     )
     from ..evaluation.retention import TRUTH
-    from ..evaluation.things import things_samples
     from ..figures import figure_class
     from ..models import uncompress
     from ..scenes import CLIP_KINDS, KINDS, check_kinds, load_drawings
     from ..scorers import available_scorers
-    from ..testbed import is_testbed
-    from ..testbed.things import questions as things
     from ..tiny import own_mapper
     from .checkpoint import find_checkpoint, load_checkpoint
 
     scorers = listed(scorer) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER)
     ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
-    on_testbed = is_testbed(model)
-    if on_testbed and drawings is not None:
-        raise CommandError("--drawings is not for the testbed, which has its own.", exit_code=2)
-    if on_testbed:
-        known_kinds = things.KINDS if clip_frames is None else things.CLIP_KINDS
-    else:
-        known_kinds = KINDS if clip_frames is None else CLIP_KINDS
+    known_kinds = KINDS if clip_frames is None else CLIP_KINDS
     kinds = listed(kind) or known_kinds
     with wrong_arguments():
         check_kinds(kinds, known_kinds)
@@ -180,10 +170,7 @@ def evaluate(
         "columns": columns,
         "drawings": None if drawings is None else load_drawings(drawings),
     }
-    if on_testbed:
-        shown = "drawings" if clip_frames is None else "clips"
-        samples = things_samples(kinds, per_kind, source=shown, seed=seed)
-    elif clip_frames is None:
+    if clip_frames is None:
         samples = scene_samples(kinds, per_kind, **composed)
     else:
         samples = clip_samples(kinds, per_kind, frames=clip_frames, hold=clip_hold, **composed)

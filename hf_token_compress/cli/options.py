@@ -17,7 +17,7 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, testbed, a Hub "
+        help="tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, a Hub "
         "id, or a folder.",
         metavar="MODEL",
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..testbed import is_testbed, load_testbed
 from ..tiny import resolve_model
 
 
@@ -12,21 +11,18 @@ def load_model(name: str, **model_options: Any) -> tuple[Any, Any]:
     """Load a model and its processor.
 
     Args:
-        name: "testbed", the name of a tiny model such as "tiny-qwen2-vl", a Hub id or a folder.
+        name: The name of a tiny model such as "tiny-qwen2-vl", a Hub id or a folder.
         **model_options: Passed to `from_pretrained`, for instance `dtype=…`.
 
     Returns:
         (model in evaluation mode, processor).
 
     Raises:
-        ImportError: It is the testbed, and a package that carries a part of it is missing.
         OSError: There is no such model, or a file of it is missing.
         ValueError: There is no such tiny model, or an option does not fit.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    if is_testbed(name):
-        return load_testbed(**model_options)
     location = resolve_model(name)
     model = AutoModelForImageTextToText.from_pretrained(location, **model_options)
     return model.eval(), AutoProcessor.from_pretrained(location)

@@ -1,0 +1,1 @@
+"""The laboratory: recipes, a testbed and benchmarks. It uses the library and is not part of it."""

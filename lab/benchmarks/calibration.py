@@ -1,0 +1,128 @@
+"""What `calibrate` is worth: accuracy with mappers from a few dozen prompts.
+
+    python -m lab.benchmarks.calibration --model tiny-qwen2-vl --prompts 48,96
+
+Prints a Markdown table beside the scorer "attention", which needs no prompts, and beside the mapper
+that comes with the model, if one does. Prompts and questions are streams of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hf_token_compress.evaluation.retention import (
+    RetentionResult,
+    measure_retention,
+    retention_markdown,
+)
+from hf_token_compress.evaluation.tasks import Sample, scene_samples
+from hf_token_compress.training.calibration import calibrate_mapper
+from hf_token_compress.training.collecting import CollectOptions
+from hf_token_compress.training.composed import SceneSource
+from hf_token_compress.training.samples import SampleSource, TrainingSample
+
+
+def measure_calibration(
+    model: Any,
+    processor: Any,
+    prompts: Sequence[Sequence[TrainingSample]],
+    samples: Sequence[Sample],
+    *,
+    scorers: Sequence[str] = ("attention",),
+    retention_ratios: Sequence[float] = (0.5, 0.25, 0.1),
+) -> tuple[list[RetentionResult], list[float]]:
+    """Calibrate with each set of prompts, then ask all questions.
+
+    Args:
+        model: An uncompressed model of a supported family.
+        processor: Its processor.
+        prompts: Sets of prompts to calibrate with.
+        samples: The questions.
+        scorers: What to measure beside, as `measure_retention` takes it.
+        retention_ratios: Shares of visual tokens to keep.
+
+    Returns:
+        The results, those of calibrated mappers named "calibrate, N prompts"; and the seconds that
+        each calibration took.
+    """
+    names: dict[str, str] = {}
+    seconds: list[float] = []
+    with TemporaryDirectory() as folder:
+        for number, chosen in enumerate(prompts):
+            start = time.perf_counter()
+            mapper = calibrate_mapper(
+                model, processor, chosen, collect_options=CollectOptions(max_new_tokens=16)
+            )
+            seconds.append(time.perf_counter() - start)
+            own = Path(folder) / str(number)
+            mapper.save_pretrained(own)
+            names[f"mapper:{own}"] = f"calibrate, {len(chosen)} prompts"
+        results = measure_retention(
+            model,
+            processor,
+            samples,
+            scorers=[*scorers, *names],
+            retention_ratios=retention_ratios,
+        )
+    named = [
+        replace(result, scorer=names.get(result.scorer, result.scorer)) if result.scorer else result
+        for result in results
+    ]
+    return named, seconds
+
+
+def usable_prompts(source: SampleSource, count: int) -> list[TrainingSample]:
+    """The first so many samples of a source that can be read."""
+    found: list[TrainingSample] = []
+    for number in range(len(source)):
+        if len(found) == count:
+            break
+        try:
+            found.append(source[number])
+        except ValueError:  # a scene that allows no question of its kind
+            continue
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from hf_token_compress.scenes import KINDS
+    from hf_token_compress.tiny import own_mapper, resolve_model
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny-qwen2-vl")
+    parser.add_argument("--prompts", default="48,96", help="numbers of prompts")
+    parser.add_argument("--prompt-seed", type=int, default=60_000, help="of the first prompt")
+    parser.add_argument("--per-kind", type=int, default=60, help="questions of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the first question")
+    parser.add_argument("--retention-ratios", default="0.5,0.25,0.1")
+    options = parser.parse_args(arguments)
+    location = resolve_model(options.model)
+    model = AutoModelForImageTextToText.from_pretrained(location, dtype="float32").eval()
+    processor = AutoProcessor.from_pretrained(location)
+    shipped = own_mapper(options.model)
+    counts = [int(count) for count in options.prompts.split(",")]
+    source = SceneSource(2 * max(counts), seed=options.prompt_seed)
+    results, seconds = measure_calibration(
+        model,
+        processor,
+        [usable_prompts(source, count) for count in counts],
+        scene_samples(KINDS, options.per_kind, seed=options.seed),
+        scorers=["attention", *([f"mapper:{shipped}"] if shipped else [])],
+        retention_ratios=[float(ratio) for ratio in options.retention_ratios.split(",")],
+    )
+    print(retention_markdown(results))
+    for count, passed in zip(counts, seconds, strict=True):
+        print(f"\nCalibrating with {count} prompts took {passed:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()

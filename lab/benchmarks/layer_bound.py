@@ -1,0 +1,137 @@
+"""What a layer's attention holds: a collection whose relevance is the truth, to train a mapper on.
+
+    python -m lab.benchmarks.layer_bound --model tiny-qwen2-vl --output truth
+    hf-token-compress train --collection truth --output bound
+    hf-token-compress evaluate --scorers mapper:bound,mapper
+
+The mapper that comes out shows how well any teacher's mapper could do with that attention: what it
+misses is not in its input (or takes a larger network). A mapper trained on relevance falls behind
+it by what its teacher gets wrong. With `--scoring-depth` it answers for a deeper layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_token_compress.evaluation.answering import encode_samples
+from hf_token_compress.evaluation.tasks import Sample, clip_samples, scene_samples
+from hf_token_compress.evaluation.truth import true_relevance
+from hf_token_compress.models.identity import identify
+from hf_token_compress.models.reading import read_prompt
+from hf_token_compress.prompt import Modality
+from hf_token_compress.scorers.instruction_attention import instruction_attention
+from hf_token_compress.training.collecting import CollectOptions
+from hf_token_compress.training.shards import (
+    COLLECTION_FILE,
+    CollectedSample,
+    Shard,
+    shard_path,
+    write_index,
+    write_json,
+    write_shard,
+)
+
+_SPLIT = "mapper"
+_BATCH = 32
+
+
+@torch.no_grad()
+def collect_truth(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    folder: Path,
+    *,
+    scoring_depth: int = 0,
+    name: str | None = None,
+) -> None:
+    """Write a collection whose relevance is 1 for what an answer truly rests on, else 0.
+
+    Questions whose answer rests on no one place are left out.
+
+    Args:
+        model: A loaded model of a supported family.
+        processor: Its processor.
+        samples: The questions, about one picture each, or about one clip each.
+        folder: Where to write.
+        scoring_depth: Decoder layers before the one whose attention is taken.
+        name: Of the model, for the record.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    modality: Modality = "video" if samples[0].frames else "image"
+    options = CollectOptions(modality=modality, rule="truth", scoring_depth=scoring_depth)
+    shards: list[Path] = []
+    for start in range(0, len(samples), _BATCH):
+        batch = samples[start : start + _BATCH]
+        prompt, layer = read_prompt(
+            model, encode_samples(processor, batch), scoring_depth=scoring_depth
+        )
+        shard = Shard()
+        attention = instruction_attention(prompt, layer, modality)
+        for row, (sample, seen) in enumerate(zip(batch, attention, strict=True)):
+            (visual,) = prompt.visuals[row]
+            relevance = true_relevance(sample, visual)
+            if seen is not None and relevance.any():
+                shard.samples.append(
+                    CollectedSample(start + row, seen.attention, relevance, seen.grids)
+                )
+        shards.append(shard_path(folder, len(shards)))
+        write_shard(shards[-1], shard)
+    settings = {
+        "base_model": identify(model, name).to_dict(),
+        "data": {
+            "source": "clips" if modality == "video" else "scenes",
+            "samples": len(samples),
+            "split": _SPLIT,
+        },
+        "options": options.to_dict(),
+    }
+    write_json(folder / COLLECTION_FILE, settings)
+    write_index(folder, shards)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Collect the truth."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from hf_token_compress.scenes import CLIP_KINDS, KINDS
+    from hf_token_compress.tiny import resolve_model
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny-qwen2-vl")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the collection")
+    parser.add_argument("--per-kind", type=int, default=500, help="questions of each kind")
+    parser.add_argument("--clip-frames", type=int, help="ask about clips of so many scenes")
+    parser.add_argument("--clip-hold", type=int, default=1, help="frames that show each scene")
+    parser.add_argument("--scoring-depth", type=int, default=0, help="decoder layers before")
+    options = parser.parse_args(arguments)
+    location = resolve_model(options.model)
+    model = AutoModelForImageTextToText.from_pretrained(location, dtype="float32").eval()
+    processor = AutoProcessor.from_pretrained(location)
+    if options.clip_frames is None:
+        samples = scene_samples(KINDS, options.per_kind, split=_SPLIT)
+    else:
+        samples = clip_samples(
+            CLIP_KINDS,
+            options.per_kind,
+            frames=options.clip_frames,
+            hold=options.clip_hold,
+            split=_SPLIT,
+        )
+    collect_truth(
+        model,
+        processor,
+        samples,
+        options.output,
+        scoring_depth=options.scoring_depth,
+        name=options.model,
+    )
+
+
+if __name__ == "__main__":
+    main()

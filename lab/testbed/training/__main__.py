@@ -1,0 +1,123 @@
+"""Train the testbed's own parts, one step a command; each goes on where it was stopped.
+
+    python -m lab.testbed.training pictures --work FOLDER --stamps FOLDER
+    python -m lab.testbed.training projector --work FOLDER
+    python -m lab.testbed.training language --work FOLDER
+    python -m lab.testbed.training export --work FOLDER --out FOLDER
+    python -m lab.testbed.training accuracy --stamps FOLDER
+
+The first makes the photographed and the rendered pictures, which take long to make; drawn ones are
+made as they are needed. Without the first, the others train on drawings alone. The last is about
+the testbed that comes with the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lab.testbed.assembly import assemble
+from lab.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
+from lab.testbed.training.accuracy import accuracy_lines
+from lab.testbed.training.export import export
+from lab.testbed.training.language import train_language
+from lab.testbed.training.lessons import Lessons, curriculum
+from lab.testbed.training.pictures import make_stores
+from lab.testbed.training.projector import Boards, warm_up_projector
+from lab.testbed.training.validation import (
+    other_sources,
+    validation_boards,
+    validation_lessons,
+    validation_sources,
+)
+from lab.testbed.vision_tower import PATCHES
+from lab.tiny.loop import LoopSettings, averaged_state
+from lab.tiny.packing import Packer
+
+PROJECTOR = LoopSettings(1500, 1.5e-3, report_every=250, save_every=250, ema=0.99)
+LANGUAGE = LoopSettings(528, 1e-3, warmup=20, report_every=120, save_every=40, ema=0.97)
+
+
+def main() -> None:
+    """Run one step."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    if options.step == "accuracy":
+        for line in accuracy_lines(options.per_kind, seed=options.seed, stamps=options.stamps):
+            print(line, flush=True)
+        return
+    if options.step == "pictures":
+        make_stores(options.work, options.stamps)
+        return
+    if options.step == "export":
+        export(options.work / "language.pt", options.out)
+        return
+    model, processor = assemble()
+    model = model.to(options.device).train()
+    model.model.vision_tower.eval().requires_grad_(False)
+    if options.step == "projector":
+        _projector(options, model, processor)
+    else:
+        _language(options, model, processor)
+
+
+def _projector(options: argparse.Namespace, model: Any, processor: Any) -> None:
+    settings = _shortened(PROJECTOR, options.steps)
+    boards = Boards(other_sources(options.work), settings.steps, PATCHES, options.pictures or 32)
+    validation = validation_boards(validation_sources(options.work), PATCHES)
+    checkpoint = options.work / "projector.pt"
+    warm_up_projector(model, processor, boards, validation, settings, checkpoint, options.workers)
+
+
+def _language(options: argparse.Namespace, model: Any, processor: Any) -> None:
+    settings = _shortened(LANGUAGE, options.steps)
+    projector = averaged_state(options.work / "projector.pt")
+    model.model.multi_modal_projector.float().load_state_dict(projector)
+    tokenizer = processor.tokenizer
+    chat = Packer(tokenizer, OPENING, CLOSING, before_answer=BEFORE_ANSWER)
+    bare = Packer(tokenizer, OPENING, CLOSING, turn="", before_answer=BEFORE_ANSWER)
+    lessons = Lessons(
+        {"chat": chat, "bare": bare},
+        curriculum(settings.steps),
+        other_sources(options.work),
+        patches=PATCHES,
+        pictures=options.pictures or 48,
+    )
+    validation = validation_lessons(validation_sources(options.work), chat, PATCHES)
+    train_language(model, processor, lessons, validation, settings, options.work, options.workers)
+
+
+def _shortened(settings: LoopSettings, steps: int | None) -> LoopSettings:
+    return settings if steps is None else LoopSettings(**{**vars(settings), "steps": steps})
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.testbed.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("step", choices=("pictures", "projector", "language", "export", "accuracy"))
+    parser.add_argument("--work", type=Path, help="folder of pictures and states")
+    parser.add_argument("--out", type=Path, help="folder to write to, for export")
+    parser.add_argument("--stamps", type=Path, help="folder of stamps, for photographs")
+    parser.add_argument("--per-kind", type=int, default=100, help="questions, for accuracy")
+    parser.add_argument("--seed", type=int, default=0, help="first picture, for accuracy")
+    parser.add_argument("--device", default="cpu", help="where to train, for instance cuda")
+    parser.add_argument("--steps", type=int, help="updates in all; by default as in the card")
+    parser.add_argument("--pictures", type=int, help="pictures an update")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make pictures")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    options = parser.parse_args()
+    if options.step != "accuracy" and options.work is None:
+        parser.error(f"{options.step} needs --work")
+    if options.step == "export" and options.out is None:
+        parser.error("export needs --out")
+    return options
+
+
+if __name__ == "__main__":
+    main()

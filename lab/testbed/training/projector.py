@@ -1,0 +1,116 @@
+"""Teach the projector to say in word embeddings what every patch lies on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lab.testbed.training.feeding import Feed
+from lab.testbed.training.sources import Source, random_source
+from lab.testbed.training.vision import pixels_of, tower_features
+from lab.testbed.training.words import BACKGROUND, ThingVocabulary, patch_classes
+from lab.tiny.architecture import StockModel
+from lab.tiny.loop import LoopSettings, train
+
+
+class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Pixels and patch classes of every update: a function of its number alone.
+
+    Args:
+        sources: Of pictures beside drawn ones, with how often each is shown.
+        steps: Updates.
+        patches: Patches a side of a picture.
+        pictures: Pictures an update.
+        seed: Seed of everything.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Source, float]],
+        steps: int,
+        patches: int = 16,
+        pictures: int = 32,
+        seed: int = 5,
+    ) -> None:
+        self._sources, self._steps, self._patches = sources, steps, patches
+        self._pictures, self._seed = pictures, seed
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng([self._seed, step])
+        # Numbers far from those of the language model's training.
+        first = (1 << 32) + step * self._pictures
+        sources = [random_source(rng, self._sources) for _ in range(self._pictures)]
+        shown = [source(first + i) for i, source in enumerate(sources)]
+        classes = [patch_classes(picture, self._patches) for picture in shown]
+        return (
+            pixels_of([picture.image for picture in shown]),
+            torch.stack([names for names, _ in classes]),
+            torch.stack([colours for _, colours in classes]),
+        )
+
+
+def warm_up_projector(
+    model: StockModel,
+    processor: Any,
+    boards: Boards,
+    validation: dict[str, tuple[Tensor, Tensor, Tensor]],
+    settings: LoopSettings,
+    checkpoint: Path,
+    workers: int = 0,
+) -> None:
+    """Train the projector, in place, in float32.
+
+    Args:
+        model: The testbed, on the device to train on.
+        processor: Its processor.
+        boards: What to show.
+        validation: By name of a source, pixels and classes as a board has them.
+        settings: Schedule.
+        checkpoint: File to write to and to resume from.
+        workers: Processes that make pictures.
+    """
+    projector = model.model.multi_modal_projector.float()
+    words = ThingVocabulary(processor.tokenizer, model.get_input_embeddings().weight)
+    feed = Feed(boards, workers)
+    if not checkpoint.exists():
+        _standardise(projector.linear_1, tower_features(model, processor, boards[0][0]))
+
+    def loss_of_step(step: int) -> Tensor:
+        pixels, names, colours = (part.to(words.centre.device) for part in feed(step))
+        features = tower_features(model, processor, pixels).float()
+        with torch.autocast(features.device.type, torch.bfloat16):
+            tokens = projector(features)
+        return words.loss(tokens.float(), names, colours)
+
+    @torch.no_grad()
+    def report(step: int) -> str:
+        parts = []
+        for title, board in validation.items():
+            pixels, names, colours = (part.to(words.centre.device) for part in board)
+            tokens = projector(tower_features(model, processor, pixels).float())
+            shown = names != BACKGROUND
+            name = words.name_scores(tokens[shown]).argmax(-1) == names[shown]
+            colour = words.colour_scores(tokens[shown]).argmax(-1) == colours[shown]
+            shares = [100 * right.float().mean() for right in (name, colour)]
+            parts.append("{}: names {:.0f} colours {:.0f}".format(title, *shares))
+        return " | ".join(parts)
+
+    train(projector, loss_of_step, settings, checkpoint, report)
+
+
+@torch.no_grad()
+def _standardise(linear: torch.nn.Linear, features: Tensor) -> None:
+    """Let a new layer see every feature with mean 0 and deviation 1, without any more module."""
+    flat = features.float().flatten(0, -2)
+    mean, deviation = flat.mean(0), flat.std(0) + 1e-3
+    linear.weight.copy_(linear.weight / deviation)
+    linear.bias.sub_(linear.weight @ mean)

@@ -1,0 +1,73 @@
+"""The testbed as a checkpoint folder, which the library's commands take like any other."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_token_compress.cli import app
+from lab.tests.testbed_models import assembled, need_parts, picture
+
+pytestmark = pytest.mark.testbed
+QUESTION = "What is in the middle?"
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The testbed with an untrained projector.
+
+    Its outputs are large, since the model answers with its turn end alone otherwise.
+    """
+    need_parts()
+    folder = tmp_path_factory.mktemp("testbed")
+    model, processor = assembled()
+    loud = copy.deepcopy(model)
+    for weight in loud.model.multi_modal_projector.linear_2.parameters():
+        weight.data *= 30
+    loud.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    picture(0).save(path)
+    return path
+
+
+def test_run(folder, image):
+    outcome = call(
+        *("run", "--model", folder, "--image", image, "--prompt", QUESTION, "--json"),
+        *("--retention-ratio", 0.25, "--max-new-tokens", 2, "--dtype", "float32"),
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    found = json.loads(outcome.stdout)
+    assert (found["visual_tokens_before"], found["visual_tokens_after"]) == (528, 132)
+
+
+def test_explain(folder, image, tmp_path):
+    outcome = call(
+        *("explain", "--model", folder, "--image", image, "--prompt", QUESTION),
+        *("--answer", " cat", "--dtype", "float32", "--output", tmp_path / "why"),
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    assert list(tmp_path.rglob("*.png"))
+
+
+def test_collect(folder, image, tmp_path):
+    lines = tmp_path / "questions.jsonl"
+    lines.write_text(json.dumps({"image": str(image), "question": QUESTION}) + "\n")
+    outcome = call(
+        *("collect", "--model", folder, "--data", lines, "--output", tmp_path / "shards"),
+        *("--max-new-tokens", 2, "--targets", "sum"),
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    assert outcome.stdout.startswith("1 samples")

@@ -1,0 +1,41 @@
+"""The testbed in tests: whether its parts are there, and a model of them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lab.testbed.parts import check_parts
+
+REQUIRED = "HF_TOKEN_COMPRESS_TESTBED_REQUIRED"
+"""Environment variable under which a missing part fails a test that would be skipped without."""
+
+
+def need_parts() -> None:
+    """Skip the test, or fail it under `REQUIRED`, where a part of the testbed is not installed."""
+    try:
+        check_parts()
+    except ImportError as error:
+        if os.environ.get(REQUIRED):
+            raise
+        pytest.skip(str(error))
+
+
+@functools.cache
+def assembled(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """The testbed with an untrained projector, and its processor; not to be changed."""
+    from lab.testbed import assemble
+
+    return assemble(dtype=dtype)
+
+
+def picture(seed: int, size: tuple[int, int] = (224, 224)) -> Image.Image:
+    """A picture of coloured noise in 8 x 8 plates, (width, height) pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    plates = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(plates.numpy()).resize(size, Image.Resampling.NEAREST)

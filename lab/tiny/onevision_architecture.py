@@ -1,0 +1,114 @@
+"""Configuration, processor and first weights of the tiny LLaVA-OneVision.
+
+Its language model starts from the trained tiny Qwen2-VL's: both have the same layers, and on text
+the latter's three position axes are one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionProcessor,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.llava_onevision.video_processing_llava_onevision import (
+    LlavaOnevisionVideoProcessor,
+)
+
+from hf_token_compress.scenes.clip import CLIP_TEMPLATES
+from hf_token_compress.tiny import load_tiny
+from lab.tiny.architecture import (
+    WORD_STD,
+    StockModel,
+    greedy_generation,
+    token_id,
+)
+from lab.tiny.processor import build_tokenizer, chat_template, words_of
+from lab.tiny.transplant import (
+    see_coarsely,
+    take_language_model,
+    text_settings,
+)
+
+TILE = 192
+"""Pixels a side of a tile: four cells."""
+
+PATCH_SIZE = 24
+"""Pixels a side of a patch, which is one visual token: a quarter of a cell."""
+
+PATCHES = TILE // PATCH_SIZE
+"""Rows, and columns, of visual tokens of a tile."""
+
+POOLED = PATCHES // 2
+"""Rows, and columns, of visual tokens of a frame of a video: one token a cell."""
+
+RESOLUTIONS = [[rows * TILE, columns * TILE] for rows in (1, 2) for columns in (1, 2)]
+IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
+OPENING, CLOSING = "<|im_start|>user\n", "\n"
+"""What the chat template puts before and after the visual tokens of a question."""
+
+
+def build_processor() -> LlavaOnevisionProcessor:
+    """The processor: tiles of 192 pixels, at most two by two of them, and videos of any length."""
+    tokenizer = build_tokenizer(
+        words_of(text for texts in CLIP_TEMPLATES.values() for text in texts)
+    )
+    size = {"height": TILE, "width": TILE}
+    return LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessorPil(
+            size=size, image_grid_pinpoints=RESOLUTIONS
+        ),
+        tokenizer=tokenizer,
+        video_processor=LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=PATCHES**2,
+        vision_feature_select_strategy="full",
+        chat_template=chat_template(image=rf"{IMAGE_TOKEN}\n", video=rf"{VIDEO_TOKEN}\n"),
+        image_token=IMAGE_TOKEN,
+        video_token=VIDEO_TOKEN,
+    )
+
+
+def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> LlavaOnevisionConfig:
+    """Configuration of about four million parameters.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        text: Configuration of the language model.
+    """
+    return LlavaOnevisionConfig(
+        text_config=text,
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 192,
+            "intermediate_size": 576,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "image_size": TILE,
+            "patch_size": PATCH_SIZE,
+            "vision_use_head": False,
+        },
+        tie_word_embeddings=True,
+        image_token_index=token_id(tokenizer, IMAGE_TOKEN),
+        video_token_index=token_id(tokenizer, VIDEO_TOKEN),
+        image_grid_pinpoints=RESOLUTIONS,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel:
+    """The model before its own training, float32, on the CPU."""
+    source, source_processor = load_tiny("qwen2-vl")
+    text = {**text_settings(source, tokenizer), "model_type": "qwen2"}
+    torch.manual_seed(seed)
+    model: StockModel = LlavaOnevisionForConditionalGeneration(build_config(tokenizer, text))
+    take_language_model(model, tokenizer, source, source_processor)
+    model.model.image_newline.data.normal_(0.0, WORD_STD)
+    see_coarsely(model.model.vision_tower.embeddings.patch_embedding.weight)
+    model.generation_config = greedy_generation(tokenizer)
+    return model

@@ -1,0 +1,66 @@
+"""Train the tiny Qwen2-VL, one command per step.
+
+    python -m lab.tiny.qwen2_vl language --work FOLDER
+    python -m lab.tiny.qwen2_vl vision   --work FOLDER
+    python -m lab.tiny.qwen2_vl joint    --work FOLDER
+    python -m lab.tiny.qwen2_vl export   --work FOLDER --out MODEL_FOLDER
+
+`language` and `vision` do not depend on each other and may run side by side. Every training
+writes a checkpoint to FOLDER and goes on from it when it is started again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.tiny.architecture import StockModel, build_model
+from lab.tiny.command import step_options
+from lab.tiny.export import export
+from lab.tiny.forward import encode_scenes
+from lab.tiny.joint import train_jointly
+from lab.tiny.language_warmup import warm_up_language
+from lab.tiny.loop import LoopSettings, averaged_state
+from lab.tiny.processor import build_processor
+from lab.tiny.vision_warmup import warm_up_vision
+
+LANGUAGE = LoopSettings(steps=3000, learning_rate=1.5e-3)
+VISION = LoopSettings(steps=5000, learning_rate=2e-3)
+JOINT = LoopSettings(steps=3700, learning_rate=7e-4, ema=0.998, save_every=100)
+
+
+def load_warm_ups(model: StockModel, work: Path) -> None:
+    """Put the weights of both warm-ups into the model.
+
+    Raises:
+        FileNotFoundError: If a warm-up has not been run.
+    """
+    model.load_state_dict(averaged_state(work / "language.pt"))
+    model.model.visual.load_state_dict(averaged_state(work / "vision.pt"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one step."""
+    options = step_options(__doc__, ("language", "vision", "joint", "export"), arguments)
+    processor = build_processor()
+    tokenizer = processor.tokenizer
+    model = build_model(tokenizer)
+    checkpoint = options.work / f"{options.step}.pt"
+    if options.step == "language":
+        warm_up_language(model, tokenizer, LANGUAGE, checkpoint)
+    elif options.step == "vision":
+        visual = model.model.visual
+        words = model.get_input_embeddings().weight.detach()
+        encode = functools.partial(encode_scenes, visual)
+        warm_up_vision(visual, encode, words, tokenizer, VISION, checkpoint)
+    elif options.step == "joint":
+        load_warm_ups(model, options.work)
+        train_jointly(model, tokenizer, JOINT, checkpoint)
+    else:
+        model.load_state_dict(averaged_state(options.work / "joint.pt"))
+        export(model, processor, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Ways to keep some visual tokens, to see whether dropping the others means anything.
+
+None of them is used in training. Batches hold one question per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb, repeat_kv
+
+from hf_token_compress.scenes import Question
+from lab.tiny.architecture import StockModel
+from lab.tiny.forward import embed
+from lab.tiny.packing import PackedBatch
+from lab.tiny.processor import MERGE_SIZE, PATCH_SIZE
+
+
+@torch.no_grad()
+def layer0_attention(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """Attention that the question's words pay to each visual token in the first layer.
+
+    Args:
+        model: The model.
+        tokens: (B, N, D) visual tokens.
+        batch: B packed questions, one a row.
+
+    Returns:
+        (B, V) float32, mean over heads and over the words of the question.
+    """
+    text = model.model.language_model
+    layer = text.layers[0]
+    attention = layer.self_attn
+    hidden = layer.input_layernorm(embed(model, tokens, batch))
+    shape = (*hidden.shape[:2], -1, attention.head_dim)
+    query = attention.q_proj(hidden).view(shape).transpose(1, 2)
+    key = attention.k_proj(hidden).view(shape).transpose(1, 2)
+    query, key = apply_rotary_pos_emb(query, key, *text.rotary_emb(hidden, batch.position_ids))
+    key = repeat_kv(key, attention.num_key_value_groups)
+    scores = (query @ key.transpose(2, 3) * attention.scaling).float()
+    weights = scores.masked_fill(~batch.mask, float("-inf")).softmax(-1)
+    rows = batch.question_rows[:, None, :, None]
+    seen = (weights * rows).sum((1, 2)) / (rows.sum((1, 2)) * query.shape[1])
+    return seen[:, batch.visual_slice]
+
+
+def top(scores: torch.Tensor, keep: int) -> torch.Tensor:
+    """(B, keep) int64, ascending: the tokens with the highest scores."""
+    return scores.topk(keep, dim=1).indices.sort(dim=1).values
+
+
+def uniform(batch: int, count: int, keep: int) -> torch.Tensor:
+    """(batch, keep) int64: every n-th token of the grid."""
+    index = torch.linspace(0, count - 1, keep).round().long()
+    return index.expand(batch, keep)
+
+
+def relevance(
+    questions: Sequence[Question], grid: tuple[int, int], generator: torch.Generator
+) -> torch.Tensor:
+    """Random scores below one, and above one for the tokens that an answer rests on.
+
+    Args:
+        questions: B questions.
+        grid: Rows and columns of visual tokens.
+        generator: Source of the random scores.
+
+    Returns:
+        (B, rows * columns) float32.
+    """
+    side = PATCH_SIZE * MERGE_SIZE
+    scores = torch.rand(len(questions), *grid, generator=generator)
+    for index, question in enumerate(questions):
+        for left, top_, right, bottom in question.relevant_boxes:
+            scores[index, top_ // side : bottom // side, left // side : right // side] += 1.0
+    return scores.flatten(1)

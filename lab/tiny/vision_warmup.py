@@ -1,0 +1,155 @@
+"""Teach the vision tower to describe every visual token's cell in word embeddings.
+
+Each token of a cell is to say all five attributes of the cell: it is classified against the word
+embeddings of each attribute and pulled towards their sum, the ideal token that the language
+warm-up uses.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from hf_token_compress.scenes import Scene, make_scene
+from lab.tiny.boards import random_shape
+from lab.tiny.loop import LoopSettings, train
+from lab.tiny.vocabulary import ATTRIBUTES, CellVocabulary
+
+Encoder: TypeAlias = Callable[[Sequence[Scene]], torch.Tensor]
+"""From B scenes of one shape to their visual tokens, (B, N, D)."""
+
+_SHARPNESS = 8.0
+_PULL = 1.0
+
+
+def warm_up_vision(
+    module: nn.Module,
+    encode: Encoder,
+    words: torch.Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: LoopSettings,
+    checkpoint: Path,
+    *,
+    shape: Callable[[np.random.Generator], tuple[int, int]] = random_shape,
+    shown: Sequence[tuple[int, int]] = ((4, 4), (6, 6)),
+    targets: Encoder | None = None,
+    frozen: Iterable[str] = (),
+    pictures: int = 16,
+    lessons: int | None = None,
+    seed: int = 2,
+) -> None:
+    """Train a vision tower, in place.
+
+    Args:
+        module: What holds the tower's parameters.
+        encode: The tower.
+        words: (vocabulary, D) word embeddings of the language model.
+        tokenizer: Tokenizer of the model.
+        settings: Schedule.
+        checkpoint: File to write to and to resume from.
+        shape: Draws rows and columns of an update's pictures.
+        shown: Rows and columns of pictures in reports.
+        targets: Another tower, whose visual tokens are to be met; by default the ideal ones.
+        frozen: Parameters of `module` not to train.
+        pictures: Pictures of 16 cells per update; fewer where they are larger.
+        lessons: Updates after which the same pictures come again, kept in memory with their
+            targets; by default every update has new ones.
+        seed: Seed of the pictures.
+    """
+    vocabulary = CellVocabulary(tokenizer)
+
+    @functools.lru_cache(maxsize=lessons or 1)
+    def lesson(number: int) -> tuple[list[Scene], torch.Tensor | None]:
+        rng = np.random.default_rng([seed, number])
+        rows, columns = shape(rng)
+        count = max(1, pictures * 16 // (rows * columns))
+        first = (seed << 32) + number * pictures
+        scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
+        if targets is None:
+            return scenes, None
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return scenes, targets(scenes).float()
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        scenes, target = lesson(step % lessons if lessons else step)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = encode(scenes).float()
+        return description_loss(tokens, scenes, vocabulary, words, target)
+
+    @torch.no_grad()
+    def report(step: int) -> str:
+        parts = []
+        for rows, columns in shown:
+            scenes = [make_scene(i, rows, columns, "validation") for i in range(8)]
+            scores = _scores(encode(scenes), vocabulary, words)
+            classes = vocabulary.classes(scenes)
+            right = [(s.argmax(-1) == classes[..., i]).float().mean() for i, s in enumerate(scores)]
+            line = " ".join(f"{k} {100 * r:.0f}" for k, r in zip(ATTRIBUTES, right, strict=True))
+            parts.append(f"{rows}x{columns}: {line}")
+        return " | ".join(parts)
+
+    train(module, loss_of_step, settings, checkpoint, report, frozen)
+
+
+def description_loss(
+    tokens: torch.Tensor,
+    scenes: Sequence[Scene],
+    vocabulary: CellVocabulary,
+    words: torch.Tensor,
+    target: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """How badly visual tokens describe their cells.
+
+    Args:
+        tokens: (B, N, D) float32 visual tokens of all of each picture.
+        scenes: The B scenes, of one shape.
+        vocabulary: What a cell can show.
+        words: (vocabulary, D) word embeddings.
+        target: (B, N, D) visual tokens to be met; by default the ideal ones.
+
+    Returns:
+        Scalar: classification losses of all attributes, and the distance to the target.
+    """
+    scores = _scores(tokens, vocabulary, words)
+    classes = vocabulary.classes(scenes)
+    loss = _badge_loss(scores, classes, vocabulary.badge_tokens(scenes))
+    for index, score in enumerate(scores):
+        loss = loss + nn.functional.cross_entropy(
+            score.flatten(0, 1), classes[..., index].flatten()
+        )
+    if target is None:
+        target = vocabulary.ideal_tokens(classes, words)
+    return loss + _PULL * (tokens - target).square().sum(-1).mean()
+
+
+def _scores(
+    tokens: torch.Tensor, vocabulary: CellVocabulary, words: torch.Tensor
+) -> list[torch.Tensor]:
+    """(B, N, classes) logits of each attribute."""
+    return [_SHARPNESS * tokens @ vectors.T for vectors in vocabulary.vectors(words)]
+
+
+def _badge_loss(
+    scores: list[torch.Tensor], classes: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Extra loss of the tokens that show a badge, on letter and name.
+
+    Letters are the smallest things in a picture, and are learned where they are before other
+    tokens of the cell can learn to fetch them from there. And where a badge is, little is seen of
+    the drawing, so that its name has to be fetched from the other tokens.
+    """
+    loss = classes.new_zeros((), dtype=torch.float32)
+    for attribute in ("letter", "name"):
+        index = ATTRIBUTES.index(attribute)
+        where = tokens[..., None].expand(-1, -1, scores[index].shape[-1])
+        predicted = scores[index].gather(1, where).flatten(0, 1)
+        shown = classes[..., index].gather(1, tokens).flatten()
+        loss = loss + nn.functional.cross_entropy(predicted, shown)
+    return loss
