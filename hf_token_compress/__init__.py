@@ -25,62 +25,57 @@ from wrapt import register_post_import_hook
 from ._version import __version__
 from .config import TokenCompressionConfig
 from .lazy import lazy_names
+from .scorers.registry import SCORERS
 
 if TYPE_CHECKING:
-    from .first_layer import FirstLayer
+    from .compression import CompressionReport, SampleReport, compress, prepare_inputs, uncompress
     from .mapper import RelevanceMapper
-    from .models import (
-        CompressionReport,
-        EncodedVisuals,
-        FamilyAdapter,
-        SampleReport,
-        compress,
-        prepare_inputs,
-        register_family,
-        supported_families,
-        uncompress,
-    )
+    from .models import EncodedVisuals, ModelFamily, register_family, supported_families
     from .prompt import MultimodalPrompt, TokenGrid, VisualLayout, VisualSpan
     from .scorers import Scorer, available_scorers, register_scorer
+    from .scoring_layer import ScoringLayer
     from .tiny import load_tiny
+    from .training import calibrate
 
 _HOMES = {
-    "CompressionReport": ".models",
+    "CompressionReport": ".compression",
     "EncodedVisuals": ".models",
-    "FamilyAdapter": ".models",
-    "FirstLayer": ".first_layer",
+    "ModelFamily": ".models",
     "MultimodalPrompt": ".prompt",
     "RelevanceMapper": ".mapper",
-    "SampleReport": ".models",
+    "SampleReport": ".compression",
     "Scorer": ".scorers",
+    "ScoringLayer": ".scoring_layer",
     "TokenGrid": ".prompt",
     "VisualLayout": ".prompt",
     "VisualSpan": ".prompt",
     "available_scorers": ".scorers",
-    "compress": ".models",
+    "calibrate": ".training",
+    "compress": ".compression",
     "load_tiny": ".tiny",
-    "prepare_inputs": ".models",
+    "prepare_inputs": ".compression",
     "register_family": ".models",
     "register_scorer": ".scorers",
     "supported_families": ".models",
-    "uncompress": ".models",
+    "uncompress": ".compression",
 }
 
 __all__ = [
     "CompressionReport",
     "EncodedVisuals",
-    "FamilyAdapter",
-    "FirstLayer",
+    "ModelFamily",
     "MultimodalPrompt",
     "RelevanceMapper",
     "SampleReport",
     "Scorer",
+    "ScoringLayer",
     "TokenCompressionConfig",
     "TokenGrid",
     "VisualLayout",
     "VisualSpan",
     "__version__",
     "available_scorers",
+    "calibrate",
     "compress",
     "load_tiny",
     "prepare_inputs",
@@ -96,7 +91,7 @@ __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 
 def _wrap_from_pretrained(modeling_utils: Any) -> None:
-    from .pretrained import accept_token_compression
+    from .compression.pretrained import accept_token_compression
 
     accept_token_compression(modeling_utils.PreTrainedModel)
 
@@ -112,6 +107,9 @@ def _register_vila_processor(processing_auto: Any) -> None:
 
     register_processor(processing_auto)
 
+
+# The oracle stands above the scorers: it needs the whole model.
+SCORERS.add_built_in("relevance", f"{__name__}.relevance.scorer:RelevanceScorer")
 
 register_post_import_hook(_wrap_from_pretrained, "transformers.modeling_utils")
 register_post_import_hook(

@@ -7,10 +7,10 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any, Literal, NoReturn, get_args
 
 from ._version import __version__
+from .checks import check_choice, check_count, check_keyword_arguments, check_share
 
 PositionIdPolicy = Literal["original", "compact"]
 InstructionRows = Literal["last_turn", "after_visual", "all_text"]
@@ -192,39 +192,3 @@ class TokenCompressionConfig(dict[str, Any]):
                 f"{type(settings).__name__}."
             )
         return cls.from_dict(settings)
-
-
-def check_share(name: str, value: object) -> None:
-    """Raise unless `value` is a number in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number in (0, 1], not {type(value).__name__}.")
-    if not 0.0 < float(value) <= 1.0:
-        raise ValueError(f"{name} must be in (0, 1], but it is {value}.")
-
-
-def check_count(name: str, value: object, *, at_least: int) -> None:
-    """Raise unless `value` is a whole number of at least `at_least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}.")
-    if int(value) < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, but it is {value}.")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raise unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {type(value).__name__}.")
-
-
-def check_keyword_arguments(name: str, value: object) -> None:
-    """Raise unless `value` is a mapping."""
-    if not isinstance(value, Mapping):
-        kind = type(value).__name__
-        raise TypeError(f"{name} must be a dict of keyword arguments, not {kind}.")
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise unless `value` is one of `choices`."""
-    if value not in choices:
-        allowed = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} must be {allowed}, but it is {value!r}.")

@@ -16,13 +16,13 @@ Modality = Literal["image", "video"]
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Visual tokens that lie on a grid over a picture, or over the frames of a video.
+    """Visual tokens that lie on a grid over an image, or over the frames of a video.
 
     Attributes:
         index: int64 [frames, rows, columns] on the CPU, which of its visual's tokens covers each
             cell; row 0 is the top, column 0 the left.
-        area: What the grid covers of the picture: left, top, right and bottom as shares of its
-            width and height. A grid over a padded picture reaches beyond (0, 0, 1, 1).
+        area: What the grid covers of the image: left, top, right and bottom as shares of its
+            width and height. A grid over a padded image reaches beyond (0, 0, 1, 1).
     """
 
     index: Tensor
@@ -41,7 +41,7 @@ class VisualLayout:
 
     Attributes:
         count: N, its visual tokens.
-        grids: Grids over it, such as a coarse one over the whole picture and a fine one over its
+        grids: Grids over it, such as a coarse one over the whole image and a fine one over its
             tiles. A token lies on one grid, or on none where it only separates others.
     """
 

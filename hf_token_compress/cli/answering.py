@@ -1,4 +1,4 @@
-"""Ask a model one question about pictures or videos, with all or some of their visual tokens."""
+"""Ask a model one question about images or videos, with all or some of their visual tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .checkpoint import Checkpoint
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..models.state import CompressionReport
+    from ..compression.report import CompressionReport
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ def prepare_question(
     text: str,
     videos: Sequence[Sequence[Image.Image]] = (),
 ) -> Mapping[str, Any]:
-    """One user turn: pictures, then videos, then the text, as tensors on the model's device.
+    """One user turn: images, then videos, then the text, as tensors on the model's device.
 
     Raises:
-        ValueError: A picture has a shape that the processor refuses.
+        ValueError: An image has a shape that the processor refuses.
     """
     content: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
     content += [{"type": "video", "video": list(frames)} for frames in videos]
@@ -77,7 +77,7 @@ def answer(
         all_tokens: Run the stock model, without compression.
         retention_ratio: Overrides the model's setting, in (0, 1].
     """
-    from ..models.stopwatch import Stopwatch
+    from ..compression.stopwatch import Stopwatch
 
     model = checkpoint.model
     compression = model.token_compression

@@ -34,7 +34,7 @@ class CheckpointSource:
     @property
     def saved_compression(self) -> TokenCompressionConfig | None:
         """The setting that was saved with the model, if any."""
-        from ..models.mixin import CONFIG_KEY
+        from ..compression.mixin import CONFIG_KEY
 
         saved = self.settings.get(CONFIG_KEY)
         return None if saved is None else TokenCompressionConfig.from_dict(saved)

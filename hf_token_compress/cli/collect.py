@@ -19,7 +19,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..training.samples import SampleSource
+    from ..data.sources import SampleSource
 
 _DATA_PANEL = "Data: one of these"
 _RELEVANCE_PANEL = "Relevance"
@@ -155,13 +155,13 @@ def collect(
         raise CommandError(f"--match is exact or contains, not {match!r}.", exit_code=2)
 
     from ..config import TokenCompressionConfig
+    from ..data.composed import ClipSource, SceneSource
+    from ..data.sources import HubDataset, JsonLines
     from ..relevance import DEFAULT_RULE
     from ..relevance.rules import build_rule
-    from ..training.collecting import CollectOptions
-    from ..training.collecting import collect as collect_shards
-    from ..training.composed import ClipSource, SceneSource
-    from ..training.launch import process_state
-    from ..training.samples import HubDataset, JsonLines
+    from ..training.collect import CollectOptions
+    from ..training.collect import collect as collect_shards
+    from ..training.distributed import process_state
     from .checkpoint import find_checkpoint, load_checkpoint
 
     board: dict[str, Any] = {

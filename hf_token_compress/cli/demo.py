@@ -1,4 +1,4 @@
-"""`hf-token-compress demo`: questions about held-out pictures, with fewer and fewer tokens."""
+"""`hf-token-compress demo`: questions about held-out images, with fewer and fewer tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .pictures import make_folder
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .trials import Attempt, Trial
+    from .demo_examples import Attempt, Trial
 
 
 @one_sentence_errors
@@ -47,8 +47,8 @@ def demo(
 ) -> None:
     """See a model answer with all, 50 %, 25 % and 10 % of its visual tokens.
 
-    Asks questions of several kinds about pictures that the model was not trained on, and writes
-    for each a picture of what was kept. Where a mapper comes with the model, it scores the tokens.
+    Asks questions of several kinds about images that the model was not trained on, and writes
+    for each an image of what was kept. Where a mapper comes with the model, it scores the tokens.
 
     **Examples**
 
@@ -65,7 +65,7 @@ def demo(
     make_folder(output)
 
     from .checkpoint import find_checkpoint, load_checkpoint
-    from .trials import held_out_questions, try_question, warm_up
+    from .demo_examples import held_out_questions, try_question, warm_up
 
     checkpoint = load_checkpoint(find_checkpoint(model), compression, device=device)
     items = held_out_questions(questions, seed)
@@ -140,7 +140,7 @@ def _kept(attempt: Attempt) -> str:
 def _what_was_measured(checkpoint: Checkpoint, questions: int) -> str:
     import torch
 
-    from .trials import REPEATS
+    from .demo_examples import REPEATS
 
     model = checkpoint.model
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6

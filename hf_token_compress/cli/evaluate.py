@@ -102,8 +102,8 @@ def evaluate(
 ) -> None:
     r"""Measure what answers keep of their accuracy, by scorer and retention ratio.
 
-    The questions are about pictures composed of drawings (`hf_token_compress.scenes`), which the
-    tiny models know; each picture shows one drawing a cell.
+    The questions are about images composed of drawings (`hf_token_compress.data.scenes`), which
+    the tiny models know; each image shows one drawing a cell.
 
     **Examples**
 
@@ -120,7 +120,9 @@ def evaluate(
     if markdown and json_file == "-":
         raise CommandError("--markdown and --json - exclude each other.", exit_code=2)
 
+    from ..compression import uncompress
     from ..config import TokenCompressionConfig
+    from ..data.scenes import CLIP_KINDS, KINDS, check_kinds, load_drawings
     from ..evaluation import (
         clip_samples,
         measure_retention,
@@ -128,11 +130,9 @@ def evaluate(
         scene_samples,
     )
     from ..evaluation.retention import TRUTH
-    from ..figures import figure_class
-    from ..models import uncompress
-    from ..scenes import CLIP_KINDS, KINDS, check_kinds, load_drawings
     from ..scorers import available_scorers
     from ..tiny import own_mapper
+    from ..viz.figures import figure_class
     from .checkpoint import find_checkpoint, load_checkpoint
 
     scorers = listed(scorer) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER)

@@ -82,7 +82,7 @@ def explain(
 ) -> None:
     r"""See which visual tokens an answer rests on, and whether removing the others harms it.
 
-    Writes to the folder: `relevance.png` (heat maps over the pictures, or over the frames of a
+    Writes to the folder: `relevance.png` (heat maps over the images, or over the frames of a
     video), `tokens.png` (one for each token of the answer), `faithfulness.png` (the answer's
     probability as tokens are removed; needs matplotlib) and `relevance.json`.
 

@@ -1,4 +1,4 @@
-"""Read the pictures that a command is given, and name those that it writes."""
+"""Read the images that a command is given, and name those that it writes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .errors import CommandError, first_line
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, RGB, upright as its EXIF tag says.
+    """The image in a file, RGB, upright as its EXIF tag says.
 
     Raises:
-        CommandError: There is no such file, or it is no readable picture.
+        CommandError: There is no such file, or it is no readable image.
     """
     try:
         with Image.open(path) as picture:
@@ -30,7 +30,7 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def read_frames(path: Path) -> list[Image.Image]:
-    """The frames of a video, RGB: of an animated picture, or the pictures in a folder by name.
+    """The frames of a video, RGB: of an animated image, or the images in a folder by name.
 
     Raises:
         CommandError: There are no frames there, or they cannot be read.
@@ -60,10 +60,10 @@ def make_folder(path: Path) -> None:
 
 
 def numbered_paths(path: Path, count: int) -> list[Path]:
-    """Paths of `count` pictures to write: `out.png`, `out-2.png`, `out-3.png` and so on.
+    """Paths of `count` images to write: `out.png`, `out-2.png`, `out-3.png` and so on.
 
     Raises:
-        CommandError: Pictures cannot be written there.
+        CommandError: Images cannot be written there.
     """
     if path.suffix.lower() not in Image.registered_extensions():
         raise CommandError(

@@ -108,7 +108,7 @@ def run(
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
 ) -> None:
-    r"""Ask any supported model a question about pictures or videos, with fewer visual tokens.
+    r"""Ask any supported model a question about images or videos, with fewer visual tokens.
 
     **Examples**
 
@@ -183,7 +183,7 @@ def _merged_settings(
 
 def _measurements(found: Answer, prompt_tokens: int) -> dict[str, Any]:
     report = found.report
-    assert report is not None  # a prompt with pictures was compressed
+    assert report is not None  # a prompt with images was compressed
     sample = report.samples[0]
     before_generation = report.vision_ms + report.scoring_ms + report.rewriting_ms
     return {

@@ -81,9 +81,9 @@ def train(
     if not 0.0 < held_out < 1.0:
         raise CommandError(f"--held-out must be in (0, 1), but it is {held_out}.", exit_code=2)
 
-    from ..training.launch import process_state
+    from ..training.distributed import process_state
     from ..training.shards import ShardFolder
-    from ..training.training import Epoch, TrainOptions, read_history, train_mapper
+    from ..training.train import Epoch, TrainOptions, read_history, train_mapper
 
     options: dict[str, Any] = {
         "network": network,

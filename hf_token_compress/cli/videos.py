@@ -16,7 +16,7 @@ from .pictures import read_frames
 def read_video(path: Path, frames: int) -> list[Image.Image]:
     """Frames of a video, evenly spaced from its first to its last, RGB.
 
-    A folder of pictures, and an animated picture, are read as such; Transformers decodes any other
+    A folder of images, and an animated image, are read as such; Transformers decodes any other
     file, with PyAV or, where that is missing, with torchcodec.
 
     Args:

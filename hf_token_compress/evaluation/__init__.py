@@ -1,5 +1,6 @@
 """Evaluation: what answers keep of their accuracy when visual tokens are dropped."""
 
+from ..data.tasks import Sample, clip_samples, scene_samples
 from .answering import answer_samples
 from .retention import (
     ConfiguredScorer,
@@ -7,7 +8,6 @@ from .retention import (
     measure_retention,
     retention_markdown,
 )
-from .tasks import Sample, clip_samples, scene_samples
 from .truth import TruthScorer
 
 __all__ = [

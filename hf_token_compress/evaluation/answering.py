@@ -1,4 +1,4 @@
-"""Ask a model about pictures and clips, in batches."""
+"""Ask a model about images and clips, in batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .tasks import Sample
+from ..data.tasks import Sample
 
 
 def encode_samples(processor: Any, samples: Sequence[Sample]) -> Any:

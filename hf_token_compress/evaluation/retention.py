@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..compression import compress, uncompress
 from ..config import TokenCompressionConfig
-from ..models import compress, uncompress
+from ..data.tasks import Sample
 from ..scorers.mapper import MapperScorer
 from .answering import answer_samples
-from .tasks import Sample
 from .truth import TruthScorer
 
 TRUTH = "truth"

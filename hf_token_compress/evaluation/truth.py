@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..first_layer import FirstLayer
+from ..data.tasks import Box, Sample
 from ..prompt import MultimodalPrompt, TokenGrid, VisualSpan
 from ..scorers import Scorer
 from ..scorers.random import RandomScorer
-from .tasks import Box, Sample
+from ..scoring_layer import ScoringLayer
 
 
 class TruthScorer(Scorer):
@@ -27,13 +27,13 @@ class TruthScorer(Scorer):
         self._others = RandomScorer(seed)
 
     @override
-    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         if len(self.samples) != len(prompt.visuals):
             raise ValueError(
                 f"The truth of {len(self.samples)} samples is set, but the batch has "
                 f"{len(prompt.visuals)} prompts: set TruthScorer.samples before every call."
             )
-        scores = self._others.score(prompt, first_layer)  # [B, S] in [0, 1)
+        scores = self._others.score(prompt, scoring_layer)  # [B, S] in [0, 1)
         for row, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
             (visual,) = visuals
             columns = visual.positions.to(scores.device)
@@ -45,8 +45,8 @@ def true_relevance(sample: Sample, visual: VisualSpan) -> Tensor:
     """1 for the visual tokens inside a sample's relevant boxes, else 0.
 
     Args:
-        sample: A question about one picture or clip.
-        visual: That picture or clip in a prompt, of N visual tokens.
+        sample: A question about one image or clip.
+        visual: That image or clip in a prompt, of N visual tokens.
 
     Returns:
         float32 [N] on the CPU; 0 for tokens that lie on no grid.
@@ -61,14 +61,14 @@ def true_relevance(sample: Sample, visual: VisualSpan) -> Tensor:
 
 
 def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: TokenGrid) -> Tensor:
-    """Visual tokens of which the centre of what they see of the picture lies in one of the boxes.
+    """Visual tokens of which the centre of what they see of the image lies in one of the boxes.
 
-    The last tokens of a grid may reach over the edge of the picture.
+    The last tokens of a grid may reach over the edge of the image.
 
     Args:
-        boxes: (left, top, right, bottom) in pixels of the picture.
-        image_size: (width, height) of the picture.
-        grid: A grid over that picture.
+        boxes: (left, top, right, bottom) in pixels of the image.
+        image_size: (width, height) of the image.
+        grid: A grid over that image.
 
     Returns:
         bool [rows * columns], row-major, of any frame.

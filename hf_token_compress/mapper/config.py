@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from ..config import check_count
+from ..checks import check_count
 from ..prompt import Modality
 from .identity import ModelIdentity
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..config import check_count
+from ..checks import check_count
 from .inputs import MapperInput
 from .untrained import leave_untrained
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..config import check_count
+from ..checks import check_count
 from .inputs import STATISTICS, MapperInput
 from .untrained import leave_untrained
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import check_count
-from ..first_layer import FirstLayer
+from ..checks import check_count
+from ..scoring_layer import ScoringLayer
 
 _FINGERPRINT_SIZE = 32
 _SAME_LAYER = 0.9
@@ -89,7 +89,7 @@ class ModelIdentity:
     def difference(self, other: ModelIdentity) -> str | None:
         """Why a mapper of this model does not fit another one; None where it does.
 
-        Names are not compared: a copy in a folder and a fine-tuned model read their pictures with
+        Names are not compared: a copy in a folder and a fine-tuned model read their images with
         nearly the same layer 0.
         """
         for attribute, words in (
@@ -110,21 +110,21 @@ class ModelIdentity:
         return None
 
 
-def layer_fingerprint(first_layer: FirstLayer, like: Tensor) -> tuple[float, ...]:
+def layer_fingerprint(scoring_layer: ScoringLayer, like: Tensor) -> tuple[float, ...]:
     """Queries of a fixed input, as a unit vector of 32 numbers.
 
     It recognises the weights whose attention a mapper reads, through rounding, quantisation and
     light fine-tuning, wherever the model came from.
 
     Args:
-        first_layer: The layer.
+        scoring_layer: The layer.
         like: A floating-point tensor [..., D] whose width, dtype and device the input takes.
     """
     width = like.shape[-1]
     values = torch.arange(1, width + 1, dtype=torch.float64).mul(2.399963).sin()
-    with torch.no_grad(), first_layer.in_evaluation_mode():
-        hidden = first_layer.input_norm(values.to(like).view(1, width))
-        query = first_layer.query_projection(hidden)[0].double().cpu()  # [heads * head_dim]
+    with torch.no_grad(), scoring_layer.in_evaluation_mode():
+        hidden = scoring_layer.input_norm(values.to(like).view(1, width))
+        query = scoring_layer.query_projection(hidden)[0].double().cpu()  # [heads * head_dim]
     places = torch.linspace(0, len(query) - 1, _FINGERPRINT_SIZE).long()
     unit = torch.nn.functional.normalize(query[places], dim=0)
     return tuple(round(value, 5) for value in unit.tolist())

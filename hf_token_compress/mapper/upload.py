@@ -6,15 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import HfApi, errors
 
 from .card import mapper_card
 from .folders import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-
-if TYPE_CHECKING:
-    from .relevance_mapper import RelevanceMapper
 
 _FILES = {
     f"{place}{name}"
@@ -24,7 +21,7 @@ _FILES = {
 
 
 def push_mappers(
-    mappers: Mapping[str, RelevanceMapper],
+    mappers: Mapping[str, Any],
     repo_id: str,
     *,
     private: bool | None = None,
@@ -40,7 +37,7 @@ def push_mappers(
     what is loaded from it is what was pushed.
 
     Args:
-        mappers: By their folders in the repository: "" is the repository itself.
+        mappers: `RelevanceMapper`s by their folders in the repository: "" is the repository itself.
         repo_id: Hub id, "user/name".
         private: Whether a new repository is private.
         token: Of the Hub; by default that of `hf auth login`.

@@ -1,4 +1,4 @@
-"""Model families and what puts compression on a loaded model."""
+"""Model families: what a family calls its parts, and where its visual tokens lie."""
 
 from __future__ import annotations
 
@@ -7,37 +7,17 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .adapter import EncodedVisuals, FamilyAdapter
-    from .attach import compress, prepare_inputs, uncompress
+    from .family import EncodedVisuals, ModelFamily
     from .registry import register_family, supported_families
-    from .state import CompressionReport, SampleReport, TokenCompression
 
 _HOMES = {
-    "CompressionReport": ".state",
-    "EncodedVisuals": ".adapter",
-    "FamilyAdapter": ".adapter",
-    "SampleReport": ".state",
-    "TokenCompression": ".state",
-    "compress": ".attach",
-    "prepare_inputs": ".attach",
+    "EncodedVisuals": ".family",
+    "ModelFamily": ".family",
     "register_family": ".registry",
     "supported_families": ".registry",
-    "uncompress": ".attach",
 }
 
-__all__ = [
-    "CompressionReport",
-    "EncodedVisuals",
-    "FamilyAdapter",
-    "SampleReport",
-    "TokenCompression",
-    "compress",
-    "prepare_inputs",
-    "register_family",
-    "supported_families",
-    "uncompress",
-]
-
+__all__ = ["EncodedVisuals", "ModelFamily", "register_family", "supported_families"]
 
 # Configurations under this package are imported while Transformers is still being imported.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

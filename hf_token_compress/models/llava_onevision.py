@@ -1,8 +1,8 @@
-"""LLaVA-OneVision: whole picture, tiles and newlines of images; pooled frames of videos.
+"""LLaVA-OneVision: whole image, tiles and newlines of images; pooled frames of videos.
 
-A picture that is the only one of its prompt comes twice: shrunk to one tile, and cut into tiles
+An image that is the only one of its prompt comes twice: shrunk to one tile, and cut into tiles
 whose tokens form one fine grid; after every row of that grid comes a newline token. Each of
-several pictures of a prompt, and each video, ends in one newline token.
+several images of a prompt, and each video, ends in one newline token.
 
 Newline tokens lie on no grid, but they are visual tokens like the others: scored, kept or dropped
 by their own score. They are one and the same trained vector, so that dropping one loses nothing
@@ -24,8 +24,8 @@ from transformers.image_processing_utils import select_best_resolution
 from typing_extensions import override
 
 from ..prompt import Modality, TokenGrid, VisualLayout
-from .adapter import CompressedVisionOutput, EncodedVisuals
-from .text_decoder import TextDecoderAdapter
+from .family import CompressedVisionOutput, EncodedVisuals
+from .text_decoder import TextDecoderFamily
 
 Area = tuple[float, float, float, float]
 
@@ -34,7 +34,7 @@ _VISION_OPTIONS = ("vision_feature_layer", "vision_feature_select_strategy")
 _SHRINKING_STARTS_AT = 1.1
 
 
-class LlavaOnevisionAdapter(TextDecoderAdapter):
+class LlavaOnevisionFamily(TextDecoderFamily):
     """Adapter of `LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`."""
 
     model_classes = (LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel)
@@ -164,19 +164,19 @@ class _Geometry:
         return cls(config.image_grid_pinpoints, vision.image_size, vision.patch_size, most_tiles)
 
     def tiled_image(self, size: tuple[int, int]) -> VisualLayout:
-        """A picture of (height, width) pixels that is the only one of its prompt."""
+        """An image of (height, width) pixels that is the only one of its prompt."""
         base = self._side * self._side
         rows, columns, area = self._fine_grid(size)
         fine = torch.arange(rows * (columns + 1)).view(1, rows, columns + 1) + base
         whole = torch.arange(base).view(1, self._side, self._side)
         grids = [TokenGrid(whole, (0.0, 0.0, self._covered, self._covered))]
-        # Of a picture too narrow for one column, nothing but newlines is left of the tiles.
+        # Of an image too narrow for one column, nothing but newlines is left of the tiles.
         if rows * columns > 0:
             grids.append(TokenGrid(fine[:, :, :-1], area))  # the last of every row is its newline
         return VisualLayout(base + fine.numel(), tuple(grids))
 
     def one_of_several_images(self, size: tuple[int, int]) -> VisualLayout:
-        """A picture of (height, width) pixels that is one of several: padded to a square."""
+        """An image of (height, width) pixels that is one of several: padded to a square."""
         height, width = size
         longest = max(height, width)
         left, top = (longest - width) // 2, (longest - height) // 2
@@ -209,7 +209,7 @@ class _Geometry:
         target: tuple[int, int] = select_best_resolution(size, self._resolutions)
         rows, columns = (length // self._tile * self._side for length in target)
         top, left = 0, 0
-        # The picture fills the tiles in one direction and is centred in the other, where rows or
+        # The image fills the tiles in one direction and is centred in the other, where rows or
         # columns that lie in the padding alone are cut off.
         if width / height > columns / rows:
             top = (rows - int(round(height * (columns / width), 7))) // 2
@@ -217,8 +217,8 @@ class _Geometry:
             left = (columns - int(round(width * (rows / height), 7))) // 2
         scale = min(target[0] / height, target[1] / width)
         spans = [
-            self._span(first, total - first, length, picture, scale)
-            for first, total, length, picture in (
+            self._span(first, total - first, length, image_side, scale)
+            for first, total, length, image_side in (
                 (left, columns, target[1], width),
                 (top, rows, target[0], height),
             )
@@ -231,16 +231,16 @@ class _Geometry:
         return rows, columns, area
 
     def _span(
-        self, first: int, last: int, length: int, picture: int, scale: float
+        self, first: int, last: int, length: int, image_side: int, scale: float
     ) -> tuple[float, float]:
-        """Shares of a picture's side that tokens `first` to `last` of the tiles begin and end at.
+        """Shares of an image's side that tokens `first` to `last` of the tiles begin and end at.
 
         Args:
             first: Token at which the span begins.
             last: Token before which it ends.
             length: Pixels of all tiles in this direction.
-            picture: Pixels of the picture in this direction.
-            scale: By which the picture is resized.
+            image_side: Pixels of the image in this direction.
+            scale: By which the image is resized.
         """
         pitch, shift = float(self._patch), 0.0
         if length > self._tile:
@@ -248,6 +248,6 @@ class _Geometry:
             # half of that rest off at most.
             pitch = self._tile / self._side
             shift = (self._tile - self._side * self._patch) / 2
-        resized = min(math.ceil(picture * scale), length)
+        resized = min(math.ceil(image_side * scale), length)
         offset = (length - resized) // 2 + shift
         return (first * pitch - offset) / resized, (last * pitch - offset) / resized

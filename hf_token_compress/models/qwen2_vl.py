@@ -15,13 +15,13 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 from typing_extensions import override
 
-from ..first_layer import FirstLayer
 from ..prompt import Modality, VisualLayout
-from .adapter import EncodedVisuals, FamilyAdapter
+from ..scoring_layer import ScoringLayer
+from .family import EncodedVisuals, ModelFamily
 from .text_decoder import decoder_layer
 
 
-class Qwen2VLAdapter(FamilyAdapter):
+class Qwen2VLFamily(ModelFamily):
     """Adapter of `Qwen2VLForConditionalGeneration` and `Qwen2VLModel`."""
 
     model_classes = (Qwen2VLForConditionalGeneration, Qwen2VLModel)
@@ -88,11 +88,11 @@ class Qwen2VLAdapter(FamilyAdapter):
         return _base_model(model).language_model
 
     @override
-    def first_layer(self, model: Any) -> FirstLayer:
+    def scoring_layer(self, model: Any) -> ScoringLayer:
         return self.deeper_layer(model, 0)
 
     @override
-    def deeper_layer(self, model: Any, depth: int) -> FirstLayer:
+    def deeper_layer(self, model: Any, depth: int) -> ScoringLayer:
         decoder = self.decoder(model)
 
         def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,58 +2,57 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
-from .adapter import FamilyAdapter
+from ..registry import Registry
 
-_BUILT_IN = {
-    "llava_onevision": ".llava_onevision:LlavaOnevisionAdapter",
-    "qwen2_vl": ".qwen2_vl:Qwen2VLAdapter",
-    "vila15": ".vila.adapter:VilaAdapter",
-}
-_REGISTERED: dict[str, type[FamilyAdapter]] = {}
+if TYPE_CHECKING:
+    from .family import ModelFamily
+
+FAMILIES: Registry[ModelFamily] = Registry(
+    "family",
+    f"{__package__}.family:ModelFamily",
+    {
+        "llava_onevision": f"{__package__}.llava_onevision:LlavaOnevisionFamily",
+        "qwen2_vl": f"{__package__}.qwen2_vl:Qwen2VLFamily",
+        "vila15": f"{__package__}.vila.family:VilaFamily",
+    },
+)
 
 
 def supported_families() -> tuple[str, ...]:
     """The `model_type`s that can be compressed, sorted."""
-    return tuple(sorted({*_BUILT_IN, *_REGISTERED}))
+    return FAMILIES.names()
 
 
-def register_family(model_type: str, adapter: type[FamilyAdapter]) -> None:
+def register_family(model_type: str, family: type[ModelFamily]) -> None:
     """Make models with that `config.model_type` compressible.
 
     Raises:
-        TypeError: `adapter` is not a subclass of `FamilyAdapter`.
+        TypeError: `family` is not a subclass of `ModelFamily`.
         ValueError: That family is supported already.
     """
-    if not (isinstance(adapter, type) and issubclass(adapter, FamilyAdapter)):
-        raise TypeError(f"The adapter of {model_type!r} must subclass FamilyAdapter: {adapter!r}.")
-    if model_type in supported_families() and _REGISTERED.get(model_type) is not adapter:
-        raise ValueError(f"The model family {model_type!r} is supported already.")
-    _REGISTERED[model_type] = adapter
+    FAMILIES.register(model_type, family)
 
 
-def family_adapter(model_class: type) -> FamilyAdapter:
-    """The adapter for a class of Transformers models.
+def model_family(model_class: type) -> ModelFamily:
+    """The family for a class of Transformers models.
 
     Raises:
         ValueError: The family, or that class of it, is not supported.
     """
     config_class = getattr(model_class, "config_class", None)
     model_type = getattr(config_class, "model_type", None)
-    adapter_class = _REGISTERED.get(model_type) if model_type else None
-    if adapter_class is None and model_type in _BUILT_IN:
-        module, class_name = _BUILT_IN[model_type].split(":")
-        adapter_class = getattr(import_module(module, __package__), class_name)
-    if adapter_class is None:
+    family_class = FAMILIES.find(model_type) if model_type else None
+    if family_class is None:
         raise ValueError(
             f"Token compression does not support {model_class.__name__} (model type "
             f"{model_type!r}): supported model types are {', '.join(supported_families())}."
         )
-    if not issubclass(model_class, adapter_class.model_classes):
-        names = " and ".join(cls.__name__ for cls in adapter_class.model_classes)
+    if not issubclass(model_class, family_class.model_classes):
+        names = " and ".join(cls.__name__ for cls in family_class.model_classes)
         raise ValueError(
             f"Token compression does not support {model_class.__name__}: of the model type "
             f"{model_type!r} it supports {names}."
         )
-    return adapter_class()
+    return family_class()

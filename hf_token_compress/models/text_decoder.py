@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..first_layer import FirstLayer
-from .adapter import FamilyAdapter
+from ..scoring_layer import ScoringLayer
+from .family import ModelFamily
 
 
-class TextDecoderAdapter(FamilyAdapter):
+class TextDecoderFamily(ModelFamily):
     """A family whose visual tokens take positions as words do."""
 
     @abstractmethod
@@ -37,11 +37,11 @@ class TextDecoderAdapter(FamilyAdapter):
         return (tokens.cumsum(-1) - 1).masked_fill(tokens == 0, 0)
 
     @override
-    def first_layer(self, model: Any) -> FirstLayer:
+    def scoring_layer(self, model: Any) -> ScoringLayer:
         return self.deeper_layer(model, 0)
 
     @override
-    def deeper_layer(self, model: Any, depth: int) -> FirstLayer:
+    def deeper_layer(self, model: Any, depth: int) -> ScoringLayer:
         decoder = self.decoder(model)
         return decoder_layer(decoder, decoder.rotary_emb, depth)
 
@@ -52,17 +52,17 @@ class TextDecoderAdapter(FamilyAdapter):
 
 def decoder_layer(
     decoder: Any, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], depth: int
-) -> FirstLayer:
+) -> ScoringLayer:
     """Query and key path of one layer of a decoder of Transformers.
 
     Args:
         decoder: The language model, without its head.
-        rotary: As in `FirstLayer`.
+        rotary: As in `ScoringLayer`.
         depth: Which of its layers.
     """
     layer = decoder.layers[depth]
     attention = layer.self_attn
-    return FirstLayer(
+    return ScoringLayer(
         input_norm=layer.input_layernorm,
         query_projection=attention.q_proj,
         key_projection=attention.k_proj,

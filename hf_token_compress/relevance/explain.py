@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..models.adapter import FamilyAdapter
-from ..models.mixin import TokenCompressionMixin
-from ..models.registry import family_adapter
+from ..compression.mixin import TokenCompressionMixin
+from ..models.family import ModelFamily
+from ..models.registry import model_family
 from ..prompt import VisualSpan
 from .attention_tap import MEMORY_LIMIT
 from .model_state import ready_for_gradients
@@ -107,18 +107,18 @@ def relevance(
     explainer: Rule = build_rule(rule, rule_options or {})
     if recursive:
         explainer = RecursiveRule(explainer)
-    adapter = explained_family(model)
+    family = explained_family(model)
     with ready_for_gradients(model, checkpointing=checkpointing):
         if answer_ids is None:
-            answer_ids = greedy_answers(model, adapter, inputs, max_new_tokens)
-        replay = make_replay(model, adapter, inputs, answer_ids, memory_limit)
+            answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
+        replay = make_replay(model, family, inputs, answer_ids, memory_limit)
         groups = target_groups(replay, targets)
         found = explainer.explain(replay, groups, replay.layout.attention_mask)  # [G, B, S]
     return RelevanceReport(tuple(_sample_reports(replay, found, per_token_rows)), rule)
 
 
-def explained_family(model: Any) -> FamilyAdapter:
-    """The adapter of a model that can be explained.
+def explained_family(model: Any) -> ModelFamily:
+    """The family of a model that can be explained.
 
     Raises:
         TypeError: `model` is no Transformers model.
@@ -130,17 +130,17 @@ def explained_family(model: Any) -> FamilyAdapter:
             "wrapped one, pass the model inside."
         )
     stock: Any = model.stock_class if isinstance(model, TokenCompressionMixin) else type(model)
-    adapter = family_adapter(stock)
+    family = model_family(stock)
     if model.get_output_embeddings() is None:
         raise ValueError(
             f"{type(model).__name__} has no language model head and gives no answer to explain: "
             "load it with AutoModelForImageTextToText."
         )
-    return adapter
+    return family
 
 
 def greedy_answers(
-    model: Any, adapter: FamilyAdapter, inputs: Mapping[str, Any], max_new_tokens: int
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any], max_new_tokens: int
 ) -> list[Tensor]:
     """The model's own answers to the whole prompts, each int64 [T], without what ends them."""
     compressed = isinstance(model, TokenCompressionMixin)
@@ -148,7 +148,7 @@ def greedy_answers(
         sequences = model.generate(
             **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
         )
-    ends = adapter.turn_end_ids(model)
+    ends = family.turn_end_ids(model)
     answers = []
     for answer in sequences[:, inputs["input_ids"].shape[1] :].tolist():
         length = next((place for place, token in enumerate(answer) if token in ends), len(answer))

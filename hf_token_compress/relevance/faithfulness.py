@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..config import check_share
+from ..checks import check_share
 from .explain import explained_family, greedy_answers
 from .model_state import ready_for_gradients
 from .replay import Replay, make_replay
@@ -117,11 +117,11 @@ def faithfulness(
     for ratio in retention_ratios:
         check_share("A retention ratio", ratio)
     ratios = sorted({1.0, *map(float, retention_ratios)}, reverse=True)
-    adapter = explained_family(model)
+    family = explained_family(model)
     with ready_for_gradients(model), torch.no_grad():
         if answer_ids is None:
-            answer_ids = greedy_answers(model, adapter, inputs, max_new_tokens)
-        replay = make_replay(model, adapter, inputs, answer_ids)
+            answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
+        replay = make_replay(model, family, inputs, answer_ids)
         given = _checked(scores, replay)
         generator = torch.Generator().manual_seed(seed)
         shuffled = [torch.rand(len(item), generator=generator).to(item) for item in given]

@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ..compression.compressor import next_position, rewrite_prompt
+from ..compression.inputs import PromptLayout, encode_visuals, read_layout
 from ..config import TokenCompressionConfig
-from ..models.adapter import FamilyAdapter
-from ..models.compressor import next_position, rewrite_prompt
-from ..models.layout import PromptLayout, encode_visuals, read_layout
+from ..models.family import ModelFamily
 from ..prompt import Modality, VisualSpan
 from ..rewrite import gather_columns, kept_column_index
 from .attention_tap import MEMORY_LIMIT
@@ -117,7 +117,7 @@ class Replay:
 
     Attributes:
         model: The model to run.
-        adapter: Its family.
+        family: Its family.
         inputs: Keyword arguments of the stock forward that carry no tokens of their own.
         layout: Prompts and answers, S columns, padded on the right.
         answer_ids: int64 [B, T], -1 after their end.
@@ -127,7 +127,7 @@ class Replay:
     """
 
     model: Any
-    adapter: FamilyAdapter
+    family: ModelFamily
     inputs: Mapping[str, Any]
     layout: PromptLayout
     answer_ids: Tensor
@@ -206,7 +206,7 @@ class Replay:
             leaves += features
         rewritten = rewrite_prompt(
             self.model,
-            self.adapter,
+            self.family,
             _POSITIONS,
             {
                 **self.inputs,
@@ -245,7 +245,7 @@ def _features_by_row(layout: PromptLayout, modality: Modality) -> list[list[Tens
 
 def make_replay(
     model: Any,
-    adapter: FamilyAdapter,
+    family: ModelFamily,
     inputs: Mapping[str, Any],
     answer_ids: Sequence[Tensor],
     memory_limit: int = MEMORY_LIMIT,
@@ -254,7 +254,7 @@ def make_replay(
 
     Args:
         model: A model with a language model head.
-        adapter: Its family.
+        family: Its family.
         inputs: Keyword arguments of the stock forward, as the processor returned them.
         answer_ids: For each prompt, int64 [T].
         memory_limit: Bytes of scratch that working on an attention layer may take.
@@ -269,15 +269,15 @@ def make_replay(
             name: value.clone() if isinstance(value, Tensor) else value
             for name, value in inputs.items()
         }
-        encoded = encode_visuals(model, adapter, given)
-        layout = read_layout(model, adapter, given, encoded)
+        encoded = encode_visuals(model, family, given)
+        layout = read_layout(model, family, given, encoded)
         check_answers(len(layout.input_ids), answer_ids)
         _check_visuals(layout)
         visuals = layout.visuals
-        layout, rows, answers = _append_answers(layout, answer_ids, adapter.padding_id(model))
+        layout, rows, answers = _append_answers(layout, answer_ids, family.padding_id(model))
     index = kept_column_index(_prompt_mask(given), "right")
     kept: dict[str, Any] = {}
-    consumed = {*adapter.pixel_inputs.values(), *adapter.consumed_inputs, *_PROMPT_INPUTS}
+    consumed = {*family.pixel_inputs.values(), *family.consumed_inputs, *_PROMPT_INPUTS}
     for name, value in given.items():
         if name in _TOKEN_TYPES:
             # The answer is text.
@@ -286,7 +286,7 @@ def make_replay(
             kept[name] = torch.nn.functional.pad(tokens, (0, extra))
         elif name not in consumed:
             kept[name] = value
-    return Replay(model, adapter, kept, layout, answers, rows, visuals, memory_limit)
+    return Replay(model, family, kept, layout, answers, rows, visuals, memory_limit)
 
 
 # What a replay makes itself, or what belongs to generation.

@@ -78,10 +78,10 @@ class RelevanceScorer(ModelScorer):
 
 def _answers(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> list[Tensor]:
     """The model's own answers, int64 [T] each with T ≥ 1."""
-    adapter = explained_family(model)
+    family = explained_family(model)
     with ready_for_gradients(model):
-        answers = greedy_answers(model, adapter, inputs, max_new_tokens)
-        end = torch.tensor([min(adapter.turn_end_ids(model), default=0)], device=model.device)
+        answers = greedy_answers(model, family, inputs, max_new_tokens)
+        end = torch.tensor([min(family.turn_end_ids(model), default=0)], device=model.device)
     return [answer if len(answer) else end for answer in answers]
 
 

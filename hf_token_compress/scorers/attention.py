@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..config import check_count
-from ..first_layer import FirstLayer
-from ..kernels.first_layer_attention import first_layer_attention
+from ..checks import check_count
+from ..kernels.instruction_attention import instruction_attention as attention_kernel
 from ..prompt import MultimodalPrompt
+from ..scoring_layer import ScoringLayer
 from .base import Scorer
 
 _COLUMNS_AT_ONCE = 512
@@ -42,12 +42,12 @@ class AttentionScorer(Scorer):
         return self._scoring_depth
 
     @override
-    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
-        return layer0_attention(prompt, first_layer)
+    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
+        return instruction_attention(prompt, scoring_layer)
 
 
-def layer0_attention(
-    prompt: MultimodalPrompt, first_layer: FirstLayer, *, per_head: bool = False
+def instruction_attention(
+    prompt: MultimodalPrompt, scoring_layer: ScoringLayer, *, per_head: bool = False
 ) -> Tensor:
     """Attention of the instruction rows in decoder layer 0, mean over the rows.
 
@@ -60,21 +60,21 @@ def layer0_attention(
     Raises:
         ValueError: A prompt has visual tokens, but no instruction row.
     """
-    query, key, sample, column = project_instruction(prompt, first_layer)
-    return first_layer_attention(
+    query, key, sample, column = project_instruction(prompt, scoring_layer)
+    return attention_kernel(
         query,
         key,
         sample,
         column,
         prompt.attention_mask,
-        scaling=first_layer.scaling,
-        sliding_window=first_layer.sliding_window,
+        scaling=scoring_layer.scaling,
+        sliding_window=scoring_layer.sliding_window,
         per_head=per_head,
     )
 
 
 def project_instruction(
-    prompt: MultimodalPrompt, first_layer: FirstLayer
+    prompt: MultimodalPrompt, scoring_layer: ScoringLayer
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Queries of the instruction rows, and keys of all rows.
 
@@ -97,9 +97,9 @@ def project_instruction(
         )
     sample, column = rows.nonzero(as_tuple=True)  # [R] each
     embeds = prompt.inputs_embeds  # [B, S, D]
-    cos, sin = first_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]
+    cos, sin = scoring_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]
     parts = zip(*(x.split(_COLUMNS_AT_ONCE, dim=1) for x in (embeds, cos, sin)), strict=True)
-    norm = first_layer.input_norm
-    key = torch.cat([first_layer.keys(norm(part), *turn) for part, *turn in parts], dim=1)
-    query = first_layer.queries(norm(embeds[rows]), cos[rows], sin[rows])  # [R, heads, head_dim]
+    norm = scoring_layer.input_norm
+    key = torch.cat([scoring_layer.keys(norm(part), *turn) for part, *turn in parts], dim=1)
+    query = scoring_layer.queries(norm(embeds[rows]), cos[rows], sin[rows])  # [R, heads, head_dim]
     return query, key, sample, column

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..first_layer import FirstLayer
 from ..prompt import MultimodalPrompt
+from ..scoring_layer import ScoringLayer
 
 if TYPE_CHECKING:
     from ..mapper import ModelIdentity
@@ -25,18 +25,18 @@ class Scorer(ABC):
     ```python
     @register_scorer("feature_norm")
     class FeatureNorm(Scorer):
-        def score(self, prompt, first_layer):
+        def score(self, prompt, scoring_layer):
             return prompt.inputs_embeds.norm(dim=-1)
     ```
     """
 
     @abstractmethod
-    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         """Score a batch of prompts.
 
         Args:
             prompt: B prompts of S tokens.
-            first_layer: Query and key path of decoder layer 0.
+            scoring_layer: Query and key path of decoder layer 0.
 
         Returns:
             float [B, S]; higher stays longer. Only the visual positions are read. It is called
@@ -81,7 +81,7 @@ class ModelScorer(Scorer):
             float [B, S], as in `Scorer.score`.
         """
 
-    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         """Refuse: layer 0 alone is not enough.
 
         Raises:

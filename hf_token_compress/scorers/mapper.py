@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..first_layer import FirstLayer
 from ..mapper import MapperSet, ModelIdentity, RelevanceMapper, load_mappers
 from ..prompt import MultimodalPrompt
+from ..scoring_layer import ScoringLayer
 from .base import Scorer
-from .instruction_attention import instruction_attention
+from .mapper_inputs import mapper_inputs
 
 
 class MapperScorer(Scorer):
@@ -44,13 +44,13 @@ class MapperScorer(Scorer):
         return self.mappers.scoring_depth
 
     @override
-    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         device = prompt.inputs_embeds.device
         scores = torch.zeros(prompt.visual_mask.shape, device=device)  # [B, S]
         modalities = {visual.modality for visuals in prompt.visuals for visual in visuals}
         for modality in sorted(modalities):
             mapper = self.mappers.for_modality(modality).to(device)
-            found = instruction_attention(prompt, first_layer, modality)
+            found = mapper_inputs(prompt, scoring_layer, modality)
             rows = [row for row, item in enumerate(found) if item is not None]
             relevance = mapper.relevance([item for item in found if item is not None])
             for row, shares in zip(rows, relevance, strict=True):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..config import check_count
-from ..first_layer import FirstLayer
+from ..checks import check_count
 from ..prompt import MultimodalPrompt
+from ..scoring_layer import ScoringLayer
 from .base import Scorer
 
 
@@ -32,7 +32,7 @@ class RandomScorer(Scorer):
         self.seed = seed
 
     @override
-    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
         for row, mask in enumerate(prompt.visual_mask.cpu()):
             ids = prompt.input_ids[row][prompt.attention_mask[row]].cpu()

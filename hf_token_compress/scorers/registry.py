@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..named_classes import build_named, check_registration
-from .base import Scorer
+from ..registry import Registry
 
-ScorerClass = TypeVar("ScorerClass", bound=type[Scorer])
+if TYPE_CHECKING:
+    from .base import Scorer
 
-_BUILT_IN = {
-    "attention": ".attention:AttentionScorer",
-    "mapper": ".mapper:MapperScorer",
-    "random": ".random:RandomScorer",
-    "relevance": "..relevance.scorer:RelevanceScorer",
-    "uniform": ".uniform:UniformScorer",
-}
-_REGISTERED: dict[str, type[Scorer]] = {}
+ScorerClass = TypeVar("ScorerClass", bound=type)
+
+SCORERS: Registry[Scorer] = Registry(
+    "scorer",
+    f"{__package__}.base:Scorer",
+    {
+        "attention": f"{__package__}.attention:AttentionScorer",
+        "mapper": f"{__package__}.mapper:MapperScorer",
+        "random": f"{__package__}.random:RandomScorer",
+        "uniform": f"{__package__}.uniform:UniformScorer",
+    },
+)
 
 
 def available_scorers() -> tuple[str, ...]:
     """Names that `TokenCompressionConfig(scorer=…)` takes, sorted."""
-    return tuple(sorted({*_BUILT_IN, *_REGISTERED}))
+    return SCORERS.names()
 
 
 def register_scorer(name: str) -> Callable[[ScorerClass], ScorerClass]:
@@ -32,13 +36,7 @@ def register_scorer(name: str) -> Callable[[ScorerClass], ScorerClass]:
         TypeError: The decorated object is not a subclass of `Scorer`.
         ValueError: Another scorer has that name already.
     """
-
-    def register(cls: ScorerClass) -> ScorerClass:
-        check_registration(cls, name, base=Scorer, built_in=_BUILT_IN, registered=_REGISTERED)
-        _REGISTERED[name] = cls
-        return cls
-
-    return register
+    return SCORERS.decorator(name)
 
 
 def build_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
@@ -47,12 +45,4 @@ def build_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     Raises:
         ValueError: No scorer has that name, or it does not take one of the options.
     """
-    scorer: Scorer = build_named(
-        name,
-        options,
-        base=Scorer,
-        built_in=_BUILT_IN,
-        registered=_REGISTERED,
-        package=__package__,
-    )
-    return scorer
+    return SCORERS.build(name, options)

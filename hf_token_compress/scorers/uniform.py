@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..first_layer import FirstLayer
 from ..prompt import MultimodalPrompt
+from ..scoring_layer import ScoringLayer
 from .base import Scorer
 
 
@@ -21,7 +21,7 @@ class UniformScorer(Scorer):
     """
 
     @override
-    def score(self, prompt: MultimodalPrompt, first_layer: FirstLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
         off_grid = prompt.visual_mask.cpu().clone()  # [B, S]
         for row, visuals in enumerate(prompt.visuals):

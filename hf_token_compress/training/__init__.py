@@ -1,1 +1,16 @@
-"""Train mappers (`collect`, `train_mapper`), and the tiny models that come with the library."""
+"""Mappers are trained here: collect, then train; or calibrate, which does both in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .calibration import calibrate
+
+_HOMES = {"calibrate": ".calibration"}
+
+__all__ = ["calibrate"]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..compression.mixin import TokenCompressionMixin
+from ..data.sources import SampleList, TrainingSample
 from ..mapper import RelevanceMapper
-from .collecting import CollectOptions, collect
-from .launch import from_main_process
-from .samples import SampleList, TrainingSample
-from .training import Epoch, TrainOptions, train_mapper
+from .collect import CollectOptions, collect
+from .distributed import from_main_process
+from .train import Epoch, TrainOptions, train_mapper
 
 _STEPS = 500
 _BATCH = 16
 _FEWEST_EPOCHS = 30
 
 
-def calibrate_mapper(
+def calibrate(
     model: Any,
     processor: Any,
     samples: Iterable[TrainingSample | tuple[Any, str] | tuple[Any, str, str]],
@@ -29,7 +30,7 @@ def calibrate_mapper(
     after_sample: Callable[[int], None] | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
 ) -> RelevanceMapper:
-    """Train a mapper on a few prompts.
+    """Train a mapper on a few dozen prompts; a compressed model scores with it from now on.
 
     Args:
         model: A loaded model of a supported family.
@@ -41,7 +42,11 @@ def calibrate_mapper(
         after_sample: As in `collect`.
         after_epoch: As in `train_mapper`.
 
+    Returns:
+        The mapper, for `mapper.save_pretrained(folder)` or `mapper.push_to_hub(repo_id)`.
+
     Raises:
+        ImportError: Accelerate is not installed.
         TypeError: A sample is neither.
         ValueError: There are fewer than two samples that the model can use.
         RuntimeError: Its processes run on several machines.
@@ -65,6 +70,8 @@ def calibrate_mapper(
         options = train_options or few_samples_options(len(collection))
         mapper = train_mapper(collection, f"{folder}/mapper", options, after_epoch=after_epoch)
     mapper.source = None
+    if isinstance(model, TokenCompressionMixin):
+        model.token_compression.use_mapper(mapper)
     return mapper
 
 

@@ -1,12 +1,12 @@
-"""Pictures of what was kept and why, and figures of what was measured.
+"""Images of what was kept and why, and figures of what was measured.
 
-Functions that draw on pictures return PIL images. Functions of curves return matplotlib Figures;
+Functions that draw on images return PIL images. Functions of curves return matplotlib Figures;
 matplotlib is an extra: `pip install "hf-token-compress[plots]"`.
 """
 
-from ..figures import COLOURS, figure_image, save_figure
 from .answers import answer_heat_maps, prompt_heat_maps
 from .curves import heat_map_figure, removal_curve, retention_curve, training_curve
+from .figures import COLOURS, figure_image, save_figure
 from .grids import ScoredPrompt
 from .pictures import heat_map, kept_per_frame, overlay
 from .sheets import contact_sheet

@@ -28,17 +28,17 @@ def prompt_heat_maps(
     title: str = "",
     scale: ScoreScale = "value",
 ) -> Image.Image:
-    """Heat maps of all pictures and videos of a prompt on one sheet.
+    """Heat maps of all images and videos of a prompt on one sheet.
 
     Args:
-        visuals: What the processor was given, in order of appearance: pictures, and lists of all
+        visuals: What the processor was given, in order of appearance: images, and lists of all
             frames of a video.
         sample: The prompt, as in `heat_map`.
         title: Text over the sheet.
         scale: "value" or "rank", as in `heat_map`.
 
     Returns:
-        An RGB image, one panel for every picture and for every frame of a video's grid.
+        An RGB image, one panel for every image and for every frame of a video's grid.
 
     Raises:
         ValueError: There are more or fewer visuals than the prompt has, a video lacks frames, or
@@ -99,7 +99,7 @@ def answer_heat_maps(
 def _panels(
     visuals: Sequence[Visual], sample: ScoredPrompt, scale: ScoreScale
 ) -> tuple[list[Image.Image], list[str]]:
-    """One heat map per picture, and per frame of a video's grid, with captions."""
+    """One heat map per image, and per frame of a video's grid, with captions."""
     if len(visuals) != len(sample.visuals):
         raise ValueError(
             f"The prompt has {len(sample.visuals)} pictures and videos, but {len(visuals)} were "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from ..figures import Curve, Panel, draw_curves, line_figure, new_figure
+from .figures import Curve, Panel, draw_curves, line_figure, new_figure
 from .grids import ScoredPrompt
 from .pictures import HEAT, ScoreScale, heat_map
 
@@ -209,12 +209,12 @@ def heat_map_figure(
     """`heat_map` beside a scale that tells what its colours mean.
 
     Args:
-        image: The picture that the processor was given; for a video, its frame.
+        image: The image that the processor was given; for a video, its frame.
         sample: Its prompt, as in `heat_map`.
         visual: Which image or video of the prompt it is.
         frame: Which frame of the visual's grid; 0 for an image.
         scale: "value" or "rank", as in `heat_map`.
-        title: Text over the picture.
+        title: Text over the image.
 
     Returns:
         A matplotlib Figure.

@@ -1,4 +1,4 @@
-"""Where visual tokens lie on a picture."""
+"""Where visual tokens lie on an image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FrameGrid:
     area: tuple[float, float, float, float]
 
     def token_size(self, picture: tuple[int, int]) -> float:
-        """Pixels of a token's shorter side on a picture of (width, height)."""
+        """Pixels of a token's shorter side on an image of (width, height)."""
         rows, columns = self.tokens.shape
         left, top, right, bottom = self.area
         return min(picture[0] * (right - left) / columns, picture[1] * (bottom - top) / rows)
@@ -77,7 +77,7 @@ def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid
 
 
 def legible(image: Image.Image, grids: Sequence[FrameGrid], token_size: int) -> Image.Image:
-    """The picture in RGB, enlarged where a token of a grid would be too small.
+    """The image in RGB, enlarged where a token of a grid would be too small.
 
     Raises:
         ValueError: `token_size` is below 1.
@@ -94,7 +94,7 @@ def legible(image: Image.Image, grids: Sequence[FrameGrid], token_size: int) -> 
 
 @dataclass(frozen=True)
 class Cells:
-    """Which token each pixel of a picture belongs to.
+    """Which token each pixel of an image belongs to.
 
     Attributes:
         row: int [H], token row of each pixel row, ascending; -1 before the grid, the number of
@@ -109,7 +109,7 @@ class Cells:
 
     @classmethod
     def over(cls, size: tuple[int, int], grid: FrameGrid) -> Cells:
-        """A grid over its area of a picture of (width, height) pixels."""
+        """A grid over its area of an image of (width, height) pixels."""
         (width, height), (rows, columns) = size, grid.tokens.shape
         left, top, right, bottom = grid.area
         return cls(
@@ -124,7 +124,7 @@ class Cells:
         return padded[self.row[:, None] + 1, self.column[None, :] + 1]
 
     def outline(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
-        """Pixels of kept tokens that lie along a dropped one or the picture's rim: bool [H, W]."""
+        """Pixels of kept tokens that lie along a dropped one or the image's rim: bool [H, W]."""
         line = np.zeros((len(self.row), len(self.column)), dtype=np.bool_)
         for down, across, neighbour in _neighbours(kept):
             near = _near(self.row, down, self.border)[:, None]
@@ -144,9 +144,9 @@ def _cell_of_pixel(pixels: int, cells: int, start: float, end: float) -> NDArray
     """The cell under the centre of each pixel, int [pixels], -1 before and `cells` after all.
 
     Args:
-        pixels: Pixels of the picture in this direction.
+        pixels: Pixels of the image in this direction.
         cells: Cells of the grid.
-        start: Where on the picture the grid starts, as a share of its pixels.
+        start: Where on the image the grid starts, as a share of its pixels.
         end: Where it ends.
     """
     doubled = 2 * np.arange(pixels) + 1  # twice the centres, which keeps whole grids exact

@@ -1,4 +1,4 @@
-"""Pictures of what was kept: tokens lit over the image, scores as a heat map."""
+"""Images of what was kept: tokens lit over the image, scores as a heat map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from .grids import Cells, ScoredPrompt, frame_grids, grids_of, legible
 
 if TYPE_CHECKING:
-    from ..models.state import SampleReport
+    from ..compression.report import SampleReport
 
 ScoreScale = Literal["value", "rank"]
 
@@ -48,25 +48,25 @@ def overlay(
     frame: int = 0,
     token_size: int = 32,
 ) -> Image.Image:
-    """Light the kept visual tokens of a picture and dim the dropped ones.
+    """Light the kept visual tokens of an image and dim the dropped ones.
 
-    Every token is drawn where it lies on the picture, whatever the processor did to it: resized,
+    Every token is drawn where it lies on the image, whatever the processor did to it: resized,
     padded, cut into tiles. Kept tokens keep their pixels inside a thin border; dropped ones lose
     most of their colour and brightness. Where several grids lie over each other, such as a coarse
     one and one over tiles, a pixel is lit by the share of them that keep it. Tokens on no grid,
     such as newlines, are not drawn.
 
     Args:
-        image: The picture that the processor was given, of any mode and size; for a video, its
+        image: The image that the processor was given, of any mode and size; for a video, its
             frame.
         sample: Report of its prompt, from `model.token_compression.last.samples`.
         visual: Which image or video of the prompt it is, from 0, in order of appearance.
         frame: Which frame of the visual's grid; 0 for an image.
-        token_size: Pixels that the shorter side of a token has at least: smaller pictures are
-            enlarged. 1 leaves every picture whose tokens have a pixel at its size.
+        token_size: Pixels that the shorter side of a token has at least: smaller images are
+            enlarged. 1 leaves every image whose tokens have a pixel at its size.
 
     Returns:
-        An RGB image of the picture's size, or larger in the same proportions.
+        An RGB image of the image's size, or larger in the same proportions.
 
     Raises:
         IndexError: The prompt has no such visual, or the visual no such frame.
@@ -104,13 +104,13 @@ def heat_map(
     token_size: int = 32,
     scale: ScoreScale = "value",
 ) -> Image.Image:
-    """Colour a picture by the scores of its visual tokens, dark blue (low) to yellow (high).
+    """Colour an image by the scores of its visual tokens, dark blue (low) to yellow (high).
 
-    Colours span the scores of the whole prompt, so that its pictures can be compared. Where several
+    Colours span the scores of the whole prompt, so that its images can be compared. Where several
     grids lie over each other, their colours are mixed.
 
     Args:
-        image: The picture that the processor was given; for a video, its frame.
+        image: The image that the processor was given; for a video, its frame.
         sample: Its prompt, from `model.token_compression.last.samples` or from
             `relevance(model, inputs).samples`.
         visual: Which image or video of the prompt it is, from 0, in order of appearance.
@@ -120,7 +120,7 @@ def heat_map(
             which still tells tokens apart where a few scores outweigh all others.
 
     Returns:
-        An RGB image of the picture's size, or larger in the same proportions.
+        An RGB image of the image's size, or larger in the same proportions.
 
     Raises:
         IndexError: The prompt has no such visual, or the visual no such frame.

@@ -1,4 +1,4 @@
-"""Sheets: pictures side by side over their captions."""
+"""Sheets: images side by side over their captions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def contact_sheet(
     columns: int | None = None,
     font: str | Path | None = None,
 ) -> Image.Image:
-    """Set pictures side by side, in one or more rows, each over its caption.
+    """Set images side by side, in one or more rows, each over its caption.
 
     Args:
         images: The panels, from left to right; they are scaled to one height.
         captions: One text per panel. Its first line is set larger; long lines are wrapped.
         title: Text over all panels, set in the same way.
-        panel_height: Pixels of the panels' height; by default that of the highest picture.
+        panel_height: Pixels of the panels' height; by default that of the highest image.
         columns: Most panels in a row; by default all.
         font: A TrueType file; by default Pillow's own font, which has few letters beyond ASCII.
 

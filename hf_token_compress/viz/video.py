@@ -1,4 +1,4 @@
-"""Pictures of what was kept of a video: its frames in a strip, on a sheet, and animated."""
+"""Images of what was kept of a video: its frames in a strip, on a sheet, and animated."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor
 
-from ..figures import COLOURS
+from .figures import COLOURS
 from .grids import grids_of
 from .pictures import kept_per_frame, overlay
 from .sheets import PAPER, contact_sheet
 
 if TYPE_CHECKING:
-    from ..models.state import SampleReport
+    from ..compression.report import SampleReport
 
 _COLUMNS = 4
 _STRIP_COLUMNS = 8
@@ -138,7 +138,7 @@ def save_animation(
         seconds_per_frame: How long each is shown.
 
     Raises:
-        ValueError: There are no images, or the name does not end as that of a picture file.
+        ValueError: There are no images, or the name does not end as that of an image file.
     """
     if not images:
         raise ValueError("save_animation needs at least one image.")

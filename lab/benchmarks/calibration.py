@@ -16,16 +16,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hf_token_compress.data.composed import SceneSource
+from hf_token_compress.data.sources import SampleSource, TrainingSample
+from hf_token_compress.data.tasks import Sample, scene_samples
 from hf_token_compress.evaluation.retention import (
     RetentionResult,
     measure_retention,
     retention_markdown,
 )
-from hf_token_compress.evaluation.tasks import Sample, scene_samples
-from hf_token_compress.training.calibration import calibrate_mapper
-from hf_token_compress.training.collecting import CollectOptions
-from hf_token_compress.training.composed import SceneSource
-from hf_token_compress.training.samples import SampleSource, TrainingSample
+from hf_token_compress.training.calibration import calibrate
+from hf_token_compress.training.collect import CollectOptions
 
 
 def measure_calibration(
@@ -56,7 +56,7 @@ def measure_calibration(
     with TemporaryDirectory() as folder:
         for number, chosen in enumerate(prompts):
             start = time.perf_counter()
-            mapper = calibrate_mapper(
+            mapper = calibrate(
                 model, processor, chosen, collect_options=CollectOptions(max_new_tokens=16)
             )
             seconds.append(time.perf_counter() - start)
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from hf_token_compress.scenes import KINDS
+    from hf_token_compress.data.scenes import KINDS
     from hf_token_compress.tiny import own_mapper, resolve_model
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

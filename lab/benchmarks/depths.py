@@ -25,9 +25,9 @@ from hf_token_compress.evaluation.retention import (
     measure_retention,
     retention_markdown,
 )
+from lab.testbed.objects.cutouts import STAMPS_FOLDER, Stamps
+from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.samples import SOURCES, things_samples
-from lab.testbed.things.questions import CLIP_KINDS, KINDS
-from lab.testbed.things.stamps import STAMPS_FOLDER, Stamps
 
 SCORERS = (TRUTH, "attention@0", "attention@middle", "attention@last", "rollout", "random")
 

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
+from hf_token_compress.compression.identity import identify
+from hf_token_compress.compression.reading import read_prompt
+from hf_token_compress.data.tasks import Sample, clip_samples, scene_samples
 from hf_token_compress.evaluation.answering import encode_samples
-from hf_token_compress.evaluation.tasks import Sample, clip_samples, scene_samples
 from hf_token_compress.evaluation.truth import true_relevance
-from hf_token_compress.models.identity import identify
-from hf_token_compress.models.reading import read_prompt
 from hf_token_compress.prompt import Modality
-from hf_token_compress.scorers.instruction_attention import instruction_attention
-from hf_token_compress.training.collecting import CollectOptions
+from hf_token_compress.scorers.mapper_inputs import mapper_inputs
+from hf_token_compress.training.collect import CollectOptions
 from hf_token_compress.training.shards import (
     COLLECTION_FILE,
     CollectedSample,
@@ -72,7 +72,7 @@ def collect_truth(
             model, encode_samples(processor, batch), scoring_depth=scoring_depth
         )
         shard = Shard()
-        attention = instruction_attention(prompt, layer, modality)
+        attention = mapper_inputs(prompt, layer, modality)
         for row, (sample, seen) in enumerate(zip(batch, attention, strict=True)):
             (visual,) = prompt.visuals[row]
             relevance = true_relevance(sample, visual)
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Collect the truth."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from hf_token_compress.scenes import CLIP_KINDS, KINDS
+    from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
     from hf_token_compress.tiny import resolve_model
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

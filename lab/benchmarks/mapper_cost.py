@@ -21,10 +21,10 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from hf_token_compress.compression import compress, prepare_inputs, uncompress
+from hf_token_compress.compression.identity import identify
 from hf_token_compress.config import TokenCompressionConfig
 from hf_token_compress.mapper import MapperConfig, MapperInput, ModelIdentity, RelevanceMapper
-from hf_token_compress.models import compress, prepare_inputs, uncompress
-from hf_token_compress.models.identity import identify
 
 HIDDEN, HEADS, KEY_HEADS, HEAD_DIM, MLP, LAYERS = 3584, 28, 4, 128, 18944, 28
 _IMAGE, _VISION_START, _VISION_END, _TURN_END, _WORD = 1, 2, 3, 4, 5

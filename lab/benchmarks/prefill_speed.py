@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_token_compress.compression import compress, uncompress
+from hf_token_compress.compression.identity import identify
 from hf_token_compress.config import TokenCompressionConfig
 from hf_token_compress.mapper import MapperConfig, RelevanceMapper
-from hf_token_compress.models import compress, uncompress
-from hf_token_compress.models.identity import identify
 from lab.benchmarks.mapper_cost import HEAD_DIM, KEY_HEADS, LAYERS, Shapes, build_model, prompt_ids
 
 _COLUMNS = 50

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hf_token_compress.figures import Curve, Panel, figure_class, line_figure, save_figure
+from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from hf_token_compress.relevance.text import token_relevance
-from lab.benchmarks.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
+from hf_token_compress.viz.figures import Curve, Panel, figure_class, line_figure, save_figure
 from lab.benchmarks.subprocess_task import run_in_own_process
 
 Method = Literal["sdpa", "relevance", "checkpointed", "stored"]

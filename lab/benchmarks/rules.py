@@ -12,8 +12,8 @@ import torch
 import typer
 from torch import Tensor
 
+from hf_token_compress.data.tasks import Sample, scene_samples
 from hf_token_compress.evaluation.answering import encode_samples
-from hf_token_compress.evaluation.tasks import Sample, scene_samples
 from hf_token_compress.relevance import (
     DEFAULT_RULE,
     FaithfulnessReport,
@@ -90,11 +90,11 @@ def compare_rules(
     chosen = [_name_and_options(rule) for rule in rules]
     seconds = [0.0] * len(chosen)
     reports: list[list[FaithfulnessReport]] = [[] for _ in chosen]
-    adapter = explained_family(model)
+    family = explained_family(model)
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         inputs = dict(encode_samples(processor, batch).to(model.device))
-        answers = greedy_answers(model, adapter, inputs, max_new_tokens)
+        answers = greedy_answers(model, family, inputs, max_new_tokens)
         for number, (name, options) in enumerate(chosen):
             began = time.perf_counter()
             found = relevance(
@@ -159,10 +159,10 @@ def compare_targets(
     """
     seconds = {"sum": 0.0, "per_token": 0.0}
     correlations, shared = [], []
-    adapter = explained_family(model)
+    family = explained_family(model)
     for start in range(0, len(samples), batch_size):
         inputs = dict(encode_samples(processor, samples[start : start + batch_size]))
-        answers = greedy_answers(model, adapter, inputs, max_new_tokens)
+        answers = greedy_answers(model, family, inputs, max_new_tokens)
         scores = {}
         for targets in get_args(Targets):
             began = time.perf_counter()
@@ -246,7 +246,7 @@ def main(
     """Print a table of rules: areas under removal curves, and answers that stay."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from hf_token_compress.scenes import KINDS
+    from hf_token_compress.data.scenes import KINDS
     from hf_token_compress.tiny import resolve_model
 
     location = resolve_model(model)

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hf_token_compress.models.qwen2_vl import Qwen2VLAdapter
+from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
+from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
 from hf_token_compress.prompt import MultimodalPrompt
-from hf_token_compress.scorers.attention import layer0_attention
-from lab.benchmarks.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
+from hf_token_compress.scorers.attention import instruction_attention
 from lab.benchmarks.subprocess_task import run_in_own_process
 
 Method = Literal["eager", "scoring"]
@@ -142,7 +142,7 @@ def _prompt(model: Any, visual_tokens: int, instruction: int) -> MultimodalPromp
 
 
 def _scores(model: Any, prompt: MultimodalPrompt) -> Tensor:
-    return layer0_attention(prompt, Qwen2VLAdapter().first_layer(model))
+    return instruction_attention(prompt, Qwen2VLFamily().scoring_layer(model))
 
 
 def _eager_scores(model: Any, prompt: MultimodalPrompt) -> Tensor:

@@ -14,8 +14,8 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
 )
 
-from lab.testbed.adapter import NO_ADAPTER, LoraAdapter, read_adapter
 from lab.testbed.language_model import PLACEHOLDERS, LanguageModelFile, with_added_rows
+from lab.testbed.lora import NO_ADAPTER, LoraAdapter, read_adapter
 from lab.testbed.parts import language_model_file, vision_tower_file
 from lab.testbed.processor import GRID_PINPOINTS, SELECT_STRATEGY, build_processor
 from lab.testbed.projector import read_projector, untrained_projector

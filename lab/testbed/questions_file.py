@@ -14,10 +14,10 @@ from typing import Any
 from PIL import Image
 from rich.progress import track
 
-from hf_token_compress.evaluation.tasks import Sample
+from hf_token_compress.data.tasks import Sample
+from lab.testbed.objects.cutouts import STAMPS_FOLDER, Stamps
+from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.samples import SOURCES, things_samples
-from lab.testbed.things.questions import CLIP_KINDS, KINDS
-from lab.testbed.things.stamps import STAMPS_FOLDER, Stamps
 
 DATA_FILE = "questions.jsonl"
 

@@ -6,24 +6,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
-from hf_token_compress.evaluation.tasks import Sample
-from hf_token_compress.scenes import Question
-from lab.testbed.things.clips import make_things_clip
-from lab.testbed.things.drawn import (
+from hf_token_compress.data.scenes import Question
+from hf_token_compress.data.tasks import Sample
+from lab.testbed.objects.clips import make_things_clip
+from lab.testbed.objects.cutouts import HELD_OUT, Stamps
+from lab.testbed.objects.drawn import (
     HELD_OUT_ARTIST,
     TRAIN_ARTISTS,
     make_drawn_picture,
 )
-from lab.testbed.things.photographed import make_photographed_picture
-from lab.testbed.things.picture import Picture
-from lab.testbed.things.questions import (
+from lab.testbed.objects.photographed import make_photographed_picture
+from lab.testbed.objects.picture import Picture
+from lab.testbed.objects.questions import (
     CLIP_KINDS,
     KINDS,
     clip_questions,
     picture_questions,
 )
-from lab.testbed.things.rendered import make_rendered_picture
-from lab.testbed.things.stamps import HELD_OUT, Stamps
+from lab.testbed.objects.rendered import make_rendered_picture
 
 ThingsSource = Literal[
     "drawings", "held-out-artist", "photographs", "held-out-photographs", "rendered", "clips"

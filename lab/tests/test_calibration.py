@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hf_token_compress import load_tiny
+from hf_token_compress.data.composed import SceneSource
 from hf_token_compress.evaluation import scene_samples
-from hf_token_compress.training.composed import SceneSource
 from lab.benchmarks.calibration import measure_calibration, usable_prompts
 
 

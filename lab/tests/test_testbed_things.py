@@ -14,19 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_token_compress.scenes import Question
-from lab.testbed.things import stamps as stamp_files
-from lab.testbed.things import studio
-from lab.testbed.things.clips import make_things_clip
-from lab.testbed.things.drawn import (
+from hf_token_compress.data.scenes import Question
+from lab.testbed.objects import stamps as stamp_files
+from lab.testbed.objects import studio
+from lab.testbed.objects.clips import make_things_clip
+from lab.testbed.objects.drawn import (
     HELD_OUT_ARTIST,
     TRAIN_ARTISTS,
     make_drawn_picture,
 )
-from lab.testbed.things.names import COLOURS, DRAWN_NAMES, NAMES, NUMBERS, SOLIDS
-from lab.testbed.things.photographed import make_photographed_picture
-from lab.testbed.things.picture import SIDE, Picture, Thing
-from lab.testbed.things.questions import (
+from lab.testbed.objects.names import COLOURS, DRAWN_NAMES, NAMES, NUMBERS, SOLIDS
+from lab.testbed.objects.photographed import make_photographed_picture
+from lab.testbed.objects.picture import SIDE, Picture, Thing
+from lab.testbed.objects.questions import (
     CLIP_KINDS,
     KINDS,
     ask,
@@ -34,7 +34,7 @@ from lab.testbed.things.questions import (
     clip_questions,
     picture_questions,
 )
-from lab.testbed.things.rendered import MAX_SOLIDS, make_rendered_picture
+from lab.testbed.objects.rendered import MAX_SOLIDS, make_rendered_picture
 from lab.tests import testbed_models
 
 LAYOUTS = st.one_of(

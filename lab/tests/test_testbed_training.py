@@ -11,24 +11,24 @@ import pytest
 import torch
 from torch import nn
 
+from hf_token_compress.data.tasks import Sample
 from hf_token_compress.evaluation.answering import encode_samples
-from hf_token_compress.evaluation.tasks import Sample
+from lab.testbed.objects.clips import make_things_clip
+from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_picture
+from lab.testbed.objects.names import COLOURS, NAMES
+from lab.testbed.objects.picture import Picture
+from lab.testbed.objects.questions import clip_questions, picture_questions
 from lab.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
-from lab.testbed.things.clips import make_things_clip
-from lab.testbed.things.drawn import HELD_OUT_ARTIST, make_drawn_picture
-from lab.testbed.things.names import COLOURS, NAMES
-from lab.testbed.things.picture import Picture
-from lab.testbed.things.questions import clip_questions, picture_questions
-from lab.testbed.training.export import export
-from lab.testbed.training.feeding import Feed
-from lab.testbed.training.language import add_adapter, train_language
-from lab.testbed.training.lessons import (
+from lab.testbed.training.curriculum import (
     ALL_KINDS,
     Lesson,
     Lessons,
     Stage,
     curriculum,
 )
+from lab.testbed.training.data_loader import Feed
+from lab.testbed.training.export import export
+from lab.testbed.training.language import add_adapter, train_language
 from lab.testbed.training.projector import Boards
 from lab.testbed.training.sources import drawn, store, stored
 from lab.testbed.training.vision import (

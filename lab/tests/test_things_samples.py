@@ -11,11 +11,11 @@ import pytest
 from errors import one_sentence
 from PIL import Image
 
-from hf_token_compress.training.samples import JsonLines
+from hf_token_compress.data.sources import JsonLines
+from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_picture
+from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.questions_file import DATA_FILE, export_samples, main
 from lab.testbed.samples import things_samples
-from lab.testbed.things.drawn import HELD_OUT_ARTIST, make_drawn_picture
-from lab.testbed.things.questions import CLIP_KINDS, KINDS
 
 
 def test_every_kind_is_asked_as_often_as_wanted() -> None:

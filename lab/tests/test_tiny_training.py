@@ -9,7 +9,7 @@ import torch
 from pairs import assert_same
 
 from hf_token_compress import load_tiny
-from hf_token_compress.scenes import clip_questions, make_clip, make_scene, scene_questions
+from hf_token_compress.data.scenes import clip_questions, make_clip, make_scene, scene_questions
 from lab.tiny import (
     onevision_architecture,
     onevision_training,

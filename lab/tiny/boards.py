@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from hf_token_compress.scenes import (
+from hf_token_compress.data.scenes import (
     CELL_SIZE,
     COLOURS,
     LETTERS,
@@ -18,7 +18,7 @@ from hf_token_compress.scenes import (
     ask,
     ask_clip,
 )
-from hf_token_compress.scenes.drawings import load_drawings
+from hf_token_compress.data.scenes.drawings import load_drawings
 
 SHAPES: dict[tuple[int, int], float] = {
     (4, 4): 0.46,

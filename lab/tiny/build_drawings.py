@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from hf_token_compress.scenes.drawings import ATLAS_FOLDER, Drawings
+from hf_token_compress.data.scenes.drawings import ATLAS_FOLDER, Drawings
 from lab.tiny.concepts import (
     CONCEPTS,
     HELD_OUT,

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_token_compress.scenes import KINDS, Question, Scene, make_scene, scene_questions
-from hf_token_compress.scenes.drawings import Drawings, load_drawings
+from hf_token_compress.data.scenes import KINDS, Question, Scene, make_scene, scene_questions
+from hf_token_compress.data.scenes.drawings import Drawings, load_drawings
 from lab.tiny.forward import encode_pictures, patches_of
 from lab.tiny.packing import Packer, grid_positions
 from lab.tiny.scoring import right_answers
-from lab.tiny.selection import layer0_attention, relevance, top, uniform
+from lab.tiny.selection import instruction_attention, relevance, top, uniform
 
 SHAPES = ((4, 4), (4, 5), (5, 4), (5, 5), (4, 6), (6, 6), (5, 8), (8, 8))
 PRUNED_SHAPES = ((4, 4), (6, 6))
@@ -104,7 +104,7 @@ def accuracy_when_pruned(
         every = torch.arange(total).expand(len(questions), total)
         ranked = {
             "relevant + random": relevance(questions, grid, generator),
-            "layer-0 attention": layer0_attention(
+            "layer-0 attention": instruction_attention(
                 model, tokens, packer.pack(single, positions, every)
             ),
             "random": torch.rand(len(questions), total, generator=generator),

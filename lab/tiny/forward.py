@@ -12,7 +12,7 @@ from torch import nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from hf_token_compress.scenes import Scene
+from hf_token_compress.data.scenes import Scene
 from lab.tiny.architecture import StockModel
 from lab.tiny.packing import IGNORED, PackedBatch
 from lab.tiny.processor import MERGE_SIZE, PATCH_SIZE

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import KINDS, Question, make_scene, scene_questions
+from hf_token_compress.data.scenes import KINDS, Question, make_scene, scene_questions
 from lab.tiny.architecture import StockModel
 from lab.tiny.boards import random_questions, random_shape
 from lab.tiny.forward import answer_loss, encode_scenes
 from lab.tiny.loop import LoopSettings, train
 from lab.tiny.packing import Packer, drop_visual_tokens, grid_positions
 from lab.tiny.scoring import accuracy_by_kind, percent
-from lab.tiny.selection import layer0_attention, top
+from lab.tiny.selection import instruction_attention, top
 from lab.tiny.vision_warmup import description_loss
 from lab.tiny.vocabulary import CellVocabulary
 
@@ -104,7 +104,7 @@ def accuracy_line(
     single = [[question] for questions in asked for question in questions]
     repeated = tokens.repeat_interleave(torch.tensor([len(q) for q in asked]), 0)
     every = torch.arange(count).expand(len(single), count)
-    scores = layer0_attention(model, repeated, packer.pack(single, positions, every))
+    scores = instruction_attention(model, repeated, packer.pack(single, positions, every))
     chance = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
     keep = len(text) + (count - len(text)) // 4
     for title, ranked in (("attention", scores), ("random", chance)):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import (
+from hf_token_compress.data.scenes import (
     KINDS,
     Question,
     Scene,

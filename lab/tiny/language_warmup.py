@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import Question, Scene
+from hf_token_compress.data.scenes import Question, Scene
 from lab.tiny.architecture import StockModel
 from lab.tiny.boards import (
     CURRICULUM,

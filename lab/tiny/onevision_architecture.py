@@ -22,7 +22,7 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
     LlavaOnevisionVideoProcessor,
 )
 
-from hf_token_compress.scenes.clip import CLIP_TEMPLATES
+from hf_token_compress.data.scenes.clip import CLIP_TEMPLATES
 from hf_token_compress.tiny import load_tiny
 from lab.tiny.architecture import (
     WORD_STD,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import Scene
+from hf_token_compress.data.scenes import Scene
 from lab.tiny.architecture import StockModel
 from lab.tiny.joint_clips import VisualPath
 from lab.tiny.onevision_architecture import CLOSING, OPENING, POOLED

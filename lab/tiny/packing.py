@@ -19,7 +19,7 @@ from functools import cached_property
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import Question
+from hf_token_compress.data.scenes import Question
 
 IGNORED = -100
 

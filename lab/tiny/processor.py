@@ -11,10 +11,10 @@ from transformers import Qwen2Tokenizer, Qwen2VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-from hf_token_compress.scenes import COLOURS, LETTERS, load_drawings
-from hf_token_compress.scenes.clip import CLIP_TEMPLATES
-from hf_token_compress.scenes.questions import RELATIONS, TEMPLATES
-from hf_token_compress.scenes.scene import MAX_SIDE
+from hf_token_compress.data.scenes import COLOURS, LETTERS, load_drawings
+from hf_token_compress.data.scenes.clip import CLIP_TEMPLATES
+from hf_token_compress.data.scenes.questions import RELATIONS, TEMPLATES
+from hf_token_compress.data.scenes.scene import MAX_SIDE
 
 PATCH_SIZE = 12
 MERGE_SIZE = 2

@@ -11,7 +11,7 @@ from itertools import islice
 
 import torch
 
-from hf_token_compress.scenes import Question
+from hf_token_compress.data.scenes import Question
 from lab.tiny.architecture import StockModel
 from lab.tiny.forward import answer_logits
 from lab.tiny.packing import IGNORED, PackedBatch

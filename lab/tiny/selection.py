@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb, repeat_kv
 
-from hf_token_compress.scenes import Question
+from hf_token_compress.data.scenes import Question
 from lab.tiny.architecture import StockModel
 from lab.tiny.forward import embed
 from lab.tiny.packing import PackedBatch
@@ -18,7 +18,9 @@ from lab.tiny.processor import MERGE_SIZE, PATCH_SIZE
 
 
 @torch.no_grad()
-def layer0_attention(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+def instruction_attention(
+    model: StockModel, tokens: torch.Tensor, batch: PackedBatch
+) -> torch.Tensor:
     """Attention that the question's words pay to each visual token in the first layer.
 
     Args:

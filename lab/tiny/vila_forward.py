@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
+from hf_token_compress.data.scenes import Scene
 from hf_token_compress.models.vila import VilaProcessor
-from hf_token_compress.scenes import Scene
 from lab.tiny.architecture import StockModel
 from lab.tiny.joint_clips import VisualPath
 from lab.tiny.packing import Packer, sequence_positions

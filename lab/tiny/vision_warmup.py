@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import Scene, make_scene
+from hf_token_compress.data.scenes import Scene, make_scene
 from lab.tiny.boards import random_shape
 from lab.tiny.loop import LoopSettings, train
 from lab.tiny.vocabulary import ATTRIBUTES, CellVocabulary

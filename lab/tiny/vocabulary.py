@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_token_compress.scenes import CELL_SIZE, Scene
+from hf_token_compress.data.scenes import CELL_SIZE, Scene
 from lab.tiny.architecture import token_id
 from lab.tiny.processor import cell_words
 

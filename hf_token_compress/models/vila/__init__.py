@@ -1,4 +1,4 @@
-"""VILA1.5: configuration, model and processor as Transformers classes, and its adapter.
+"""VILA1.5: configuration, model and processor as Transformers classes, and its family.
 
 Importing `hf_token_compress` makes them known to the Auto classes of Transformers, which then load
 the published checkpoints (`llm/`, `vision_tower/` and `mm_projector/` under a root config of model
@@ -7,7 +7,7 @@ type `llava_llama`) and this library's own one-folder format alike.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...lazy import lazy_names
 
@@ -27,4 +27,12 @@ __all__ = ["VilaConfig", "VilaForConditionalGeneration", "VilaModel", "VilaProce
 
 
 # The configuration alone is imported with Transformers' own: it must not bring in the model.
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+_get_name, __dir__ = lazy_names(__name__, _HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    from .registration import register_models
+
+    if name in _HOMES:
+        register_models()
+    return _get_name(name)

@@ -9,7 +9,6 @@ from typing_extensions import override
 
 from .names import MODEL_TYPE, ORIGINAL_MODEL_TYPE, PROJECTOR_TYPE
 from .original_config import convert_config
-from .registration import register_models
 
 TokenOrder = Literal["column_major", "row_major"]
 
@@ -36,11 +35,11 @@ class VilaConfig(LlavaConfig):
         video_token_index: Id of which each stands for one visual token of a video's frame.
         unpredicted_token_ids: Ids that the model never predicts; by default the two placeholders,
             which the published checkpoints do not have.
-        token_order: Order in which the projector gives the merged tokens of a picture.
+        token_order: Order in which the projector gives the merged tokens of an image.
             "column_major", from the left column to the right one, is how VILA1.5 was trained;
             "row_major" is how its successors were, with weights of the same names and shapes.
         projector_type: "mlp_downsample", the only one.
-        s2_scales: Side lengths in pixels, each a multiple of the tower's own, at which a picture is
+        s2_scales: Side lengths in pixels, each a multiple of the tower's own, at which an image is
             encoded (S2); None to encode it once. The image processor gives the largest.
         num_video_frames: Frames that the processor takes of a video by default.
     """
@@ -82,11 +81,10 @@ class VilaConfig(LlavaConfig):
         if self.unpredicted_token_ids is None:
             self.unpredicted_token_ids = [self.image_token_index, self.video_token_index]
         self.image_seq_length = self.merged_side**2
-        register_models()
 
     @property
     def image_side(self) -> int:
-        """Side length in pixels of the pictures that the model takes."""
+        """Side length in pixels of the images that the model takes."""
         return self.s2_scales[-1] if self.s2_scales else self.vision_config.image_size
 
     @property
@@ -103,7 +101,7 @@ class VilaConfig(LlavaConfig):
 
     @property
     def merged_side(self) -> int:
-        """Side length, in visual tokens, of a picture: the projector merges 2 x 2."""
+        """Side length, in visual tokens, of an image: the projector merges 2 x 2."""
         return (self.feature_side + 1) // 2
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-# A picture stands before a line break; the processor puts frames, each with its own, for a video.
+# An image stands before a line break; the processor puts frames, each with its own, for a video.
 _CONTENT = """\
 {%- macro content(message) -%}
 {%- if message.content is string -%}

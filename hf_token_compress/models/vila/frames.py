@@ -17,7 +17,7 @@ def frame_lists(videos: Any, count: int | None = None) -> list[list[Any]]:
 
     Args:
         videos: A video, or a list of them, nested as it may be. A video is a file's path or
-            address, a list of pictures, or an array [frames, …] of them.
+            address, a list of images, or an array [frames, …] of them.
         count: Frames to take of a video that has more, evenly from its first to its last; None to
             take all.
 

@@ -1,4 +1,4 @@
-"""Text, pictures and videos to the inputs of VILA1.5."""
+"""Text, images and videos to the inputs of VILA1.5."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _IN_CHAT_TEMPLATE: ContextVar[bool] = ContextVar("_IN_CHAT_TEMPLATE", default=Fa
 class VilaProcessor(LlavaProcessor):
     """Processor of VILA1.5.
 
-    `<image>` in a text stands for one picture. `<video>` stands for one video: for each of its
+    `<image>` in a text stands for one image. `<video>` stands for one video: for each of its
     frames an image and a line break, as VILA1.5 was trained.
 
     Args:
         image_processor: That of SigLIP, on Pillow: the published models were trained with it.
         tokenizer: That of the language model, with the two placeholders added.
-        image_seq_length: Visual tokens of a picture.
+        image_seq_length: Visual tokens of an image.
         num_video_frames: Frames taken of a video with more of them.
         chat_template: One of `hf_token_compress.models.vila.conversation.CHAT_TEMPLATES`.
-        image_token: Text that stands for a picture.
+        image_token: Text that stands for an image.
         video_token: Text that stands for a video.
     """
 
@@ -92,7 +92,7 @@ class VilaProcessor(LlavaProcessor):
         config = VilaConfig.from_pretrained(folder)
         place_placeholders(config, folder)
         side = config.image_side
-        # Before its own processor VILA1.5 resizes every picture itself, bicubically.
+        # Before its own processor VILA1.5 resizes every image itself, bicubically.
         image_processor = AutoImageProcessor.from_pretrained(
             folder / "vision_tower",
             backend="pil",
@@ -122,9 +122,9 @@ class VilaProcessor(LlavaProcessor):
         """Prepare a prompt or a list of prompts.
 
         Args:
-            images: Pictures in the order of the texts' `<image>`, flat or nested.
+            images: Images in the order of the texts' `<image>`, flat or nested.
             text: One prompt or several.
-            videos: Videos in the order of the texts' `<video>`: paths, lists of pictures or arrays.
+            videos: Videos in the order of the texts' `<video>`: paths, lists of images or arrays.
             audio: Not taken.
             **kwargs: As every Transformers processor takes them. `num_frames` overrides
                 `num_video_frames`; `do_sample_frames=False` takes all frames.
@@ -134,7 +134,7 @@ class VilaProcessor(LlavaProcessor):
             `pixel_values_videos` float [videos, frames, 3, H, W].
 
         Raises:
-            ValueError: Texts do not have as many marks as there are pictures and videos, or the
+            ValueError: Texts do not have as many marks as there are images and videos, or the
                 videos have different numbers of frames.
         """
         if _IN_CHAT_TEMPLATE.get():
@@ -181,7 +181,7 @@ class VilaProcessor(LlavaProcessor):
     def _frames_as_images(
         self, texts: list[str], images: list[Any], clips: list[list[Any]]
     ) -> tuple[list[str], list[Any], list[bool]]:
-        """Write frames as images into texts; all pictures in order, and which are frames."""
+        """Write frames as images into texts; all images in order, and which are frames."""
         marks = re.compile(f"{re.escape(self.image_token)}|{re.escape(self.video_token)}")
         found = [mark for text in texts for mark in marks.findall(text)]
         for mark, given in ((self.image_token, images), (self.video_token, clips)):
@@ -238,7 +238,7 @@ class VilaProcessor(LlavaProcessor):
     @override
     def get_text_with_replacements(self, text: list[str], *args: Any, **kwargs: Any) -> Any:
         if self._begins_texts_with_a_space:
-            # VILA1.5 tokenizes the text after a picture on its own, and SentencePiece tokenizers
+            # VILA1.5 tokenizes the text after an image on its own, and SentencePiece tokenizers
             # put a space before every text. Within a longer one it has to be written, and before
             # one that begins with a space, where Transformers would leave it out.
             mark = re.escape(self.image_token)

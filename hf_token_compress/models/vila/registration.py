@@ -58,7 +58,7 @@ def register_processor(processing_auto: Any) -> None:
 
 @cache
 def register_models() -> None:
-    """Enter the classes themselves, by their configuration: to be called by the first of these.
+    """Enter the classes themselves under their configuration, before anybody has one.
 
     Every Auto class looks a model or processor up by its configuration, so this is early enough.
     """
@@ -78,4 +78,5 @@ def register_models() -> None:
 def _config_class() -> Any:
     from .configuration import VilaConfig
 
+    register_models()
     return VilaConfig

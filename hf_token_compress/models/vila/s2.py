@@ -1,4 +1,4 @@
-"""S2, scaling on scales: encode a picture at several sizes, cut into tiles of the tower's own size.
+"""S2, scaling on scales: encode an image at several sizes, cut into tiles of the tower's own size.
 
 Source: Shi et al., "When Do We Not Need Larger Vision Models?", arXiv 2403.13043.
 """
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 def cut_tiles(pixel_values: Tensor, split: int, tile_side: int) -> Tensor:
-    """Resize pictures to one scale and cut them into tiles.
+    """Resize images to one scale and cut them into tiles.
 
     Args:
         pixel_values: float [B, 3, H, W].
@@ -22,7 +22,7 @@ def cut_tiles(pixel_values: Tensor, split: int, tile_side: int) -> Tensor:
 
     Returns:
         float [split * split * B, 3, tile_side, tile_side], tile by tile (row-major), in each the
-        pictures.
+        images.
     """
     size = (split * tile_side, split * tile_side)
     resized = functional.interpolate(pixel_values.float(), size=size, mode="bicubic")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...config import check_share
+from ...checks import check_share
 from ..replay import Replay
 from .base import Rule
 from .registry import RuleSpec, as_rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...config import check_count
+from ...checks import check_count
 from ..replay import Replay
 from .base import Rule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...config import check_share
+from ...checks import check_share
 from ..replay import Replay
 from .base import Rule
 from .registry import DEFAULT_RULE, RuleSpec, as_rule

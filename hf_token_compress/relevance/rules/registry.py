@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from ...named_classes import build_named, check_registration
+from ...registry import Registry
 from .base import Rule
 
 RuleSpec: TypeAlias = "Rule | str | Mapping[str, Any]"
@@ -14,26 +14,29 @@ RuleClass = TypeVar("RuleClass", bound=type[Rule])
 DEFAULT_RULE = "edges_absolute"
 """The rule whose removal curves were best on the trained tiny model (docs/relevance.md)."""
 
-_BUILT_IN = {
-    "best_of": ".best_of:BestOfRule",
-    "edges_absolute": ".edges:AbsoluteEdgesRule",
-    "edges_net": ".edges:NetEdgesRule",
-    "edges_positive": ".edges:PositiveEdgesRule",
-    "gae": ".gae:GaeRule",
-    "gae_absolute": ".gae:AbsoluteGaeRule",
-    "gae_normalized": ".normalized:NormalizedGaeRule",
-    "gradient_input": ".gradient_input:GradientInputRule",
-    "last_layer": ".rollout:LastLayerAttentionRule",
-    "occlusion": ".occlusion:OcclusionRule",
-    "recursive": ".recursive:RecursiveRule",
-    "rollout": ".rollout:RolloutRule",
-}
-_REGISTERED: dict[str, type[Rule]] = {}
+RULES: Registry[Rule] = Registry(
+    "rule",
+    f"{__package__}.base:Rule",
+    {
+        "best_of": f"{__package__}.best_of:BestOfRule",
+        "edges_absolute": f"{__package__}.edges:AbsoluteEdgesRule",
+        "edges_net": f"{__package__}.edges:NetEdgesRule",
+        "edges_positive": f"{__package__}.edges:PositiveEdgesRule",
+        "gae": f"{__package__}.gae:GaeRule",
+        "gae_absolute": f"{__package__}.gae:AbsoluteGaeRule",
+        "gae_normalized": f"{__package__}.normalized:NormalizedGaeRule",
+        "gradient_input": f"{__package__}.gradient_input:GradientInputRule",
+        "last_layer": f"{__package__}.rollout:LastLayerAttentionRule",
+        "occlusion": f"{__package__}.occlusion:OcclusionRule",
+        "recursive": f"{__package__}.recursive:RecursiveRule",
+        "rollout": f"{__package__}.rollout:RolloutRule",
+    },
+)
 
 
 def available_rules() -> tuple[str, ...]:
     """Names that `relevance(rule=…)` takes, sorted."""
-    return tuple(sorted({*_BUILT_IN, *_REGISTERED}))
+    return RULES.names()
 
 
 def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
@@ -43,13 +46,7 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
         TypeError: The decorated object is not a subclass of `Rule`.
         ValueError: Another rule has that name already.
     """
-
-    def register(cls: RuleClass) -> RuleClass:
-        check_registration(cls, name, base=Rule, built_in=_BUILT_IN, registered=_REGISTERED)
-        _REGISTERED[name] = cls
-        return cls
-
-    return register
+    return RULES.decorator(name)
 
 
 def as_rule(rule: RuleSpec) -> Rule:
@@ -72,12 +69,4 @@ def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
     Raises:
         ValueError: No rule has that name, or it does not take one of the options.
     """
-    rule: Rule = build_named(
-        name,
-        options,
-        base=Rule,
-        built_in=_BUILT_IN,
-        registered=_REGISTERED,
-        package=__package__,
-    )
-    return rule
+    return RULES.build(name, options)

@@ -4,6 +4,6 @@ Their sources are in the folder `kernels/` of the repository, laid out for Huggi
 builder; installed with the library they are `hf_token_compress.kernels`.
 """
 
-from . import first_layer_attention, relevance_step
+from . import instruction_attention, relevance_step
 
-__all__ = ["first_layer_attention", "relevance_step"]
+__all__ = ["instruction_attention", "relevance_step"]

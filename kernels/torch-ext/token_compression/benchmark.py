@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .first_layer_attention import first_layer_attention
+from .instruction_attention import instruction_attention
 from .relevance_step import relevance_step
 from .roofline import HEAD_DIM, HEADS, KEY_HEADS
 
@@ -60,8 +60,8 @@ def check(
         query, key = attention[0].transpose(0, 1), attention[1][0].transpose(0, 1)
         for name, ours, exact in (
             (
-                "first_layer_attention",
-                first_layer_attention(*attention, backend="triton"),
+                "instruction_attention",
+                instruction_attention(*attention, backend="triton"),
                 _exact_attention(query, key).mean(dim=(0, 1))[None],
             ),
             ("relevance_step", relevance_step(*step, backend="triton"), _exact_step(*step)),
@@ -76,7 +76,7 @@ def check(
 def attention_problem(
     length: int, instruction: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of `first_layer_attention`: the last rows ask about everything before them."""
+    """Arguments of `instruction_attention`: the last rows ask about everything before them."""
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -143,14 +143,14 @@ def _times(length: int, instruction: int, targets: int) -> list[str]:
     query, key = step[1], step[2]
 
     def attend(backend: str) -> str:
-        return _cost(lambda: first_layer_attention(*attention, backend=backend))
+        return _cost(lambda: instruction_attention(*attention, backend=backend))
 
     def propagate(backend: str) -> str:
         return _cost(lambda: relevance_step(*step, backend=backend))
 
     eager = _cost(lambda: _eager(query, key, instruction))
     return [
-        f"| `first_layer_attention` | {attend('triton')} | {attend('torch')} | {eager} |",
+        f"| `instruction_attention` | {attend('triton')} | {attend('torch')} | {eager} |",
         f"| `relevance_step`, {targets} targets | {propagate('triton')} | {propagate('torch')} | |",
     ]
 

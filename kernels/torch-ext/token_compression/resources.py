@@ -25,7 +25,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .first_layer_attention.triton_launch import launches as first_layer_launches
+from .instruction_attention.triton_launch import launches as attention_launches
 from .launch import AMD, NVIDIA, Launch
 from .relevance_step.triton_launch import Problem
 
@@ -233,7 +233,7 @@ def _launches(
     key = torch.empty(samples, length, key_heads, head_dim, dtype=dtype, device="meta")
     index = torch.empty(rows, dtype=torch.int64, device="meta")
     mask = torch.empty(samples, length, dtype=torch.bool, device="meta")
-    first, second, *_ = first_layer_launches(
+    first, second, *_ = attention_launches(
         query,
         key,
         index,

@@ -65,7 +65,7 @@ class Work:
         )
 
 
-def first_layer_attention(length: int, rows: int) -> Work:
+def instruction_attention(length: int, rows: int) -> Work:
     """Both launches and the sum between them, bf16: keys and queries twice, partial sums thrice."""
     tiles = -(-length // _BLOCK_KEYS)
     keys = length * KEY_HEADS * HEAD_DIM * _HALF
@@ -74,7 +74,7 @@ def first_layer_attention(length: int, rows: int) -> Work:
     out = length * KEY_HEADS * _SINGLE
     cells = rows * HEADS * length
     return Work(
-        "`first_layer_attention`",
+        "`instruction_attention`",
         moved=2 * (keys + queries) + 2 * partial + 2 * rows * HEADS * _SINGLE + 2 * out,
         flops=2 * 2 * cells * HEAD_DIM,
         exponentials=2 * cells,
@@ -133,7 +133,7 @@ def _table(visual_tokens: int, instruction: int, limits: Limits) -> Iterator[str
     yield "| computation | MB moved | GFLOP | G exponentials | limited by | at the limit |"
     yield "|---|---|---|---|---|---|"
     for work in (
-        first_layer_attention(length, instruction),
+        instruction_attention(length, instruction),
         eager_attention(length),
         relevance_step(length),
         relevance_step(length, targets=8),

@@ -22,9 +22,9 @@ import torch
 from lab.testbed.assembly import assemble
 from lab.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
 from lab.testbed.training.accuracy import accuracy_lines
+from lab.testbed.training.curriculum import Lessons, curriculum
 from lab.testbed.training.export import export
 from lab.testbed.training.language import train_language
-from lab.testbed.training.lessons import Lessons, curriculum
 from lab.testbed.training.pictures import make_stores
 from lab.testbed.training.projector import Boards, warm_up_projector
 from lab.testbed.training.validation import (

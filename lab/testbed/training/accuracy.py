@@ -15,13 +15,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from hf_token_compress.evaluation.tasks import Sample
-from hf_token_compress.scenes import Question
+from hf_token_compress.data.scenes import Question
+from hf_token_compress.data.tasks import Sample
 from lab.testbed import load_testbed
+from lab.testbed.objects.cutouts import Stamps
+from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
 from lab.testbed.samples import SOURCES, things_samples
-from lab.testbed.things.questions import CLIP_KINDS, KINDS
-from lab.testbed.things.stamps import Stamps
 from lab.testbed.training.vision import (
     clip_tokens,
     picture_tokens,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.testbed.training.feeding import Feed
-from lab.testbed.training.lessons import Lesson, Lessons
+from lab.testbed.training.curriculum import Lesson, Lessons
+from lab.testbed.training.data_loader import Feed
 from lab.testbed.training.vision import clip_tokens, picture_tokens, tower_features
 from lab.testbed.training.words import ThingVocabulary
 from lab.tiny.architecture import StockModel

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.progress import track
 
-from lab.testbed.things.photographed import make_photographed_picture
-from lab.testbed.things.picture import Picture
-from lab.testbed.things.rendered import make_rendered_picture
-from lab.testbed.things.stamps import Stamps
+from lab.testbed.objects.cutouts import Stamps
+from lab.testbed.objects.photographed import make_photographed_picture
+from lab.testbed.objects.picture import Picture
+from lab.testbed.objects.rendered import make_rendered_picture
 from lab.testbed.training.sources import store
 
 COUNTS = {"train": 2000, "validation": 48}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lab.testbed.training.feeding import Feed
+from lab.testbed.training.data_loader import Feed
 from lab.testbed.training.sources import Source, random_source
 from lab.testbed.training.vision import pixels_of, tower_features
 from lab.testbed.training.words import BACKGROUND, ThingVocabulary, patch_classes

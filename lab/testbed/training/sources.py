@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from lab.testbed.things.drawn import TRAIN_ARTISTS, make_drawn_picture
-from lab.testbed.things.layout import random_layout
-from lab.testbed.things.picture import Picture, Thing
+from lab.testbed.objects.drawn import TRAIN_ARTISTS, make_drawn_picture
+from lab.testbed.objects.layout import random_layout
+from lab.testbed.objects.picture import Picture, Thing
 
 Source: TypeAlias = Callable[[int], Picture]
 """From a number to a picture."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lab.testbed.things.clips import make_things_clip
-from lab.testbed.things.questions import KINDS, clip_questions, picture_questions
-from lab.testbed.training.lessons import Lesson, Stage, clip_lesson, picture_lesson
+from lab.testbed.objects.clips import make_things_clip
+from lab.testbed.objects.questions import KINDS, clip_questions, picture_questions
+from lab.testbed.training.curriculum import Lesson, Stage, clip_lesson, picture_lesson
 from lab.testbed.training.sources import Source, drawn, stored
 from lab.testbed.training.vision import pixels_of
 from lab.testbed.training.words import patch_classes

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lab.testbed.things.names import COLOURS, NAMES
-from lab.testbed.things.picture import Picture, Thing
+from lab.testbed.objects.names import COLOURS, NAMES
+from lab.testbed.objects.picture import Picture, Thing
 
 BACKGROUND = -1
 """Class of a token that lies on no thing."""

@@ -1,0 +1,110 @@
+"""Put compression on a loaded model, and take it off again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel
+
+from ..config import TokenCompressionConfig
+from .identity import identify
+from .inputs import present_modalities
+from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
+from .state import TokenCompression
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | str) -> Model:
+    """Compress the visual tokens of every later call of this model, in place.
+
+    Only this instance changes; other models of its class do not. On a compressed model the setting
+    is replaced.
+
+    Args:
+        model: A loaded Transformers model of a supported family.
+        config: The setting, its dict, or the folder or Hub id of a mapper.
+
+    Returns:
+        The same model.
+
+    Raises:
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
+        TypeError: `model` is no Transformers model, or `config` has the wrong type.
+        ValueError: The family is not supported, a setting is outside its range, or the mapper is
+            damaged or belongs to another model.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"compress takes a loaded Transformers model, not {type(model).__name__}: for a "
+            "wrapped one, compress the model inside before wrapping it."
+        )
+    compression = TokenCompression(TokenCompressionConfig.coerce(config))
+    compression.scorer.check_model(lambda: identify(model))
+    if not isinstance(model, TokenCompressionMixin):
+        stock_class: Any = type(model)
+        _change_class(model, compressed_class(stock_class))
+    vars(model)[STATE_ATTRIBUTE] = compression
+    return model
+
+
+def uncompress(model: Model) -> Model:
+    """Give a model its stock class and behaviour back, in place.
+
+    Raises:
+        ValueError: The model is not compressed.
+    """
+    if not isinstance(model, TokenCompressionMixin):
+        raise ValueError("This model is not compressed: there is nothing to undo.")
+    _change_class(model, model.stock_class)
+    del vars(model)[STATE_ATTRIBUTE]
+    return model
+
+
+def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
+    """The shorter inputs that a compressed model hands to the stock class.
+
+    They can be passed to the stock model's `forward` or `generate`, which then do what the
+    compressed model does. Inputs without images and videos come back unchanged. Call it under
+    `torch.no_grad()` unless gradients are to reach the vision part.
+
+    Args:
+        model: A compressed model.
+        **inputs: What the processor returned, and optionally `retention_ratio` and
+            `instruction_mask` for this call. Rows are padded on the left. Add `use_cache=False`
+            where they are for a `generate` without a cache.
+
+    Raises:
+        ValueError: The model is not compressed, the inputs do not fit each other, or a prompt has
+            no row that asks where the scorer needs one.
+    """
+    if not isinstance(model, TokenCompressionMixin):
+        raise ValueError(
+            "prepare_inputs needs a compressed model: call compress(model, config) first."
+        )
+    options = {name: inputs.pop(name, None) for name in ("retention_ratio", "instruction_mask")}
+    if not present_modalities(model.family, inputs):
+        return inputs
+    spare_column = inputs.get("use_cache") is False
+    compressed = model._compress(inputs, padding_side="left", spare_column=spare_column, **options)
+    return compressed.inputs
+
+
+def _change_class(model: Any, new_class: type) -> None:
+    """Change the class of an instance, under the hooks that Accelerate may have put on it."""
+    hook = getattr(model, "_hf_hook", None)
+    if hook is not None:
+        from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+
+        # A hook replaces `forward` on the instance and remembers the old class's.
+        remove_hook_from_module(model)
+        vars(model).pop("forward", None)
+    elif "forward" in vars(model):
+        raise ValueError(
+            "model.forward was replaced on this instance (by Accelerator.prepare or by hand): "
+            "compress or uncompress the model before that."
+        )
+    model.__class__ = new_class
+    if hook is not None:
+        add_hook_to_module(model, hook)

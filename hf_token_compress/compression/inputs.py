@@ -1,0 +1,188 @@
+"""Read the inputs of a stock forward: which columns are visual, and with which features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ..models.family import CompressedVisionOutput, EncodedVisuals, ModelFamily, is_token
+from ..prompt import Modality, MultimodalPrompt, VisualSpan, find_visual_spans
+
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """A batch of B prompts of S tokens, with the vision part already run.
+
+    Attributes:
+        input_ids: int64 [B, S].
+        attention_mask: bool [B, S].
+        position_ids: int64 [A, B, S] or [B, S].
+        encoded: Features and layouts of each modality that is present.
+        spans: For each modality, for each prompt, its images or videos in order.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    encoded: dict[Modality, EncodedVisuals]
+    spans: dict[Modality, tuple[tuple[VisualSpan, ...], ...]]
+
+    @property
+    def visuals(self) -> tuple[tuple[VisualSpan, ...], ...]:
+        """For each prompt, images and videos together, in order of appearance."""
+        return tuple(
+            tuple(sorted(sum(rows, ()), key=lambda span: int(span.positions[0])))
+            for rows in zip(*self.spans.values(), strict=True)
+        )
+
+    def visual_mask(self) -> Tensor:
+        """Bool [B, S], True on visual tokens."""
+        mask = torch.zeros_like(self.attention_mask)
+        for row, row_spans in enumerate(self.visuals):
+            for span in row_spans:
+                mask[row, span.positions] = True
+        return mask
+
+    def inputs_embeds(self, word_embeddings: Tensor) -> Tensor:
+        """Visual features in place of their placeholders: float [B, S, D]."""
+        embeds = word_embeddings.clone()
+        for modality, row_spans in self.spans.items():
+            features = iter(self.encoded[modality].features)
+            for row, spans in enumerate(row_spans):
+                for span in spans:
+                    columns = span.positions.to(embeds.device)
+                    embeds[row, columns] = next(features).to(embeds)
+        return embeds
+
+    def prompt(self, word_embeddings: Tensor, instruction_mask: Tensor) -> MultimodalPrompt:
+        """What a scorer sees."""
+        return MultimodalPrompt(
+            input_ids=self.input_ids,
+            inputs_embeds=self.inputs_embeds(word_embeddings),
+            position_ids=self.position_ids,
+            attention_mask=self.attention_mask,
+            visual_mask=self.visual_mask(),
+            instruction_mask=instruction_mask,
+            visuals=self.visuals,
+        )
+
+
+def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[Modality, ...]:
+    """Modalities whose pixels, or whose not yet compressed features, are in `inputs`."""
+    encoded = inputs.get("mm_encoder_outputs") or {}
+    found: list[Modality] = []
+    for modality in MODALITIES:
+        features = encoded.get(modality)
+        has_pixels = inputs.get(family.pixel_inputs.get(modality, "")) is not None
+        has_features = features is not None and not isinstance(features, CompressedVisionOutput)
+        if has_pixels or has_features:
+            found.append(modality)
+    return tuple(found)
+
+
+def has_pixels_to_encode(family: ModelFamily, inputs: Mapping[str, Any]) -> bool:
+    """Whether the vision part has to run: pixels of a modality whose features are not given."""
+    encoded = inputs.get("mm_encoder_outputs") or {}
+    return any(
+        inputs.get(pixels) is not None and encoded.get(modality) is None
+        for modality, pixels in family.pixel_inputs.items()
+    )
+
+
+def encode_visuals(
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any]
+) -> dict[Modality, EncodedVisuals]:
+    """Run the vision part once for every modality that is present.
+
+    Raises:
+        ValueError: A feature tensor does not have one row per visual token of its grid.
+    """
+    encoded = {}
+    for modality in present_modalities(family, inputs):
+        visuals = family.encode(model, inputs, modality)
+        if len(visuals.features) != len(visuals.layouts):
+            raise ValueError(
+                f"There are features of {len(visuals.features)} {modality}s, but grids of "
+                f"{len(visuals.layouts)}: pass both from the same processor call."
+            )
+        for number, (features, layout) in enumerate(
+            zip(visuals.features, visuals.layouts, strict=True)
+        ):
+            if features.shape[0] != layout.count:
+                shapes = " and ".join(" x ".join(map(str, grid.shape)) for grid in layout.grids)
+                raise ValueError(
+                    f"{modality} {number} has {features.shape[0]} feature rows, but its grid of "
+                    f"{shapes} needs {layout.count}: pass the features of the same processor call."
+                )
+        encoded[modality] = visuals
+    return encoded
+
+
+def read_layout(
+    model: Any,
+    family: ModelFamily,
+    inputs: Mapping[str, Any],
+    encoded: dict[Modality, EncodedVisuals],
+) -> PromptLayout:
+    """Find every visual token's column and position.
+
+    Raises:
+        TypeError: `input_ids` or `attention_mask` is not a tensor.
+        ValueError: Something is missing from `inputs`, or does not fit the rest.
+    """
+    input_ids, attention_mask = _checked_sequence(inputs)
+    spans = {}
+    for modality, visuals in encoded.items():
+        placeholders = is_token(input_ids, family.placeholder_ids(model, modality))
+        if (placeholders & ~attention_mask).any():
+            raise ValueError(
+                f"attention_mask hides {modality} placeholders: pass the attention_mask that the "
+                "processor returned, which hides padding only."
+            )
+        spans[modality] = find_visual_spans(placeholders, visuals.layouts, modality)
+    position_ids = family.position_ids(model, inputs, attention_mask)
+    if position_ids.shape[-2:] != input_ids.shape:
+        raise ValueError(
+            f"position_ids must end in the shape of input_ids, {list(input_ids.shape)}, but have "
+            f"shape {list(position_ids.shape)}."
+        )
+    axis = family.text_order_axis(position_ids)
+    if axis is not None:
+        _check_one_sequence_a_row(position_ids[axis], attention_mask)
+    return PromptLayout(input_ids, attention_mask, position_ids, encoded, spans)
+
+
+def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    input_ids = inputs.get("input_ids")
+    if input_ids is None or inputs.get("inputs_embeds") is not None:
+        raise ValueError(
+            "Token compression finds visual tokens by their placeholders: pass input_ids, not "
+            "inputs_embeds, with the images and videos."
+        )
+    if not isinstance(input_ids, Tensor) or input_ids.ndim != 2:
+        raise TypeError("input_ids must be a 2-D tensor [batch, length].")
+    attention_mask = inputs.get("attention_mask")
+    if attention_mask is None:
+        return input_ids, torch.ones_like(input_ids, dtype=torch.bool)
+    if not isinstance(attention_mask, Tensor) or attention_mask.shape != input_ids.shape:
+        shape = list(attention_mask.shape) if isinstance(attention_mask, Tensor) else "no shape"
+        raise ValueError(
+            f"attention_mask must have the shape of input_ids, {list(input_ids.shape)}, for token "
+            f"compression, but has {shape}."
+        )
+    return input_ids, attention_mask.bool()
+
+
+def _check_one_sequence_a_row(text_positions: Tensor, attention_mask: Tensor) -> None:
+    for row, mask in enumerate(attention_mask):
+        if (text_positions[row][mask].diff() != 1).any():
+            raise ValueError(
+                f"The text positions of prompt {row} have gaps or restarts, as in packed "
+                "sequences: token compression takes one sequence per row, padded."
+            )

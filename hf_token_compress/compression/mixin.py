@@ -1,0 +1,247 @@
+"""What a compressed model does differently: its forward, generate and save."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any, ClassVar
+
+import torch
+import transformers
+from packaging.version import Version
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from ..models.family import ModelFamily
+from ..models.registry import model_family
+from ..rewrite import PaddingSide
+from .cached_prefix import (
+    CompressedPrefix,
+    cached_length,
+    continue_from_prefix,
+    given_cache,
+    recall_prefix,
+    remember_prefix,
+)
+from .callbacks import PromptRestorer, restored_callbacks
+from .compressor import CompressedInputs, compress_inputs
+from .inputs import present_modalities
+from .state import TokenCompression
+
+CONFIG_KEY = "token_compression"
+STATE_ATTRIBUTE = "_token_compression"
+_FIRST_CHUNKED_VISUAL_PREFILL = Version("5.23.0")
+_CALL_OPTIONS = ("retention_ratio", "instruction_mask")
+
+
+class TokenCompressionMixin:
+    """Rewrites the inputs, then calls the stock class: nothing of a stock forward is copied.
+
+    It stands before a stock class in the class that `compressed_class` makes. The per-call options
+    `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]) are taken by `forward` and
+    `generate`.
+    """
+
+    stock_class: ClassVar[Any]
+    family: ClassVar[ModelFamily]
+
+    @property
+    def token_compression(self) -> TokenCompression:
+        """Setting, last report and switch of this model's compression."""
+        return self._compression.of_model(self)
+
+    @property
+    def _compression(self) -> TokenCompression:
+        """The same without a reference to the model: calls of the model stay traceable."""
+        compression: TokenCompression = vars(self)[STATE_ATTRIBUTE]
+        return compression
+
+    def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
+        options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        inputs = _by_name(self.stock_class.forward, self, args, kwargs)
+        stock_forward = super().forward  # type: ignore[misc]
+        cache = given_cache(inputs)
+        if self._is_to_compress(inputs):
+            _refuse_filled_cache(cache)
+            compressed = self._compress(inputs, padding_side=_padding_side(inputs), **options)
+            output = stock_forward(**compressed.inputs)
+            remember_prefix(output, _prefix_of(compressed))
+            return output
+        if cached_length(cache) > 0 and (prefix := recall_prefix(cache)) is not None:
+            inputs = continue_from_prefix(prefix, inputs)
+        return stock_forward(**inputs)
+
+    @torch.no_grad()
+    def _call_generate(self, *args: Any, **kwargs: Any) -> Any:
+        options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        stock_generate = super().generate  # type: ignore[misc]
+        arguments = _by_name(self.stock_class.generate, self, args, kwargs)
+        if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
+            arguments["input_ids"] = arguments.pop("inputs")
+        cache = given_cache(arguments)
+        if cached_length(cache) > 0 and recall_prefix(cache) is not None:
+            _refuse_filled_cache(cache)
+        if not self._is_to_compress(arguments):
+            return stock_generate(**arguments)
+        _refuse_filled_cache(cache)
+        self._refuse_broken_chunked_prefill(arguments)
+
+        compressed = self._compress(
+            self._with_position_ids(self._with_padding_mask(arguments)),
+            padding_side="left",
+            spare_column=self._generation_setting(arguments, "use_cache") is False,
+            **options,
+        )
+        prompt_ids = arguments["input_ids"]
+        prompt_length = compressed.inputs["input_ids"].shape[1]
+        restore = PromptRestorer(prompt_ids, prompt_length)
+        output = stock_generate(
+            **{
+                **compressed.inputs,
+                **restored_callbacks(arguments, restore),
+                **self._shortened_limits(arguments, prompt_ids.shape[1] - prompt_length),
+            }
+        )
+        if isinstance(output, ModelOutput):
+            output["sequences"] = restore(output["sequences"])
+            remember_prefix(output, _prefix_of(compressed))
+            return output
+        return restore(output)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers, with the compression setting in config.json."""
+        model_config = self.config  # type: ignore[attr-defined]
+        setattr(model_config, CONFIG_KEY, self.token_compression.saved_config.to_dict())
+        try:
+            return super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            delattr(model_config, CONFIG_KEY)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made at run time: rebuild it from the stock class instead of by name.
+        reduced: Any = super().__reduce_ex__(max(protocol, 2))
+        return (_new_compressed, (self.stock_class,), *reduced[2:])
+
+    def _is_to_compress(self, inputs: dict[str, Any]) -> bool:
+        return self._compression.enabled and bool(present_modalities(self.family, inputs))
+
+    def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
+        return compress_inputs(self, self.family, self._compression, inputs, **options)
+
+    def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
+        """A setting as `generate` resolves it: argument, config given, own config."""
+        configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
+        given = [arguments.get(name)] + [getattr(config, name, None) for config in configs]
+        return next((value for value in given if value is not None), None)
+
+    def _with_padding_mask(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The mask that `generate` infers where it is given none: padding ids are padding."""
+        ids = arguments.get("input_ids")
+        pad = self._generation_setting(arguments, "pad_token_id")
+        eos = self._generation_setting(arguments, "eos_token_id")
+        if arguments.get("attention_mask") is not None or not isinstance(ids, Tensor):
+            return arguments
+        if pad is None or pad in ([eos] if isinstance(eos, int) else eos or []):
+            return arguments
+        return {**arguments, "attention_mask": (ids != pad).long()}
+
+    def _with_position_ids(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The position ids that `generate` fills in where it is given none."""
+        ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
+        if arguments.get("position_ids") is not None or not isinstance(ids, Tensor):
+            return arguments
+        if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+            mask = torch.ones_like(ids)
+        position_ids = self.family.generation_position_ids(mask)
+        return arguments if position_ids is None else {**arguments, "position_ids": position_ids}
+
+    def _refuse_broken_chunked_prefill(self, arguments: dict[str, Any]) -> None:
+        chunked = self._generation_setting(arguments, "prefill_chunk_size") is not None
+        if chunked and Version(transformers.__version__) < _FIRST_CHUNKED_VISUAL_PREFILL:
+            raise ValueError(
+                f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
+                f"prefill_chunk_size out, or use Transformers {_FIRST_CHUNKED_VISUAL_PREFILL}."
+            )
+
+    def _shortened_limits(self, arguments: dict[str, Any], removed: int) -> dict[str, int]:
+        """`max_length` and `min_length` count the caller's prompt: take off what was dropped."""
+        limits = {}
+        counterparts = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+        for length_name, count_name in counterparts.items():
+            length = self._generation_setting(arguments, length_name)
+            if length is not None and self._generation_setting(arguments, count_name) is None:
+                limits[length_name] = max(length - removed, 0)
+        return limits
+
+
+@functools.cache
+def compressed_class(stock_class: Any) -> Any:
+    """The class of a compressed `stock_class`; Transformers and others see the stock name.
+
+    Raises:
+        ValueError: The family, or that class of it, is not supported.
+    """
+
+    @functools.wraps(stock_class.forward)
+    def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
+        return self._call_forward(*args, **kwargs)
+
+    namespace: dict[str, Any] = {
+        "__module__": stock_class.__module__,
+        "__qualname__": stock_class.__qualname__,
+        "__doc__": stock_class.__doc__,
+        "stock_class": stock_class,
+        "family": model_family(stock_class),
+        "forward": forward,
+    }
+    if hasattr(stock_class, "generate"):
+
+        @functools.wraps(stock_class.generate)
+        def generate(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
+            return self._call_generate(*args, **kwargs)
+
+        namespace["generate"] = generate
+    return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
+
+
+def _new_compressed(stock_class: Any) -> Any:
+    cls = compressed_class(stock_class)
+    return cls.__new__(cls)
+
+
+def _by_name(
+    function: Any, self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """All arguments of a method call by name."""
+    if not args:
+        # Every step of a decoding loop comes this way: it stays cheap and traceable.
+        return kwargs
+    bound = inspect.signature(function).bind(self, *args, **kwargs).arguments
+    bound.pop("self")
+    return {**bound, **bound.pop("kwargs", {})}
+
+
+def _padding_side(inputs: dict[str, Any]) -> PaddingSide:
+    mask = inputs.get("attention_mask")
+    right = isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all())
+    return "right" if right else "left"
+
+
+def _prefix_of(compressed: CompressedInputs) -> CompressedPrefix:
+    input_ids = compressed.inputs["input_ids"]
+    given = compressed.inputs.get("attention_mask")
+    mask = torch.ones_like(input_ids) if given is None else given.long()
+    return CompressedPrefix(
+        caller_length=compressed.keep.shape[1],
+        attention_mask=mask,
+        padded=not bool(mask.all()),
+        next_position=compressed.next_position,
+    )
+
+
+def _refuse_filled_cache(cache: Any) -> None:
+    if cached_length(cache) > 0:
+        raise ValueError(
+            "Token compression cannot take up a cache that already holds a prompt: start without a "
+            "cache, or run inside model.token_compression.disabled() from the first turn."
+        )

@@ -1,0 +1,154 @@
+"""What a compressed model carries: its setting, and what the last call did."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import TokenCompressionConfig
+from ..mapper import RelevanceMapper
+from ..scorers import Scorer, build_scorer
+from ..scorers.mapper import MapperScorer
+from .identity import identify
+from .report import CompressionReport
+
+if TYPE_CHECKING:
+    from ..training.collect import CollectOptions
+    from ..training.train import TrainOptions
+
+
+class TokenCompression:
+    """The compression of one model, found as `model.token_compression`.
+
+    Attributes:
+        config: The setting.
+        last: Report of the last call that had images or videos; None before the first.
+    """
+
+    def __init__(self, config: TokenCompressionConfig) -> None:
+        self.config = config
+        options = dict(config.scorer_options)
+        if config.scorer_name == "mapper":
+            options.update(mapper=config.mapper, revision=config.mapper_revision)
+        self.scorer: Scorer = build_scorer(config.scorer_name, options)
+        self.last: CompressionReport | None = None
+        self._disabled = 0
+        self._mapper: RelevanceMapper | None = None
+        self._model: weakref.ref[Any] | None = None
+
+    def of_model(self, model: Any) -> TokenCompression:
+        """This, knowing the model that carries it."""
+        # A weak reference, so that a model that is deleted gives its memory back at once.
+        self._model = weakref.ref(model)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_model": None}
+
+    def use_mapper(self, mapper: RelevanceMapper) -> None:
+        """Score with a mapper in memory from now on.
+
+        To keep it with a saved model, save or push the mapper before the model.
+
+        Raises:
+            ValueError: The mapper belongs to another model.
+        """
+        scorer = MapperScorer(mapper)
+        scorer.check_model(lambda: identify(self._carrier()))
+        self.scorer, self._mapper = scorer, mapper
+
+    def calibrate(
+        self,
+        samples: Iterable[Any],
+        processor: Any,
+        *,
+        collect_options: CollectOptions | None = None,
+        train_options: TrainOptions | None = None,
+    ) -> RelevanceMapper:
+        """Train a mapper on a few dozen prompts, in memory, and score with it from now on.
+
+        Args:
+            samples: (image or list of images, question) or (images, question, right answer) each;
+                where the right answer is given, only prompts that the model answers so are used.
+            processor: The model's processor.
+            collect_options: How to collect.
+            train_options: How to train.
+
+        Returns:
+            The mapper, for `mapper.save_pretrained(folder)` or `mapper.push_to_hub(repo_id)`.
+
+        Raises:
+            ImportError: Accelerate is not installed.
+            TypeError: A sample is something else.
+            ValueError: There are fewer than two samples that the model can use.
+        """
+        # The one import of a higher room: a model is asked to learn.
+        from ..training.calibration import calibrate
+
+        return calibrate(
+            self._carrier(),
+            processor,
+            samples,
+            collect_options=collect_options,
+            train_options=train_options,
+        )
+
+    @property
+    def saved_config(self) -> TokenCompressionConfig:
+        """The setting to save with the model: it names the mapper in use, if that can be named."""
+        if self._mapper is None:
+            return _with_absolute_folder(self.config)
+        if self._mapper.source is None:
+            warnings.warn(
+                "The mapper in use is in memory only and is not saved with the model: call "
+                "mapper.save_pretrained(folder) or mapper.push_to_hub(repo_id) before.",
+                UserWarning,
+                stacklevel=4,
+            )
+            return self.config
+        return replace(
+            self.config,
+            scorer=None,
+            scorer_options={},
+            mapper=self._mapper.source,
+            mapper_revision=self._mapper.revision,
+        )
+
+    def _carrier(self) -> Any:
+        model = None if self._model is None else self._model()
+        if model is None:
+            raise ValueError(
+                "This setting is on no model: reach it as model.token_compression of a compressed "
+                "model."
+            )
+        return model
+
+    @property
+    def enabled(self) -> bool:
+        """False inside `disabled()`."""
+        return self._disabled == 0
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Run the stock model within the `with` block; may be nested."""
+        self._disabled += 1
+        try:
+            yield
+        finally:
+            self._disabled -= 1
+
+    def __repr__(self) -> str:
+        status = "" if self.enabled else ", disabled"
+        return f"TokenCompression({self.config}{status})"
+
+
+def _with_absolute_folder(config: TokenCompressionConfig) -> TokenCompressionConfig:
+    """Name a mapper's folder so that it is found from every working directory."""
+    if config.mapper is None or not Path(config.mapper).is_dir():
+        return config
+    return replace(config, mapper=str(Path(config.mapper).resolve()))

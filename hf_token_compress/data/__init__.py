@@ -1,0 +1,1 @@
+"""Samples: where questions about images and videos come from, and how they are asked."""

@@ -1,0 +1,155 @@
+"""Short videos of scenes, and questions whose answer lies in one of their frames.
+
+No two cells of a clip show the same thing, and all tiles of a frame have a colour that no other
+frame of the clip has. A clip is a function of its arguments alone, as a scene is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from .drawings import Drawings, load_drawings
+from .questions import Question, ask
+from .scene import (
+    COLOURS,
+    Scene,
+    artists_of_names,
+    check_board,
+    make_frame,
+)
+
+CLIP_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "during": (
+        "What is at row {row}, column {column} while the tiles are {colour}?",
+        "Which thing is in row {row}, column {column} while the tiles are {colour}?",
+    ),
+    "first": (
+        "What is at row {row}, column {column} at the start?",
+        "Which thing is in row {row}, column {column} at the start?",
+    ),
+    "last": (
+        "What is at row {row}, column {column} at the end?",
+        "Which thing is in row {row}, column {column} at the end?",
+    ),
+}
+"""Phrasings of the kinds of questions that only a clip allows."""
+
+CLIP_KINDS: tuple[str, ...] = (*CLIP_TEMPLATES, "colour", "letter")
+"""Kinds of questions about a clip; those of `KINDS` are about a thing that one frame shows."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A short video and what is in it.
+
+    Attributes:
+        frames: Scenes of one shape, in order of time.
+        hold: Frames of the video for which each scene is shown.
+    """
+
+    frames: list[Scene]
+    hold: int = 1
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The images of the video: each scene's, `hold` times."""
+        return [frame.image for frame in self.frames for _ in range(self.hold)]
+
+
+def make_clip(
+    seed: int,
+    frames: int = 4,
+    rows: int = 4,
+    columns: int = 4,
+    split: str = "test",
+    drawings: Drawings | None = None,
+    hold: int = 1,
+) -> Clip:
+    """Compose one clip.
+
+    Args:
+        seed: Number of the clip in its split, at least 0.
+        frames: Scenes, 1 to 8.
+        rows: Rows of every frame, 1 to 8.
+        columns: Columns of every frame, 1 to 8.
+        split: Name of a split; every split is a stream of clips of its own.
+        drawings: Where drawings come from; by default those that come with the library.
+        hold: Frames of the video for which each scene is shown, at least 1. It changes nothing
+            else: a clip is the same at any length.
+
+    Raises:
+        ValueError: Frames, rows, columns or `hold` are out of range, or there are fewer concepts
+            than cells in all frames together.
+    """
+    if not 1 <= frames <= len(COLOURS):
+        raise ValueError(f"frames must be 1 to {len(COLOURS)}, but it is {frames}.")
+    if hold < 1:
+        raise ValueError(f"hold must be at least 1, but it is {hold}.")
+    drawings = load_drawings() if drawings is None else drawings
+    choices = artists_of_names(drawings)
+    cells = rows * columns
+    check_board(rows, columns, frames * cells, choices)
+    rng = np.random.default_rng([zlib.crc32(f"clip {split}".encode()), seed, frames, rows, columns])
+    chosen = rng.choice(len(choices), frames * cells, replace=False)
+    names = [list(choices)[index] for index in chosen]
+    colours = [list(COLOURS)[i] for i in rng.choice(len(COLOURS), frames, replace=False)]
+    return Clip(
+        [
+            make_frame(
+                rng,
+                rows,
+                columns,
+                names[number * cells : (number + 1) * cells],
+                colour,
+                drawings,
+                choices,
+            )
+            for number, colour in enumerate(colours)
+        ],
+        hold,
+    )
+
+
+def ask_clip(clip: Clip, kind: str, rng: np.random.Generator) -> Question:
+    """Ask one question of a kind about a random cell.
+
+    Its relevant frames are all those of the video that show the cell.
+
+    Raises:
+        ValueError: `kind` is unknown.
+    """
+    if kind not in CLIP_KINDS:
+        raise ValueError(f"unknown kind {kind!r}, known are {', '.join(CLIP_KINDS)}")
+    last = len(clip.frames) - 1
+    number = {"first": 0, "last": last}.get(kind, int(rng.integers(last + 1)))
+    frame = clip.frames[number]
+    cell = frame.cells[rng.integers(len(frame.cells))]
+    shown_in = tuple(range(number * clip.hold, (number + 1) * clip.hold))
+    boxes = (cell.box,) * clip.hold
+    if kind not in CLIP_TEMPLATES:
+        asked = ask(frame, kind, rng, cell)
+        assert asked is not None  # every cell allows these kinds
+        return dataclasses.replace(asked, relevant_boxes=boxes, relevant_frames=shown_in)
+    templates = CLIP_TEMPLATES[kind]
+    text = templates[rng.integers(len(templates))].format(
+        row=cell.row, column=cell.column, colour=cell.colour
+    )
+    return Question(kind, text, cell.name, boxes, shown_in)
+
+
+def clip_questions(
+    clip: Clip, kinds: Sequence[str] = CLIP_KINDS, seed: int = 0, per_kind: int = 1
+) -> list[Question]:
+    """Ask `per_kind` questions of each kind; the same arguments give the same questions.
+
+    Raises:
+        ValueError: A kind is unknown.
+    """
+    rng = np.random.default_rng(seed)
+    return [ask_clip(clip, kind, rng) for kind in kinds for _ in range(per_kind)]

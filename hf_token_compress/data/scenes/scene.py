@@ -1,0 +1,302 @@
+"""Compose scenes: boards of cells, in each cell a drawing on a coloured tile with a letter badge.
+
+An image is a function of (split, seed, rows, columns, drawings, artists) alone, so that a seed
+names the same image in training, tests and evaluation. Sizes are in pixels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .drawings import Drawings, load_drawings
+from .surfaces import background, jittered
+
+Box = tuple[int, int, int, int]
+
+CELL_SIZE = 48
+"""Pixels a side of a cell: 2 x 2 visual tokens of the tiny models."""
+
+MAX_SIDE = 8
+"""Most rows, and most columns, of a board."""
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 40, 45),
+    "orange": (245, 145, 35),
+    "yellow": (245, 220, 60),
+    "green": (60, 160, 70),
+    "blue": (45, 95, 205),
+    "purple": (130, 60, 165),
+    "pink": (250, 165, 195),
+    "grey": (140, 140, 145),
+}
+"""Tile colours, each varied a little from cell to cell."""
+
+LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
+"""Badge letters; those that look like another one at badge size are left out."""
+
+_COLOUR_JITTER = 14
+_BADGE = 18
+_FONT_SIZES = (15, 16, 17)
+_DRAWING_SIZES = (32, 39)
+_MAX_TILT = 12.0
+_FRAME = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a board.
+
+    Attributes:
+        row: Row, counted from 1 at the top.
+        column: Column, counted from 1 at the left.
+        name: What is drawn in it.
+        artist: Whose drawing it is.
+        colour: Colour name of the tile behind the drawing.
+        letter: Letter on the badge next to the drawing.
+        box: Left, top, right, bottom in pixels; right and bottom are exclusive.
+        badge: The same for the badge, which lies within one quarter of the cell.
+    """
+
+    row: int
+    column: int
+    name: str
+    artist: str
+    colour: str
+    letter: str
+    box: Box
+    badge: Box
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image and what is in it.
+
+    Attributes:
+        image: RGB image of `columns * 48` x `rows * 48` pixels.
+        rows: Rows of the board.
+        columns: Columns of the board.
+        cells: Its cells, row by row.
+    """
+
+    image: Image.Image
+    rows: int
+    columns: int
+    cells: list[Cell]
+
+    def cell(self, row: int, column: int) -> Cell:
+        """The cell at `row`, `column`, both from 1.
+
+        Raises:
+            IndexError: If the board has no such cell.
+        """
+        if not (1 <= row <= self.rows and 1 <= column <= self.columns):
+            raise IndexError(f"no cell at row {row}, column {column}")
+        return self.cells[(row - 1) * self.columns + column - 1]
+
+    def find(self, name: str) -> Cell | None:
+        """The cell that shows `name`, if any; a scene shows no concept twice."""
+        return next((cell for cell in self.cells if cell.name == name), None)
+
+
+def make_scene(
+    seed: int,
+    rows: int = 4,
+    columns: int = 4,
+    split: str = "test",
+    drawings: Drawings | None = None,
+    artists: Sequence[str] | None = None,
+) -> Scene:
+    """Compose one scene.
+
+    Args:
+        seed: Number of the scene in its split, at least 0.
+        rows: Rows, 1 to 8.
+        columns: Columns, 1 to 8.
+        split: Name of a split; every split is a stream of scenes of its own.
+        drawings: Where drawings come from; by default those that come with the library.
+        artists: Whose drawings to use; by default all artists of `drawings`.
+
+    Raises:
+        ValueError: If rows or columns are out of range, an artist is unknown, or there are fewer
+            concepts than cells.
+    """
+    drawings = load_drawings() if drawings is None else drawings
+    choices = artists_of_names(drawings, artists)
+    check_board(rows, columns, rows * columns, choices)
+    rng = np.random.default_rng([zlib.crc32(split.encode()), seed, rows, columns])
+    image = background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
+    chosen = rng.choice(len(choices), rows * columns, replace=False)
+    names = [list(choices)[index] for index in chosen]
+    letters = _letters(rng, rows * columns)
+    return _compose(rng, image, columns, names, letters, drawings, choices)
+
+
+def make_frame(
+    rng: np.random.Generator,
+    rows: int,
+    columns: int,
+    names: Sequence[str],
+    colour: str,
+    drawings: Drawings,
+    choices: Mapping[str, Sequence[str]],
+) -> Scene:
+    """Compose one frame of a clip: a scene of these names, every tile of one colour.
+
+    Args:
+        rng: Source of everything else.
+        rows: Rows.
+        columns: Columns.
+        names: What the cells show, row by row.
+        colour: Colour name of all tiles.
+        drawings: Where drawings come from.
+        choices: Artists to choose from, of every name.
+    """
+    image = background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
+    letters = _letters(rng, rows * columns)
+    return _compose(rng, image, columns, names, letters, drawings, choices, colour)
+
+
+def artists_of_names(
+    drawings: Drawings, artists: Sequence[str] | None = None
+) -> dict[str, list[str]]:
+    """Artists who drew each name, of those allowed; names that none of them drew are left out.
+
+    Raises:
+        ValueError: An artist is unknown.
+    """
+    allowed = drawings.artists if artists is None else list(artists)
+    if unknown := set(allowed) - set(drawings.artists):
+        raise ValueError(f"unknown artists {sorted(unknown)}, known are {drawings.artists}")
+    choices = {n: [a for a in drawings.artists_of(n) if a in allowed] for n in drawings.names}
+    return {name: found for name, found in choices.items() if found}
+
+
+def check_board(rows: int, columns: int, concepts: int, names: Sized) -> None:
+    """Raise ValueError unless the board has a size that is allowed, and there are enough names."""
+    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
+        raise ValueError(
+            f"rows and columns must be 1 to {MAX_SIDE}, but they are {rows} x {columns}."
+        )
+    if len(names) < concepts:
+        raise ValueError(
+            f"{concepts} cells need as many concepts, but there are {len(names)}: ask for fewer."
+        )
+
+
+def _compose(
+    rng: np.random.Generator,
+    image: Image.Image,
+    columns: int,
+    names: Sequence[str],
+    letters: Sequence[str],
+    drawings: Drawings,
+    choices: Mapping[str, Sequence[str]],
+    colour: str | None = None,
+) -> Scene:
+    """Draw the cells on their background; without `colour`, each tile has one of its own."""
+    cells = []
+    for number, name in enumerate(names):
+        row, column = divmod(number, columns)
+        artist = choices[name][int(rng.integers(len(choices[name])))]
+        tile = list(COLOURS)[rng.integers(len(COLOURS))] if colour is None else colour
+        left, top = column * CELL_SIZE, row * CELL_SIZE
+        _draw_tile(image, rng, left, top, COLOURS[tile])
+        _draw_thing(image, rng, left, top, drawings.image(name, artist))
+        badge = _draw_badge(image, rng, left, top, letters[number])
+        box = (left, top, left + CELL_SIZE, top + CELL_SIZE)
+        cells.append(Cell(row + 1, column + 1, name, artist, tile, letters[number], box, badge))
+    _draw_frame(image, rng)
+    return Scene(image, len(names) // columns, columns, cells)
+
+
+def _letters(rng: np.random.Generator, count: int) -> list[str]:
+    """`count` letters, none twice before all were used."""
+    rounds = -(-count // len(LETTERS))
+    order = np.concatenate([rng.permutation(len(LETTERS)) for _ in range(rounds)])[:count]
+    return [LETTERS[i] for i in rng.permutation(order)]
+
+
+def _draw_tile(
+    image: Image.Image, rng: np.random.Generator, left: int, top: int, colour: Sequence[int]
+) -> None:
+    """A coloured tile, one of four shapes, 42 to 46 pixels a side."""
+    side = int(rng.integers(42, 47))
+    x = left + int(rng.integers(1, CELL_SIZE - side))
+    y = top + int(rng.integers(1, CELL_SIZE - side))
+    box = (x, y, x + side - 1, y + side - 1)
+    fill = jittered(rng, colour, _COLOUR_JITTER)
+    draw = ImageDraw.Draw(image)
+    shape = rng.integers(4)
+    if shape == 0:
+        draw.rectangle(box, fill=fill)
+    elif shape == 1:
+        draw.rounded_rectangle(box, radius=int(rng.integers(5, 15)), fill=fill)
+    elif shape == 2:
+        draw.ellipse(box, fill=fill)
+    else:
+        cut = int(rng.integers(6, 13))
+        r, b = box[2], box[3]
+        corners = [(x + cut, y), (r - cut, y), (r, y + cut), (r, b - cut)]
+        corners += [(r - cut, b), (x + cut, b), (x, b - cut), (x, y + cut)]
+        draw.polygon(corners, fill=fill)
+
+
+def _draw_thing(
+    image: Image.Image, rng: np.random.Generator, left: int, top: int, drawing: Image.Image
+) -> None:
+    """The drawing, resized, perhaps mirrored and tilted, off the centre by a few pixels."""
+    size = int(rng.integers(_DRAWING_SIZES[0], _DRAWING_SIZES[1] + 1))
+    if rng.random() < 0.5:
+        drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if rng.random() < 0.5:
+        tilt = float(rng.uniform(-_MAX_TILT, _MAX_TILT))
+        drawing = drawing.rotate(tilt, Image.Resampling.BILINEAR)
+    drawing = drawing.resize((size, size), Image.Resampling.BILINEAR)
+    slack = CELL_SIZE - size
+    x = left + slack // 2 + int(rng.integers(-3, 4))
+    y = top + slack // 2 + int(rng.integers(-3, 4))
+    image.paste(drawing, (x, y), drawing)
+
+
+@cache
+def _letter_mask(letter: str, size: int) -> Image.Image:
+    """Coverage of one badge letter, centred on a badge."""
+    mask = Image.new("L", (_BADGE, _BADGE))
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(mask).text((_BADGE / 2, _BADGE / 2), letter, 255, font, anchor="mm")
+    return mask
+
+
+def _draw_badge(
+    image: Image.Image, rng: np.random.Generator, left: int, top: int, letter: str
+) -> Box:
+    """A letter on a small plate in one of the four corners, dark on light or light on dark."""
+    far = CELL_SIZE - _BADGE - 1
+    shift = rng.integers(0, 3, 2)
+    x = left + (1 + int(shift[0]) if rng.random() < 0.5 else far - int(shift[0]))
+    y = top + (1 + int(shift[1]) if rng.random() < 0.5 else far - int(shift[1]))
+    dark = tuple(int(v) for v in rng.integers(0, 60, 3))
+    light = tuple(int(v) for v in rng.integers(215, 256, 3))
+    plate, ink = (light, dark) if rng.random() < 0.5 else (dark, light)
+    box = (x, y, x + _BADGE - 1, y + _BADGE - 1)
+    draw = ImageDraw.Draw(image)
+    if rng.random() < 0.5:
+        draw.rectangle(box, fill=plate)
+    else:
+        draw.rounded_rectangle(box, radius=4, fill=plate)
+    mask = _letter_mask(letter, int(rng.choice(_FONT_SIZES)))
+    image.paste(ink, (x, y), mask)
+    return x, y, x + _BADGE, y + _BADGE
+
+
+def _draw_frame(image: Image.Image, rng: np.random.Generator) -> None:
+    """A thin frame: a tower without absolute positions can only count from an edge it sees."""
+    shade = int(rng.integers(0, 40)) if rng.random() < 0.5 else int(rng.integers(216, 256))
+    box = (0, 0, image.width - 1, image.height - 1)
+    ImageDraw.Draw(image).rectangle(box, outline=(shade, shade, shade), width=_FRAME)

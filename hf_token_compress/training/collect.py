@@ -1,0 +1,425 @@
+"""Collect what mappers learn from: a model's layer-0 attention and the relevance of its answers.
+
+    accelerate launch --module hf_token_compress.cli collect --model … --data … --output FOLDER
+
+Run it with any number of processes and machines on one folder, and again after it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .._version import __version__
+from ..checks import check_choice, check_count, check_flag, check_keyword_arguments
+from ..compression.depth import check_depth
+from ..compression.identity import identify
+from ..compression.reading import read_prompt
+from ..config import InstructionRows
+from ..data.sources import SampleSource, TrainingSample
+from ..evaluation_mode import evaluation_mode
+from ..mapper import ModelIdentity, relevance_label
+from ..prompt import Modality
+from ..relevance import DEFAULT_RULE, Targets, relevance
+from ..relevance.explain import explained_family, greedy_answers
+from ..relevance.rules import build_rule
+from ..scorers.mapper_inputs import mapper_inputs
+from .distributed import process_state
+from .shards import (
+    COLLECTION_FILE,
+    INDEX_FILE,
+    CollectedSample,
+    Shard,
+    ShardFolder,
+    SkippedSample,
+    shard_path,
+    shard_summary,
+    write_index,
+    write_json,
+    write_shard,
+)
+
+logger = logging.getLogger(__name__)
+
+Match = Literal["exact", "contains"] | Callable[[str, str], bool]
+"""How a given answer is compared with the right one: (given, right) → whether it is right."""
+
+WRONG = "answered wrongly"
+UNREADABLE = "cannot be read"
+TOO_LONG = "too long"
+OTHER_MODALITY = "other modality"
+NO_RELEVANCE = "no relevance"
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """How to collect.
+
+    Attributes:
+        modality: "image" or "video"; samples of the other are skipped.
+        shard_size: Samples a shard, at least 1: what a killed run does over again, at most, per
+            process.
+        batch_size: Samples that go through the model at once, at least 1.
+        max_new_tokens: Longest answer, in tokens, at least 1.
+        max_prompt_tokens: Prompts of more tokens are skipped, at least 1; None for no limit but the
+            model's own, within which a prompt and its longest answer must lie in any case.
+        match: Which answers count as right where the right one is known: "exact" (but for case,
+            outer spaces and a full stop), "contains", or a function of the given and the right.
+        rule: Rule of relevance.
+        rule_options: Its keyword arguments.
+        targets: "per_token" or "sum", as in `relevance`.
+        recursive: As in `relevance`.
+        instruction: Rows that ask the question, as in `TokenCompressionConfig`.
+        scoring_depth: Decoder layers that run before the one whose attention is collected, at
+            least 0 and fewer than the model has.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A value is outside its range, or none of its choices.
+    """
+
+    modality: Modality = "image"
+    shard_size: int = 64
+    batch_size: int = 16
+    max_new_tokens: int = 64
+    max_prompt_tokens: int | None = None
+    match: Match = "exact"
+    rule: str = DEFAULT_RULE
+    rule_options: Mapping[str, Any] = field(default_factory=dict)
+    targets: Targets = "per_token"
+    recursive: bool = False
+    instruction: InstructionRows = "last_turn"
+    scoring_depth: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("modality", self.modality, get_args(Modality))
+        for name in ("shard_size", "batch_size", "max_new_tokens"):
+            check_count(name, getattr(self, name), at_least=1)
+        if self.max_prompt_tokens is not None:
+            check_count("max_prompt_tokens", self.max_prompt_tokens, at_least=1)
+        if not callable(self.match):
+            check_choice("match", self.match, ("exact", "contains"))
+        if not isinstance(self.rule, str):
+            raise TypeError(f"rule must be the name of a rule, not {type(self.rule).__name__}.")
+        check_keyword_arguments("rule_options", self.rule_options)
+        check_choice("targets", self.targets, get_args(Targets))
+        check_flag("recursive", self.recursive)
+        check_choice("instruction", self.instruction, get_args(InstructionRows))
+        check_count("scoring_depth", self.scoring_depth, at_least=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of them as JSON types."""
+        match: Any = self.match
+        if callable(match):
+            # A `functools.partial`, for one, has no name of its own.
+            match = getattr(match, "__qualname__", type(match).__qualname__)
+        return {**asdict(self), "match": match}
+
+
+def collect(
+    model: Any,
+    processor: Any,
+    samples: SampleSource,
+    folder: str | Path,
+    options: CollectOptions | None = None,
+    *,
+    base_model: str | None = None,
+    after_sample: Callable[[int], None] | None = None,
+) -> ShardFolder | None:
+    """Ask the model every question, explain the right answers, and write shards.
+
+    Shards that are there already are left alone. A sample that cannot be used is logged, counted
+    and skipped.
+
+    Args:
+        model: A loaded model of a supported family, compressed or not, on this process's device. It
+            is asked in evaluation mode, and given back as it was.
+        processor: Its processor.
+        samples: The questions.
+        folder: Where to write; on one machine, or shared by all.
+        options: How to collect.
+        base_model: Hub id of the model, for the record; by default what it was loaded from.
+        after_sample: Called with the number of samples that are done, for progress bars.
+
+    Returns:
+        The collection, or None where other machines have shards yet to be copied into the folder.
+
+    Raises:
+        TypeError: `model` is no Transformers model, or an option of the rule has the wrong type.
+        ValueError: There are no samples, there is no such rule, the model cannot be explained or
+            has too few layers, the folder holds a collection with other settings, or not one sample
+            could be used.
+    """
+    options = options or CollectOptions()
+    if len(samples) == 0:
+        raise ValueError("There are no samples to collect from: the data is empty.")
+    # What fails for every sample must not be written down as the fault of each.
+    build_rule(options.rule, options.rule_options)
+    check_depth(model, explained_family(model), options.scoring_depth)
+    state = process_state()
+    folder = Path(folder)
+    settings = {
+        "base_model": identify(model, base_model).to_dict(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "data": samples.describe(),
+        "options": options.to_dict(),
+    }
+    if state.is_local_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / COLLECTION_FILE).is_file():
+            content = {**settings, "hf_token_compress_version": __version__}
+            write_json(folder / COLLECTION_FILE, content)
+    state.wait_for_everyone()
+    # Every process checks, so that none waits for another that has given up.
+    _check_started(folder, settings)
+    size = options.shard_size
+    shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
+    collector = _Collector(model, processor, samples, options)
+    for number, path in enumerate(shards):
+        numbers = range(number * size, min((number + 1) * size, len(samples)))
+        if _is_done(path):
+            if after_sample is not None and number % state.num_processes == state.process_index:
+                after_sample(len(numbers))
+            continue
+        if number % state.num_processes == state.process_index:
+            write_shard(path, collector.shard(numbers, after_sample))
+    state.wait_for_everyone()
+    complete = all(path.is_file() for path in shards)
+    if complete and state.is_main_process:
+        for part in folder.glob(".*.part"):
+            part.unlink(missing_ok=True)
+        write_index(folder, shards)
+    state.wait_for_everyone()
+    # The index is where the main process has all shards, and on every machine that shares them.
+    if not complete or not (folder / INDEX_FILE).is_file():
+        return None
+    collection = ShardFolder(folder)
+    if len(collection) == 0:
+        skipped = collection.index["skipped_samples"][0]
+        raise ValueError(
+            f"Not one of {len(samples)} samples could be used: the first was skipped because "
+            f"{skipped['reason']} ({skipped['detail']})."
+        )
+    return collection
+
+
+def is_right(given: str, right: str, match: Match) -> bool:
+    """Whether a given answer counts as right."""
+    if callable(match):
+        return bool(match(given, right))
+    given, right = (text.strip().rstrip(".").casefold() for text in (given, right))
+    return right in given if match == "contains" else given == right
+
+
+class _Collector:
+    """Turns ranges of sample numbers into shards."""
+
+    def __init__(
+        self, model: Any, processor: Any, samples: SampleSource, options: CollectOptions
+    ) -> None:
+        self.model, self.processor = model, processor
+        self.samples, self.options = samples, options
+        self.family = explained_family(model)
+        text = model.config.get_text_config()
+        self.positions = getattr(text, "max_position_embeddings", None)
+
+    def shard(self, numbers: Sequence[int], after_sample: Callable[[int], None] | None) -> Shard:
+        shard = Shard()
+        for start in range(0, len(numbers), self.options.batch_size):
+            batch = numbers[start : start + self.options.batch_size]
+            readable: list[tuple[int, TrainingSample]] = []
+            for number in batch:
+                self._read(number, readable, shard)
+            # The frames that are given are the sample, but of a file the processor takes some.
+            for given in (False, True):
+                alike = [item for item in readable if item[1].has_frames == given]
+                with evaluation_mode([self.model]):
+                    self._collect(alike, shard)
+            if after_sample is not None:
+                after_sample(len(batch))
+        shard.samples.sort(key=lambda sample: sample.number)
+        shard.skipped.sort(key=lambda sample: sample.number)
+        return shard
+
+    def _read(self, number: int, readable: list[Any], shard: Shard) -> None:
+        try:
+            sample = self.samples[number]
+        except Exception as error:  # a decoder may raise anything
+            self._skip(shard, number, UNREADABLE, error)
+            return
+        if sample.modality != self.options.modality:
+            self._skip(shard, number, OTHER_MODALITY, f"it has a {sample.modality}")
+            return
+        readable.append((number, sample))
+
+    def _collect(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+        """Collect a batch; one by one where that fails, as one bad sample costs only itself."""
+        if not batch:
+            return
+        done = Shard()
+        try:
+            self._collect_batch(batch, done)
+        except (torch.OutOfMemoryError, ValueError) as error:
+            # Anything else is no sample's fault, and must not be written down as if it were.
+            if len(batch) == 1:
+                reason = TOO_LONG if isinstance(error, torch.OutOfMemoryError) else UNREADABLE
+                self._skip(shard, batch[0][0], reason, error)
+                return
+            for item in batch:
+                self._collect([item], shard)
+            return
+        shard.samples.extend(done.samples)
+        shard.skipped.extend(done.skipped)
+
+    def _collect_batch(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+        inputs = self._encode(batch)
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        short = []
+        for item, length in zip(batch, lengths, strict=True):
+            if (excess := self._excess(length)) is not None:
+                self._skip(shard, item[0], TOO_LONG, f"its prompt has {length} tokens, {excess}")
+            else:
+                short.append(item)
+        if not short:
+            return
+        if len(short) < len(batch):
+            inputs = self._encode(short)
+        answers = greedy_answers(self.model, self.family, inputs, self.options.max_new_tokens)
+        right = []
+        for item, answer in zip(short, answers, strict=True):
+            given = self.processor.decode(answer, skip_special_tokens=True)
+            expected = item[1].answer
+            if len(answer) == 0:
+                self._skip(shard, item[0], WRONG, "the model gave no answer")
+            elif expected is not None and not is_right(given, expected, self.options.match):
+                self._skip(shard, item[0], WRONG, f"{given.strip()!r} instead of {expected!r}")
+            else:
+                right.append((item, answer))
+        if right:
+            self._explain(right, shard)
+
+    def _excess(self, length: int) -> str | None:
+        """Which limit a prompt of that many tokens exceeds, in words; None for none."""
+        longest, answer = self.options.max_prompt_tokens, self.options.max_new_tokens
+        if longest is not None and length > longest:
+            return f"more than max_prompt_tokens={longest}"
+        if self.positions is not None and length + answer > self.positions:
+            return (
+                f"which with max_new_tokens={answer} are more than the {self.positions} positions "
+                "of the model"
+            )
+        return None
+
+    def _explain(
+        self, right: Sequence[tuple[tuple[int, TrainingSample], Tensor]], shard: Shard
+    ) -> None:
+        options = self.options
+        inputs = self._encode([item for item, _ in right])
+        report = relevance(
+            self.model,
+            inputs,
+            answer_ids=[answer for _, answer in right],
+            rule=options.rule,
+            rule_options=options.rule_options,
+            targets=options.targets,
+            recursive=options.recursive,
+        )
+        with torch.no_grad():
+            prompt, layer = read_prompt(
+                self.model,
+                inputs,
+                instruction=options.instruction,
+                scoring_depth=options.scoring_depth,
+            )
+            attention = mapper_inputs(prompt, layer, options.modality)
+        for (item, _), explained, seen in zip(right, report.samples, attention, strict=True):
+            scores = explained.scores.float().cpu()
+            try:
+                relevance_label(scores)
+            except ValueError as error:
+                self._skip(shard, item[0], NO_RELEVANCE, error)
+                continue
+            if seen is None or seen.count != len(scores):
+                self._skip(shard, item[0], OTHER_MODALITY, "it has both images and videos")
+                continue
+            grids = tuple(grid.cpu() for grid in seen.grids)
+            shard.samples.append(
+                CollectedSample(item[0], seen.attention.half().cpu(), scores, grids)
+            )
+
+    def _encode(self, batch: Sequence[tuple[int, TrainingSample]]) -> Any:
+        options: dict[str, Any] = {"padding": True, "padding_side": "left"}
+        if batch[0][1].has_frames:
+            options["do_sample_frames"] = False
+        try:
+            inputs = self.processor.apply_chat_template(
+                [sample.conversation() for _, sample in batch],
+                tokenize=True,
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs=options,
+            )
+        except Exception as error:  # a decoder of videos may raise anything
+            raise ValueError(str(error) or type(error).__name__) from error
+        return inputs.to(self.model.device, self.model.dtype)
+
+    def _skip(self, shard: Shard, number: int, reason: str, detail: object) -> None:
+        line = str(detail).splitlines()[0] if str(detail) else type(detail).__name__
+        # Wrong answers are many, and nothing to put right.
+        level = logging.INFO if reason == WRONG else logging.WARNING
+        logger.log(level, "Sample %d is skipped: %s (%s).", number, reason, line)
+        shard.skipped.append(SkippedSample(number, reason, line))
+
+
+def _is_done(path: Path) -> bool:
+    """Whether a shard is there in full; a damaged one is made anew."""
+    if not path.is_file():
+        return False
+    try:
+        shard_summary(path)
+    except ValueError as error:
+        logger.warning("%s It is made anew.", error)
+        return False
+    return True
+
+
+def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise unless the folder's collection is the one that these settings start.
+
+    Raises:
+        ValueError: It is another.
+    """
+    started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        wanted, found = json.loads(json.dumps(value)), started.get(name)
+        if name == "base_model":
+            # Another kind of hardware rounds the fingerprint differently.
+            first, second = (ModelIdentity.from_dict(item) for item in (wanted, found))
+            same = first.name == second.name and first.difference(second) is None
+        else:
+            same = wanted == found
+        if not same:
+            difference = _difference(name, wanted, found)
+            raise ValueError(
+                f"The folder {str(folder)!r} holds a collection {difference}: choose another "
+                "folder, or delete this one."
+            )
+
+
+def _difference(name: str, wanted: Any, found: Any) -> str:
+    if name == "base_model":
+        return "of another model"
+    if name == "data":
+        return "of other data"
+    if name == "dtype":
+        return f"in {found}, not {wanted}"
+    changed = [key for key in wanted if wanted[key] != (found or {}).get(key)]
+    return f"with other options ({', '.join(changed)})"

@@ -1,0 +1,418 @@
+"""Train a mapper on what `collect` wrote; the multimodal model itself is not needed.
+
+`accelerate launch --module hf_token_compress.cli train …` does it with several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._version import __version__
+from ..checks import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_NOT_ALL,
+    SHARE_OF_BOTH,
+    check_choice,
+    check_count,
+    check_flag,
+    check_keyword_arguments,
+    check_number,
+)
+from ..mapper import (
+    MapperConfig,
+    MapperInput,
+    RelevanceMapper,
+    label_divergence,
+    relevance_label,
+)
+from ..mapper.config import NETWORKS
+from .augmentation import augment
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .distributed import Accelerator, from_main_process, make_accelerator
+from .joined import LABEL_OPTIONS, JoinedCollections
+from .metrics import RECALL_SHARES, rank_correlation, top_recall
+from .shards import ShardFolder, write_json
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+HISTORY_FILE = "history.json"
+
+_RANGES = {
+    "masked_share": SHARE_NOT_ALL,
+    "temperature": POSITIVE,
+    "learning_rate": POSITIVE,
+    "warm_up": SHARE,
+    "held_out": SHARE_OF_BOTH,
+    "weight_decay": NOT_NEGATIVE,
+    "head_dropout": SHARE_NOT_ALL,
+    "noise": NOT_NEGATIVE,
+}
+# Seeds of epochs are made of it, which have to fit into 64 bits.
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. The defaults follow the paper where it says something.
+
+    Attributes:
+        network: "grid" or "conv1d".
+        network_options: Keyword arguments of the network.
+        masked_share: Share of the least relevant tokens that the label sets to zero, in [0, 1).
+        temperature: Of the label, as in `relevance_label`, above 0.
+        epochs: Passes over the data, at most; at least 1.
+        batch_size: Samples a step, over all processes; at least 1.
+        learning_rate: Highest learning rate of Adam, above 0; it falls along a cosine to zero.
+        warm_up: Share of the steps in which it rises to that, in [0, 1].
+        held_out: Share of the samples that only measure, in (0, 1); at least one sample does.
+        patience: Epochs without a lower held-out loss after which training stops, at least 1.
+        keep_best: Keep the weights of the epoch with the lowest held-out loss. Otherwise train to
+            the end and keep the last: for few samples, where that loss is mostly chance.
+        weight_decay: Of AdamW, at least 0; 0 is Adam.
+        mirror: As in `augment`, for few samples; so are the next two.
+        head_dropout: As in `augment`, in [0, 1).
+        noise: As in `augment`, at least 0.
+        seed: Of the weights, the split, the order and the augmentation, in [0, 2**32).
+
+    Raises:
+        TypeError: An option has the wrong type.
+        ValueError: An option is out of range.
+    """
+
+    network: str = "grid"
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    masked_share: float = 0.5
+    temperature: float = 1.0
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    warm_up: float = 0.05
+    held_out: float = 0.1
+    patience: int = 20
+    keep_best: bool = True
+    weight_decay: float = 0.0
+    mirror: bool = False
+    head_dropout: float = 0.0
+    noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("network", self.network, NETWORKS)
+        check_keyword_arguments("network_options", self.network_options)
+        for name, allowed in _RANGES.items():
+            check_number(name, getattr(self, name), allowed)
+        for name in ("epochs", "batch_size", "patience"):
+            check_count(name, getattr(self, name), at_least=1)
+        for name in ("keep_best", "mirror"):
+            check_flag(name, getattr(self, name))
+        check_count("seed", self.seed, at_least=0)
+        if self.seed >= _SEEDS:
+            raise ValueError(f"seed must be below {_SEEDS}, but it is {self.seed}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {**asdict(self), "network_options": dict(self.network_options)}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch reached.
+
+    Attributes:
+        number: Counted from 1.
+        train_loss: Mean KL divergence over the training samples, as they were visited.
+        metrics: On the held-out samples: "kl", "recall_50", "recall_25", "recall_10" and
+            "rank_correlation".
+    """
+
+    number: int
+    train_loss: float
+    metrics: dict[str, float]
+
+
+def train_mapper(
+    collections: ShardFolder | Sequence[ShardFolder],
+    output: str | Path,
+    options: TrainOptions | None = None,
+    *,
+    after_epoch: Callable[[Epoch], None] | None = None,
+) -> RelevanceMapper:
+    """Train a mapper and save it.
+
+    A run that was stopped goes on after its last epoch and ends where it would have ended. The
+    weights do not depend on the number of processes, but for rounding.
+
+    Args:
+        collections: What `collect` wrote, in one folder or in several.
+        output: Where the mapper goes, with a checkpoint and the history of the run beside it.
+        options: How to train.
+        after_epoch: Called after each epoch, for progress bars.
+
+    Returns:
+        The mapper with the lowest held-out loss (or the last), on this process's device.
+
+    Raises:
+        ValueError: There are too few samples, a label is NaN, the collections do not go together
+            (as in `JoinedCollections`), `output` holds another run, or the loss of an epoch is not
+            finite; the checkpoint of the epoch before that stays.
+    """
+    options = options or TrainOptions()
+    output = Path(output)
+    joined = JoinedCollections(
+        [collections] if isinstance(collections, ShardFolder) else collections
+    )
+    run = _Run(joined, options, make_accelerator())
+    settings = {"options": options.to_dict(), "collections": joined.describe()}
+    # Of the main process, which alone writes it: the others may not see that folder.
+    start = from_main_process(lambda: load_checkpoint(output / CHECKPOINT_FILE, settings))
+    if start is not None:
+        run.restore(start)
+    while not run.finished:
+        epoch = run.epoch()
+        if run.accelerator.is_main_process:
+            output.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(output / CHECKPOINT_FILE, run.checkpoint(), settings)
+        if after_epoch is not None:
+            after_epoch(epoch)
+    mapper = run.best_mapper()
+    if run.accelerator.is_main_process:
+        mapper.save_pretrained(output)
+        write_json(output / HISTORY_FILE, {"epochs": [asdict(epoch) for epoch in run.history]})
+    run.accelerator.wait_for_everyone()
+    return mapper
+
+
+class _Run:
+    """The state of one training."""
+
+    def __init__(
+        self, samples: JoinedCollections, options: TrainOptions, accelerator: Accelerator
+    ) -> None:
+        self.samples, self.options, self.accelerator = samples, options, accelerator
+        generator = torch.Generator().manual_seed(options.seed)
+        order = torch.randperm(len(samples), generator=generator).tolist()
+        held_out = max(1, round(options.held_out * len(order)))
+        if len(order) < 2:
+            raise ValueError(
+                f"The collection has {len(order)} samples, but training needs at least two: one to "
+                "learn from and one to measure on."
+            )
+        if held_out == len(order):
+            raise ValueError(
+                f"A held_out of {options.held_out} leaves none of the {len(order)} samples to "
+                "learn from: hold a smaller share out, or collect more samples."
+            )
+        self.measured, self.learned = order[:held_out], order[held_out:]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            mapper = RelevanceMapper(self._config({}))
+        optimizer = torch.optim.AdamW(
+            mapper.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.model, self.optimizer = accelerator.prepare(mapper, optimizer)
+        self.steps_per_epoch = math.ceil(len(self.learned) / options.batch_size)
+        self.history: list[Epoch] = []
+        self.best = self._weights()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or the loss has stopped falling."""
+        losses = [epoch.metrics["kl"] for epoch in self.history]
+        if len(losses) >= self.options.epochs:
+            return True
+        if not self.options.keep_best:
+            return False
+        return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.options.patience
+
+    def epoch(self) -> Epoch:
+        """Pass over the data once, then measure."""
+        number = len(self.history)
+        generator = torch.Generator().manual_seed((self.options.seed + 1) * 100_003 + number)
+        order = torch.randperm(len(self.learned), generator=generator).tolist()
+        self.model.train()
+        total = torch.zeros((), device=self.accelerator.device)
+        for step in range(self.steps_per_epoch):
+            size = self.options.batch_size
+            chosen = [self.learned[place] for place in order[step * size : (step + 1) * size]]
+            self._set_learning_rate(number * self.steps_per_epoch + step)
+            total += self._step(chosen)
+        train_loss = float(self.accelerator.reduce(total)) / len(self.learned)
+        self._check_finite(train_loss)
+        epoch = Epoch(number + 1, train_loss, self._measure())
+        self._check_finite(epoch.metrics["kl"])
+        better = all(epoch.metrics["kl"] < earlier.metrics["kl"] for earlier in self.history)
+        if better or not self.options.keep_best:
+            self.best = self._weights()
+        self.history.append(epoch)
+        return epoch
+
+    def _check_finite(self, loss: float) -> None:
+        """Every process has the same loss, so that none goes on without the others."""
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"The training diverged in epoch {len(self.history) + 1}, whose loss is {loss}: "
+                f"train with a learning rate below {self.options.learning_rate:g}."
+            )
+
+    def _step(self, chosen: Sequence[int]) -> Tensor:
+        """One update on a batch that all processes share; returns this process's summed loss."""
+        state = self.accelerator
+        own = chosen[state.process_index :: state.num_processes]
+        # A process without a sample still has to take part in averaging the gradients.
+        losses = self._losses(own or chosen[:1])
+        loss = losses.sum() if own else losses.sum() * 0.0
+        self.optimizer.zero_grad()
+        # Gradients are averaged over processes: the batch is divided by all its samples once.
+        state.backward(loss * state.num_processes / len(chosen))
+        state.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _losses(self, places: Sequence[int]) -> Tensor:
+        device = self.accelerator.device
+        samples = [self.samples[place] for place in places]
+        labels = [
+            relevance_label(
+                sample.relevance,
+                masked_share=self.options.masked_share,
+                temperature=self.options.temperature,
+            ).to(device)
+            for sample in samples
+        ]
+        inputs = [
+            self._augmented(place, sample.mapper_input()).to(device)
+            for place, sample in zip(places, samples, strict=True)
+        ]
+        return label_divergence(labels, self.model(inputs))
+
+    def _augmented(self, place: int, item: MapperInput) -> MapperInput:
+        """What this epoch makes of a sample, whichever process has it."""
+        options = self.options
+        if not (options.mirror or options.head_dropout or options.noise):
+            return item
+        epoch = (options.seed + 1) * 100_003 + len(self.history)
+        generator = torch.Generator().manual_seed((epoch * len(self.samples) + place) % 2**63)
+        return augment(
+            item,
+            generator,
+            mirror=options.mirror,
+            head_dropout=options.head_dropout,
+            noise=options.noise,
+        )
+
+    @torch.no_grad()
+    def _measure(self) -> dict[str, float]:
+        state = self.accelerator
+        self.model.eval()
+        names = ["kl", *(f"recall_{share:.0%}"[:-1] for share in RECALL_SHARES), "rank_correlation"]
+        sums = torch.zeros(len(names), dtype=torch.float64, device="cpu")
+        own = self.measured[state.process_index :: state.num_processes]
+        model = state.unwrap_model(self.model)
+        for start in range(0, len(own), self.options.batch_size):
+            samples = [
+                self.samples[number] for number in own[start : start + self.options.batch_size]
+            ]
+            inputs = [sample.mapper_input().to(state.device) for sample in samples]
+            for sample, logits in zip(samples, model(inputs), strict=True):
+                label = relevance_label(
+                    sample.relevance,
+                    masked_share=self.options.masked_share,
+                    temperature=self.options.temperature,
+                )
+                found = logits.cpu()
+                values = [
+                    float(label_divergence([label], [found])),
+                    *(top_recall(found, sample.relevance, share) for share in RECALL_SHARES),
+                    rank_correlation(found, sample.relevance),
+                ]
+                sums += torch.tensor(values, dtype=torch.float64)
+        sums = state.reduce(sums.float().to(state.device)).double().cpu()
+        return dict(zip(names, (sums / len(self.measured)).tolist(), strict=True))
+
+    def _set_learning_rate(self, step: int) -> None:
+        steps = self.options.epochs * self.steps_per_epoch
+        warm_up = max(1, round(self.options.warm_up * steps))
+        if step < warm_up:
+            factor = (step + 1) / warm_up
+        else:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+
+    def _weights(self) -> dict[str, Tensor]:
+        model = self.accelerator.unwrap_model(self.model)
+        return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that the next epoch depends on."""
+        return Checkpoint(
+            weights=self._weights(),
+            best=self.best,
+            optimizer=self.optimizer.state_dict()["state"],
+            history=[asdict(epoch) for epoch in self.history],
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on after the epoch of a checkpoint."""
+        self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint.weights)
+        state = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**state, "state": checkpoint.optimizer})
+        self.best = checkpoint.best
+        self.history = [Epoch(**epoch) for epoch in checkpoint.history]
+
+    def best_mapper(self) -> RelevanceMapper:
+        """The mapper with the lowest held-out loss so far."""
+        epoch = self.history[-1]
+        if self.options.keep_best:
+            epoch = min(self.history, key=lambda item: item.metrics["kl"])
+        mapper = RelevanceMapper(self._config({"best_epoch": epoch.number, **epoch.metrics}))
+        mapper.load_state_dict(self.best)
+        return mapper.to(self.accelerator.device).eval()
+
+    def _config(self, metrics: Mapping[str, Any]) -> MapperConfig:
+        options = self.samples.options
+        return MapperConfig(
+            base_model=self.samples.identity,
+            network=self.options.network,
+            network_options=dict(self.options.network_options),
+            modality=options["modality"],
+            scoring_depth=options["scoring_depth"],
+            training={
+                "data": self.samples.data,
+                "samples": len(self.samples),
+                "held_out_samples": len(self.measured),
+                "relevance": {name: options[name] for name in LABEL_OPTIONS},
+                "instruction": options["instruction"],
+                **{
+                    name: value
+                    for name, value in self.options.to_dict().items()
+                    if name not in ("network", "network_options")
+                },
+            },
+            metrics=dict(metrics),
+            versions={
+                "hf_token_compress": __version__,
+                "torch": version("torch"),
+                "transformers": version("transformers"),
+            },
+        )
+
+
+def read_history(folder: str | Path) -> list[Epoch]:
+    """The history that a finished training wrote.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    content = json.loads((Path(folder) / HISTORY_FILE).read_text(encoding="utf-8"))
+    return [Epoch(**epoch) for epoch in content["epochs"]]

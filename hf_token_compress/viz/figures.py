@@ -1,0 +1,160 @@
+"""Figures, with matplotlib, which is an extra: one look, told apart by colour, mark and line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+COLOURS: tuple[str, ...] = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+)
+"""Okabe and Ito's colours, which every eye tells apart, but for the yellow, too light on white."""
+
+_MARKS = "osD^vPX"
+_LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+_PANEL_SIZE = (6.0, 4.0)
+_DPI = 150
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through points.
+
+    Attributes:
+        x: Numbers.
+        y: As many numbers.
+        errors: As many half lengths of error bars; None for no bars.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    errors: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over one pair of axes.
+
+    Attributes:
+        curves: The curves by their names.
+        x: What lies along the horizontal axis.
+        y: What lies along the vertical axis.
+    """
+
+    curves: Mapping[str, Curve]
+    x: str
+    y: str
+
+
+def figure_class() -> Any:
+    """The class of matplotlib's figures, which notebooks show without pyplot.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        # Without pyplot, which holds figures and looks for a display.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = "Plots need matplotlib: pip install 'hf-token-compress[plots]'."
+        raise ImportError(message) from error
+
+    return _shown_in_notebooks(Figure)
+
+
+@cache
+def _shown_in_notebooks(base: Any) -> Any:
+    class ShownFigure(base):
+        def _repr_png_(self) -> bytes:
+            return _png(self, dpi=100)
+
+    return ShownFigure
+
+
+def new_figure(panels: int = 1, size: tuple[float, float] = _PANEL_SIZE) -> tuple[Any, list[Any]]:
+    """A figure and the axes of panels side by side.
+
+    Args:
+        panels: How many.
+        size: Width and height of each, in inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = figure_class()(figsize=(panels * size[0], size[1]), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25)
+    return figure, list(axes)
+
+
+def line_figure(*panels: Panel) -> Any:
+    """A matplotlib Figure with panels of curves side by side, each with its legend.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, axes = new_figure(len(panels))
+    for one, panel in zip(axes, panels, strict=True):
+        draw_curves(one, panel.curves)
+        one.set(xlabel=panel.x, ylabel=panel.y)
+        # Above the axes: no place inside is free for all curves.
+        one.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return figure
+
+
+def draw_curves(axes: Any, curves: Mapping[str, Curve]) -> None:
+    """Draw curves with colours, marks and lines of their own into matplotlib's axes."""
+    for number, (name, curve) in enumerate(curves.items()):
+        axes.errorbar(
+            curve.x,
+            curve.y,
+            yerr=curve.errors,
+            label=name,
+            color=COLOURS[number % len(COLOURS)],
+            marker=_MARKS[number % len(_MARKS)],
+            linestyle=_LINES[number % len(_LINES)],
+            markersize=5,
+            capsize=3,
+        )
+
+
+def figure_image(figure: Any, dpi: int = _DPI) -> Image.Image:
+    """A matplotlib Figure as an RGB image.
+
+    Args:
+        figure: The figure.
+        dpi: Pixels per inch.
+    """
+    with Image.open(BytesIO(_png(figure, dpi))) as image:
+        return image.convert("RGB")
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a matplotlib Figure to a file; equal figures become equal PNG files.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: The name does not end as that of an image file.
+    """
+    plain = {"metadata": {"Software": None}} if Path(path).suffix.lower() == ".png" else {}
+    figure.savefig(path, dpi=_DPI, **plain)
+
+
+def _png(figure: Any, dpi: int) -> bytes:
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    return content.getvalue()

@@ -1,0 +1,113 @@
+"""Attention of the instruction rows in decoder layer 0, reduced over the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backend import choose_backend
+from ..inputs import (
+    check_contiguous,
+    check_device,
+    check_dtype,
+    check_floating,
+    check_heads,
+    check_window,
+)
+from . import torch_reference
+
+__all__ = ["instruction_attention"]
+
+
+def instruction_attention(
+    query: Tensor,
+    key: Tensor,
+    query_sample: Tensor,
+    query_position: Tensor,
+    key_mask: Tensor,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    per_head: bool = False,
+    chunk_size: int = 16,
+    backend: str | None = None,
+) -> Tensor:
+    """Mean over the query rows of a sample of their causal attention to every key.
+
+    Neither backend holds a rows × keys matrix: memory beyond the result grows with the keys alone
+    (torch: times `chunk_size` rows), or with rows × keys / 64 floats for the log-sum-exp (Triton).
+
+    Args:
+        query: float [R, heads, head_dim], the instruction rows of all samples, after RoPE.
+        key: float [B, S, key_heads, head_dim], all rows, after RoPE; heads is a multiple of
+            key_heads (grouped-query attention).
+        query_sample: int64 [R], sample of each query row; rows may come in any order.
+        query_position: int64 [R], column of each query row; it sees keys up to that column.
+        key_mask: bool [B, S], False on padding; padded keys may hold anything, NaN too.
+        scaling: Factor on the logits; by default head_dim ** -0.5.
+        sliding_window: Keys that a row sees at most, itself included; None for all.
+        per_head: Keep the heads apart rather than taking their mean.
+        chunk_size: Query rows that the torch backend works on at once.
+        backend: `"triton"` or `"torch"`; by default the environment variable
+            `HF_TOKEN_COMPRESS_KERNELS`, or else Triton on CUDA and ROCm and torch elsewhere.
+
+    Returns:
+        float32 [B, S], or [B, heads, S] with `per_head`. Samples without query rows are zero.
+
+    Raises:
+        ValueError: Shapes, dtypes or devices do not fit, the last dimension of `query` or `key` is
+            not contiguous, or the backend cannot run here.
+    """
+    _check(query, key, query_sample, query_position, key_mask, sliding_window)
+    arguments = (query, key, query_sample, query_position, key_mask)
+    options: dict[str, Any] = {
+        "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "sliding_window": sliding_window,
+        "per_head": per_head,
+    }
+    if choose_backend(backend, query, key) == "torch":
+        return torch_reference.instruction_attention(*arguments, **options, chunk_size=chunk_size)
+    check_contiguous(query=query, key=key)
+    from .triton_launch import instruction_attention as fused
+
+    return fused(*arguments, **options)
+
+
+def _check(
+    query: Tensor,
+    key: Tensor,
+    query_sample: Tensor,
+    query_position: Tensor,
+    key_mask: Tensor,
+    sliding_window: int | None,
+) -> None:
+    if query.ndim != 3 or key.ndim != 4:
+        raise ValueError(
+            "query must be [rows, heads, head_dim] and key [samples, length, key heads, head_dim], "
+            f"but they are {list(query.shape)} and {list(key.shape)}."
+        )
+    rows, heads, head_dim = query.shape
+    samples, length, key_heads, key_dim = key.shape
+    check_heads(heads, head_dim, key_heads, key_dim)
+    if query_sample.shape != (rows,) or query_position.shape != (rows,):
+        raise ValueError(
+            f"query_sample and query_position must have one entry per query row ({rows}), but have "
+            f"{tuple(query_sample.shape)} and {tuple(query_position.shape)}."
+        )
+    if key_mask.shape != (samples, length):
+        raise ValueError(
+            f"key_mask must be [{samples}, {length}] like the keys, but is {list(key_mask.shape)}."
+        )
+    check_window(sliding_window)
+    check_device(
+        query=query,
+        key=key,
+        query_sample=query_sample,
+        query_position=query_position,
+        key_mask=key_mask,
+    )
+    check_floating(query=query, key=key)
+    check_dtype(torch.int64, query_sample=query_sample, query_position=query_position)
+    check_dtype(torch.bool, key_mask=key_mask)

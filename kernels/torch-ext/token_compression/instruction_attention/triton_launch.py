@@ -1,0 +1,148 @@
+"""Triton version: what the kernels are launched with, and what is done between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ..launch import AMD, NVIDIA, Grid, Launch, current_vendor, dot_precision, head_split
+from .triton_kernel import log_sum_exp_of_tiles, sum_over_rows
+
+
+@cache
+def configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
+    """The one shipped configuration.
+
+    A call at these sizes lasts about as long as its launches, so there is nothing to tune: the tile
+    of keys is small enough to fill a GPU at 1,500 tokens and to need no more shared memory than
+    consumer cards have.
+    """
+    single = dtype == torch.float32
+    warps = 8 if single or (head_dim > 128 and vendor == NVIDIA) else 4
+    sizes = {"BLOCK_KEYS": 64, "BLOCK_ROWS": 16 if single else 32}
+    return (triton.Config(sizes, num_warps=warps, num_stages=1 if vendor == AMD else 2),)
+
+
+def launches(
+    query: Tensor,
+    key: Tensor,
+    query_sample: Tensor,
+    query_position: Tensor,
+    key_mask: Tensor,
+    *,
+    scaling: float,
+    sliding_window: int | None,
+    per_head: bool,
+    vendor: str,
+) -> tuple[Launch, Launch, Tensor, Tensor, Tensor]:
+    """Describe both launches.
+
+    Returns:
+        The launches; the buffers between them, partial [tiles, R, heads] which the first one fills
+        and log_sum_exp [R, heads] which the second one reads; and out [B, heads or key_heads, S].
+    """
+    rows, heads, head_dim = query.shape
+    samples, length, key_heads, _ = key.shape
+    group = heads // key_heads
+    shipped = configs(head_dim, query.dtype, vendor)
+    # Rows of one sample stand together; rows of no sample are left out on both sides.
+    sorted_sample, order = query_sample.sort(stable=True)
+    sample_start = torch.searchsorted(sorted_sample, torch.arange(samples + 1, device=query.device))
+    smallest = min(config.kwargs["BLOCK_KEYS"] for config in shipped)
+    partial = query.new_empty((triton.cdiv(length, smallest), rows, heads), dtype=torch.float32)
+    log_sum_exp = query.new_empty((rows, heads), dtype=torch.float32)
+    slots = heads if per_head else key_heads
+    out = query.new_empty((samples, slots, length), dtype=torch.float32)
+    main, rest = head_split(head_dim, query.dtype)
+    shared: dict[str, Any] = {
+        "query": query,
+        "key": key,
+        "order": order,
+        "sample_start": sample_start,
+        "position": query_position,
+        "key_mask": key_mask,
+        "heads": heads,
+        "length": length,
+        "query_row_stride": query.stride(0),
+        "query_head_stride": query.stride(1),
+        "key_sample_stride": key.stride(0),
+        "key_column_stride": key.stride(1),
+        "key_head_stride": key.stride(2),
+        "mask_sample_stride": key_mask.stride(0),
+        "scaling": scaling,
+        "window": sliding_window or 0,
+        "HEAD_DIM": head_dim,
+        "MAIN": main,
+        "REST": rest,
+        "WINDOWED": sliding_window is not None,
+        "PRECISION": dot_precision(query.dtype, vendor),
+    }
+
+    def grid(slots: int) -> Grid:
+        def size(meta: Mapping[str, Any]) -> tuple[int, ...]:
+            return (triton.cdiv(length, meta["BLOCK_KEYS"]), slots, samples)
+
+        return size
+
+    return (
+        Launch(
+            log_sum_exp_of_tiles,
+            grid(key_heads),
+            {**shared, "partial": partial, "rows": rows, "HEADS": group},
+            shipped,
+        ),
+        Launch(
+            sum_over_rows,
+            grid(slots),
+            {
+                **shared,
+                "log_sum_exp": log_sum_exp,
+                "out": out,
+                "GROUP": group,
+                "HEADS": heads // slots,
+            },
+            shipped,
+        ),
+        partial,
+        log_sum_exp,
+        out,
+    )
+
+
+def instruction_attention(
+    query: Tensor,
+    key: Tensor,
+    query_sample: Tensor,
+    query_position: Tensor,
+    key_mask: Tensor,
+    *,
+    scaling: float,
+    sliding_window: int | None,
+    per_head: bool,
+) -> Tensor:
+    """As the function of that name in the package, whose caller has checked the arguments."""
+    samples, length = key.shape[:2]
+    heads = query.shape[1]
+    if query.shape[0] == 0 or samples == 0 or length == 0:
+        shape = (samples, heads, length) if per_head else (samples, length)
+        return query.new_zeros(shape, dtype=torch.float32)
+    first, second, partial, log_sum_exp, out = launches(
+        query,
+        key,
+        query_sample,
+        query_position.contiguous(),
+        key_mask.contiguous(),
+        scaling=scaling,
+        sliding_window=sliding_window,
+        per_head=per_head,
+        vendor=current_vendor(),
+    )
+    first.run()
+    torch.logsumexp(partial, dim=0, out=log_sum_exp)
+    second.run()
+    return out if per_head else out.mean(dim=1)

@@ -1,0 +1,107 @@
+"""Where things lie: on a grid, or scattered without overlapping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lab.testbed.objects.picture import SIDE, Box
+
+MAX_GRID = 4
+"""Most rows, and most columns."""
+
+MAX_SCATTERED = 8
+"""Most things that are scattered."""
+
+_GRIDS = ((2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (4, 4))
+_SCATTERED_SHARE = 0.35
+_FILL = (0.84, 0.96)
+_SCATTERED_SIDES = (48, 80)
+_GAP = 4
+_TRIES = 200
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A square of a picture for one thing, as `Thing` describes its place."""
+
+    box: Box
+    row: int | None = None
+    column: int | None = None
+
+
+def random_layout(rng: np.random.Generator, most: int = MAX_GRID**2) -> dict[str, int]:
+    """A grid, or a number of scattered things, of at most so many things.
+
+    Returns:
+        `rows` and `columns`, or `things`.
+    """
+    if rng.random() < _SCATTERED_SHARE:
+        return {"things": int(rng.integers(3, min(most, MAX_SCATTERED) + 1))}
+    fitting = [grid for grid in _GRIDS if grid[0] * grid[1] <= most]
+    rows, columns = fitting[rng.integers(len(fitting))]
+    return {"rows": rows, "columns": columns}
+
+
+def spots_of(
+    rng: np.random.Generator,
+    rows: int | None = None,
+    columns: int | None = None,
+    things: int | None = None,
+) -> list[Spot]:
+    """Spots of a grid, or scattered ones; without a layout, a random one.
+
+    Raises:
+        ValueError: Only one of rows and columns is given, both are given with `things`, or one is
+            out of range.
+    """
+    if rows is None and columns is None and things is None:
+        return spots_of(rng, **random_layout(rng))
+    if things is not None:
+        if rows is not None or columns is not None:
+            raise ValueError("Give rows and columns, or the number of scattered things, not both.")
+        if not 1 <= things <= MAX_SCATTERED:
+            raise ValueError(f"things must be 1 to {MAX_SCATTERED}, but it is {things}.")
+        return _scattered(rng, things)
+    if rows is None or columns is None:
+        raise ValueError("A grid needs both rows and columns.")
+    if not (1 <= rows <= MAX_GRID and 1 <= columns <= MAX_GRID):
+        raise ValueError(
+            f"rows and columns must be 1 to {MAX_GRID}, but they are {rows} and {columns}."
+        )
+    return _grid(rng, rows, columns)
+
+
+def _grid(rng: np.random.Generator, rows: int, columns: int) -> list[Spot]:
+    height, width = SIDE / rows, SIDE / columns
+    spots = []
+    for row in range(rows):
+        for column in range(columns):
+            side = int(min(height, width) * rng.uniform(*_FILL))
+            left = int(column * width + rng.uniform(0, width - side))
+            top = int(row * height + rng.uniform(0, height - side))
+            spots.append(Spot((left, top, left + side, top + side), row + 1, column + 1))
+    return spots
+
+
+def _scattered(rng: np.random.Generator, count: int) -> list[Spot]:
+    boxes: list[Box] = []
+    largest = _SCATTERED_SIDES[1]
+    while len(boxes) < count:
+        for _ in range(_TRIES):
+            side = int(rng.integers(_SCATTERED_SIDES[0], largest + 1))
+            left, top = (int(rng.integers(0, SIDE - side + 1)) for _ in range(2))
+            box = (left, top, left + side, top + side)
+            if all(_apart(box, other) for other in boxes):
+                boxes.append(box)
+                break
+        else:
+            # Too crowded: begin anew with smaller things.
+            boxes, largest = [], max(_SCATTERED_SIDES[0], largest - 8)
+    return [Spot(box) for box in boxes]
+
+
+def _apart(one: Box, other: Box) -> bool:
+    across = one[2] + _GAP <= other[0] or other[2] + _GAP <= one[0]
+    return across or one[3] + _GAP <= other[1] or other[3] + _GAP <= one[1]

@@ -1,0 +1,88 @@
+"""Names of things and colours: each is one token of SmolLM2's tokenizer after a space."""
+
+from __future__ import annotations
+
+from hf_token_compress.data.scenes import COLOURS as _COLOURS
+from lab.testbed.objects.cutouts import PHOTOGRAPHED_NAMES
+
+COLOURS = dict(_COLOURS)
+"""RGB by name."""
+
+NUMBERS = ("one", "two", "three", "four", "five", "six")
+"""Words of rows, columns and counts."""
+
+DRAWN_NAMES: tuple[str, ...] = (
+    "cat",
+    "dog",
+    "rabbit",
+    "bear",
+    "lion",
+    "cow",
+    "pig",
+    "frog",
+    "monkey",
+    "penguin",
+    "owl",
+    "bee",
+    "butterfly",
+    "snail",
+    "turtle",
+    "octopus",
+    "crab",
+    "fish",
+    "whale",
+    "elephant",
+    "spider",
+    "apple",
+    "lemon",
+    "banana",
+    "watermelon",
+    "strawberry",
+    "cherry",
+    "pineapple",
+    "tomato",
+    "corn",
+    "carrot",
+    "mushroom",
+    "cheese",
+    "pizza",
+    "cake",
+    "coffee",
+    "tree",
+    "cactus",
+    "rose",
+    "sunflower",
+    "cloud",
+    "rainbow",
+    "moon",
+    "star",
+    "fire",
+    "car",
+    "bus",
+    "bicycle",
+    "rocket",
+    "boat",
+    "house",
+    "castle",
+    "clock",
+    "phone",
+    "camera",
+    "key",
+    "hammer",
+    "book",
+    "balloon",
+    "umbrella",
+    "shirt",
+    "hat",
+    "crown",
+    "guitar",
+    "drum",
+    "bell",
+)
+"""What drawings show; each was drawn by several artists."""
+
+SOLIDS: tuple[str, ...] = ("ball", "cube", "cylinder", "cone")
+"""What rendered pictures show."""
+
+NAMES: tuple[str, ...] = tuple(dict.fromkeys((*DRAWN_NAMES, *PHOTOGRAPHED_NAMES, *SOLIDS)))
+"""Every name."""

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoModelForImageTextToText, BertConfig
+from typer.testing import CliRunner
+
+from hf_token_compress import TokenCompressionConfig, __version__, load_tiny
+from hf_token_compress.cli import app
+from hf_token_compress.data.scenes import make_scene, scene_questions
+from hf_token_compress.tiny import resolve_model
+
+MODEL = "tiny-qwen2-vl"
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene(0, 4, 4, split="test")
+
+
+@pytest.fixture(scope="module")
+def question(scene):
+    return scene_questions(scene, kinds=["colour"])[0]
+
+
+@pytest.fixture(scope="module")
+def picture(scene, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "board.png"
+    scene.image.save(path)
+    return path
+
+
+def answer_json(*arguments):
+    outcome = call("run", "--json", *arguments)
+    assert outcome.exit_code == 0, outcome.stderr
+    return json.loads(outcome.stdout)
+
+
+def test_help_and_version_do_not_load_torch():
+    program = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from hf_token_compress.cli import app\n"
+        "for words in (['--help'], ['run', '--help'], ['demo', '--help'], ['--version']):\n"
+        "    outcome = CliRunner().invoke(app, words)\n"
+        "    assert outcome.exit_code == 0 and outcome.stdout, words\n"
+        "print(outcome.stdout.strip(), sorted({'torch', 'transformers'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"hf-token-compress {__version__} []"
+
+
+def test_help_shows_whole_commands():
+    assert "hf-token-compress run --model" in call("run", "--help").stdout
+    assert "hf-token-compress demo" in call("demo", "--help").stdout
+
+
+def test_run_answers_with_a_quarter_of_the_tokens(picture, question):
+    found = answer_json("--model", MODEL, "--image", picture, "--prompt", question.text)
+    assert found["answer"] == question.answer
+    # 4 x 4 cells of 2 x 2 tokens.
+    assert (found["visual_tokens_before"], found["visual_tokens_after"]) == (64, 16)
+    assert found["prompt_tokens_before"] - found["prompt_tokens_after"] == 64 - 16
+    assert found["new_tokens"] >= 1
+    assert all(found[f"{part}_ms"] > 0 for part in ("vision", "scoring", "rewriting", "generation"))
+    assert found["token_compression"]["retention_ratio"] == 0.25
+
+
+def test_stdout_of_a_process_is_one_json_object(picture):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "hf_token_compress.cli", "run", "--model", MODEL, "--json"),
+            *("--image", str(picture), "--prompt", "Where is the cat?", "--max-new-tokens", "4"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["new_tokens"] <= 4
+
+
+def test_run_prints_the_answer_and_the_counts(picture, question):
+    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", question.text)
+    assert outcome.exit_code == 0
+    assert outcome.stdout.splitlines()[0] == question.answer
+    assert "64 → 16" in outcome.stdout
+    assert "warm-up" not in outcome.stdout
+    assert "warm-up" in outcome.stderr
+
+
+def test_options_reach_the_compression(picture):
+    base = ["--model", MODEL, "--image", picture, "--prompt", "What is at row 1, column 1?"]
+    half = answer_json(*base, "--retention-ratio", 0.5)
+    assert half["visual_tokens_after"] == 32
+    capped = answer_json(*base, "--max-visual-tokens", 5)
+    assert capped["visual_tokens_after"] == 5
+    left_alone = answer_json(*base, "--min-visual-tokens", 65)
+    assert left_alone["visual_tokens_after"] == 64
+    few = answer_json(*base, "--retention-ratio", 1, "--top-p", 0.2)
+    assert few["visual_tokens_after"] < 64
+    seeded = answer_json(*base, "--scorer", "random", "--scorer-option", "seed=3")
+    assert seeded["token_compression"]["scorer"] == "random"
+    assert seeded["token_compression"]["scorer_options"] == {"seed": 3}
+
+
+def test_overlays_are_written_for_every_picture(picture, tmp_path):
+    wide = tmp_path / "wide.png"
+    make_scene(1, 4, 6).image.save(wide)
+    target = tmp_path / "out.png"
+    found = answer_json(
+        *("--model", MODEL, "--image", picture, "--image", wide),
+        *("--prompt", "Where is the cat?", "--overlay", target, "--max-new-tokens", 2),
+    )
+    assert found["visual_tokens_before"] == 64 + 96
+    assert found["overlays"] == [str(target), str(tmp_path / "out-2.png")]
+    for path, source in zip(found["overlays"], (picture, wide), strict=True):
+        drawn, original = Image.open(path), Image.open(source)
+        assert drawn.width / drawn.height == original.width / original.height
+        assert np.asarray(drawn).mean() < np.asarray(original).mean()
+
+
+def test_a_picture_is_turned_upright_as_its_exif_tag_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    lying = tmp_path / "lying.jpg"
+    make_scene(1, 4, 6).image.save(lying, exif=exif)
+    target = tmp_path / "out.png"
+    answer_json(
+        *("--model", MODEL, "--image", lying, "--prompt", "Where is the cat?"),
+        *("--overlay", target, "--max-new-tokens", 2),
+    )
+    drawn = Image.open(target)
+    assert drawn.height > drawn.width
+
+
+def test_a_saved_setting_is_the_default_and_can_be_overridden(picture, tmp_path):
+    saved = TokenCompressionConfig(retention_ratio=0.125, scorer="uniform")
+    model, processor = load_tiny("qwen2-vl", token_compression=saved)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    base = ["--model", tmp_path, "--image", picture, "--prompt", "x", "--max-new-tokens", 1]
+    as_saved = answer_json(*base)
+    assert as_saved["visual_tokens_after"] == 8
+    assert as_saved["token_compression"]["scorer"] == "uniform"
+    overridden = answer_json(*base, "--scorer", "random")
+    assert overridden["visual_tokens_after"] == 8
+    assert overridden["token_compression"]["scorer"] == "random"
+
+
+def test_demo_writes_a_picture_per_question_and_is_mostly_right(tmp_path):
+    folder = tmp_path / "new" / "demo"
+    outcome = call("demo", "--output", folder, "--questions", 3, "--seed", 5)
+    assert outcome.exit_code == 0, outcome.stderr
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["01-place.png", "02-colour.png", "03-letter.png"]
+    for name in names:
+        sheet = Image.open(folder / name)
+        assert sheet.width > 2 * sheet.height
+        assert name in outcome.stdout
+    assert "3 questions to tiny-qwen2-vl" in " ".join(outcome.stdout.split())
+    # Three questions at four shares: each has its own row and its own verdict.
+    assert outcome.stdout.count("right") + outcome.stdout.count("wrong") == 3 * 4 + 4
+    assert outcome.stdout.count("right") - 4 >= 9
+
+
+def write_config(folder, text):
+    folder.mkdir()
+    (folder / "config.json").write_text(text)
+    return folder
+
+
+BAD_OPTIONS = [
+    (["--retention-ratio", "0"], "must be in (0, 1], but it is 0.0"),
+    (["--retention-ratio", "2"], "must be in (0, 1], but it is 2.0"),
+    (["--top-p", "1.5"], "top_p must be in (0, 1]"),
+    (["--max-visual-tokens", "0"], "at least 1"),
+    (["--scorer", "foo"], "There is no scorer named 'foo'"),
+    (["--scorer", "random", "--scorer-option", "sed=1"], "does not take the option"),
+    (["--scorer", "random", "--scorer-option", "seed"], "takes KEY=VALUE"),
+    (["--scorer", "mapper"], "needs a trained mapper"),
+    (["--scorer", "random", "--mapper", "a/b"], "is not used by"),
+    (["--dtype", "float7"], "'float7' is no dtype"),
+    (["--device", "abacus"], "'abacus' is no device"),
+    (["--overlay", "out.xyz"], "does not end as a picture's name does"),
+    (["--overlay", "no/such/folder/out.png"], "There is no folder"),
+]
+
+
+def assert_one_sentence(outcome, message):
+    assert outcome.exit_code in (1, 2)
+    assert outcome.stdout == ""
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
+def test_bad_options_are_told_in_one_sentence(picture, options, message):
+    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", *options)
+    assert_one_sentence(outcome, message)
+
+
+def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
+    text, cut, thin = (tmp_path / name for name in ("text.png", "cut.png", "thin.png"))
+    text.write_text("no picture")
+    cut.write_bytes(picture.read_bytes()[:3000])
+    Image.new("RGB", (900, 2)).save(thin)
+    for path, message in [
+        (tmp_path / "none.png", "There is no image file"),
+        (tmp_path, "is a folder"),
+        (text, "is not a picture"),
+        (cut, "cannot be read"),
+        (thin, "aspect ratio"),
+    ]:
+        outcome = call("run", "--model", MODEL, "--image", path, "--prompt", "x")
+        assert_one_sentence(outcome, message)
+
+
+def test_bad_models_are_told_in_one_sentence(picture, tmp_path):
+    BertConfig().save_pretrained(tmp_path / "bert")
+    config = (Path(resolve_model(MODEL)) / "config.json").read_text()
+    (tmp_path / "empty").mkdir()
+    for model, message in [
+        ("tiny-other", "There is no tiny model 'other'"),
+        (tmp_path / "bert", "does not support"),
+        (tmp_path / "empty", "has no config.json"),
+        (picture, "has no config.json"),
+        (write_config(tmp_path / "cut", config[:300]), "not a valid JSON file"),
+        (write_config(tmp_path / "weightless", config), "cannot be loaded"),
+        (tmp_path / "none", "There is no model"),
+        ("not a name!", "There is no model"),
+    ]:
+        outcome = call("run", "--model", model, "--image", picture, "--prompt", "x")
+        assert_one_sentence(outcome, message)
+
+
+def test_an_unreachable_hub_is_told_in_one_sentence(picture, tmp_path):
+    # The Hub client reads its variables on import: only a new process obeys them.
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "hf_token_compress.cli", "run", "--model", "nobody/nothing"),
+            *("--image", str(picture), "--prompt", "x"),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "Error: The model 'nobody/nothing' is no folder here and not in the cache, and the Hub "
+        "cannot be reached."
+    ]
+
+
+def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(picture):
+    assert_one_sentence(call("demo", "--output", picture), "cannot be made")
+
+
+def test_a_missing_option_exits_with_2():
+    outcome = call("run", "--model", MODEL, "--prompt", "x")
+    assert outcome.exit_code == 2
+    assert outcome.stdout == ""
+    assert "--image" in outcome.stderr
+
+
+def test_debugging_shows_the_exception(picture, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN_COMPRESS_DEBUG", "1")
+    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", "--top-p", 0)
+    assert isinstance(outcome.exception, ValueError)
+
+
+def test_a_run_equals_generate(picture, question):
+    found = answer_json(
+        *("--model", MODEL, "--image", picture, "--prompt", question.text),
+        *("--retention-ratio", 0.1, "--dtype", "float32"),
+    )
+    setting = TokenCompressionConfig(retention_ratio=0.1)
+    _, processor = load_tiny("qwen2-vl")
+    model = AutoModelForImageTextToText.from_pretrained(
+        resolve_model(MODEL), token_compression=setting, dtype="float32"
+    )
+    content = [
+        {"type": "image", "image": Image.open(picture)},
+        {"type": "text", "text": question.text},
+    ]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        **{"add_generation_prompt": True, "tokenize": True},
+        **{"return_dict": True, "return_tensors": "pt"},
+    )
+    out = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    new_ids = out[0, inputs["input_ids"].shape[1] :]
+    assert found["answer"] == processor.decode(new_ids, skip_special_tokens=True).strip()
+    assert found["new_tokens"] == len(new_ids)
+    (sample,) = model.token_compression.last.samples
+    assert found["visual_tokens_after"] == sample.visual_tokens_after

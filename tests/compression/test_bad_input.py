@@ -1,0 +1,601 @@
+"""Wrong models, scorers and inputs: one clear sentence each, of the right type."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from errors import one_sentence
+from pairs import QUARTER, ModelPair, carried, make_pair, whole_position_ids
+from tiny_models import (
+    FAMILIES,
+    IMAGE,
+    IMAGE_AND_VIDEO,
+    ONE_IMAGE,
+    ONE_VIDEO,
+    RAGGED,
+    TEXT_ONLY,
+    TWO_IMAGES,
+    VIDEO,
+    make_inputs,
+    tiny_config,
+    tiny_model,
+)
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    BertConfig,
+    BertModel,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLPreTrainedModel, Qwen2VLTextModel
+
+from hf_token_compress import (
+    Scorer,
+    TokenCompressionConfig,
+    available_scorers,
+    compress,
+    load_tiny,
+    prepare_inputs,
+    register_family,
+    register_scorer,
+    supported_families,
+    uncompress,
+)
+from hf_token_compress.mapper import MapperNotFoundError
+from hf_token_compress.scorers import registry as scorer_registry
+
+pytestmark = pytest.mark.core
+
+
+def bert() -> BertModel:
+    return BertModel(
+        BertConfig(
+            vocab_size=9,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+        )
+    )
+
+
+@pytest.fixture
+def inputs() -> dict[str, Any]:
+    return make_inputs([ONE_IMAGE])
+
+
+@pytest.fixture(params=["forward", "generate", "prepare"])
+def call(request: pytest.FixtureRequest, pair: ModelPair) -> Any:
+    """Every way in must refuse what is wrong."""
+    model = pair.compressed
+    return {
+        "forward": lambda **inputs: model(**inputs),
+        "generate": lambda **inputs: model.generate(**inputs, max_new_tokens=2),
+        "prepare": lambda **inputs: prepare_inputs(model, **inputs),
+    }[request.param]
+
+
+# Models
+
+
+def test_unsupported_family() -> None:
+    with one_sentence(ValueError, "BertModel", "'bert'", "qwen2_vl"):
+        compress(bert(), QUARTER)
+
+
+def test_unsupported_class_of_a_supported_family() -> None:
+    class Backbone(Qwen2VLPreTrainedModel):
+        config_class = Qwen2VLConfig
+
+    with one_sentence(ValueError, "Backbone", "Qwen2VLModel", "Qwen2VLForConditionalGeneration"):
+        compress(Backbone(tiny_config()), QUARTER)
+    with one_sentence(ValueError, "Qwen2VLTextModel", "qwen2_vl"):
+        compress(Qwen2VLTextModel(tiny_config().text_config), QUARTER)
+
+
+@pytest.mark.parametrize("model", [nn.Linear(2, 2), "Qwen/Qwen2-VL-7B-Instruct", None])
+def test_something_else_than_a_transformers_model(model: Any) -> None:
+    with one_sentence(TypeError, "Transformers model", type(model).__name__):
+        compress(model, QUARTER)
+
+
+def test_a_wrong_setting_leaves_the_model_stock() -> None:
+    model = tiny_model()
+    with one_sentence(ValueError, "retention_ratio"):
+        compress(model, {"retention_ratio": 2})
+    with one_sentence(TypeError, "token_compression"):
+        compress(model, 0.5)  # type: ignore[arg-type]
+    assert type(model) is Qwen2VLForConditionalGeneration
+
+
+@pytest.mark.parametrize("loader", [BertModel, AutoModel])
+def test_from_pretrained_refuses_an_unsupported_family_before_loading(
+    loader: Any, tmp_path: Path
+) -> None:
+    bert().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()  # loading would fail with another error
+    with one_sentence(ValueError, "BertModel", "qwen2_vl"):
+        loader.from_pretrained(tmp_path, token_compression=QUARTER)
+
+
+def test_uncompress_a_stock_model() -> None:
+    with one_sentence(ValueError, "not compressed"):
+        uncompress(tiny_model())
+
+
+def test_prepare_inputs_of_a_stock_model(inputs: dict[str, Any]) -> None:
+    with one_sentence(ValueError, "compress"):
+        prepare_inputs(tiny_model(), **inputs)
+
+
+def test_a_replaced_forward_is_not_overwritten() -> None:
+    model = tiny_model()
+    model.forward = lambda **inputs: None  # type: ignore[method-assign]
+    with one_sentence(ValueError, "forward"):
+        compress(model, QUARTER)
+    assert type(model) is Qwen2VLForConditionalGeneration
+
+
+def test_unknown_tiny_model() -> None:
+    with one_sentence(ValueError, "nonsense", "qwen2-vl"):
+        load_tiny("nonsense")
+
+
+def test_a_family_is_registered_once_and_with_an_adapter() -> None:
+    assert "qwen2_vl" in supported_families()
+    with one_sentence(TypeError, "ModelFamily"):
+        register_family("bert", dict)  # type: ignore[arg-type]
+    from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
+
+    with one_sentence(ValueError, "qwen2_vl"):
+        register_family("qwen2_vl", Qwen2VLFamily)
+    assert "bert" not in supported_families()
+
+
+# Files
+
+
+@pytest.fixture
+def saved(pair: ModelPair, tmp_path: Path) -> Path:
+    pair.compressed.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_a_cut_off_config_file(saved: Path) -> None:
+    path = saved / "config.json"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(OSError, match=r"config\.json.*not a valid JSON file"):
+        AutoModelForImageTextToText.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        ({"retention_ratio": 3}, ValueError, ("retention_ratio", "(0, 1]")),
+        ({"retention_ratio": "0.5"}, TypeError, ("retention_ratio",)),
+        ([], TypeError, ("token_compression", "list")),
+        (7, TypeError, ("token_compression", "int")),
+    ],
+)
+def test_a_damaged_setting_in_the_config_file(
+    saved: Path, value: Any, kind: type[Exception], words: tuple[str, ...]
+) -> None:
+    path = saved / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "token_compression": value}))
+    with one_sentence(kind, *words):
+        AutoModelForImageTextToText.from_pretrained(saved)
+    model = AutoModelForImageTextToText.from_pretrained(saved, token_compression=False)
+    assert type(model) is Qwen2VLForConditionalGeneration
+
+
+def test_a_saved_setting_of_a_family_that_is_not_supported(tmp_path: Path) -> None:
+    bert().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    setting = {"token_compression": QUARTER.to_dict()}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **setting}))
+    assert AutoConfig.from_pretrained(tmp_path).token_compression == QUARTER.to_dict()
+    with one_sentence(ValueError, "BertModel", "qwen2_vl"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+def test_missing_weights_are_still_reported_by_transformers(saved: Path) -> None:
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModelForImageTextToText.from_pretrained(saved)
+    shutil.rmtree(saved)
+    with pytest.raises(OSError, match="saved"):
+        AutoModelForImageTextToText.from_pretrained(str(saved), token_compression=QUARTER)
+
+
+# Options of a call
+
+
+@pytest.mark.parametrize("ratio", [0, 2, -1.0, float("nan")])
+def test_ratio_out_of_range(ratio: Any, call: Any, inputs: dict[str, Any]) -> None:
+    with one_sentence(ValueError, "retention_ratio", "(0, 1]"):
+        call(**inputs, retention_ratio=ratio)
+
+
+@pytest.mark.parametrize("ratio", ["0.5", True, [0.5]])
+def test_ratio_of_the_wrong_type(ratio: Any, call: Any, inputs: dict[str, Any]) -> None:
+    with one_sentence(TypeError, "retention_ratio", type(ratio).__name__):
+        call(**inputs, retention_ratio=ratio)
+
+
+def test_instruction_mask_of_another_shape(call: Any, inputs: dict[str, Any]) -> None:
+    mask = torch.ones_like(inputs["input_ids"])[:, 1:]
+    with one_sentence(ValueError, "instruction_mask", str(list(mask.shape))):
+        call(**inputs, instruction_mask=mask)
+
+
+def test_instruction_mask_of_the_wrong_type(call: Any, inputs: dict[str, Any]) -> None:
+    with one_sentence(TypeError, "instruction_mask"):
+        call(**inputs, instruction_mask=[[1] * inputs["input_ids"].shape[1]])
+
+
+def test_instruction_mask_without_a_row_of_one_prompt(call: Any) -> None:
+    batch = make_inputs([ONE_IMAGE, TEXT_ONLY, TWO_IMAGES])
+    padded = batch["attention_mask"] == 0
+    assert padded[0].any()
+    mask = ~padded
+    mask[1] = False
+    call(**batch, instruction_mask=mask)
+    mask[0] = padded[0]
+    with one_sentence(ValueError, "Prompt 0 ", "instruction_mask"):
+        call(**batch, instruction_mask=mask)
+
+
+@pytest.mark.parametrize("scorer", ["random", "uniform"])
+def test_scorers_that_read_no_question_need_no_instruction_row(
+    scorer: str, inputs: dict[str, Any]
+) -> None:
+    model = compress(tiny_model(), {"retention_ratio": 0.25, "scorer": scorer})
+    none = torch.zeros_like(inputs["input_ids"])
+    prepared = prepare_inputs(model, **inputs, instruction_mask=none)
+    assert prepared["input_ids"].shape[1] < inputs["input_ids"].shape[1]
+
+
+# Inputs that do not fit each other
+
+
+def test_missing_token_types(call: Any, inputs: dict[str, Any]) -> None:
+    del inputs["mm_token_type_ids"]
+    with one_sentence(ValueError, "mm_token_type_ids", "processor"):
+        call(**inputs)
+
+
+def test_missing_grids(call: Any, inputs: dict[str, Any]) -> None:
+    del inputs["image_grid_thw"]
+    with one_sentence(ValueError, "image_grid_thw", "processor"):
+        call(**inputs)
+
+
+def test_missing_video_grids(call: Any) -> None:
+    inputs = make_inputs([IMAGE_AND_VIDEO])
+    del inputs["video_grid_thw"]
+    with one_sentence(ValueError, "video_grid_thw", "processor"):
+        call(**inputs)
+
+
+@pytest.mark.parametrize("keep", [-1, -3, -20, 20, 5], ids=str)
+def test_a_truncated_prompt(keep: int, call: Any, inputs: dict[str, Any]) -> None:
+    """Cut within the image, or before it."""
+    visual_end = int((inputs["input_ids"][0] == IMAGE).nonzero()[-1]) + 1
+    end = visual_end + keep if keep < 0 else keep
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        inputs[name] = inputs[name][:, :end]
+    with one_sentence(ValueError, "image", "untruncated"):
+        call(**inputs)
+
+
+def test_more_placeholders_than_features(call: Any) -> None:
+    two, one = make_inputs([TWO_IMAGES]), make_inputs([ONE_IMAGE])
+    two.update(pixel_values=one["pixel_values"], image_grid_thw=one["image_grid_thw"])
+    with one_sentence(ValueError, "60 image placeholders", "48"):
+        call(**two)
+
+
+def test_more_images_than_placeholders(call: Any) -> None:
+    two, one = make_inputs([TWO_IMAGES]), make_inputs([(4, (4, 6), 3)])
+    one.update(pixel_values=two["pixel_values"], image_grid_thw=two["image_grid_thw"])
+    with one_sentence(ValueError, "1 of 2 images"):
+        call(**one)
+
+
+def test_an_image_for_a_text_prompt(call: Any, inputs: dict[str, Any]) -> None:
+    text = make_inputs([TEXT_ONLY])
+    pixels = {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
+    with one_sentence(ValueError, "1 of 1 images"):
+        call(**text, **pixels)
+
+
+@pytest.mark.parametrize(("given", "placeholders"), [(2, 3), (3, 2)], ids=["fewer", "more"])
+@pytest.mark.parametrize("way", ["forward", "generate", "prepare"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_that_do_not_match_the_placeholders(
+    family: str, way: str, given: int, placeholders: int
+) -> None:
+    """The video of one processor call, and the text of another."""
+    model = make_pair(family=family).compressed
+    video, text = (
+        make_inputs([(4, (frames, 4, 6), 7, "end", 2)], family=family)
+        for frames in (given, placeholders)
+    )
+    names = ("input_ids", "attention_mask", "mm_token_type_ids")
+    mixed = {**video, **{name: text[name] for name in names if name in text}}
+    counts = [
+        int((inputs["input_ids"] == VIDEO).sum()) for inputs in (text, video)
+    ]  # placeholders, and the tokens that there are
+    message = (f"{counts[0]} video placeholders", f"{counts[1]} visual tokens", "processor")
+    with one_sentence(ValueError, *message):
+        if way == "prepare":
+            prepare_inputs(model, **mixed)
+        else:
+            getattr(model, way)(**mixed)
+
+
+@pytest.mark.parametrize("prompt", [ONE_IMAGE, ONE_VIDEO], ids=["image", "video"])
+def test_pixels_that_do_not_fit_their_grid(prompt: Any, call: Any) -> None:
+    inputs = make_inputs([prompt])
+    name = "pixel_values" if "pixel_values" in inputs else "pixel_values_videos"
+    inputs[name] = inputs[name][:-4]
+    with one_sentence(ValueError, f"{name} has 188 patches", "grid_thw counts 192", "processor"):
+        call(**inputs)
+
+
+def test_an_image_that_crosses_two_prompts(call: Any) -> None:
+    """Enough features in all, but a prompt ends within an image."""
+    inputs = make_inputs([(3, (4, 4), 3), (3, (4, 6), 3)])
+    inputs["image_grid_thw"] = inputs["image_grid_thw"].flip(0)
+    with one_sentence(ValueError, "Prompt 0", "16 image placeholders", "24"):
+        call(**inputs)
+
+
+def test_given_features_that_do_not_fit_their_grid(call: Any, inputs: dict[str, Any]) -> None:
+    model = tiny_model()
+    encoded = model.get_image_features(
+        inputs.pop("pixel_values"), inputs["image_grid_thw"], return_dict=True
+    )
+    encoded.pooler_output = [encoded.pooler_output[0][:-1]]
+    with one_sentence(ValueError, "image 0", "47", "48"):
+        call(**inputs, mm_encoder_outputs={"image": encoded})
+
+
+def test_fewer_given_features_than_grids(call: Any) -> None:
+    inputs = make_inputs([TWO_IMAGES])
+    encoded = tiny_model().get_image_features(
+        inputs.pop("pixel_values"), inputs["image_grid_thw"], return_dict=True
+    )
+    encoded.pooler_output = list(encoded.pooler_output)[:1]
+    with one_sentence(ValueError, "features of 1 image", "grids of 2"):
+        call(**inputs, mm_encoder_outputs={"image": encoded})
+
+
+def test_embeddings_without_ids(pair: ModelPair, inputs: dict[str, Any]) -> None:
+    inputs["inputs_embeds"] = pair.stock.get_input_embeddings()(inputs.pop("input_ids"))
+    for call in (pair.compressed, pair.compressed.generate):
+        with one_sentence(ValueError, "input_ids", "inputs_embeds"):
+            call(**inputs)
+    with one_sentence(ValueError, "input_ids", "inputs_embeds"):
+        prepare_inputs(pair.compressed, **inputs)
+
+
+def test_ids_of_one_dimension(call: Any, inputs: dict[str, Any]) -> None:
+    inputs["input_ids"] = inputs["input_ids"][0]
+    with one_sentence(TypeError, "input_ids", "2-D"):
+        call(**inputs)
+
+
+def test_packed_sequences(pair: ModelPair) -> None:
+    inputs = make_inputs([(3, (4, 4), 3, 5, (4, 4), 2)])
+    positions = whole_position_ids(pair.stock, inputs)
+    positions[:, :, 24:] -= positions[0, 0, 24].item()
+    del inputs["attention_mask"]
+    with one_sentence(ValueError, "prompt 0", "packed"):
+        pair.compressed(**inputs, position_ids=positions)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_packed_sequences_without_a_text_axis(axes: int, pair: ModelPair) -> None:
+    """Restarts in [B, S] or [3, B, S] are no packing to Transformers: they stay what they are."""
+    inputs = make_inputs([(3, (4, 4), 3, 5, (4, 4), 2)])
+    length = inputs["input_ids"].shape[1]
+    positions = torch.cat([torch.arange(24), torch.arange(length - 24)])[None]
+    if axes == 3:
+        positions = positions.expand(3, 1, -1)
+    expected = pair.stock(**inputs, position_ids=positions).logits
+    actual = pair.compressed(**inputs, position_ids=positions, retention_ratio=1.0).logits
+    assert torch.equal(actual, expected)
+
+
+def test_position_ids_of_another_length(call: Any, inputs: dict[str, Any]) -> None:
+    positions = torch.arange(7).expand(4, 1, -1)
+    with one_sentence(ValueError, "position_ids", "[4, 1, 7]"):
+        call(**inputs, position_ids=positions)
+
+
+def test_a_four_dimensional_mask(pair: ModelPair, inputs: dict[str, Any]) -> None:
+    length = inputs["input_ids"].shape[1]
+    inputs["attention_mask"] = torch.zeros(1, 1, length, length)
+    with one_sentence(ValueError, "attention_mask", str([1, 1, length, length])):
+        pair.compressed(**inputs)
+    with one_sentence(ValueError, "attention_mask"):
+        prepare_inputs(pair.compressed, **inputs)
+
+
+def test_a_mask_per_attention_type(pair: ModelPair, inputs: dict[str, Any]) -> None:
+    inputs["attention_mask"] = {"full_attention": inputs["attention_mask"]}
+    with one_sentence(ValueError, "attention_mask"):
+        pair.compressed(**inputs)
+
+
+def test_a_mask_that_hides_a_placeholder(call: Any, inputs: dict[str, Any]) -> None:
+    """A masked placeholder has no place in the shorter prompt, and its feature none either."""
+    inputs["attention_mask"][0, 10] = 0
+    with one_sentence(ValueError, "attention_mask"):
+        call(**inputs)
+
+
+def test_a_filled_cache(pair: ModelPair, inputs: dict[str, Any]) -> None:
+    text = make_inputs([TEXT_ONLY])
+    cache = pair.compressed(**text).past_key_values
+    for call in (pair.compressed, pair.compressed.generate):
+        with one_sentence(ValueError, "cache", "disabled()"):
+            call(**inputs, **carried(cache))
+
+
+def test_a_second_turn_on_the_cache_of_a_compressed_one(pair: ModelPair) -> None:
+    inputs = make_inputs([ONE_IMAGE])
+    options = {"max_new_tokens": 3, "return_dict_in_generate": True}
+    first = pair.compressed.generate(**inputs, **options)
+    second = torch.cat([first.sequences, torch.tensor([[3, 4, 5]])], dim=1)
+    with one_sentence(ValueError, "cache"):
+        pair.compressed.generate(second, **carried(first.past_key_values))
+
+
+def test_an_unknown_keyword_is_refused_as_by_the_stock_model(
+    pair: ModelPair, inputs: dict[str, Any]
+) -> None:
+    for model in pair:
+        with pytest.raises(ValueError, match="retention_ration"):
+            model.generate(**inputs, retention_ration=0.1)
+
+
+# Scorers
+
+
+@pytest.fixture
+def own_scorers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registrations of a test end with it."""
+    monkeypatch.setattr(scorer_registry.SCORERS, "registered", {})
+
+
+def scored_by(function: Any) -> Any:
+    """A compressed model with a user's scorer."""
+
+    @register_scorer("own")
+    class OwnScorer(Scorer):
+        def score(self, prompt: Any, scoring_layer: Any) -> Any:
+            return function(prompt)
+
+    return compress(tiny_model(), {"scorer": "own", "min_visual_tokens": 0, "retention_ratio": 0.5})
+
+
+def spoiled(prompt: Any, value: float) -> torch.Tensor:
+    scores = torch.rand(prompt.visual_mask.shape)
+    scores[1, prompt.visual_mask[1].nonzero()[3]] = value
+    return scores
+
+
+@pytest.mark.usefixtures("own_scorers")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_not_finite(value: float) -> None:
+    model = scored_by(lambda prompt: spoiled(prompt, value))
+    with one_sentence(ValueError, "'own'", "prompt 1", "NaN or infinite"):
+        model(**make_inputs(RAGGED))
+
+
+@pytest.mark.usefixtures("own_scorers")
+def test_scores_of_text_and_padding_may_be_anything() -> None:
+    def score(prompt: Any) -> torch.Tensor:
+        scores = torch.rand(prompt.visual_mask.shape)
+        return scores.masked_fill(~prompt.visual_mask, float("nan"))
+
+    model = scored_by(score)
+    assert model(**make_inputs(RAGGED)).logits.isfinite().all()
+
+
+@pytest.mark.usefixtures("own_scorers")
+@pytest.mark.parametrize(
+    "shape", [lambda s: s[:, 1:], lambda s: s[0], lambda s: s[..., None], lambda s: s.T]
+)
+def test_scores_of_another_shape(shape: Any) -> None:
+    model = scored_by(lambda prompt: shape(torch.rand(prompt.visual_mask.shape)))
+    inputs = make_inputs(RAGGED)
+    with one_sentence(ValueError, "'own'", "shape", str(list(inputs["input_ids"].shape))):
+        model(**inputs)
+
+
+@pytest.mark.usefixtures("own_scorers")
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_scores_of_another_dtype(dtype: torch.dtype) -> None:
+    model = scored_by(lambda prompt: torch.zeros(prompt.visual_mask.shape, dtype=dtype))
+    with one_sentence(TypeError, "'own'", "floating-point", str(dtype)):
+        model(**make_inputs([ONE_IMAGE]))
+
+
+@pytest.mark.usefixtures("own_scorers")
+@pytest.mark.parametrize("value", [None, [[0.5]], 0.5])
+def test_scores_that_are_no_tensor(value: Any) -> None:
+    model = scored_by(lambda prompt: value)
+    with one_sentence(TypeError, "'own'", "floating-point", type(value).__name__):
+        model(**make_inputs([ONE_IMAGE]))
+
+
+@pytest.mark.usefixtures("own_scorers")
+def test_negative_scores_cannot_be_shares() -> None:
+    model = scored_by(lambda prompt: -torch.rand(prompt.visual_mask.shape))
+    compress(model, {"scorer": "own", "min_visual_tokens": 0, "top_p": 0.5})
+    with one_sentence(ValueError, "top_p", "negative"):
+        model(**make_inputs([ONE_IMAGE]))
+
+
+def test_unknown_scorer() -> None:
+    with one_sentence(ValueError, "'astrology'", *available_scorers()):
+        compress(tiny_model(), {"scorer": "astrology"})
+
+
+@pytest.mark.parametrize("scorer", ["random", "uniform", "attention"])
+def test_unknown_scorer_option(scorer: str) -> None:
+    with one_sentence(ValueError, f"'{scorer}'", "colour"):
+        compress(tiny_model(), {"scorer": scorer, "scorer_options": {"colour": 1}})
+
+
+@pytest.mark.parametrize(
+    ("scorer", "name", "value", "kind"),
+    [
+        ("random", "seed", "x", TypeError),
+        ("random", "seed", -1, ValueError),
+        ("attention", "scoring_depth", 1.5, TypeError),
+        ("attention", "scoring_depth", -1, ValueError),
+    ],
+)
+def test_scorer_option_out_of_range(
+    scorer: str, name: str, value: object, kind: type[Exception]
+) -> None:
+    with one_sentence(kind, name):
+        compress(tiny_model(), {"scorer": scorer, "scorer_options": {name: value}})
+
+
+def test_a_mapper_that_cannot_be_loaded(tmp_path: Path) -> None:
+    model = tiny_model()
+    with one_sentence(MapperNotFoundError, "nowhere", "no folder here"):
+        compress(model, TokenCompressionConfig(mapper=str(tmp_path / "nowhere")))
+    assert type(model) is Qwen2VLForConditionalGeneration
+
+
+@pytest.mark.usefixtures("own_scorers")
+def test_names_of_scorers_are_not_taken_twice() -> None:
+    with one_sentence(ValueError, "'random'", "exists already"):
+        register_scorer("random")(type("Mine", (Scorer,), {}))
+    register_scorer("own")(type("First", (Scorer,), {}))
+    with one_sentence(ValueError, "'own'", "exists already"):
+        register_scorer("own")(type("Second", (Scorer,), {}))
+    assert available_scorers().count("own") == 1
+
+
+@pytest.mark.usefixtures("own_scorers")
+def test_only_scorers_are_registered() -> None:
+    with one_sentence(TypeError, "'own'", "Scorer"):
+        register_scorer("own")(dict)
+    with pytest.raises(TypeError, match="abstract"):
+        type("Half", (Scorer,), {})()

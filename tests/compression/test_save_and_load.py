@@ -1,0 +1,290 @@
+"""A saved model is a stock checkpoint that remembers its setting."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from errors import one_sentence
+from pairs import QUARTER, ModelPair
+from safetensors.torch import load_file, save_file
+from tiny_models import RAGGED, make_inputs, tiny_base_model, tiny_model
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLModel,
+)
+
+from hf_token_compress import TokenCompressionConfig, compress, uncompress
+from hf_token_compress.compression.identity import identify
+from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper, load_mappers
+
+pytestmark = pytest.mark.core
+
+LOADERS: dict[str, Any] = {
+    "AutoModelForImageTextToText": AutoModelForImageTextToText,
+    "Qwen2VLForConditionalGeneration": Qwen2VLForConditionalGeneration,
+    "AutoModel": AutoModel,
+    "Qwen2VLModel": Qwen2VLModel,
+}
+each_loader = pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+
+PLAIN_TRANSFORMERS = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditionalGeneration
+
+folder, inputs, result = sys.argv[1:]
+model, loading = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+assert type(model) is Qwen2VLForConditionalGeneration
+assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+inputs = load_file(inputs)
+torch.set_num_threads(1)
+save_file(
+    {
+        "logits": model(**inputs).logits.detach(),
+        "sequences": model.generate(**inputs, max_new_tokens=5),
+        **{f"weight.{name}": value for name, value in model.state_dict().items()},
+    },
+    result,
+)
+assert "hf_token_compress" not in sys.modules
+"""
+
+
+@pytest.fixture
+def saved(pair: ModelPair, tmp_path: Path) -> Path:
+    """A checkpoint saved by the compressed model."""
+    folder = tmp_path / "saved"
+    pair.compressed.save_pretrained(folder)
+    return folder
+
+
+def output_of(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    output = model(**inputs)
+    return output.logits if hasattr(output, "logits") else output.last_hidden_state
+
+
+def is_compressed(model: Any) -> bool:
+    """Whether it feeds fewer columns to the language model than it is given."""
+    inputs = make_inputs(RAGGED)
+    return output_of(model, inputs).shape[1] < inputs["input_ids"].shape[1]
+
+
+def test_plain_transformers_loads_the_stock_model(
+    saved: Path, pair: ModelPair, tmp_path: Path
+) -> None:
+    inputs = make_inputs(RAGGED)
+    save_file(inputs, tmp_path / "inputs.safetensors")
+    arguments = [saved, tmp_path / "inputs.safetensors", tmp_path / "result.safetensors"]
+    subprocess.run(
+        [sys.executable, "-c", PLAIN_TRANSFORMERS, *map(str, arguments)], check=True, cwd=tmp_path
+    )
+    result = load_file(arguments[-1])
+    assert torch.equal(result["logits"], pair.stock(**inputs).logits)
+    assert torch.equal(result["sequences"], pair.stock.generate(**inputs, max_new_tokens=5))
+    weights = pair.stock.state_dict()
+    assert {name for name in result if name.startswith("weight.")} == {
+        f"weight.{n}" for n in weights
+    }
+    assert all(torch.equal(result[f"weight.{name}"], value) for name, value in weights.items())
+
+
+def test_the_folder_differs_from_a_stock_one_by_the_setting_alone(
+    saved: Path, stock_folder: Path
+) -> None:
+    assert {path.name for path in saved.iterdir()} == {path.name for path in stock_folder.iterdir()}
+    tensors, stock_tensors = (load_file(f / "model.safetensors") for f in (saved, stock_folder))
+    assert tensors.keys() == stock_tensors.keys()
+    config, stock_config = (
+        json.loads((folder / "config.json").read_text()) for folder in (saved, stock_folder)
+    )
+    setting = config.pop("token_compression")
+    assert config == stock_config
+    assert config["architectures"] == ["Qwen2VLForConditionalGeneration"]
+    assert setting["retention_ratio"] == 0.25
+    assert setting["hf_token_compress_version"]
+
+
+def test_saving_leaves_the_model_as_it_was(pair: ModelPair, tmp_path: Path) -> None:
+    pair.compressed.save_pretrained(tmp_path / "compressed")
+    pair.stock.save_pretrained(tmp_path / "stock")
+    assert pair.compressed.config.to_dict() == pair.stock.config.to_dict()
+    assert is_compressed(pair.compressed)
+
+
+@each_loader
+def test_compression_comes_back(saved: Path, loader: Any, pair: ModelPair) -> None:
+    model = loader.from_pretrained(saved)
+    assert model.token_compression.config == QUARTER
+    assert is_compressed(model)
+    if isinstance(model, Qwen2VLForConditionalGeneration):
+        inputs = make_inputs(RAGGED)
+        assert torch.equal(model(**inputs).logits, pair.compressed(**inputs).logits)
+
+
+@each_loader
+def test_false_loads_the_stock_model(saved: Path, loader: Any, pair: ModelPair) -> None:
+    model = loader.from_pretrained(saved, token_compression=False)
+    assert type(model) in (Qwen2VLForConditionalGeneration, Qwen2VLModel)
+    assert not hasattr(model, "token_compression")
+    assert not is_compressed(model)
+
+
+@each_loader
+@pytest.mark.parametrize("form", ["config", "dict"])
+def test_the_argument_sets_and_overrides(
+    stock_folder: Path, saved: Path, loader: Any, form: str
+) -> None:
+    setting = TokenCompressionConfig(retention_ratio=0.75, min_visual_tokens=0, scorer="uniform")
+    argument = setting if form == "config" else setting.to_dict()
+    for folder in (stock_folder, saved):
+        model = loader.from_pretrained(folder, token_compression=argument)
+        assert model.token_compression.config == setting
+        assert is_compressed(model)
+
+
+def test_without_the_argument_a_stock_checkpoint_stays_stock(stock_folder: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(stock_folder)
+    assert type(model) is Qwen2VLForConditionalGeneration
+
+
+@each_loader
+def test_loading_info_comes_along(stock_folder: Path, loader: Any) -> None:
+    model, info = loader.from_pretrained(
+        stock_folder, token_compression=QUARTER, output_loading_info=True
+    )
+    assert is_compressed(model)
+    assert not info["missing_keys"]
+
+
+def test_loading_in_another_dtype(saved: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(saved, dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert is_compressed(model)
+
+
+def test_a_setting_of_a_newer_version_warns_and_loads(saved: Path) -> None:
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    config["token_compression"].update(warp_factor=9, hf_token_compress_version="99.0")
+    path.write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match=r"99\.0.*warp_factor"):
+        model = AutoModelForImageTextToText.from_pretrained(saved)
+    assert model.token_compression.config == QUARTER
+
+
+def saved_setting(model: Any, folder: Path) -> dict[str, Any]:
+    model.save_pretrained(folder)
+    setting: dict[str, Any] = json.loads((folder / "config.json").read_text())["token_compression"]
+    return setting
+
+
+def test_the_mapper_in_use_is_saved_by_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model()
+    mappers = [RelevanceMapper(MapperConfig(identify(model))) for _ in range(2)]
+    compress(model, {"min_visual_tokens": 0}).token_compression.use_mapper(mappers[0])
+    mappers[0].save_pretrained("map")
+    setting = saved_setting(model, tmp_path / "model")
+    assert (setting["mapper"], setting["mapper_revision"]) == (str(tmp_path / "map"), None)
+    loaded = RelevanceMapper.from_pretrained("map")
+    assert loaded.source == load_mappers("map").for_modality("image").source == setting["mapper"]
+    MapperSet({"image": mappers[0]}, "here").save_pretrained("both/image")
+    assert load_mappers("both").for_modality("image").source == str(tmp_path / "both" / "image")
+
+    compress(named := tiny_model(), {"mapper": "map", "min_visual_tokens": 0})
+    setting = saved_setting(named, tmp_path / "model")
+    assert setting["mapper"] == str(tmp_path / "map")
+
+    mappers[0].lies_at("owner/mapper", "v1")
+    setting = saved_setting(model, tmp_path / "model")
+    assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", "v1")
+
+
+def test_another_mapper_in_use_does_not_take_the_revision_of_the_first(tmp_path: Path) -> None:
+    model = tiny_model()
+    mapper = RelevanceMapper(MapperConfig(identify(model)))
+    mapper.save_pretrained(tmp_path / "map")
+    first = {"mapper": str(tmp_path / "map"), "mapper_revision": "v1"}
+    compress(model, first).token_compression.use_mapper(mapper)
+    mapper.lies_at("owner/mapper", None)
+    setting = saved_setting(model, tmp_path / "model")
+    assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", None)
+
+
+def test_uncompress_saves_no_setting(saved: Path, tmp_path: Path) -> None:
+    model = uncompress(AutoModelForImageTextToText.from_pretrained(saved))
+    again = tmp_path / "again"
+    model.save_pretrained(again)
+    assert "token_compression" not in json.loads((again / "config.json").read_text())
+    loaded = AutoModelForImageTextToText.from_pretrained(again)
+    assert type(loaded) is Qwen2VLForConditionalGeneration
+
+
+def test_a_model_loaded_with_false_saves_no_setting(saved: Path, tmp_path: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(saved, token_compression=False)
+    again = tmp_path / "again"
+    model.save_pretrained(again)
+    assert "token_compression" not in json.loads((again / "config.json").read_text())
+
+
+def test_a_changed_setting_is_the_one_that_is_saved(pair: ModelPair, tmp_path: Path) -> None:
+    compress(pair.compressed, {"retention_ratio": 0.125})
+    pair.compressed.save_pretrained(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert loaded.token_compression.config == TokenCompressionConfig(retention_ratio=0.125)
+
+
+def test_the_base_model_round_trips(tmp_path: Path) -> None:
+    model = compress(tiny_base_model(), QUARTER)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert loaded.token_compression.config == QUARTER
+    inputs = make_inputs(RAGGED)
+    assert torch.equal(output_of(loaded, inputs), output_of(model, inputs))
+
+
+def test_two_loads_that_share_one_config_stay_apart(saved: Path, stock_folder: Path) -> None:
+    config = Qwen2VLConfig.from_pretrained(stock_folder)
+    options: dict[str, Any] = {"config": config}
+    first = AutoModelForImageTextToText.from_pretrained(
+        stock_folder, token_compression=QUARTER, **options
+    )
+    second = AutoModelForImageTextToText.from_pretrained(stock_folder, **options)
+    assert is_compressed(first)
+    assert not is_compressed(second)
+
+
+def test_a_saved_config_object_serves_every_load(saved: Path) -> None:
+    """A config that was read once and is passed to several loads keeps its setting."""
+    config = Qwen2VLConfig.from_pretrained(saved)
+    for _ in range(2):
+        model = AutoModelForImageTextToText.from_pretrained(saved, config=config)
+        assert is_compressed(model)
+
+
+def test_sharded_checkpoints(pair: ModelPair, tmp_path: Path) -> None:
+    pair.compressed.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert is_compressed(AutoModelForImageTextToText.from_pretrained(tmp_path))
+
+
+def test_an_invalid_argument_is_refused_before_loading(tmp_path: Path) -> None:
+    with one_sentence(TypeError, "token_compression", "int"):
+        Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "none", token_compression=3)
+    with one_sentence(ValueError, "retention_ratio", "(0, 1]"):
+        Qwen2VLForConditionalGeneration.from_pretrained(
+            tmp_path / "none", token_compression={"retention_ratio": 2.0}
+        )

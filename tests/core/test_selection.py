@@ -1,0 +1,190 @@
+"""Budgets and selection, as arithmetic that any scores must obey."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hf_token_compress.selection import select_visual_tokens, top_p_budget, visual_token_budget
+
+pytestmark = pytest.mark.core
+
+ratios = st.floats(0.001, 1.0)
+# Few distinct values, so that ties are common.
+score_lists = st.lists(st.integers(0, 6).map(lambda n: n / 4), min_size=1, max_size=40)
+prompts = st.lists(st.integers(1, 9), min_size=1, max_size=5).flatmap(
+    lambda lengths: st.tuples(
+        st.just(lengths),
+        st.lists(st.integers(-3, 3).map(float), min_size=sum(lengths), max_size=sum(lengths)),
+    )
+)
+
+
+@given(count=st.integers(0, 5000), ratio=ratios)
+def test_budget_is_the_nearest_share_and_at_least_one(count: int, ratio: float) -> None:
+    budget = visual_token_budget(count, retention_ratio=ratio)
+    assert 0 <= budget <= count
+    if count:
+        assert budget >= 1
+        assert abs(budget - ratio * count) <= 0.5 or budget == 1
+
+
+@given(count=st.integers(0, 5000))
+def test_budget_at_ratio_one_is_everything(count: int) -> None:
+    assert visual_token_budget(count, retention_ratio=1.0) == count
+
+
+@given(count=st.integers(0, 300), first=ratios, second=ratios)
+def test_budget_grows_with_the_ratio(count: int, first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    assert visual_token_budget(count, retention_ratio=low) <= visual_token_budget(
+        count, retention_ratio=high
+    )
+
+
+@given(
+    count=st.integers(0, 300),
+    ratio=ratios,
+    minimum=st.integers(0, 300),
+    cap=st.none() | st.integers(1, 300),
+)
+def test_minimum_and_cap(count: int, ratio: float, minimum: int, cap: int | None) -> None:
+    free = visual_token_budget(count, retention_ratio=ratio)
+    budget = visual_token_budget(
+        count, retention_ratio=ratio, min_visual_tokens=minimum, max_visual_tokens=cap
+    )
+    if count < minimum:
+        assert budget == count
+    elif cap is None:
+        assert budget == free
+    else:
+        assert budget == min(free, cap)
+
+
+@given(values=score_lists, share=st.floats(0.01, 1.0))
+def test_top_p_is_the_smallest_number_that_reaches_the_share(
+    values: list[float], share: float
+) -> None:
+    budget = top_p_budget(torch.tensor(values), share)
+    ordered = sorted(values, reverse=True)
+    total = math.fsum(values)
+    if total == 0:
+        assert budget == len(values)
+        return
+    assert math.fsum(ordered[:budget]) >= share * total * (1 - 1e-12)
+    assert math.fsum(ordered[: budget - 1]) < share * total
+    assert budget >= 1
+
+
+@given(count=st.integers(1, 3000))
+def test_top_p_of_one_needs_every_token_that_has_a_score(count: int) -> None:
+    assert top_p_budget(torch.full((count,), 1.0 / count), 1.0) == count
+    scores = torch.cat([torch.full((count,), 0.1), torch.zeros(3)])
+    assert top_p_budget(scores, 1.0) == count
+
+
+def test_top_p_of_an_easy_question_is_small() -> None:
+    scores = torch.full((100,), 0.001)
+    scores[7] = 10.0
+    assert top_p_budget(scores, 0.9) == 1
+
+
+@given(prompt=prompts, budget=st.integers(0, 50), floor=st.integers(0, 10))
+def test_counts(prompt: tuple[list[int], list[float]], budget: int, floor: int) -> None:
+    lengths, values = prompt
+    keep = select_visual_tokens(torch.tensor(values), lengths, budget, min_tokens_per_visual=floor)
+    floors = sum(min(floor, length) for length in lengths)
+    assert keep.dtype == torch.bool
+    assert int(keep.sum()) == min(max(budget, floors), len(values))
+    for part, length in zip(keep.split(lengths), lengths, strict=True):
+        assert int(part.sum()) >= min(floor, length)
+
+
+@given(prompt=prompts, budget=st.integers(0, 50), floor=st.integers(0, 4))
+def test_no_dropped_token_beats_a_kept_one_that_was_free_to_go(
+    prompt: tuple[list[int], list[float]], budget: int, floor: int
+) -> None:
+    lengths, values = prompt
+    scores = torch.tensor(values)
+    keep = select_visual_tokens(scores, lengths, budget, min_tokens_per_visual=floor)
+    start = 0
+    free = torch.zeros_like(keep)
+    for length in lengths:
+        own, kept = scores[start : start + length], keep[start : start + length]
+        assert not kept.any() or kept.all() or own[kept].min() >= own[~kept].max()
+        # A visual with more than its floor could give up its worst kept tokens.
+        if int(kept.sum()) > floor:
+            free[start : start + length] = kept
+        start += length
+    if free.any() and not keep.all():
+        assert scores[free].min() >= scores[~keep].max()
+
+
+@given(
+    frames=st.integers(1, 5),
+    rows=st.integers(1, 5),
+    rest=st.integers(0, 3),
+    budget=st.integers(0, 40),
+    floor=st.integers(0, 6),
+    data=st.data(),
+)
+def test_every_frame_keeps_its_best(
+    frames: int, rows: int, rest: int, budget: int, floor: int, data: st.DataObject
+) -> None:
+    """An image, then a video whose tokens stand frame by frame, then tokens on no frame."""
+    lengths = [4, frames * rows + rest]
+    numbers = st.lists(st.integers(-3, 3), min_size=sum(lengths), max_size=sum(lengths))
+    scores = torch.tensor(data.draw(numbers)).float()
+    on_frames = [torch.arange(rows) + 4 + number * rows for number in range(frames)]
+    keep = select_visual_tokens(
+        scores, lengths, budget, frames=on_frames, min_tokens_per_frame=floor
+    )
+    assert int(keep.sum()) == min(max(budget, frames * min(floor, rows)), len(scores))
+    for frame in on_frames:
+        kept = keep[frame]
+        assert int(kept.sum()) >= min(floor, rows)
+        assert (
+            not kept.any() or kept.all() or scores[frame][kept].min() >= scores[frame][~kept].max()
+        )
+    if budget <= frames * min(floor, rows):
+        assert not keep[:4].any()
+
+
+@given(values=score_lists, budget=st.integers(0, 45))
+def test_between_equal_scores_the_earlier_wins(values: list[float], budget: int) -> None:
+    keep = select_visual_tokens(torch.tensor(values), [len(values)], budget)
+    for value in set(values):
+        kept = [kept for kept, own in zip(keep.tolist(), values, strict=True) if own == value]
+        assert kept == sorted(kept, reverse=True)
+
+
+@given(data=st.data(), size=st.integers(1, 30))
+def test_shuffling_distinct_scores_shuffles_the_choice(data: st.DataObject, size: int) -> None:
+    order = torch.tensor(data.draw(st.permutations(range(size))))
+    budget = data.draw(st.integers(0, size))
+    scores: Tensor = torch.linspace(-1, 1, size)
+    keep = select_visual_tokens(scores, [size], budget)
+    assert torch.equal(select_visual_tokens(scores[order], [size], budget), keep[order])
+
+
+@given(values=score_lists, first=st.integers(0, 45), second=st.integers(0, 45))
+def test_a_larger_budget_keeps_all_that_a_smaller_one_keeps(
+    values: list[float], first: int, second: int
+) -> None:
+    scores = torch.tensor(values)
+    small, large = (
+        select_visual_tokens(scores, [len(values)], budget) for budget in sorted((first, second))
+    )
+    assert not (small & ~large).any()
+
+
+@given(values=score_lists, budget=st.integers(0, 45))
+def test_only_the_order_of_the_scores_matters(values: list[float], budget: int) -> None:
+    scores = torch.tensor(values)
+    keep = select_visual_tokens(scores, [len(values)], budget)
+    assert torch.equal(select_visual_tokens(scores * 3 - 100, [len(values)], budget), keep)

@@ -1,0 +1,178 @@
+"""The scoring kernel against a dense computation in float64."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from errors import one_sentence
+from hypothesis import given
+from hypothesis import strategies as st
+from largest_tensor import LargestTensor
+from torch import Tensor
+
+from hf_token_compress.kernels.instruction_attention import instruction_attention
+
+pytestmark = pytest.mark.core
+
+
+def dense(
+    query: Tensor,
+    key: Tensor,
+    sample: Tensor,
+    position: Tensor,
+    mask: Tensor,
+    scaling: float,
+    window: int | None,
+) -> Tensor:
+    """Mean attention [B, heads, S], one query row, head and key at a time, in float64."""
+    rows, heads, _ = query.shape
+    samples, length, key_heads, _ = key.shape
+    total = torch.zeros(samples, heads, length, dtype=torch.float64)
+    for row in range(rows):
+        own, at = int(sample[row]), int(position[row])
+        seen = [
+            column
+            for column in range(length)
+            if mask[own, column] and column <= at and (window is None or at - column < window)
+        ]
+        if not seen:
+            continue
+        for head in range(heads):
+            keys = key[own, seen, head // (heads // key_heads)].double()
+            logits = keys @ query[row, head].double() * scaling
+            total[own, head, seen] += logits.softmax(0)
+    counts = torch.bincount(sample, minlength=samples).clamp(min=1)
+    return total / counts[:, None, None]
+
+
+@st.composite
+def problems(draw: Any) -> dict[str, Any]:
+    samples, length = draw(st.integers(1, 3)), draw(st.integers(1, 12))
+    key_heads, group = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2, 4, 7]))
+    head_dim, rows = draw(st.sampled_from([2, 8])), draw(st.integers(0, 9))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    mask = torch.rand(samples, length, generator=generator) < 0.7
+    key = torch.randn(samples, length, key_heads, head_dim, generator=generator)
+    key[~mask] = float("nan")
+    return {
+        "query": torch.randn(rows, key_heads * group, head_dim, generator=generator),
+        "key": key,
+        "query_sample": torch.randint(0, samples, (rows,), generator=generator),
+        "query_position": torch.randint(0, length, (rows,), generator=generator),
+        "key_mask": mask,
+        "scaling": draw(st.sampled_from([0.3, 1.0])),
+        "sliding_window": draw(st.none() | st.integers(1, 13)),
+    }
+
+
+@given(problem=problems(), chunk=st.integers(1, 12))
+def test_equals_the_dense_computation(problem: dict[str, Any], chunk: int) -> None:
+    """Grouped heads, padding of NaN, windows, rows that see nothing, samples without rows."""
+    expected = dense(*problem.values())
+    per_head = instruction_attention(**problem, per_head=True, chunk_size=chunk)
+    assert per_head.dtype == torch.float32
+    torch.testing.assert_close(per_head.double(), expected, rtol=1e-5, atol=1e-6)
+    mean = instruction_attention(**problem, chunk_size=chunk)
+    torch.testing.assert_close(mean.double(), expected.mean(1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_sample_is_a_distribution_over_what_it_sees() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(*s, generator=generator) for s in ((5, 4, 8), (2, 9, 2, 8)))
+    sample, position = torch.tensor([0, 0, 0, 0, 0]), torch.tensor([3, 4, 5, 8, 6])
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[0, :2] = False
+    result = instruction_attention(query, key, sample, position, mask)
+    assert result[0].sum().item() == pytest.approx(1.0, abs=1e-6)
+    assert (result[0, :2] == 0).all()
+    assert (result[0, 2:] > 0).all()
+    assert (result[1] == 0).all()
+
+
+def test_scaling_by_default_is_that_of_attention() -> None:
+    query, key = torch.randn(2, 4, 16), torch.randn(1, 5, 4, 16)
+    arguments = (query, key, torch.tensor([0, 0]), torch.tensor([4, 3]))
+    mask = torch.ones(1, 5, dtype=torch.bool)
+    assert torch.equal(
+        instruction_attention(*arguments, mask),
+        instruction_attention(*arguments, mask, scaling=0.25),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_sums_in_single_precision(dtype: torch.dtype) -> None:
+    """Means over hundreds of rows keep shares that half precision would lose."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(300, 2, 8, generator=generator).to(dtype)
+    key = torch.randn(1, 600, 1, 8, generator=generator).to(dtype)
+    sample, position = torch.zeros(300, dtype=torch.long), torch.arange(300, 600)
+    mask = torch.ones(1, 600, dtype=torch.bool)
+    result = instruction_attention(query, key, sample, position, mask, scaling=0.35)
+    single = instruction_attention(query.float(), key.float(), sample, position, mask, scaling=0.35)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, single, rtol=2e-2, atol=1e-6)
+    assert result.sum().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_memory_does_not_hold_rows_times_keys() -> None:
+    """The largest tensor that is made has the rows of one chunk."""
+    rows, length, heads = 512, 2048, 2
+    with LargestTensor() as largest:
+        instruction_attention(
+            torch.randn(rows, heads, 4),
+            torch.randn(1, length, heads, 4),
+            torch.zeros(rows, dtype=torch.long),
+            torch.full((rows,), length - 1),
+            torch.ones(1, length, dtype=torch.bool),
+            chunk_size=16,
+        )
+    assert largest.elements <= 16 * length * heads
+
+
+def test_gradients_flow() -> None:
+    query = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
+    key = torch.randn(2, 5, 1, 4, dtype=torch.float64, requires_grad=True)
+    sample, position = torch.tensor([0, 0, 1]), torch.tensor([3, 4, 2])
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    attention = instruction_attention(query, key, sample, position, mask, scaling=0.5)
+    (attention * torch.arange(5.0)).sum().backward()
+    for tensor in (query, key):
+        assert tensor.grad is not None
+        assert tensor.grad.abs().sum() > 0
+
+
+def test_every_row_counts_the_same_whatever_the_default_chunk() -> None:
+    default = inspect.signature(instruction_attention).parameters["chunk_size"].default
+    rows = 2 * default + 1
+    query, key = torch.randn(rows, 2, 4), torch.randn(1, rows, 1, 4)
+    arguments = (query, key, torch.zeros(rows, dtype=torch.long), torch.arange(rows))
+    mask = torch.ones(1, rows, dtype=torch.bool)
+    expected = dense(*arguments, mask, 0.5, None).mean(1)
+    torch.testing.assert_close(
+        instruction_attention(*arguments, mask).double(), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"query": torch.randn(2, 3, 8)}, ("query heads 3", "key heads 2")),
+        ({"query": torch.randn(2, 4, 6)}, ("4 x 6", "2 x 8")),
+        ({"query_sample": torch.tensor([0])}, ("query_sample", "(2)")),
+        ({"query_position": torch.tensor([0, 1, 2])}, ("query_position", "(2)")),
+        ({"key_mask": torch.ones(1, 4, dtype=torch.bool)}, ("key_mask", "[1, 5]", "[1, 4]")),
+    ],
+)
+def test_shapes_that_do_not_fit(changes: dict[str, Tensor], words: tuple[str, ...]) -> None:
+    arguments = {
+        "query": torch.randn(2, 4, 8),
+        "key": torch.randn(1, 5, 2, 8),
+        "query_sample": torch.tensor([0, 0]),
+        "query_position": torch.tensor([3, 4]),
+        "key_mask": torch.ones(1, 5, dtype=torch.bool),
+    }
+    with one_sentence(ValueError, *words):
+        instruction_attention(**{**arguments, **changes})

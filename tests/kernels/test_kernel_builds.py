@@ -1,0 +1,89 @@
+"""Ahead-of-time builds of the Triton kernels for GPUs that are not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hf_token_compress.kernels import resources
+from hf_token_compress.kernels.instruction_attention.triton_launch import launches
+from hf_token_compress.kernels.launch import NVIDIA
+from hf_token_compress.kernels.relevance_step.triton_launch import Problem
+from hf_token_compress.kernels.resources import Usage, all_usages, compile_launch, shipped_cases
+
+
+@pytest.fixture(scope="module")
+def usages() -> list[Usage]:
+    return all_usages(shipped_cases())
+
+
+@pytest.mark.parametrize("target", list(resources.TARGETS))
+def test_no_shipped_build_spills_or_wants_too_much(usages: list[Usage], target: str) -> None:
+    """And every matrix product is on the matrix units: read from the machine code."""
+    own = [usage for usage in usages if usage.case.target == target]
+    assert {usage.case.kernel for usage in own} == {
+        "log_sum_exp_of_tiles",
+        "sum_over_rows",
+        "row_statistics",
+        "column_sums",
+    }
+    for dtype, head_dims in resources.HEAD_DIMS.items():
+        built = {usage.case.head_dim for usage in own if usage.case.dtype == dtype}
+        assert built == set(head_dims)
+    faults = [(usage.case, usage.config, fault) for usage in own for fault in usage.faults()]
+    assert faults == []
+
+
+def test_half_precision_is_on_the_newest_matrix_unit_of_each_target(usages: list[Usage]) -> None:
+    names = {"sm_80": "HMMA.16816", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "v_mfma_f32"}
+    for usage in usages:
+        if usage.case.dtype == torch.bfloat16:
+            expected = names[usage.case.target]
+            assert all(name.startswith(expected) for name in usage.instructions), usage
+
+
+def test_faults_are_seen() -> None:
+    """A build that is too large, one that spills, and one without matrix instructions."""
+    case = next(iter(shipped_cases(["sm_80"])))
+    good = Usage(case, "", 100, 0, 1024, ("HMMA",), 0)
+    assert good.faults() == []
+    for changes, word in (
+        ({"spilled": 8}, "spilled"),
+        ({"shared": 200 * 1024}, "shared memory"),
+        ({"instructions": ()}, "matrix units"),
+        ({"scalar_products": 1}, "matrix units"),
+    ):
+        faults = Usage(**{**vars(good), **changes}).faults()
+        assert len(faults) == 1
+        assert word in faults[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_sizes_of_one_are_compiled_too(dtype: torch.dtype) -> None:
+    """A launch makes constants of them, which are no tensors inside a kernel."""
+    query = torch.empty(1, 1, 32, dtype=dtype, device="meta")
+    key = torch.empty(1, 1, 1, 32, dtype=dtype, device="meta")
+    index = torch.empty(1, dtype=torch.int64, device="meta")
+    mask = torch.empty(1, 1, dtype=torch.bool, device="meta")
+    options: dict[str, Any] = {"scaling": 1.0, "sliding_window": 1, "vendor": NVIDIA}
+    first, second, *_ = launches(query, key, index, index, mask, per_head=False, **options)
+    problem = Problem(
+        weights=torch.empty(1, 1, 1, device="meta"),
+        query=key,
+        key=key,
+        value=key,
+        grad_output=key[None],
+        positions=index,
+        key_mask=mask,
+        mask=mask.expand(1, 1, 1, 1),
+        causal=True,
+        reduction="positive",
+        **options,
+    )
+    third, log_sum_exp, _ = problem.row_launch(summed=True)
+    fourth, _ = problem.column_launch(log_sum_exp)
+    for launch in (first, second, third, fourth):
+        built = compile_launch(launch, launch.configs[0], resources.TARGETS["sm_80"].gpu)
+        assert built.asm["cubin"]

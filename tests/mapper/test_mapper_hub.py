@@ -1,0 +1,258 @@
+"""Mappers on the Hub: the real client against a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_server import TOKEN, Hub, Repository, files_in, hub_server
+from huggingface_hub import ModelCard
+from mappers import make_mapper
+from places import SUPPORT
+
+from hf_token_compress.mapper import MapperSet, RelevanceMapper
+
+NAME = "owner/mapper"
+MAPPER_FILES = {"config.json", "model.safetensors"}
+UNREACHABLE = "http://127.0.0.1:9"
+"""A port that nothing listens on."""
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with hub_server() as server:
+        yield server
+
+
+def client(hub: Hub, cache: Path, **variables: str) -> subprocess.Popen[str]:
+    hidden = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.Popen(
+        [sys.executable, str(SUPPORT / "hub_client.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "HF_ENDPOINT": hub.address, "HF_HOME": str(cache), **variables},
+    )
+
+
+def asking(process: subprocess.Popen[str]) -> Ask:
+    def ask(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        request = {"action": action, "arguments": arguments, "options": options}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+        return answer
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def ask(hub: Hub, cache: Path) -> Iterator[Ask]:
+    """Ask a client that is not logged in."""
+    process = client(hub, cache)
+    yield asking(process)
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def commits(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two commits of a mapper: the first is tagged v1."""
+    hub.repositories[NAME] = Repository()
+    found = []
+    for number, names in enumerate((("v1",), ())):
+        folder = tmp_path_factory.mktemp("mapper")
+        make_mapper(seed=number).save_pretrained(folder)
+        found.append(hub.repositories[NAME].commit(files_in(folder), *names))
+    return found
+
+
+def first_weights(seed: int) -> list[float]:
+    return next(make_mapper(seed=seed).parameters()).flatten()[:4].tolist()
+
+
+def assert_told(found: dict[str, Any], kind: str, *words: str) -> None:
+    assert found["error"] == kind, found
+    assert "\n" not in found["message"]
+    assert found["message"].endswith(".")
+    for word in words:
+        assert word in found["message"], found
+
+
+def test_a_mapper_is_pulled_by_id_and_by_revision(ask: Ask, commits: list[str]) -> None:
+    expected = {"source": NAME, "revision": None, "weights": first_weights(1)}
+    assert ask("pull", NAME) == expected
+    for revision in ("v1", commits[0]):
+        expected = {"source": NAME, "revision": revision, "weights": first_weights(0)}
+        assert ask("pull", NAME, revision=revision) == expected
+    assert ask("pull", NAME, revision=commits[1])["weights"] == first_weights(1)
+    assert ask("set", NAME, revision="v1") == {"modalities": ["image"]}
+
+
+def test_what_was_pulled_once_is_there_without_the_hub(
+    hub: Hub, cache: Path, ask: Ask, commits: list[str]
+) -> None:
+    ask("pull", NAME)
+    ask("pull", NAME, revision="v1")
+    before = len(hub.requests)
+    process = client(hub, cache, HF_HUB_OFFLINE="1")
+    offline = asking(process)
+    assert offline("pull", NAME)["weights"] == first_weights(1)
+    assert offline("pull", NAME, revision="v1")["weights"] == first_weights(0)
+    missing = offline("pull", "owner/never-pulled")
+    process.communicate()
+    assert_told(missing, "MapperNotFoundError", "'owner/never-pulled'", "not in the cache")
+    assert len(hub.requests) == before
+
+
+def test_a_revision_that_does_not_exist(ask: Ask, commits: list[str]) -> None:
+    assert_told(ask("pull", NAME, revision="v9"), "MapperNotFoundError", NAME, "no revision 'v9'")
+
+
+def test_a_name_that_does_not_exist(ask: Ask, commits: list[str]) -> None:
+    assert_told(
+        ask("pull", "owner/nothing"), "MapperNotFoundError", "'owner/nothing'", "the Hub has none"
+    )
+    assert_told(ask("set", "no name at all!"), "MapperNotFoundError", "no Hub id either")
+
+
+def test_a_private_mapper_needs_its_owner(
+    hub: Hub, ask: Ask, commits: list[str], tmp_path: Path
+) -> None:
+    repository = hub.repositories[NAME]
+    hub.repositories["owner/private"] = Repository(True, repository.commits, repository.revisions)
+    assert_told(
+        ask("pull", "owner/private"), "MapperNotFoundError", "'owner/private'", "hf auth login"
+    )
+    assert ask("pull", "owner/private", token=TOKEN)["weights"] == first_weights(1)
+
+
+@pytest.mark.parametrize("way", ["cut", "changed"])
+def test_a_download_that_goes_wrong_is_not_taken_for_a_mapper(
+    way: str, hub: Hub, ask: Ask, commits: list[str]
+) -> None:
+    name = f"owner/{way}"
+    repository = hub.repositories[NAME]
+    hub.repositories[name] = Repository(
+        False, repository.commits, repository.revisions, {"model.safetensors": way}
+    )
+    found = ask("pull", name)
+    if way == "cut":
+        assert_told(found, "MapperNotFoundError", name, "could not be fetched", "try again")
+    else:
+        assert_told(found, "ValueError", "SHA-256", "fetch")
+    hub.repositories[name].broken.clear()
+    assert ask("pull", name, force_download=True)["weights"] == first_weights(1)
+
+
+def test_a_repository_without_a_mapper(hub: Hub, ask: Ask, commits: list[str]) -> None:
+    hub.repositories["owner/empty"] = Repository()
+    hub.repositories["owner/empty"].commit({"README.md": b"# Nothing here"})
+    assert_told(ask("set", "owner/empty"), "MapperNotFoundError", "no config.json")
+
+
+def test_a_pickle_is_not_loaded(hub: Hub, ask: Ask, commits: list[str]) -> None:
+    files = dict(hub.repositories[NAME].commits[commits[0]])
+    files["pytorch_model.bin"] = files.pop("model.safetensors")
+    hub.repositories["owner/pickle"] = Repository()
+    hub.repositories["owner/pickle"].commit(files)
+    before = len(hub.requests)
+    assert_told(ask("pull", "owner/pickle"), "MapperNotFoundError", "model.safetensors")
+    assert not any("pytorch_model.bin" in path for _, path in hub.requests[before:])
+
+
+@pytest.fixture(scope="module")
+def owner(hub: Hub, cache: Path) -> Iterator[Ask]:
+    """Ask a client that is logged in."""
+    process = client(hub, cache, HF_TOKEN=TOKEN)
+    yield asking(process)
+    process.communicate()
+
+
+def newest(hub: Hub, name: str) -> dict[str, bytes]:
+    repository = hub.repositories[name]
+    return repository.commits[repository.revisions["main"]]
+
+
+def test_a_pushed_mapper_comes_back_with_its_card(
+    hub: Hub, ask: Ask, owner: Ask, tmp_path: Path
+) -> None:
+    mapper = make_mapper("conv1d", seed=5)
+    mapper.save_pretrained(tmp_path)
+    stranger = ask("push", str(tmp_path), "owner/pushed")
+    assert stranger["error"] in ("HfHubHTTPError", "LocalTokenNotFoundError")
+    assert stranger["origins"] == [[str(tmp_path), None]]
+    assert "owner/pushed" not in hub.repositories
+    pushed = owner("push", str(tmp_path), "owner/pushed", private=True)
+    assert pushed["commit"].startswith(f"{hub.address}/owner/pushed/commit/"), pushed
+    assert pushed["origins"] == [["owner/pushed", None]]
+    assert hub.repositories["owner/pushed"].private
+    files = newest(hub, "owner/pushed")
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    card = ModelCard(files["README.md"].decode())
+    assert '"mapper": "owner/pushed"' in card.text
+    assert ask("pull", "owner/pushed", token=TOKEN)["weights"] == first_conv_weights(mapper)
+
+
+def test_what_was_pushed_last_is_what_is_loaded(hub: Hub, owner: Ask, tmp_path: Path) -> None:
+    """A mapper, then one for images and one for videos, then a mapper again, in one repository."""
+    image, video = make_mapper(seed=1), make_mapper("conv1d", seed=2, modality="video")
+    MapperSet({"video": video, "image": image}, "both").save_pretrained(tmp_path / "both")
+    make_mapper(seed=3).save_pretrained(tmp_path / "old")
+    name = "owner/one"
+    owner("push", str(tmp_path / "old"), name)
+    hub.repositories[name].commit({**newest(hub, name), "notes.txt": b"mine", "image/a.png": b""})
+
+    assert owner("push", str(tmp_path / "both"), name)["origins"] == [[name, None]]
+    weights = {f"{part}/{file}" for part in ("image", "video") for file in MAPPER_FILES}
+    assert set(newest(hub, name)) == {"README.md", "notes.txt", "image/a.png", *weights}
+    assert owner("set", name) == {"modalities": ["image", "video"]}
+    found = owner("pull", name, subfolder="image", force_download=True)
+    assert found["weights"] == first_weights(1)
+    card = ModelCard(newest(hub, name)["README.md"].decode())
+    assert f'"mapper": "{name}"' in card.text
+    assert {"image", "video"} <= set(card.data.to_dict()["tags"])
+    for mapper in (image, video):
+        kind = mapper.config.modality
+        assert f"{mapper.parameter_count:,} parameters for {kind}s" in card.text
+        assert f"## Network for {kind}s\n\n`{mapper.config.network}` with" in card.text
+
+    hub.repositories[name].revisions["trial"] = hub.repositories[name].revisions["main"]
+    pushed = owner("push", str(tmp_path / "old"), name, branch="trial")
+    assert pushed["origins"] == [[name, "trial"]]
+    assert set(newest(hub, name)) == {"README.md", "notes.txt", "image/a.png", *MAPPER_FILES}
+    assert owner("set", name) == {"modalities": ["image"]}
+    assert owner("pull", name)["weights"] == first_weights(3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [({}, ("cannot be reached", "try again")), ({"HF_HUB_OFFLINE": "1"}, ("unset it",))],
+)
+def test_a_push_without_the_hub(
+    variables: dict[str, str], words: tuple[str, ...], cache: Path, tmp_path: Path
+) -> None:
+    make_mapper().save_pretrained(tmp_path)
+    process = client(Hub(UNREACHABLE), cache, HF_TOKEN=TOKEN, **variables)
+    found = asking(process)("push", str(tmp_path), "owner/mapper")
+    process.communicate()
+    assert_told(found, "ConnectionError", "'owner/mapper'", *words)
+    assert found["origins"] == [[str(tmp_path), None]]
+
+
+def first_conv_weights(mapper: RelevanceMapper) -> list[float]:
+    return next(mapper.parameters()).flatten()[:4].tolist()

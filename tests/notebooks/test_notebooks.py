@@ -1,0 +1,151 @@
+"""The notebooks run from top to bottom, and what is stored in them is fit to publish."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+from places import REPOSITORY
+
+FOLDER = REPOSITORY / "notebooks"
+PROGRAM: dict[str, Any] = runpy.run_path(str(FOLDER / "execute.py"))
+NOTEBOOKS: list[Path] = PROGRAM["NOTEBOOKS"]
+LARGEST = 600 * 1024
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list[Any]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def stored_texts(path: Path) -> list[str]:
+    """All text that is stored with a notebook's outputs."""
+    texts = []
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            texts.append(output.get("text", ""))
+            data = output.get("data", {})
+            texts += [value for kind, value in data.items() if kind.startswith("text/")]
+    return texts
+
+
+def test_there_are_five() -> None:
+    assert [path.stem.split("_")[0] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+
+
+@each_notebook
+def test_it_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+    done = PROGRAM["execute"](path, tmp_path)
+    # The same cells draw an image as in what is stored.
+    drawn = [
+        any("image/png" in output.get("data", {}) for output in cell.outputs)
+        for cell in done.cells
+        if cell.cell_type == "code"
+    ]
+    stored = [
+        any("image/png" in output.get("data", {}) for output in cell.outputs)
+        for cell in code_cells(path)
+    ]
+    assert drawn == stored
+    left = {item.name for item in tmp_path.iterdir()} - {".jupyter"}
+    assert not left, "A notebook leaves nothing in the folder it runs in."
+
+
+def test_a_failing_cell_fails_with_its_source_and_traceback(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook()
+    source = "import hf_token_compress\nhf_token_compress.no_such_name()"
+    notebook.cells = [nbformat.v4.new_code_cell(source), nbformat.v4.new_code_cell("1")]
+    nbformat.write(notebook, tmp_path / "broken.ipynb")
+    with pytest.raises(CellExecutionError) as caught:
+        PROGRAM["execute"](tmp_path / "broken.ipynb", tmp_path)
+    assert source in str(caught.value)
+    assert "AttributeError" in str(caught.value)
+
+
+@each_notebook
+def test_it_begins_with_an_installation_and_a_switch(path: Path) -> None:
+    first, second, *others = (cell.source for cell in code_cells(path))
+    assert 'find_spec("hf_token_compress") is None' in first
+    assert f"git+https://github.com/{PROGRAM['repository']()}" in first
+    extras = re.search(r"hf-token-compress\[([\w,]+)\]", first)
+    assert extras is not None
+    pyproject = (FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in extras[1].split(","):
+        assert re.search(rf"^{extra} = \[", pyproject, re.MULTILINE)
+    assert second.startswith("USE_HUB_MODEL = False")
+    assert '"float16"' in second
+    assert '"sdpa"' in second
+    assert not any("USE_HUB_MODEL =" in source for source in others)
+
+
+@each_notebook
+def test_what_is_stored(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < LARGEST
+    cells = code_cells(path)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert {output.output_type for output in outputs} <= {
+        "stream",
+        "execute_result",
+        "display_data",
+    }
+    assert all(output.get("name") != "stderr" for output in outputs)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    assert nbformat.writes(PROGRAM["tidy"](nbformat.read(path, as_version=4))).strip() == (
+        path.read_text(encoding="utf-8").strip()
+    )
+
+
+@each_notebook
+def test_no_path_of_a_machine_is_stored(path: Path) -> None:
+    for text in stored_texts(path):
+        found = re.search(r"(?<![\w.<])/(?:home|root|tmp|usr|work|opt|var|Users|content)\b", text)
+        assert found is None, text
+        assert "site-packages" not in text
+
+
+@each_notebook
+def test_the_index_lists_it_and_its_badge_leads_to_it(path: Path) -> None:
+    colab = (
+        f"https://colab.research.google.com/github/{PROGRAM['repository']()}/blob/main/notebooks/"
+    )
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"({path.name})" in index
+    assert f"({colab}{path.name})" in index
+    first = nbformat.read(path, as_version=4).cells[0].source
+    assert re.findall(r"\((https://colab\.research\.google\.com/github/[^)]*)\)", first) == [
+        f"{colab}{path.name}"
+    ]
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, FOLDER / "README.md"], ids=lambda path: path.stem)
+def test_links_to_files_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = nbformat.read(path, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if not link.startswith("https://"):
+            assert (FOLDER / link.split("#")[0]).exists(), link
+    assert PROGRAM["set_links"](text) == text
+
+
+def test_another_address_is_put_into_all_links(tmp_path: Path) -> None:
+    copy = tmp_path / "notebooks"
+    shutil.copytree(FOLDER, copy)
+    (tmp_path / "pyproject.toml").write_text('Repository = "https://github.com/someone/else"\n')
+    runpy.run_path(str(copy / "execute.py"))["main"](["--links"])
+    for path in [*copy.glob("*.ipynb"), copy / "README.md"]:
+        text = path.read_text(encoding="utf-8")
+        assert "github/someone/else/blob/main/notebooks/" in text
+        assert PROGRAM["repository"]() not in text

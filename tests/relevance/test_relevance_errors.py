@@ -1,0 +1,271 @@
+"""Bad input to relevance: one clear sentence each, and the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from errors import one_sentence
+from pairs import QUARTER
+from tiny_models import (
+    IMAGE_AND_VIDEO,
+    ONE_IMAGE,
+    TEXT_ONLY,
+    TWO_IMAGES,
+    make_inputs,
+    tiny_base_model,
+    tiny_model,
+)
+from torch import nn
+from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+from hf_token_compress import TokenCompressionConfig, compress
+from hf_token_compress.relevance import PropagationRule, faithfulness, relevance, token_relevance
+from hf_token_compress.relevance.rules import registry
+
+pytestmark = pytest.mark.core
+
+ANSWER = [torch.tensor([3, 4])]
+
+
+def state(model: nn.Module) -> Any:
+    """Everything of a model that relevance could leave changed."""
+    return (
+        type(model),
+        model.config.to_dict(),
+        model.get_decoder().config._attn_implementation,
+        [module.training for module in model.modules()],
+        [sorted(vars(module)) for module in model.modules()],
+        model.model.rope_deltas,
+        [getattr(module, "gradient_checkpointing", None) for module in model.modules()],
+        [
+            (name, parameter.requires_grad, parameter.grad is None)
+            for name, parameter in model.named_parameters()
+        ],
+        [len(module._forward_hooks) for module in model.modules()],
+        torch.is_grad_enabled(),
+    )
+
+
+def prepared(compressed: bool, attention: str) -> Any:
+    model = tiny_model(attention)
+    model.train()
+    model.model.visual.eval()
+    for number, parameter in enumerate(model.parameters()):
+        parameter.requires_grad_(number % 2 == 0)
+    model.model.rope_deltas = torch.tensor([[7]])
+    return compress(model, QUARTER) if compressed else model
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_model_is_left_as_it_was(compressed: bool, checkpointing: bool, attention: str) -> None:
+    model = prepared(compressed, attention)
+    before = state(model)
+    relevance(model, make_inputs([ONE_IMAGE]), max_new_tokens=2, checkpointing=checkpointing)
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_model_is_left_as_it_was_after_an_exception(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(PropagationRule):
+        def start(self, rows: Any, replay: Any) -> Any:
+            return rows
+
+        def through(self, relevance: Any, layer: Any, gradient: Any, start: Any) -> Any:
+            raise RuntimeError("broken")
+
+    monkeypatch.setattr(registry.RULES, "registered", {"broken": Broken})
+    model = prepared(True, "sdpa")
+    before = state(model)
+    with pytest.raises(RuntimeError, match="broken"):
+        relevance(
+            model,
+            make_inputs([ONE_IMAGE]),
+            answer_ids=ANSWER,
+            rule="broken",
+            checkpointing=checkpointing,
+        )
+    assert state(model) == before
+    # And it still works.
+    relevance(model, make_inputs([ONE_IMAGE]), answer_ids=ANSWER)
+
+
+def test_it_works_in_inference_mode_and_leaves_it() -> None:
+    inputs = make_inputs([ONE_IMAGE])
+    expected = relevance(tiny_model(), inputs, answer_ids=ANSWER).samples[0].scores
+    with torch.inference_mode():
+        model = tiny_model()
+        ids = {name: value.clone() for name, value in inputs.items()}
+        found = relevance(tiny_model_outside(), ids, answer_ids=ANSWER).samples[0].scores
+        assert torch.is_inference_mode_enabled()
+    assert model is not None
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad
+
+
+def tiny_model_outside() -> Any:
+    with torch.inference_mode(False):
+        return tiny_model()
+
+
+WRONG: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = {
+    "no_tokens": (
+        lambda: relevance(
+            tiny_model(), make_inputs([ONE_IMAGE]), answer_ids=[torch.tensor([], dtype=torch.long)]
+        ),
+        ValueError,
+        ("prompt 0", "no tokens"),
+    ),
+    "no_visual_tokens": (
+        lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE, TEXT_ONLY]), answer_ids=ANSWER * 2),
+        ValueError,
+        ("Prompt 1", "no visual tokens"),
+    ),
+    "text_only": (
+        lambda: relevance(tiny_model(), make_inputs([TEXT_ONLY]), answer_ids=ANSWER),
+        ValueError,
+        ("Prompt 0", "no visual tokens"),
+    ),
+    "answers_missing": (
+        lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE] * 2), answer_ids=ANSWER),
+        ValueError,
+        ("one tensor per prompt", "2"),
+    ),
+    "answer_of_text": (
+        lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE]), answer_ids=["cat"]),
+        TypeError,
+        ("token ids", "str"),
+    ),
+    "no_head": (
+        lambda: relevance(tiny_base_model(), make_inputs([ONE_IMAGE]), answer_ids=ANSWER),
+        ValueError,
+        ("language model head",),
+    ),
+    "no_model": (
+        lambda: relevance(nn.Linear(2, 2), {}, answer_ids=ANSWER),
+        TypeError,
+        ("Transformers model", "Linear"),
+    ),
+    "unknown_targets": (
+        lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE]), targets="all"),
+        ValueError,
+        ("per_token", "sum", "all"),
+    ),
+    "rows_of_a_sum": (
+        lambda: relevance(
+            tiny_model(), make_inputs([ONE_IMAGE]), targets="sum", per_token_rows=True
+        ),
+        ValueError,
+        ("per_token_rows", "sum"),
+    ),
+    "attention_that_is_not_called_through_the_interface": (
+        lambda: token_relevance(
+            BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)),
+            torch.tensor([[1, 2]]),
+            ANSWER,
+        ),
+        ValueError,
+        ("Bloom", "cannot be intercepted", "AttentionInterface"),
+    ),
+    "attention_with_another_map": (
+        lambda: token_relevance(
+            Gemma2ForCausalLM(
+                Gemma2Config(
+                    vocab_size=9,
+                    hidden_size=8,
+                    intermediate_size=8,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    num_key_value_heads=1,
+                    head_dim=4,
+                )
+            ),
+            torch.tensor([[1, 2]]),
+            ANSWER,
+        ),
+        ValueError,
+        ("Gemma2", "softcap"),
+    ),
+    "scores_of_another_prompt": (
+        lambda: faithfulness(
+            tiny_model(), make_inputs([ONE_IMAGE]), [torch.rand(5)], answer_ids=ANSWER
+        ),
+        ValueError,
+        ("prompt 0", "48"),
+    ),
+    "scores_missing": (
+        lambda: faithfulness(tiny_model(), make_inputs([ONE_IMAGE]), [], answer_ids=ANSWER),
+        ValueError,
+        ("one tensor per prompt",),
+    ),
+    "ratio_of_nothing": (
+        lambda: faithfulness(
+            tiny_model(), make_inputs([ONE_IMAGE]), [torch.rand(48)], retention_ratios=[0.0]
+        ),
+        ValueError,
+        ("(0, 1]",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input(case: str) -> None:
+    call, kind, words = WRONG[case]
+    with one_sentence(kind, *words):
+        call()
+
+
+# The scorer
+
+
+def oracle(**options: Any) -> Any:
+    return compress(
+        tiny_model(),
+        TokenCompressionConfig(
+            retention_ratio=0.25,
+            min_visual_tokens=0,
+            scorer="relevance",
+            scorer_options={"max_new_tokens": 3, **options},
+        ),
+    )
+
+
+def test_the_oracle_keeps_what_relevance_says() -> None:
+    """In forward and generate, in a batch with a prompt of text alone, in inference mode."""
+    model = oracle(rule="gae")
+    prompts = [ONE_IMAGE, TEXT_ONLY, TWO_IMAGES, IMAGE_AND_VIDEO]
+    inputs = make_inputs(prompts)
+    expected = [
+        relevance(tiny_model(), make_inputs([prompt]), rule="gae", max_new_tokens=3).samples[0]
+        for prompt in prompts
+        if prompt is not TEXT_ONLY
+    ]
+
+    def check() -> None:
+        reports = [s for s in model.token_compression.last.samples if s.visual_tokens_before]
+        for sample, own in zip(reports, expected, strict=True):
+            torch.testing.assert_close(sample.scores, own.scores, rtol=1e-4, atol=1e-5)
+            assert sample.visual_tokens_after == round(0.25 * len(own.scores))
+
+    model(**inputs)
+    check()
+    with torch.inference_mode():
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    check()
+
+
+def test_the_oracle_does_not_explain_labels() -> None:
+    inputs = make_inputs([ONE_IMAGE])
+    with one_sentence(ValueError, "labels"):
+        oracle()(**inputs, labels=inputs["input_ids"])
+
+
+def test_the_oracle_needs_the_model() -> None:
+    with one_sentence(TypeError, "whole model"):
+        oracle().token_compression.scorer.score(None, None)

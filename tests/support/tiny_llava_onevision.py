@@ -1,0 +1,94 @@
+"""Random tiny LLaVA-OneVision models: rows and columns of an image count its patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tiny_models import IMAGE, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from torch import Tensor
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionModel,
+)
+from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
+
+PATCH, TILE = 4, 16
+RESOLUTIONS = [[TILE * rows, TILE * columns] for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2))]
+
+
+class TinyLlavaOnevision(TinyFamily):
+    model_class = LlavaOnevisionForConditionalGeneration
+    base_class = LlavaOnevisionModel
+
+    def config(self, **text_options: Any) -> LlavaOnevisionConfig:
+        return LlavaOnevisionConfig(
+            text_config={**TEXT_CONFIG, "model_type": "qwen2", **text_options},
+            vision_config={
+                "model_type": "siglip_vision_model",
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": TILE,
+                "patch_size": PATCH,
+                "vision_use_head": False,
+            },
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            image_grid_pinpoints=RESOLUTIONS,
+            # Small enough that the largest images' tile grids are shrunk.
+            vision_aspect_ratio="anyres_max_2",
+            tie_word_embeddings=False,
+        )
+
+    def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
+        if len(size) == 3:
+            frames = size[0]
+            pixels = torch.randn(frames, 3, TILE, TILE, generator=generator)
+            return Visual("video", [VIDEO] * (frames * 2 * 2 + 1), pixels, size)
+        rows, columns = size
+        height, width = PATCH * rows, PATCH * columns
+        tiles = image_size_to_num_patches((height, width), RESOLUTIONS, TILE) if alone else 1
+        pixels = torch.randn(tiles, 3, TILE, TILE, generator=generator)
+        return Visual("image", [IMAGE] * _image_tokens(size, alone), pixels, (height, width))
+
+    def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
+        inputs = {}
+        images = [[visual for visual in row if visual.kind == "image"] for row in visuals]
+        if flat := [image for row in images for image in row]:
+            most = max(len(image.pixels) for image in flat)
+            inputs["pixel_values"] = torch.stack(
+                [
+                    torch.cat([image.pixels, torch.zeros(most - len(image.pixels), 3, TILE, TILE)])
+                    for image in flat
+                ]
+            )
+            inputs["image_sizes"] = torch.tensor([image.size for image in flat])
+            inputs["batch_num_images"] = torch.tensor([len(row) for row in images if row])
+        if videos := [visual for row in visuals for visual in row if visual.kind == "video"]:
+            inputs["pixel_values_videos"] = torch.stack([video.pixels for video in videos])
+        return inputs
+
+    def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Tokens counted without padding, as the stock `generate` does."""
+        mask = inputs["attention_mask"]
+        return (mask.cumsum(-1) - 1).clamp(min=0)
+
+    def visual_tower(self, model: Any) -> Any:
+        return model.model.vision_tower
+
+
+def _image_tokens(size: tuple[int, ...], alone: bool) -> int:
+    """Placeholders of the images that the prompts use, counted by hand.
+
+    An image of 6 x 8 patches takes two by two tiles, 8 x 8 patches, of which the outer rows show
+    only padding: 6 x 8 are left, which is more than two tiles' 32 times 1.1 squared, so that they
+    are shrunk to 4 x 6. One of 4 x 4 patches is one tile.
+    """
+    if not alone:
+        return 16 + 1
+    rows, columns = {(6, 8): (4, 6), (4, 4): (4, 4)}[size]
+    return 16 + rows * (columns + 1)

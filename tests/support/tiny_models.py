@@ -1,0 +1,229 @@
+"""Random tiny models of every family, and prompts made of text, images, videos and turn ends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+TEXT_IDS = 80
+IMAGE, VISION_START, VISION_END, TURN_END, PADDING, VIDEO = 90, 91, 92, 93, 94, 95
+VOCABULARY = 100
+HIDDEN = 48
+
+Segment: TypeAlias = int | tuple[int, ...] | Literal["end"]
+"""A number of text tokens, an image (rows, columns), a video (frames, rows, columns), or the end
+of a turn. A family reads rows and columns as the size of an image in a unit of its own."""
+
+Prompt: TypeAlias = Sequence[Segment]
+
+ONE_IMAGE: Prompt = (4, (6, 8), 7, "end", 2)
+TWO_IMAGES: Prompt = (3, (4, 6), 2, (6, 6), 5, "end", 2)
+TWO_TURNS: Prompt = (3, (6, 6), 5, "end", 2, 4, "end", 3, (4, 4), 6, "end", 2)
+TEXT_ONLY: Prompt = (9, "end", 2)
+ONE_VIDEO: Prompt = (4, (2, 4, 6), 7, "end", 2)
+TWO_VIDEOS: Prompt = (3, (2, 4, 4), 2, (2, 6, 4), 5, "end", 2)
+IMAGE_AND_VIDEO: Prompt = (2, (2, 4, 4), 3, (4, 4), 5, "end", 2)
+RAGGED: tuple[Prompt, ...] = (ONE_IMAGE, TWO_TURNS, TEXT_ONLY, TWO_IMAGES)
+RAGGED_VIDEOS: tuple[Prompt, ...] = (ONE_VIDEO, IMAGE_AND_VIDEO, TEXT_ONLY, TWO_VIDEOS, ONE_IMAGE)
+
+PROMPTS: dict[str, tuple[Prompt, ...]] = {
+    "one_image": (ONE_IMAGE,),
+    "several_images": (TWO_IMAGES,),
+    "several_turns": (TWO_TURNS,),
+    "one_video": (ONE_VIDEO,),
+    "several_videos": (TWO_VIDEOS,),
+    "image_and_video": (IMAGE_AND_VIDEO,),
+    "text_only": (TEXT_ONLY,),
+    "ragged": RAGGED,
+    "ragged_videos": RAGGED_VIDEOS,
+}
+
+TEXT_CONFIG: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "pad_token_id": PADDING,
+    "eos_token_id": TURN_END,
+    "bos_token_id": None,
+    "tie_word_embeddings": False,
+}
+"""A language model with three query heads to a key head and weights large enough to matter."""
+
+
+class Visual(NamedTuple):
+    """One image or video of one prompt.
+
+    Attributes:
+        kind: "image" or "video".
+        ids: Its placeholders, with what stands around them.
+        pixels: What the family's processor makes of it.
+        size: Its numbers in the prompt.
+    """
+
+    kind: Literal["image", "video"]
+    ids: list[int]
+    pixels: Tensor
+    size: tuple[int, ...]
+
+
+class TinyFamily(ABC):
+    """How to make random tiny models of one family, and inputs for them.
+
+    Attributes:
+        model_class, base_class: With and without a language model head.
+        prompts: What its test matrix runs over, by name.
+    """
+
+    model_class: ClassVar[Any]
+    base_class: ClassVar[Any]
+    prompts: ClassVar[Mapping[str, tuple[Prompt, ...]]] = PROMPTS
+
+    @abstractmethod
+    def config(self, **text_options: Any) -> PreTrainedConfig:
+        """Configuration with `TEXT_CONFIG` and these options."""
+
+    @abstractmethod
+    def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
+        """Draw an image or video; `alone` where it is the only one of its kind in its prompt."""
+
+    @abstractmethod
+    def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
+        """Inputs beside ids [B, S] and mask, from the visuals of each prompt."""
+
+    @abstractmethod
+    def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Position ids of the whole prompt, by the stock model where it has them."""
+
+    @abstractmethod
+    def visual_tower(self, model: Any) -> Any:
+        """The vision tower of a model with a language model head."""
+
+
+_FAMILIES = {
+    "llava_onevision": "tiny_llava_onevision:TinyLlavaOnevision",
+    "qwen2_vl": "tiny_qwen2_vl:TinyQwen2VL",
+    "vila15": "tiny_vila:TinyVila",
+}
+FAMILIES = tuple(_FAMILIES)
+
+
+def tiny_family(name: str) -> TinyFamily:
+    """The family of that `config.model_type`."""
+    module, class_name = _FAMILIES[name].split(":")
+    family: TinyFamily = getattr(import_module(module), class_name)()
+    return family
+
+
+def family_of(model: Any) -> TinyFamily:
+    """The family of a model."""
+    return tiny_family(model.config.model_type)
+
+
+def family_prompts(*names: str) -> list[Any]:
+    """Parameters (family, prompts) of every family's prompts, or of those named that it has."""
+    import pytest
+
+    return [
+        pytest.param(name, prompts, id=f"{name}-{title}")
+        for name in FAMILIES
+        for title, prompts in tiny_family(name).prompts.items()
+        if not names or title in names
+    ]
+
+
+def tiny_config(attention: str = "sdpa", *, family: str = "qwen2_vl", **text_options: Any) -> Any:
+    """Configuration of a random tiny model."""
+    config = tiny_family(family).config(**text_options)
+    config._attn_implementation = attention
+    return config
+
+
+def tiny_model(
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    *,
+    family: str = "qwen2_vl",
+    **text_options: Any,
+) -> Any:
+    """A random model in evaluation mode; the same arguments give the same weights."""
+    torch.manual_seed(seed)
+    config = tiny_config(attention, family=family, **text_options)
+    model = tiny_family(family).model_class(config)
+    model.generation_config.pad_token_id = PADDING
+    model.generation_config.eos_token_id = TURN_END
+    model.generation_config.suppress_tokens = [IMAGE, VISION_START, VISION_END, PADDING, VIDEO]
+    return model.to(dtype).eval()
+
+
+def tiny_base_model(
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    *,
+    family: str = "qwen2_vl",
+) -> Any:
+    """The same without a language model head."""
+    torch.manual_seed(seed)
+    config = tiny_config(attention, family=family)
+    return tiny_family(family).base_class(config).to(dtype).eval()
+
+
+def make_inputs(
+    prompts: Sequence[Prompt],
+    *,
+    family: str = "qwen2_vl",
+    padding_side: Literal["left", "right"] = "left",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """What a processor would return for these prompts; a prompt's content depends on itself alone.
+
+    Every prompt is drawn from its own generator, so that a prompt alone has the ids and pixels that
+    it has in a batch.
+    """
+    maker = tiny_family(family)
+    rows: list[list[int]] = []
+    visuals: list[list[Visual]] = []
+    for prompt in prompts:
+        generator = torch.Generator().manual_seed(seed + sum(map(ord, repr(prompt))))
+        kinds = [len(segment) for segment in prompt if isinstance(segment, tuple)]
+        ids: list[int] = []
+        visuals.append([])
+        for segment in prompt:
+            if segment == "end":
+                ids.append(TURN_END)
+            elif isinstance(segment, int):
+                ids += torch.randint(0, TEXT_IDS, (segment,), generator=generator).tolist()
+            else:
+                visual = maker.visual(segment, kinds.count(len(segment)) == 1, generator)
+                visuals[-1].append(visual)
+                ids += visual.ids
+        rows.append(ids)
+    longest = max(map(len, rows))
+
+    def padded(row: list[int], fill: int) -> list[int]:
+        padding = [fill] * (longest - len(row))
+        return padding + row if padding_side == "left" else row + padding
+
+    input_ids = torch.tensor([padded(row, PADDING) for row in rows])
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in rows]),
+        **maker.visual_inputs(visuals, input_ids),
+    }
+    return {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in inputs.items()
+    }

@@ -1,0 +1,61 @@
+"""Random tiny VILA1.5 models: every image has one size, so its numbers only vary its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tiny_models import IMAGE, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from torch import Tensor
+
+from hf_token_compress.models.vila import VilaConfig, VilaForConditionalGeneration, VilaModel
+
+# An odd grid of 7 x 7 patches, merged to 4 x 4 visual tokens.
+SIDE, PATCH, TOKENS = 28, 4, 16
+LINE_BREAK = 7
+
+
+class TinyVila(TinyFamily):
+    model_class = VilaForConditionalGeneration
+    base_class = VilaModel
+
+    def config(self, **text_options: Any) -> VilaConfig:
+        return VilaConfig(
+            text_config={**TEXT_CONFIG, "model_type": "llama", **text_options},
+            vision_config={
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": SIDE,
+                "patch_size": PATCH,
+                "vision_use_head": False,
+            },
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+            initializer_range=0.2,
+        )
+
+    def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
+        if len(size) == 2:
+            pixels = torch.randn(3, SIDE, SIDE, generator=generator)
+            return Visual("image", [IMAGE] * TOKENS, pixels, size)
+        frames = size[0]
+        pixels = torch.randn(frames, 3, SIDE, SIDE, generator=generator)
+        return Visual("video", [*[VIDEO] * TOKENS, LINE_BREAK] * frames, pixels, size)
+
+    def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
+        inputs = {}
+        for kind, pixel_name in (("image", "pixel_values"), ("video", "pixel_values_videos")):
+            own = [visual.pixels for row in visuals for visual in row if visual.kind == kind]
+            if own:
+                inputs[pixel_name] = torch.stack(own)
+        return inputs
+
+    def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Tokens counted without padding, as the stock `generate` does."""
+        return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+
+    def visual_tower(self, model: Any) -> Any:
+        return model.model.vision_tower

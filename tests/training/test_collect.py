@@ -1,0 +1,642 @@
+"""Collecting: the same shards whoever works on them and however often it is stopped."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from collecting_run import COLLECT, SCENES, TRAIN, collect_scenes
+from datasets import Dataset, Features, Image, Value
+from errors import one_sentence
+from pairs import assert_same
+from PIL import ExifTags
+from PIL import Image as PillowImage
+from places import SUPPORT
+from safetensors.torch import load_file
+from transformers import AutoProcessor
+from transformers.image_utils import load_image
+from vila_reference import CHECKPOINT
+
+from hf_token_compress import RelevanceMapper, load_tiny
+from hf_token_compress.compression.reading import read_prompt
+from hf_token_compress.data.composed import ClipSource, SceneSource
+from hf_token_compress.data.scenes import make_scene, scene_questions
+from hf_token_compress.data.sources import (
+    HubDataset,
+    JsonLines,
+    SampleList,
+    SampleSource,
+    TrainingSample,
+    sample_of_row,
+)
+from hf_token_compress.data.tasks import clip_samples
+from hf_token_compress.models.vila import VilaForConditionalGeneration
+from hf_token_compress.relevance import relevance
+from hf_token_compress.scorers.mapper_inputs import mapper_inputs
+from hf_token_compress.training.collect import CollectOptions, collect, is_right
+from hf_token_compress.training.shards import ShardFolder
+from hf_token_compress.training.train import Epoch, train_mapper
+
+OPTIONS = CollectOptions(rule="edges_absolute", targets="sum", max_new_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Any, Any]:
+    return load_tiny("qwen2-vl")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
+    """Collected by one process without a stop."""
+    collection = collect_scenes(str(tmp_path_factory.mktemp("shards")))
+    assert collection is not None
+    return collection
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
+    script = SUPPORT / "collecting_run.py"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return [*arguments, str(script)], environment
+
+
+# What is in a shard
+
+
+def test_a_shard_holds_the_attention_and_the_relevance_of_right_answers(
+    shards: ShardFolder, tiny: tuple[Any, Any]
+) -> None:
+    model, processor = tiny
+    assert len(shards) + sum(shards.index["skipped"].values()) == len(SCENES)
+    assert len(shards) >= 15
+    for sample in (shards[0], shards[len(shards) - 1]):
+        scene = SCENES[sample.number]
+        inputs = processor.apply_chat_template(
+            [scene.conversation()],
+            **{"tokenize": True, "add_generation_prompt": True},
+            **{"return_dict": True, "return_tensors": "pt"},
+        )
+        (explained,) = relevance(
+            model, inputs, rule="edges_absolute", targets="sum", max_new_tokens=8
+        ).samples
+        given = processor.decode(explained.answer_ids, skip_special_tokens=True).strip()
+        assert given == scene.answer
+        torch.testing.assert_close(sample.relevance, explained.scores, rtol=1e-3, atol=1e-5)
+        with torch.no_grad():
+            prompt, layer = read_prompt(model, inputs)
+            (seen,) = mapper_inputs(prompt, layer, "image")
+        assert seen is not None
+        torch.testing.assert_close(sample.attention, seen.attention.half(), rtol=1e-2, atol=1e-2)
+        assert torch.equal(sample.grids[0], torch.arange(64).view(1, 8, 8))
+
+
+def test_a_model_in_training_is_asked_as_in_evaluation(tmp_path: Path) -> None:
+    model, processor = load_tiny("qwen2-vl")
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    # As LoRA layers drop out where the fingerprint of the model is taken.
+    query_projection = model.get_decoder().layers[0].self_attn.q_proj
+    query_projection.register_forward_hook(
+        lambda module, _, output: torch.dropout(output, 0.5, module.training)
+    )
+    source = SampleList([SCENES[0], SCENES[1]])
+    expected = collect(model, processor, source, tmp_path / "evaluation", OPTIONS)
+    model.train()
+    model.model.visual.eval()
+    before = [module.training for module in model.modules()]
+    collection = collect(model, processor, source, tmp_path / "training", OPTIONS)
+    assert [module.training for module in model.modules()] == before
+    assert collection is not None
+    assert expected is not None
+    assert contents(collection.folder) == contents(expected.folder)
+
+
+def test_only_right_answers_are_collected(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    good, bad = SCENES[0], SCENES[1]
+    source = SampleList(
+        [good, TrainingSample("image", bad.visuals, bad.question, "rhubarb"), SCENES[2]]
+    )
+    collection = collect(*tiny, source, tmp_path, OPTIONS)
+    assert collection is not None
+    assert [collection[place].number for place in range(len(collection))] == [0, 2]
+    (skipped,) = collection.index["skipped_samples"]
+    assert skipped["number"] == 1
+    assert skipped["reason"] == "answered wrongly"
+    assert "'rhubarb'" in skipped["detail"]
+
+
+def test_without_an_answer_the_models_own_is_explained(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    scene = SCENES[0]
+    source = SampleList([TrainingSample("image", scene.visuals, scene.question)])
+    collection = collect(*tiny, source, tmp_path, OPTIONS)
+    assert collection is not None
+    assert len(collection) == 1
+
+
+def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """Two frames of a video make one frame of visual tokens."""
+    for number in range(2):
+        make_scene(number, 4, 4, split="mapper").image.save(tmp_path / f"{number}.png")
+    frames = ["0.png", "0.png", "1.png", "1.png"]
+    path = write_lines(tmp_path, {"video": frames, "question": "Is there a cat?"})
+    options = CollectOptions(modality="video", max_new_tokens=8)
+    collection = collect(*tiny, JsonLines(path), tmp_path / "shards", options)
+    assert collection is not None
+    sample = collection[0]
+    (grid,) = sample.grids
+    assert torch.equal(grid, torch.arange(2 * 8 * 8).view(2, 8, 8))
+    assert sample.attention.shape == (2, 6, grid.numel())
+
+
+CLIPS = ClipSource(6, frames=3, hold=2, seed=40)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "grid"),
+    [
+        # Six frames joined two by two, of 4 x 4 cells of 2 x 2 tokens.
+        ("qwen2-vl", 3 * 8 * 8, (3, 8, 8)),
+        # Six frames of 4 x 4 tokens and one newline, which lies on no grid.
+        ("llava-onevision", 6 * 4 * 4 + 1, (6, 4, 4)),
+    ],
+)
+def test_clips_are_collected_with_all_their_frames(
+    model: str, tokens: int, grid: tuple[int, int, int], tmp_path: Path
+) -> None:
+    clips = [CLIPS[number] for number in range(len(CLIPS))]
+    unknown = [TrainingSample("video", item.visuals, item.question) for item in clips]
+    options = CollectOptions(modality="video", targets="sum", max_new_tokens=4)
+    collection = collect(*load_tiny(model), SampleList(unknown), tmp_path, options)
+    assert collection is not None
+    assert len(collection) == len(clips)
+    for place in range(len(clips)):
+        sample = collection[place]
+        (found,) = sample.grids
+        assert found.shape == grid
+        assert torch.equal(found.flatten(), torch.arange(found.numel()))
+        assert sample.attention.shape[-1] == len(sample.relevance) == tokens
+    network = train_mapper(collection, tmp_path / "mapper", TRAIN)
+    assert network.config.modality == "video"
+
+
+def test_all_given_frames_count_where_the_processor_would_take_some(tmp_path: Path) -> None:
+    """VILA's takes eight frames of a video; its tokens run column by column."""
+    model = VilaForConditionalGeneration.from_pretrained(CHECKPOINT).eval()
+    clip = ClipSource(1, frames=3, hold=4)[0]
+    sample = TrainingSample("video", clip.visuals, clip.question)
+    options = CollectOptions(
+        modality="video", targets="sum", max_new_tokens=2, max_prompt_tokens=2000
+    )
+    processor = AutoProcessor.from_pretrained(CHECKPOINT)
+    collection = collect(model, processor, SampleList([sample]), tmp_path, options)
+    assert collection is not None
+    (grid,) = collection[0].grids
+    assert torch.equal(grid, torch.arange(12 * 9).view(12, 3, 3).transpose(1, 2))
+
+
+def test_frames_and_files_of_videos_are_not_mixed_in_a_batch(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    frames = CLIPS[0]
+    frames.visuals[0][0].save(
+        tmp_path / "clip.gif", save_all=True, append_images=frames.visuals[0][1:]
+    )
+    file = TrainingSample("video", (str(tmp_path / "clip.gif"),), frames.question)
+    assert (frames.has_frames, file.has_frames, SCENES[0].has_frames) == (True, False, False)
+    given = TrainingSample("video", frames.visuals, frames.question)
+    options = CollectOptions(modality="video", targets="sum", max_new_tokens=4)
+    collection = collect(*tiny, SampleList([given, file, given]), tmp_path / "shards", options)
+    assert collection is not None
+    assert torch.equal(collection[0].relevance, collection[len(collection) - 1].relevance)
+
+
+@pytest.mark.parametrize(
+    ("given", "right", "match", "expected"),
+    [
+        ("Cat.", "cat", "exact", True),
+        ("a cat", "cat", "exact", False),
+        ("a cat", "Cat", "contains", True),
+        ("cat", "a cat", "contains", False),
+        ("3", "three", lambda given, right: {"three": "3"}[right] == given, True),
+    ],
+)
+def test_right_answers(given: str, right: str, match: Any, expected: bool) -> None:
+    assert is_right(given, right, match) is expected
+
+
+# Stopped, and by several processes
+
+
+def test_a_killed_run_goes_on_without_loss_or_double_work(
+    shards: ShardFolder, tmp_path: Path
+) -> None:
+    arguments, environment = command(sys.executable)
+    process = subprocess.Popen([*arguments, str(tmp_path)], env=environment)
+    while len(list(tmp_path.glob("shard-*"))) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("shard-*")}
+    assert 2 <= len(done) < len(shards.index["shards"])
+    # As if it had been killed while it wrote, and the disk had lost a part of another shard.
+    (tmp_path / ".shard-00004.safetensors.1.part").write_bytes(b"half a sh")
+    (tmp_path / "shard-00006.safetensors").write_bytes(b"half a sh")
+    worked: list[int] = []
+    collect_scenes(str(tmp_path), after_sample=worked.append)
+    assert contents(tmp_path) == contents(shards.folder)
+    for name, written in done.items():
+        assert (tmp_path / name).stat().st_mtime_ns == written, name
+    assert sum(worked) == len(SCENES)
+
+
+def in_two_processes(*folders: Path) -> None:
+    """Run the script under `accelerate launch`, which without this option starts one on a CPU."""
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    more = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    arguments, environment = command(sys.executable, *launch, *more, "--main_process_port", "0")
+    environment["ACCELERATE_USE_CPU"] = "true"
+    done = subprocess.run(
+        [*arguments, *map(str, folders)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 of 2", "1 of 2"]
+
+
+def assert_same_weights(folder: Path, mapper: RelevanceMapper) -> None:
+    weights = load_file(folder / "model.safetensors")
+    assert weights.keys() == mapper.state_dict().keys()
+    for name, value in mapper.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_give_the_shards_and_the_weights_of_one(
+    shards: ShardFolder, tmp_path: Path
+) -> None:
+    in_two_processes(tmp_path / "shards", tmp_path / "mapper")
+    assert contents(tmp_path / "shards") == contents(shards.folder)
+    assert_same_weights(tmp_path / "mapper", train_mapper(shards, tmp_path / "alone", TRAIN))
+
+
+def test_processes_that_share_no_folder_go_on_together(shards: ShardFolder, tmp_path: Path) -> None:
+    """A training that was stopped, where only the main process has its checkpoint; calibration."""
+
+    def stop(_: Epoch) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_mapper(shards, tmp_path / "mapper-0", TRAIN, after_epoch=stop)
+    in_two_processes(shards.folder, tmp_path / "mapper-RANK", tmp_path / "calibrated-RANK")
+    assert_same_weights(tmp_path / "mapper-0", train_mapper(shards, tmp_path / "alone", TRAIN))
+    assert_same_weights(
+        tmp_path / "calibrated-1", RelevanceMapper.from_pretrained(tmp_path / "calibrated-0")
+    )
+
+
+def test_another_collection_is_not_mixed_in(shards: ShardFolder, tiny: tuple[Any, Any]) -> None:
+    before = contents(shards.folder)
+    with one_sentence(ValueError, str(shards.folder), "of other data"):
+        collect(*tiny, SceneSource(21, seed=501), shards.folder, COLLECT)
+    with one_sentence(ValueError, "other options (shard_size, batch_size)"):
+        collect(*tiny, SCENES, shards.folder, OPTIONS)
+    with one_sentence(ValueError, "of another model"):
+        collect(*tiny, SCENES, shards.folder, COLLECT, base_model="someone/else")
+    model, processor = load_tiny("qwen2-vl", dtype="bfloat16")
+    with one_sentence(ValueError, "in float32, not bfloat16"):
+        collect(model, processor, SCENES, shards.folder, COLLECT)
+    assert contents(shards.folder) == before
+
+
+# Data
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images with questions, in a folder."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(2):
+        make_scene(number, 4, 4, split="mapper").image.save(folder / f"{number}.png")
+    return folder
+
+
+def question(number: int) -> tuple[str, str]:
+    (found,) = scene_questions(make_scene(number, 4, 4, split="mapper"), kinds=["colour"])
+    return found.text, found.answer
+
+
+def write_lines(folder: Path, *rows: Any) -> Path:
+    path = folder / "data.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_json_lines_with_every_kind_of_bad_sample(
+    pictures: Path, tiny: tuple[Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pictures / "text.png").write_text("no picture")
+    (pictures / "cut.png").write_bytes((pictures / "0.png").read_bytes()[:4000])
+    PillowImage.new("RGB", (900, 2)).save(pictures / "thin.png")
+    text, answer = question(0)
+    good = {"image": "0.png", "question": text, "answer": answer}
+    long = {**good, "question": text + " please" * 200}
+    path = write_lines(
+        pictures,
+        good,
+        {**good, "image": "missing.png"},
+        {**good, "image": "text.png"},
+        {**good, "image": "cut.png"},
+        {**good, "image": "thin.png"},
+        '{"image": "0.png", "questi',
+        {"image": "0.png"},
+        {"question": text},
+        {"video": "clip.mp4", "question": text},
+        long,
+        {**good, "image": ["0.png", "1.png"]},
+        "[1, 2]",
+        {**good, "answer": None},
+    )
+    options = CollectOptions(
+        rule="edges_absolute",
+        targets="sum",
+        max_new_tokens=8,
+        max_prompt_tokens=200,
+        match="contains",
+    )
+    with caplog.at_level(logging.WARNING):
+        collection = collect(*tiny, JsonLines(path), tmp_path, options)
+    assert collection is not None
+    numbers = [collection[place].number for place in range(len(collection))]
+    skipped = {item["number"]: item for item in collection.index["skipped_samples"]}
+    assert sorted([*numbers, *skipped]) == list(range(13))
+    assert {0, 12} <= set(numbers) <= {0, 10, 12}
+    assert skipped[9]["reason"] == "too long"
+    assert skipped[8]["reason"] == "other modality"
+    for number in (1, 2, 3, 4, 5, 6, 7, 11):
+        assert skipped[number]["reason"] == "cannot be read", skipped[number]
+        assert skipped[number]["detail"]
+        assert f"Sample {number} is skipped: cannot be read" in caplog.text
+    assert collection.index["skipped"]["cannot be read"] == 8
+
+
+@pytest.mark.parametrize(
+    ("spare", "positions", "words"),
+    [
+        (0, 1000, "more than max_prompt_tokens={length}"),
+        (1000, 8, "max_new_tokens=8 are more than the {positions} positions of the model"),
+        (None, 8, "max_new_tokens=8 are more than the {positions} positions of the model"),
+    ],
+)
+def test_prompts_up_to_either_limit_are_collected(
+    spare: int | None,
+    positions: int,
+    words: str,
+    tiny: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first prompt is as long as the limit allows, the second one word longer."""
+    model, processor = tiny
+    scene = SCENES[0]
+    fits = TrainingSample("image", scene.visuals, scene.question)
+    longer = TrainingSample("image", scene.visuals, scene.question + " please")
+    encoded = processor.apply_chat_template(
+        [fits.conversation()], tokenize=True, add_generation_prompt=True, return_dict=True
+    )
+    length = len(encoded["input_ids"][0])
+    text = model.config.get_text_config()
+    monkeypatch.setattr(text, "max_position_embeddings", length + positions)
+    limit = None if spare is None else length + spare
+    options = CollectOptions(targets="sum", max_new_tokens=8, max_prompt_tokens=limit)
+    collection = collect(model, processor, SampleList([fits, longer]), tmp_path, options)
+    assert collection is not None
+    assert [collection[place].number for place in range(len(collection))] == [0]
+    (skipped,) = collection.index["skipped_samples"]
+    assert skipped["reason"] == "too long"
+    assert words.format(length=length, positions=length + positions) in skipped["detail"]
+
+
+def test_a_dataset_gives_the_samples_of_a_file(pictures: Path, tmp_path: Path) -> None:
+    rows = [(f"{number}.png", *question(number)) for number in range(2)]
+    path = write_lines(
+        pictures,
+        *({"image": image, "question": text, "answer": answer} for image, text, answer in rows),
+    )
+    columns = {
+        "picture": [str(pictures / image) for image, _, _ in rows],
+        "query": [text for _, text, _ in rows],
+        "answer": [answer for _, _, answer in rows],
+    }
+    features = {"picture": Image(), "query": Value("string"), "answer": Value("string")}
+    Dataset.from_dict(columns, Features(features)).save_to_disk(str(tmp_path))
+    source = HubDataset(str(tmp_path), columns={"image": "picture", "question": "query"})
+    lines = JsonLines(path)
+    assert len(source) == len(lines) == 2
+    for number in range(2):
+        expected, found = lines[number], source[number]
+        assert (found.question, found.answer) == (expected.question, expected.answer)
+        assert found.visuals[0].tobytes() == expected.visuals[0].tobytes()
+    assert str(tmp_path) not in json.dumps(source.describe())
+    with one_sentence(ValueError, "no column 'smell'", "picture, query, answer"):
+        HubDataset(str(tmp_path), columns={"question": "smell"})
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_end_where_json_lines_do(mark: str, end: str, tmp_path: Path) -> None:
+    """Strings in JSON may hold what Unicode calls ends of lines, and files start with a mark."""
+    question = "What is\u2028left\x85of\u2029the cat?"
+    row = json.dumps({"video": "a.mp4", "question": question}, ensure_ascii=False)
+    path = tmp_path / "data.jsonl"
+    path.write_bytes((mark + end.join([row, "", row, ""])).encode())
+    lines = JsonLines(path)
+    assert [lines[number].question for number in range(len(lines))] == [question] * 2
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes('{"question": "Where?"}\n{"question": "Où?"}\n'.encode("latin-1"))
+    with one_sentence(ValueError, str(path), "line 2", "save it as UTF-8"):
+        JsonLines(path)
+
+
+def test_pictures_are_upright_as_transformers_reads_them(tmp_path: Path) -> None:
+    """A camera writes them as its sensor lies, and in an EXIF tag how it was held."""
+    picture = PillowImage.new("RGB", (40, 20))
+    picture.paste("red", (0, 0, 20, 20))
+    exif = PillowImage.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "camera.jpg", exif=exif)
+    expected = load_image(str(tmp_path / "camera.jpg"))
+    assert expected.size == (20, 40)
+    row = {"image": "camera.jpg", "question": "What is it?"}
+    video = {"video": ["camera.jpg"], "question": "What is it?"}
+    lines = JsonLines(write_lines(tmp_path, row, video))
+    frames = lines[1].visuals[0]
+    opened = sample_of_row({**row, "image": PillowImage.open(tmp_path / "camera.jpg")}, tmp_path)
+    for found in (lines[0].visuals[0], frames[0], opened.visuals[0]):
+        assert found.size == expected.size
+        assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lambda folder: JsonLines(folder / "none.jsonl"), FileNotFoundError, "no data file"),
+        (lambda folder: JsonLines(write_lines(folder, "", " ")), ValueError, "holds no samples"),
+    ],
+)
+def test_data_that_is_not_there(
+    make: Callable[[Path], SampleSource], kind: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with one_sentence(kind, words):
+        make(tmp_path)
+
+
+def test_a_collection_without_a_single_sample(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    scene = SCENES[0]
+    wrong = SampleList([TrainingSample("image", scene.visuals, scene.question, "rhubarb")])
+    with one_sentence(ValueError, "Not one of 1 samples", "'rhubarb'"):
+        collect(*tiny, wrong, tmp_path / "wrong", OPTIONS)
+    with one_sentence(ValueError, "no samples to collect from"):
+        collect(*tiny, SampleList([]), tmp_path / "empty", OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"modality": "sound"}, ValueError, ("modality", "'image' or 'video'", "'sound'")),
+        ({"match": "Contains"}, ValueError, ("match", "'exact' or 'contains'", "'Contains'")),
+        ({"targets": "nope"}, ValueError, ("targets", "'per_token' or 'sum'", "'nope'")),
+        ({"instruction": "lastturn"}, ValueError, ("instruction", "'last_turn'", "'lastturn'")),
+        ({"shard_size": 0}, ValueError, ("shard_size", "at least 1", "0")),
+        ({"batch_size": 0}, ValueError, ("batch_size", "at least 1", "0")),
+        ({"max_new_tokens": 0}, ValueError, ("max_new_tokens", "at least 1", "0")),
+        ({"max_prompt_tokens": 0}, ValueError, ("max_prompt_tokens", "at least 1", "0")),
+        ({"scoring_depth": -1}, ValueError, ("scoring_depth", "at least 0", "-1")),
+        ({"batch_size": 1.5}, TypeError, ("batch_size", "whole number", "float")),
+        ({"rule": None}, TypeError, ("rule", "NoneType")),
+        ({"rule_options": "target=margin"}, TypeError, ("rule_options", "dict", "str")),
+        ({"recursive": "no"}, TypeError, ("recursive", "True or False", "str")),
+    ],
+)
+def test_options_that_there_are_not(
+    options: dict[str, Any], kind: type[Exception], words: tuple[str, ...]
+) -> None:
+    with one_sentence(kind, *words):
+        CollectOptions(**options)
+
+
+def test_any_callable_may_match() -> None:
+    given = functools.partial(is_right, match="contains")
+    assert CollectOptions(match=given).to_dict()["match"] == "partial"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rule": "nope"}, ("no rule named 'nope'", "edges_absolute")),
+        ({"rule_options": {"depth": 1}}, ("does not take", "depth", "target")),
+        ({"rule_options": {"target": "nope"}}, ("target", "'margin'", "'nope'")),
+        ({"rule": "occlusion", "rule_options": {"batch_size": 0}}, ("batch_size", "at least 1")),
+        ({"scoring_depth": 99}, ("scoring_depth", "99")),
+    ],
+)
+def test_options_that_fail_for_every_sample_leave_no_trace(
+    options: dict[str, Any], words: tuple[str, ...], tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    with one_sentence(ValueError, *words):
+        collect(*tiny, SCENES, folder, CollectOptions(**options))
+    assert not folder.exists()
+
+
+def test_scenes_are_the_same_in_every_process() -> None:
+    first, second = SceneSource(7), SceneSource(7)
+    for number in range(7):
+        assert first[number].question == second[number].question
+        assert first[number].visuals[0].tobytes() == second[number].visuals[0].tobytes()
+    assert first.describe() == second.describe()
+    assert first.describe() != SceneSource(7, seed=1).describe()
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "known"), [(SceneSource, "first", "where"), (ClipSource, "where", "first")]
+)
+def test_kinds_that_are_not_asked(
+    source: Callable[..., SampleSource], kind: str, known: str
+) -> None:
+    with one_sentence(ValueError, f"no kind of question {kind!r}", known):
+        source(4, kinds=["colour", kind])
+
+
+@pytest.mark.parametrize(
+    ("source", "board", "words"),
+    [
+        (SceneSource, {"rows": 9}, ("rows", "1 to 8", "9 x 4")),
+        (ClipSource, {"frames": 9}, ("frames", "1 to 8", "9")),
+        (ClipSource, {"frames": 8, "rows": 8, "columns": 8}, ("512 cells", "concepts")),
+    ],
+)
+def test_boards_that_cannot_be_composed(
+    source: Callable[..., SampleSource], board: dict[str, int], words: tuple[str, ...]
+) -> None:
+    with one_sentence(ValueError, *words):
+        source(4, **board)
+
+
+def test_clips_of_mappers_are_a_stream_of_their_own() -> None:
+    first, second = ClipSource(5, frames=2), ClipSource(5, frames=2)
+    tested = clip_samples(["during"], 5, frames=2)
+    for number in range(5):
+        pixels = [frame.tobytes() for frame in first[number].visuals[0]]
+        assert pixels == [frame.tobytes() for frame in second[number].visuals[0]]
+        assert first[number].question == second[number].question
+        assert pixels != [frame.tobytes() for frame in tested[number].frames]
+    assert first.describe() == second.describe()
+    assert first.describe() != ClipSource(5, frames=2, hold=2).describe()
+
+
+def test_a_folder_that_is_not_a_finished_collection(shards: ShardFolder, tmp_path: Path) -> None:
+    with one_sentence(FileNotFoundError, "no collection.json"):
+        ShardFolder(tmp_path)
+    for name, content in contents(shards.folder).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "shard-00001.safetensors").unlink()
+    with one_sentence(ValueError, "lacks the shard shard-00001.safetensors"):
+        ShardFolder(tmp_path)
+    (tmp_path / "shard-00001.safetensors").write_bytes(b"half a sh")
+    with one_sentence(ValueError, "shard-00001.safetensors is damaged"):
+        ShardFolder(tmp_path)
+    (tmp_path / "index.json").unlink()
+    with one_sentence(FileNotFoundError, "not finished"):
+        ShardFolder(tmp_path)
+
+
+def test_collected_attention_is_close_to_what_the_scorer_sees(shards: ShardFolder) -> None:
+    """Stored in half precision: a hundredth at most in the logarithm."""
+    sample = shards[0]
+    assert sample.attention.dtype == torch.float16
+    item = sample.mapper_input()
+    assert item.attention.dtype == torch.float32
+    assert_same(item.attention, sample.attention.float())
