@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from hf_token_compress.mapper import RelevanceMapper, label_divergence, load_mappers
+from hf_token_compress.training import train
 from hf_token_compress.training.metrics import rank_correlation, top_recall
 from hf_token_compress.training.shards import (
     CollectedSample,
