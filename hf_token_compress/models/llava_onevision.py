@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,8 +23,7 @@ from transformers.image_processing_utils import select_best_resolution
 from typing_extensions import override
 
 from ..prompt import Modality, TokenGrid, VisualLayout
-from .family import CompressedVisionOutput, EncodedVisuals
-from .text_decoder import TextDecoderFamily
+from .family import CompressedVisionOutput, EncodedVisuals, ModelFamily
 
 Area = tuple[float, float, float, float]
 
@@ -34,21 +32,11 @@ _VISION_OPTIONS = ("vision_feature_layer", "vision_feature_select_strategy")
 _SHRINKING_STARTS_AT = 1.1
 
 
-class LlavaOnevisionFamily(TextDecoderFamily):
-    """Adapter of `LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`."""
+class LlavaOnevisionFamily(ModelFamily):
+    """`LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`."""
 
     model_classes = (LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel)
-    pixel_inputs = MappingProxyType({"image": "pixel_values", "video": "pixel_values_videos"})
     consumed_inputs = ("image_sizes", "batch_num_images", "image_sizes_videos")
-
-    @override
-    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
-        return {getattr(model.config, f"{modality}_token_id")}
-
-    @override
-    def decoder(self, model: Any) -> Any:
-        base = model if isinstance(model, LlavaOnevisionModel) else model.model
-        return base.language_model
 
     @override
     def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
