@@ -434,7 +434,7 @@ def test_a_four_dimensional_mask(pair: ModelPair, inputs: dict[str, Any]) -> Non
 
 def test_a_mask_per_attention_type(pair: ModelPair, inputs: dict[str, Any]) -> None:
     inputs["attention_mask"] = {"full_attention": inputs["attention_mask"]}
-    with one_sentence(ValueError, "attention_mask"):
+    with one_sentence(TypeError, "attention_mask"):
         pair.compressed(**inputs)
 
 
