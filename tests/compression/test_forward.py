@@ -165,7 +165,7 @@ def test_only_the_last_logits_on_request() -> None:
     assert_same(compressed(**inputs, logits_to_keep=1).logits, expected)
 
 
-def test_a_prompt_that_ends_in_its_picture_keeps_its_last_token() -> None:
+def test_a_prompt_that_ends_in_its_image_keeps_its_last_token() -> None:
     """The next token is predicted from it, however badly it is scored."""
     pair = make_pair()
     inputs = make_inputs([(4, (6, 8))])

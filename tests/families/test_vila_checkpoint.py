@@ -26,7 +26,7 @@ from transformers import (
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 from typer.testing import CliRunner
-from vila_reference import CHECKPOINT, DATA, pictures, prompt_inputs
+from vila_reference import CHECKPOINT, DATA, images, prompt_inputs
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.cli import app
@@ -299,7 +299,7 @@ def test_quantization(folder: Path) -> None:
 
 
 def test_pipeline(folder: Path) -> None:
-    content = [{"type": "image", "image": pictures("single")[0]}, {"type": "text", "text": "What?"}]
+    content = [{"type": "image", "image": images("single")[0]}, {"type": "text", "text": "What?"}]
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     answer = pipeline("image-text-to-text", model=model, processor=processor)(
@@ -445,9 +445,9 @@ def test_convert_vila_writes_a_folder_that_loads_with_this_library_alone(
 
 
 def test_run_takes_a_published_checkpoint(tmp_path: Path) -> None:
-    picture = DATA / "images/img0.png"
+    image = DATA / "images/img0.png"
     options = ["--prompt", "What?", "--max-new-tokens", "3", "--json"]
-    arguments = ["run", "--model", CHECKPOINT, "--image", picture, "--image", picture, *options]
+    arguments = ["run", "--model", CHECKPOINT, "--image", image, "--image", image, *options]
     answered = CliRunner().invoke(app, list(map(str, arguments)))
     assert answered.exit_code == 0, answered.output
     answer = json.loads(answered.stdout)
@@ -541,7 +541,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], type[Exception], tuple[str, ...]
         ("clip_vision_model",),
     ),
     "a_llava": (change("config.json", llm_cfg=None), ValueError, ("llava_llama", "llm")),
-    "padded_pictures": (
+    "padded_images": (
         change("config.json", image_aspect_ratio="pad"),
         NotImplementedError,
         ("image_aspect_ratio",),

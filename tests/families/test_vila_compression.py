@@ -189,7 +189,7 @@ class TopRight(Scorer):
 
 
 @pytest.mark.parametrize(("prompt", "frame"), [(ONE_IMAGE, 0), (ONE_VIDEO, 0), (ONE_VIDEO, 1)])
-def test_pictures_show_kept_tokens_where_they_lie(
+def test_the_overlay_shows_kept_tokens_where_they_lie(
     prompt: Prompt, frame: int, pair: ModelPair
 ) -> None:
     """Tokens follow each other column by column, so that reading them by rows would mirror."""

@@ -83,7 +83,7 @@ def test_scales_are_pooled_to_the_first() -> None:
     torch.testing.assert_close(joined[:, 0, 1, 3:], corner)
 
 
-def picture_model(**options: Any) -> VilaModel:
+def patch_model(**options: Any) -> VilaModel:
     """A model whose features are those of the patches alone, without attention among them."""
     model = tiny_base_model(**VILA)
     settings = {**model.config.to_dict(), "vision_feature_layer": -3, **options}
@@ -95,7 +95,7 @@ def picture_model(**options: Any) -> VilaModel:
 @pytest.mark.parametrize("scales", [None, [28, 56]])
 def test_every_token_lies_where_the_layout_says(order: Any, scales: Any) -> None:
     """A changed patch changes the one token whose cell covers it, of the right frame."""
-    model = picture_model(token_order=order, s2_scales=scales)
+    model = patch_model(token_order=order, s2_scales=scales)
     config = model.config
     layout = image_layout(config, frames=2)
     (grid,) = layout.grids
@@ -230,7 +230,7 @@ def test_tuples_on_request() -> None:
     inputs = make_inputs([IMAGE_AND_VIDEO], **VILA)
     logits, *_ = model(**inputs, return_dict=False)
     assert torch.equal(logits, model(**inputs).logits)
-    s2 = picture_model(s2_scales=[28, 56])
+    s2 = patch_model(s2_scales=[28, 56])
     pixels = torch.randn(2, 3, 56, 56)
     features = s2.get_image_features(pixels, return_dict=False)[-1]
     assert [len(own) for own in features] == [16, 16]

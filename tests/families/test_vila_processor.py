@@ -73,8 +73,8 @@ parts = st.sampled_from(
 
 @given(st.lists(parts, min_size=1, max_size=9).map("".join))
 def test_texts_are_tokenized_piece_by_piece(prompt: str) -> None:
-    pictures = [DOT] * prompt.count("<image>")
-    inputs = PROCESSOR(images=pictures or None, text=prompt)
+    images = [DOT] * prompt.count("<image>")
+    inputs = PROCESSOR(images=images or None, text=prompt)
     assert inputs["input_ids"][0] == piece_by_piece(prompt)
 
 
@@ -82,9 +82,9 @@ def test_a_byte_level_tokenizer_needs_no_spaces(tmp_path: Path) -> None:
     processor = byte_processor("vila", tmp_path)
     prompt = "USER: <image>\n what<image><image>?"
     chunks = [processor.tokenizer.encode(chunk)[1:] for chunk in prompt.split("<image>")]
-    picture = [processor.image_token_id] * TOKENS
+    visual = [processor.image_token_id] * TOKENS
     start = [processor.tokenizer.bos_token_id]
-    expected = start + chunks[0] + picture + chunks[1] + picture + picture + chunks[3]
+    expected = start + chunks[0] + visual + chunks[1] + visual + visual + chunks[3]
     assert processor(images=[DOT] * 3, text=prompt)["input_ids"][0] == expected
 
 
@@ -96,15 +96,15 @@ def test_rows_are_padded_on_the_left() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK"])
-def test_pictures_of_any_mode(mode: str) -> None:
-    picture = Image.open(DATA / "images/img0.png").convert(mode)
-    pixels = PROCESSOR(images=picture, text="<image>", return_tensors="pt")["pixel_values"]
-    resized = np.asarray(picture.convert("RGB").resize((70, 70), Image.Resampling.BICUBIC))
+def test_images_of_any_mode(mode: str) -> None:
+    image = Image.open(DATA / "images/img0.png").convert(mode)
+    pixels = PROCESSOR(images=image, text="<image>", return_tensors="pt")["pixel_values"]
+    resized = np.asarray(image.convert("RGB").resize((70, 70), Image.Resampling.BICUBIC))
     expected = torch.from_numpy(resized.copy()).permute(2, 0, 1).double() / 255 * 2 - 1
     torch.testing.assert_close(pixels[0].double(), expected, rtol=0, atol=1e-6)
 
 
-def test_pictures_are_resized_as_vila_does_whatever_its_processor_says(tmp_path: Path) -> None:
+def test_images_are_resized_bicubically_whatever_the_checkpoint_says(tmp_path: Path) -> None:
     folder = tmp_path / "vila"
     shutil.copytree(CHECKPOINT, folder)
     path = folder / "vision_tower/preprocessor_config.json"
@@ -113,8 +113,8 @@ def test_pictures_are_resized_as_vila_does_whatever_its_processor_says(tmp_path:
         resample=2, do_resize=False, do_convert_rgb=None, size={"height": 9, "width": 9}
     )
     path.write_text(json.dumps(settings))
-    picture = Image.open(DATA / "images/img0.png").convert("RGBA")
-    options: dict[str, Any] = {"images": picture, "text": "<image>", "return_tensors": "pt"}
+    image = Image.open(DATA / "images/img0.png").convert("RGBA")
+    options: dict[str, Any] = {"images": image, "text": "<image>", "return_tensors": "pt"}
     pixels = AutoProcessor.from_pretrained(folder)(**options)["pixel_values"]
     assert torch.equal(pixels, PROCESSOR(**options)["pixel_values"])
 
@@ -127,9 +127,9 @@ LLAMA_SYSTEM = (
     "content that the user provides, and assist the user with a variety of tasks using natural "
     "language."
 )
-PICTURE = {"type": "image"}
+IMAGE_PART = {"type": "image"}
 TALK = [
-    {"role": "user", "content": [PICTURE, {"type": "text", "text": "What is it?"}]},
+    {"role": "user", "content": [IMAGE_PART, {"type": "text", "text": "What is it?"}]},
     {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
     {"role": "user", "content": "And its colour?"},
 ]
@@ -176,7 +176,7 @@ def test_a_system_message_replaces_the_default_one(name: str) -> None:
 
 def test_the_prompts_of_the_original_code_come_out() -> None:
     user = {"type": "text", "text": " Please describe the image."}
-    talk = [{"role": "user", "content": [PICTURE, user]}]
+    talk = [{"role": "user", "content": [IMAGE_PART, user]}]
     prompt = PROCESSOR.apply_chat_template(talk, add_generation_prompt=True)
     assert prompt == described()["prompts"]["single"]
 
@@ -215,7 +215,7 @@ def test_the_processor_of_a_llama_3(tmp_path: Path) -> None:
     assert ids[:2] == [begin, begin]
     assert ids[2] != begin
     tokenized = processor.apply_chat_template(
-        [{"role": "user", "content": [{**PICTURE, "image": DOT}, *TALK[0]["content"][1:]]}],
+        [{"role": "user", "content": [{**IMAGE_PART, "image": DOT}, *TALK[0]["content"][1:]]}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -301,7 +301,7 @@ FORMS: dict[str, Any] = {
     "array": moving(3),
     "tensor": torch.from_numpy(moving(3)),
     "list_of_arrays": list(moving(3)),
-    "pictures": [Image.fromarray(frame) for frame in moving(3)],
+    "list_of_images": [Image.fromarray(frame) for frame in moving(3)],
     "list_of_videos": [moving(3)],
     "nested": [[[Image.fromarray(frame) for frame in moving(3)]]],
 }
@@ -320,8 +320,8 @@ def test_a_video_file(tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("mpeg4", rate=1)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
     for form in (str(path), path):
         inputs = PROCESSOR(videos=form, text="<video>", num_frames=3, return_tensors="pt")

@@ -69,7 +69,7 @@ def test_input_ids_and_pixel_values(prompt: str, processor: Any) -> None:
 
 
 @each_attention
-def test_features_of_pictures(attention: str, folder: Path, processor: Any) -> None:
+def test_features_of_images(attention: str, folder: Path, processor: Any) -> None:
     model = load(folder, attention)
     pixels = prompt_inputs(processor, "video")["pixel_values"]
     with torch.no_grad():

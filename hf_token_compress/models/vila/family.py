@@ -1,6 +1,6 @@
-"""Compression of VILA1.5: square images, column by column; videos as frames with line breaks.
+"""VILA1.5: square images, column by column; videos as frames with line breaks.
 
-The line breaks between the frames of a video are text: they are kept.
+The line breaks between the frames of a video are text, so they are kept.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class VilaFamily(ModelFamily):
 
 
 def image_layout(config: VilaConfig, frames: int) -> VisualLayout:
-    """Where the visual tokens of an image (one frame), or of a video's frames, lie."""
+    """Where the visual tokens of an image (one frame) or of a video lie."""
     side = config.merged_side
     cells = torch.arange(frames * side * side).view(frames, side, side)
     index = cells.transpose(1, 2) if config.token_order == "column_major" else cells
-    # The patches may leave a rest of the image uncovered; of an odd number of them, the last
-    # tokens reach into the padding.
+    # Patches may leave the edge of the image uncovered. If their number is odd, the last tokens
+    # reach into the padding.
     vision = config.vision_config
     patches = vision.image_size // vision.patch_size
     covered = patches * vision.patch_size / vision.image_size if config.splits[0] == 1 else 1.0
