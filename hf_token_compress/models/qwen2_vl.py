@@ -63,7 +63,7 @@ class Qwen2VLFamily(ModelFamily):
         token_types = inputs.get("mm_token_type_ids")
         if token_types is None:
             raise ValueError(
-                "mm_token_type_ids is missing, which tells Qwen2-VL where its visual tokens are: "
+                "mm_token_type_ids is missing, but Qwen2-VL needs it to place visual tokens: "
                 "pass everything that the processor returned."
             )
         # [3, B, S]: time, height, width
