@@ -62,8 +62,8 @@ class RelevanceScorer(ModelScorer):
     ) -> Tensor:
         if inputs.get("labels") is not None:
             raise ValueError(
-                "The scorer 'relevance' explains the model's own answer, but labels contain another "
-                "one: score without labels, or use a trained mapper."
+                "The scorer 'relevance' explains the model's own answer, but labels contain "
+                "another one: score without labels, or use a trained mapper."
             )
         scores = torch.zeros(prompt.visual_mask.shape, device=prompt.visual_mask.device)  # [B, S]
         # Prompts of text alone have nothing to score.
