@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import resources
 import torch
+from resources import Usage, all_usages, compile_launch, shipped_cases
 
-from hf_token_compress.kernels import resources
 from hf_token_compress.kernels.instruction_attention.triton_launch import launches
 from hf_token_compress.kernels.launch import NVIDIA
 from hf_token_compress.kernels.relevance_step.triton_launch import Problem
-from hf_token_compress.kernels.resources import Usage, all_usages, compile_launch, shipped_cases
 
 
 @pytest.fixture(scope="module")
