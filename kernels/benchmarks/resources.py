@@ -267,8 +267,8 @@ def _launches(
         reduction="positive",
         vendor=vendor,
     )
-    third, log_sum_exp, _ = problem.row_launch(summed=True)
-    fourth, _ = problem.column_launch(log_sum_exp)
+    third, log_sum_exp, _ = problem.statistics_launch(summed=True)
+    fourth, _ = problem.sums_launch(log_sum_exp)
     return [first, second, third, fourth]
 
 

@@ -20,4 +20,4 @@ class NormalizedGaeRule(PropagationRule):
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
         """One factor of the product."""
-        return propagate(relevance, layer, gradient, normalize_rows=True) / 2
+        return propagate(relevance, layer, gradient, normalize_per_query=True) / 2
