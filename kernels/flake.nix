@@ -1,5 +1,5 @@
 {
-  description = "Kernels of hf_token_compress: layer-0 scoring and relevance propagation";
+  description = "Kernels of hf_token_compress: scoring of visual tokens and relevance propagation";
 
   inputs.kernel-builder.url = "github:huggingface/kernels";
 

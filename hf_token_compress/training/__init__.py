@@ -1,4 +1,4 @@
-"""Mappers are trained here: collect, then train; or calibrate, which does both in memory."""
+"""Training of mappers: collect, then train; `calibrate` does both in memory."""
 
 from __future__ import annotations
 

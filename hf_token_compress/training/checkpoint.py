@@ -1,4 +1,4 @@
-"""A training's state between two epochs, in one safetensors file."""
+"""The state of a training run between two epochs, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Checkpoint:
     """Everything that the next epoch depends on.
 
     Attributes:
-        weights: Of the network, by name.
-        best: The weights with the lowest held-out loss.
-        optimizer: For each weight's number, Adam's tensors by name.
-        history: JSON of every epoch so far.
+        weights: Weights of the network by name.
+        best: The weights with the lowest validation loss.
+        optimizer: Adam's tensors by name, for the index of each weight.
+        history: Every epoch so far, in JSON types.
     """
 
     weights: dict[str, Tensor]
@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that it is there in full or not at all."""
+    """Write a checkpoint; readers find the whole file or none."""
     tensors = {f"weights/{name}": value for name, value in checkpoint.weights.items()}
     tensors.update({f"best/{name}": value for name, value in checkpoint.best.items()})
     for number, state in checkpoint.optimizer.items():
@@ -48,10 +48,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, settings: Mapping[str, A
 
 
 def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> Checkpoint | None:
-    """Read a checkpoint; None where there is none.
+    """Read a checkpoint; None if there is no file.
 
     Raises:
-        ValueError: It is damaged, or of a training with other settings or data.
+        ValueError: The file is damaged, or belongs to a run with other settings or data.
     """
     if not path.is_file():
         return None
@@ -64,12 +64,12 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> Checkpoint | Non
                 parts[part][rest] = file.get_tensor(name)
     except SafetensorError as error:
         raise ValueError(
-            f"The checkpoint {str(path)!r} is damaged ({error}): delete it to train anew."
+            f"The checkpoint {str(path)!r} is damaged ({error}): delete it and train again."
         ) from error
     if json.loads(metadata["settings"]) != json.loads(json.dumps(settings)):
         raise ValueError(
-            f"The folder {str(path.parent)!r} holds a training with other options or other data: "
-            "choose another folder, or delete this one."
+            f"The folder {str(path.parent)!r} holds a run with other options or other data: choose "
+            "another folder, or delete this one."
         )
     optimizer: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():

@@ -1,4 +1,4 @@
-"""Accelerate, or a sentence on how to get it."""
+"""The processes of a run, through Accelerate."""
 
 from __future__ import annotations
 
@@ -19,34 +19,31 @@ except ImportError as error:
 
 __all__ = ["Accelerator", "from_main_process", "make_accelerator", "process_state"]
 
-_PATIENCE = timedelta(days=7)
+_TIMEOUT = timedelta(days=7)
+"""How long a process waits for others that still write shards; torch's default is shorter."""
 
 _Result = TypeVar("_Result")
 
 
 def process_state() -> PartialState:
-    """Which of how many processes this is.
-
-    One that is done with its shards waits for the others, for much longer than the half hour after
-    which torch takes a process for lost.
-    """
-    return PartialState(cpu=_on_cpu(), timeout=_PATIENCE)
+    """This process and the number of processes, as Accelerate's `PartialState`."""
+    return PartialState(cpu=_on_cpu(), timeout=_TIMEOUT)
 
 
 def make_accelerator() -> Accelerator:
-    """An `Accelerator` of the same processes."""
+    """An `Accelerator` over the processes of `process_state`."""
     process_state()
     return Accelerator(cpu=_on_cpu())
 
 
 def from_main_process(compute: Callable[[], _Result]) -> _Result:
-    """What the main process computes, or the error that it raises, on every process."""
+    """Compute on the main process, and return the result or raise the error on every process."""
     state = process_state()
     outcome: list[tuple[_Result | None, Exception | None]] = [(None, None)]
     if state.is_main_process:
         try:
             outcome = [(compute(), None)]
-        except Exception as error:  # the others wait for it
+        except Exception as error:  # the other processes wait for an outcome
             outcome = [(None, error)]
     if state.num_processes > 1:
         broadcast_object_list(outcome)
@@ -57,5 +54,5 @@ def from_main_process(compute: Callable[[], _Result]) -> _Result:
 
 
 def _on_cpu() -> bool:
-    """Whether to compute on CPUs: without being told so, Accelerate takes each for the only one."""
+    """Whether to run on CPUs; otherwise Accelerate treats each CPU process as the only one."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()

@@ -1,4 +1,4 @@
-"""How well a prediction of relevance orders the visual tokens: pure functions."""
+"""How well a prediction of relevance ranks the visual tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ RECALL_SHARES = (0.5, 0.25, 0.1)
 
 
 def top_recall(prediction: Tensor, relevance: Tensor, share: float) -> float:
-    """Share of the most relevant tokens that are also among the highest predicted.
+    """Share of the most relevant tokens that are also among the highest predictions.
 
     Args:
         prediction: float [N].
         relevance: float [N].
-        share: Share of the tokens, in (0, 1], rounded to the nearest token, at least one.
+        share: Share of the tokens in (0, 1]. It is rounded to the nearest token, at least one.
     """
     count = max(1, round(share * len(relevance)))
     best = torch.sort(relevance, descending=True, stable=True).indices[:count]
@@ -24,7 +24,7 @@ def top_recall(prediction: Tensor, relevance: Tensor, share: float) -> float:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's correlation of two float [N]; zero where one of them is constant."""
+    """Spearman's rank correlation of two float [N]; zero if one of them is constant."""
     ranks = [_ranks(values) for values in (first, second)]
     centred = [values - values.mean() for values in ranks]
     scale = centred[0].norm() * centred[1].norm()

@@ -1,13 +1,13 @@
 """The folder that `collect` writes and `train` reads: shards of attention and relevance.
 
-    collection.json           what is collected: model, dtype, options, data; written first
-    shard-00000.safetensors   samples 0 to 63: attention, relevance and grids of each
+    collection.json           model, dtype, options and data; written first
+    shard-00000.safetensors   attention, relevance and grids of samples 0 to 63
     …
-    index.json                every shard, and what was skipped; written last
+    index.json                every shard and the skipped samples; written last
 
-A shard holds a fixed range of sample numbers, whoever works on it, and appears under its name only
-when it is complete. So any number of processes and machines can share a folder, a killed run goes
-on where it was, and shards can be copied together.
+A shard holds a fixed range of sample numbers, whichever process writes it, and gets its name only
+when it is complete. So any number of processes and machines can share a folder, a stopped run can
+continue, and shards of several machines can be copied into one folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CONTENT_KEY = "shard"
 
 @dataclass(frozen=True)
 class CollectedSample:
-    """One prompt that the model answered.
+    """One prompt and the relevance of its visual tokens.
 
     Attributes:
         number: Number of the sample in its source.
@@ -52,7 +52,7 @@ class CollectedSample:
     grids: tuple[Tensor, ...]
 
     def mapper_input(self) -> MapperInput:
-        """What a mapper sees of it."""
+        """The inputs of a mapper."""
         return MapperInput(self.attention.float(), self.grids)
 
 
@@ -62,8 +62,8 @@ class SkippedSample:
 
     Attributes:
         number: Number of the sample in its source.
-        reason: Kind of reason, for counting.
-        detail: What happened.
+        reason: Reason in a word, for counting.
+        detail: The error or circumstance.
     """
 
     number: int
@@ -73,34 +73,34 @@ class SkippedSample:
 
 @dataclass
 class Shard:
-    """Samples of one range of numbers."""
+    """The samples of one range of numbers."""
 
     samples: list[CollectedSample] = field(default_factory=list)
     skipped: list[SkippedSample] = field(default_factory=list)
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """File of a shard."""
+    """The file of a shard."""
     return folder / f"shard-{number:05d}.safetensors"
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    """Write a shard so that it is there in full or not at all."""
+    """Write a shard; readers find the whole file or none."""
     tensors: dict[str, Tensor] = {}
     for sample in shard.samples:
         tensors[f"{sample.number}.attention"] = sample.attention.half().cpu().contiguous()
         tensors[f"{sample.number}.relevance"] = sample.relevance.float().cpu().contiguous()
-        for place, grid in enumerate(sample.grids):
-            tensors[f"{sample.number}.grid.{place}"] = grid.to("cpu", torch.int32).contiguous()
+        for index, grid in enumerate(sample.grids):
+            tensors[f"{sample.number}.grid.{index}"] = grid.to("cpu", torch.int32).contiguous()
     numbers = [sample.number for sample in shard.samples]
     skipped = [vars(sample) for sample in shard.skipped]
-    # One entry alone: safetensors writes several in any order, and equal shards would differ.
+    # A single entry: safetensors writes several in any order, so equal shards would differ.
     content = json.dumps({"numbers": numbers, "skipped": skipped})
     write_whole(path, save(tensors, {_CONTENT_KEY: content}))
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it."""
+    """Write a file under another name first, so that readers never find a part of it."""
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     with part.open("wb") as file:
         file.write(content)
@@ -110,15 +110,15 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object as a whole."""
+    """Write a JSON object; readers find the whole file or none."""
     write_whole(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
-    """Numbers of the samples in a shard, and what was skipped.
+    """Read the numbers of the samples in a shard, and its skipped samples.
 
     Raises:
-        ValueError: The file is damaged, or no shard.
+        ValueError: The file is damaged or not a shard.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -126,13 +126,13 @@ def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
         return content["numbers"], [SkippedSample(**item) for item in content["skipped"]]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The shard {path.name} is damaged ({error}): delete it and collect again, which makes "
-            "that shard alone anew."
+            f"The shard {path.name} is damaged ({error}): delete it and run `collect` again, which "
+            "only computes missing shards."
         ) from error
 
 
 def write_index(folder: Path, shards: Sequence[Path]) -> dict[str, Any]:
-    """Write what a finished collection holds, and return it."""
+    """Write and return the index of a finished collection."""
     summaries = {path.name: shard_summary(path) for path in shards}
     skipped = [item for _, items in summaries.values() for item in items]
     index = {
@@ -150,15 +150,15 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
     """A finished collection, read sample by sample from memory-mapped files.
 
     Args:
-        folder: What `collect` wrote.
+        folder: The folder that `collect` wrote.
 
     Attributes:
         collection: The content of collection.json.
         index: The content of index.json.
 
     Raises:
-        FileNotFoundError: It is no such folder, or the collection is not finished.
-        ValueError: A file is damaged, missing, or of another format.
+        FileNotFoundError: The folder has no collection, or the collection is not finished.
+        ValueError: A shard is missing, or a file is damaged or has another format.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -170,28 +170,28 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
                 f"The collection in {str(folder)!r} has the format {self.index.get('format')!r}, "
                 f"but this version of hf_token_compress reads {FORMAT}: collect it again."
             )
-        self._places: list[tuple[str, int]] = []
+        self._entries: list[tuple[str, int]] = []
         self._written: dict[str, int] = {}
         for name in self.index["shards"]:
             if not (self.folder / name).is_file():
                 raise ValueError(
-                    f"The collection in {str(folder)!r} lacks the shard {name}: collect again, "
-                    "which makes that shard alone anew."
+                    f"The collection in {str(folder)!r} lacks the shard {name}: run `collect` "
+                    "again, which only computes missing shards."
                 )
             numbers, _ = shard_summary(self.folder / name)
             self._written[name] = (self.folder / name).stat().st_mtime_ns
-            self._places.extend((name, number) for number in numbers)
+            self._entries.extend((name, number) for number in numbers)
 
     @property
     def identity(self) -> ModelIdentity:
-        """The model that was collected from."""
+        """The model of the collection."""
         return ModelIdentity.from_dict(self.collection["base_model"])
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
-    def __getitem__(self, place: int) -> CollectedSample:
-        name, number = self._places[place]
+    def __getitem__(self, index: int) -> CollectedSample:
+        name, number = self._entries[index]
         file = _opened(self.folder / name, self._written[name])
         grids: list[Tensor] = []
         while f"{number}.grid.{len(grids)}" in file.keys():  # noqa: SIM118 - no mapping
@@ -208,17 +208,18 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
 
 @lru_cache(maxsize=512)
 def _opened(path: Path, written: int) -> Any:
-    """A memory-mapped shard; `written` tells a shard that was made anew from the old one."""
+    """A memory-mapped shard; `written` keeps a rewritten shard apart from the old one."""
     return safe_open(path, framework="pt").__enter__()
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
-        hint = "the collection is not finished" if name == INDEX_FILE else "it is no collection"
+        unfinished = name == INDEX_FILE
+        hint = "the collection is not finished" if unfinished else "it is not a collection"
         raise FileNotFoundError(
             f"The folder {str(folder)!r} has no {name}, so {hint}: run `hf-token-compress collect` "
-            "on it (a started one goes on where it was)."
+            "on it, which continues a started collection."
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

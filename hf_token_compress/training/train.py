@@ -305,7 +305,7 @@ class _Run:
         return augment(
             item,
             generator,
-            mirror=options.mirror,
+            random_flip=options.mirror,
             head_dropout=options.head_dropout,
             noise=options.noise,
         )

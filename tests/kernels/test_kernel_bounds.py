@@ -20,7 +20,7 @@ GUARDED = "guarded:call_guarded"
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("head_dim", [40, 80])
 def test_instruction_attention(interpreter: Interpreter, dtype: torch.dtype, head_dim: int) -> None:
-    problem = attention_problem(dtype, head_dim=head_dim, length=70, rows=5, samples=2)
+    problem = attention_problem(dtype, head_dim=head_dim, length=70, queries=5, samples=2)
     for per_head in (False, True):
         arguments = {**problem, "per_head": per_head, "backend": "triton"}
         expected = interpreter.call(ATTENTION, **arguments)
@@ -31,7 +31,7 @@ def test_instruction_attention(interpreter: Interpreter, dtype: torch.dtype, hea
 @pytest.mark.parametrize("head_dim", [40, 80])
 def test_relevance_step(interpreter: Interpreter, dtype: torch.dtype, head_dim: int) -> None:
     problem = step_problem(targets=3, length=70, head_dim=head_dim, value_dim=48, dtype=dtype)
-    problem |= {"normalize_rows": True, "sliding_window": 30, "backend": "triton"}
+    problem |= {"normalize_per_query": True, "sliding_window": 30, "backend": "triton"}
     problem["mask"] = torch.rand(1, 2, 70, 70) < 0.8
     expected = interpreter.call(STEP, **problem)
     assert torch.equal(interpreter.call(GUARDED, STEP, **problem), expected)

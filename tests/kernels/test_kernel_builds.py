@@ -1,17 +1,17 @@
-"""Ahead-of-time builds of the Triton kernels for GPUs that are not there."""
+"""Ahead-of-time builds of the Triton kernels, without a GPU."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+import resources
 import torch
+from resources import Usage, all_usages, compile_launch, shipped_cases
 
-from hf_token_compress.kernels import resources
 from hf_token_compress.kernels.instruction_attention.triton_launch import launches
 from hf_token_compress.kernels.launch import NVIDIA
 from hf_token_compress.kernels.relevance_step.triton_launch import Problem
-from hf_token_compress.kernels.resources import Usage, all_usages, compile_launch, shipped_cases
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +20,14 @@ def usages() -> list[Usage]:
 
 
 @pytest.mark.parametrize("target", list(resources.TARGETS))
-def test_no_shipped_build_spills_or_wants_too_much(usages: list[Usage], target: str) -> None:
-    """And every matrix product is on the matrix units: read from the machine code."""
+def test_no_shipped_build_has_a_fault(usages: list[Usage], target: str) -> None:
+    """No spilled registers, little enough shared memory, all products on the matrix units."""
     own = [usage for usage in usages if usage.case.target == target]
     assert {usage.case.kernel for usage in own} == {
         "log_sum_exp_of_tiles",
-        "sum_over_rows",
-        "row_statistics",
-        "column_sums",
+        "sum_over_queries",
+        "query_statistics",
+        "key_sums",
     }
     for dtype, head_dims in resources.HEAD_DIMS.items():
         built = {usage.case.head_dim for usage in own if usage.case.dtype == dtype}
@@ -44,8 +44,8 @@ def test_half_precision_is_on_the_newest_matrix_unit_of_each_target(usages: list
             assert all(name.startswith(expected) for name in usage.instructions), usage
 
 
-def test_faults_are_seen() -> None:
-    """A build that is too large, one that spills, and one without matrix instructions."""
+def test_faults_are_reported() -> None:
+    """A build that spills, one that is too large, and two outside the matrix units."""
     case = next(iter(shipped_cases(["sm_80"])))
     good = Usage(case, "", 100, 0, 1024, ("HMMA",), 0)
     assert good.faults() == []
@@ -62,7 +62,7 @@ def test_faults_are_seen() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_sizes_of_one_are_compiled_too(dtype: torch.dtype) -> None:
-    """A launch makes constants of them, which are no tensors inside a kernel."""
+    """A launch passes sizes of 1 as constants, so kernels see numbers instead of tensors."""
     query = torch.empty(1, 1, 32, dtype=dtype, device="meta")
     key = torch.empty(1, 1, 1, 32, dtype=dtype, device="meta")
     index = torch.empty(1, dtype=torch.int64, device="meta")
@@ -82,8 +82,8 @@ def test_sizes_of_one_are_compiled_too(dtype: torch.dtype) -> None:
         reduction="positive",
         **options,
     )
-    third, log_sum_exp, _ = problem.row_launch(summed=True)
-    fourth, _ = problem.column_launch(log_sum_exp)
+    third, log_sum_exp, _ = problem.statistics_launch(summed=True)
+    fourth, _ = problem.sums_launch(log_sum_exp)
     for launch in (first, second, third, fourth):
         built = compile_launch(launch, launch.configs[0], resources.TARGETS["sm_80"].gpu)
         assert built.asm["cubin"]

@@ -32,13 +32,13 @@ def dense(
     sliding_window: int | None = None,
     scaling: float = 1.0,
     reduction: str = "positive",
-    normalize_rows: bool = False,
+    normalize_per_query: bool = False,
     residual: bool = True,
 ) -> Tensor:
     """The formula with whole maps, in float64."""
-    heads, rows, length = query.shape[1], query.shape[2], key.shape[2]
+    heads, queries, length = query.shape[1], query.shape[2], key.shape[2]
     group = heads // key.shape[1]
-    at = torch.arange(rows) if query_positions is None else query_positions
+    at = torch.arange(queries) if query_positions is None else query_positions
     offset = at[:, None] - torch.arange(length)
     seen = (offset >= 0) if causal else torch.ones_like(offset, dtype=torch.bool)
     if sliding_window is not None:
@@ -51,7 +51,7 @@ def dense(
     query, key, value, grad_output = (x.double() for x in (query, key, value, grad_output))
     key, value = (x.repeat_interleave(group, 1) for x in (key, value))
     logits = (query @ key.mT * scaling).masked_fill(~seen, float("-inf"))
-    attention = logits.softmax(-1).nan_to_num(0.0)  # rows that see nothing
+    attention = logits.softmax(-1).nan_to_num(0.0)  # queries without keys
     change = attention * (grad_output @ value.mT)  # [T, B, heads, Q, S]
     change = {
         "positive": change.clamp(min=0),
@@ -60,7 +60,7 @@ def dense(
         "attention": attention.expand_as(change),
     }[reduction]
     step = change.mean(2)  # [T, B, Q, S]
-    if normalize_rows:
+    if normalize_per_query:
         total = step.sum(-1, keepdim=True)
         step = torch.where(total == 0, 0.0, step / torch.where(total == 0, 1.0, total))
     folded = torch.einsum("tbq,tbqs->tbs", r.double()[..., at], step)
@@ -72,7 +72,7 @@ def random_problem(
     targets: int = 1,
     samples: int = 1,
     length: int = 40,
-    rows: int | None = None,
+    queries: int | None = None,
     key_heads: int = 1,
     group: int = 2,
     head_dim: int = 32,
@@ -80,10 +80,10 @@ def random_problem(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Random tensors; `rows` query rows at random columns, or all."""
+    """Random tensors; `queries` queries at random positions, or all."""
     generator = torch.Generator().manual_seed(seed)
     value_dim = value_dim or head_dim
-    heads, count = key_heads * group, rows or length
+    heads, count = key_heads * group, queries or length
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
@@ -95,8 +95,8 @@ def random_problem(
         "value": normal(samples, key_heads, length, value_dim),
         "grad_output": normal(targets, samples, heads, count, value_dim),
         "query_positions": None
-        if rows is None
-        else torch.randperm(length, generator=generator)[:rows].sort().values,
+        if queries is None
+        else torch.randperm(length, generator=generator)[:queries].sort().values,
         "scaling": head_dim**-0.5,
     }
 
@@ -108,20 +108,20 @@ def assert_equal_to_dense(interpreter: Interpreter, problem: dict[str, Any]) -> 
     error = (result.double() - expected).abs().amax(-1)
     largest = expected.abs().amax(-1)
     limit = 1e-5 if problem["query"].dtype == torch.float32 else 2e-2
-    # Below that, all that is left of the row is what rounding leaves of its terms.
+    # Smaller results are rounding errors of their terms.
     assert (error <= limit * largest.clamp(min=1e-3)).all(), (error, largest)
 
 
 @st.composite
 def problems(draw: Any) -> dict[str, Any]:
-    """Lengths around tile borders, idle rows, padding of NaN, rows that see nothing."""
+    """Lengths around tile borders, idle queries, NaN padding, queries without keys."""
     length = draw(st.sampled_from([1, 2, 31, 33, 63, 64, 65]))
     key_heads, group = draw(st.sampled_from([(1, 1), (2, 1), (1, 3)]))
     problem = random_problem(
         targets=draw(st.integers(1, 3)),
         samples=draw(st.integers(1, 2)),
         length=length,
-        rows=draw(st.none() | st.integers(1, length)),
+        queries=draw(st.none() | st.integers(1, length)),
         key_heads=key_heads,
         group=group,
         head_dim=draw(st.sampled_from([32, 80])),
@@ -130,22 +130,22 @@ def problems(draw: Any) -> dict[str, Any]:
         seed=draw(st.integers(0, 999)),
     )
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
-    carries = torch.rand(problem["r"].shape, generator=generator)
-    problem["r"] *= carries < draw(st.sampled_from([0.0, 0.1, 0.9, 1.1]))
+    chance = torch.rand(problem["r"].shape, generator=generator)
+    problem["r"] *= chance < draw(st.sampled_from([0.0, 0.1, 0.9, 1.1]))
     if draw(st.booleans()):
         samples = problem["key"].shape[0]
         mask = torch.rand(samples, length, generator=generator) < 0.8
         for name in ("key", "value"):
             problem[name].masked_fill_(~mask[:, None, :, None], float("nan"))
         problem["key_mask"] = mask
-    rows = problem["query"].shape[2]
+    queries = problem["query"].shape[2]
     if draw(st.booleans()):
-        problem["mask"] = torch.rand(1, rows, length, generator=generator) < 0.7
+        problem["mask"] = torch.rand(1, queries, length, generator=generator) < 0.7
     problem["causal"] = draw(st.booleans())
     problem["sliding_window"] = draw(st.none() | st.integers(1, 70))
     problem["reduction"] = draw(st.sampled_from(REDUCTIONS))
-    # Signed sums may be arbitrarily near to zero, where dividing by them means nothing.
-    problem["normalize_rows"] = problem["reduction"] != "signed" and draw(st.booleans())
+    # Signed sums may be arbitrarily close to zero.
+    problem["normalize_per_query"] = problem["reduction"] != "signed" and draw(st.booleans())
     problem["residual"] = draw(st.booleans())
     return problem
 
@@ -164,12 +164,12 @@ def test_head_sizes(interpreter: Interpreter, head_dim: int) -> None:
         )
 
 
-@pytest.mark.parametrize("normalize_rows", [False, True])
-def test_rows_without_relevance_may_hold_anything(
-    interpreter: Interpreter, normalize_rows: bool
+@pytest.mark.parametrize("normalize_per_query", [False, True])
+def test_queries_without_relevance_may_hold_nan(
+    interpreter: Interpreter, normalize_per_query: bool
 ) -> None:
     problem = random_problem(targets=2, length=70)
-    problem["normalize_rows"] = normalize_rows
+    problem["normalize_per_query"] = normalize_per_query
     idle = torch.zeros(70, dtype=torch.bool)
     idle[[0, 5, 6, 33, 40]] = True
     idle[60:] = True
@@ -180,11 +180,11 @@ def test_rows_without_relevance_may_hold_anything(
     assert torch.equal(interpreter.call(CALL, **problem, backend="triton"), expected)
 
 
-@pytest.mark.parametrize("row", [0, 31, 32, 63, 64, 89])
-def test_one_row_carries_relevance(interpreter: Interpreter, row: int) -> None:
-    """As in the top layer, where only the row that predicts the target does."""
+@pytest.mark.parametrize("position", [0, 31, 32, 63, 64, 89])
+def test_one_query_carries_relevance(interpreter: Interpreter, position: int) -> None:
+    """As in the top layer, where only the token that predicts the target does."""
     problem = random_problem(length=90)
-    problem["r"].zero_()[..., row] = 1.0
+    problem["r"].zero_()[..., position] = 1.0
     assert_equal_to_dense(interpreter, problem)
 
 
@@ -200,8 +200,8 @@ def test_a_saved_log_sum_exp_changes_nothing(interpreter: Interpreter) -> None:
     logits = query @ key.mT * problem["scaling"]
     above = torch.ones(40, 40, dtype=torch.bool).triu(1)
     saved = logits.masked_fill(above, float("-inf")).logsumexp(-1)
-    for normalize_rows in (False, True):
-        arguments = {**problem, "normalize_rows": normalize_rows, "backend": "triton"}
+    for normalize_per_query in (False, True):
+        arguments = {**problem, "normalize_per_query": normalize_per_query, "backend": "triton"}
         torch.testing.assert_close(
             interpreter.call(CALL, **arguments, lse=saved), interpreter.call(CALL, **arguments)
         )
@@ -219,9 +219,9 @@ def test_views_are_read_where_they_are(interpreter: Interpreter) -> None:
 
 @pytest.mark.core
 def test_both_backends_agree_with_the_formula() -> None:
-    """The torch version on the same problems, so that the formula here is the one there."""
+    """The torch version on the same problems, against the same formula."""
     for reduction in REDUCTIONS:
         problem = random_problem(targets=2, samples=2, length=30, key_heads=2)
-        problem |= {"reduction": reduction, "sliding_window": 7, "normalize_rows": True}
+        problem |= {"reduction": reduction, "sliding_window": 7, "normalize_per_query": True}
         result = relevance_step(**problem, backend="torch")
         torch.testing.assert_close(result.double(), dense(**problem), rtol=1e-4, atol=1e-5)

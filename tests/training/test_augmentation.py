@@ -1,4 +1,4 @@
-"""Changed copies of samples: what may change, and what must stay."""
+"""Random variants of samples: what may change and what must not."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def test_without_options_nothing_changes(shapes: Any, seed: int) -> None:
 
 
 @given(shapes=shapes, seed=st.integers(0, 99))
-def test_neighbours_stay_neighbours_in_a_mirror(shapes: Any, seed: int) -> None:
+def test_neighbours_stay_neighbours_after_a_flip(shapes: Any, seed: int) -> None:
     item = make_input(*shapes, loose=2)
-    mirrored = changed(item, seed, mirror=True)
-    assert torch.equal(mirrored.attention, item.attention)
-    for before, after in zip(item.grids, mirrored.grids, strict=True):
+    flipped = changed(item, seed, random_flip=True)
+    assert torch.equal(flipped.attention, item.attention)
+    for before, after in zip(item.grids, flipped.grids, strict=True):
         assert pairs(after) == pairs(before)
-        for frame in range(len(before)):  # time does not run backwards
+        for frame in range(len(before)):  # frames keep their order
             assert set(after[frame].flatten().tolist()) == set(before[frame].flatten().tolist())
 
 
 def pairs(grid: torch.Tensor) -> set[frozenset[int]]:
-    """Tokens that lie beside or above each other."""
+    """Pairs of tokens that are horizontal or vertical neighbours."""
     found = [*zip(grid[:, 1:].flatten().tolist(), grid[:, :-1].flatten().tolist(), strict=True)]
     found += zip(grid[..., 1:].flatten().tolist(), grid[..., :-1].flatten().tolist(), strict=True)
     return {frozenset(pair) for pair in found}
 
 
-def test_all_eight_mirror_images_come_up() -> None:
+def test_all_eight_flips_come_up() -> None:
     item = make_input((1, 2, 2))
-    seen = {tuple(changed(item, seed, mirror=True).grids[0].flatten()) for seed in range(200)}
+    seen = {tuple(changed(item, seed, random_flip=True).grids[0].flatten()) for seed in range(200)}
     assert len({tuple(map(int, grid)) for grid in seen}) == 8
 
 
-def test_a_head_that_is_left_out_sees_all_tokens_alike() -> None:
+def test_a_dropped_head_is_constant_over_the_tokens() -> None:
     item = make_input((1, 3, 3))
     dropped = 0
     for seed in range(100):
@@ -66,7 +66,7 @@ def test_a_head_that_is_left_out_sees_all_tokens_alike() -> None:
     assert 0.2 < dropped / 300 < 0.4
 
 
-def test_noise_has_the_spread_that_was_asked_for() -> None:
+def test_noise_has_the_requested_standard_deviation() -> None:
     item = make_input((1, 20, 20))
     difference = changed(item, 0, noise=0.5).attention - item.attention
     assert float(difference.std()) == pytest.approx(0.5, rel=0.1)

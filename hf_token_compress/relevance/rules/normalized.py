@@ -21,4 +21,4 @@ class NormalizedGaeRule(PropagationRule):
     def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        return layer.propagate(relevance, gradient, normalize_rows=True) / 2
+        return layer.propagate(relevance, gradient, normalize_per_query=True) / 2

@@ -1,4 +1,4 @@
-"""Which implementation of a kernel runs: the one place where that is decided."""
+"""Choose which implementation of a kernel runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _MAX_HEAD_DIM = 256
 
 
 def choose_backend(requested: str | None, *tensors: Tensor) -> str:
-    """The backend that runs a kernel: `"triton"` or `"torch"`.
+    """Choose the backend of a kernel: `"triton"` or `"torch"`.
 
     The argument decides, then the environment variable `HF_TOKEN_COMPRESS_KERNELS`, then the
-    tensors: Triton on CUDA and ROCm, torch elsewhere, and torch as well where Triton has nothing to
-    offer (float64, heads beyond 256, a gradient that must flow, no Triton installed).
+    tensors: Triton on CUDA and ROCm, torch elsewhere. Torch also runs what Triton cannot: float64,
+    heads beyond 256, calls that need a gradient, and all calls where Triton is not installed.
 
     Args:
         requested: `"triton"`, `"torch"` or None.
         tensors: Floating tensors of the call, on one device, head_dim last.
 
     Raises:
-        ValueError: An unknown backend, or Triton is asked for where it cannot run.
+        ValueError: The backend is unknown, or Triton is requested where it cannot run.
     """
     asked_by = "backend" if requested is not None else VARIABLE
     backend = requested if requested is not None else os.environ.get(VARIABLE) or None
@@ -40,7 +40,7 @@ def choose_backend(requested: str | None, *tensors: Tensor) -> str:
         return "triton"
     if backend == "triton":
         raise ValueError(
-            f"{asked_by} asks for Triton, but {reason}: use 'torch' or leave the choice open."
+            f"{asked_by} asks for Triton, but {reason}: use 'torch' or leave it unset."
         )
     return "torch"
 
@@ -56,12 +56,12 @@ def _why_not_triton(*tensors: Tensor) -> str | None:
     if head_dim > _MAX_HEAD_DIM:
         return f"head_dim is {head_dim} and the kernels take at most {_MAX_HEAD_DIM}"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return "a gradient is asked for and the kernels have no backward pass"
+        return "a tensor requires a gradient and the kernels have no backward pass"
     if importlib.util.find_spec("triton") is None:
-        return "it is not installed"
+        return "Triton is not installed"
     return None
 
 
 def interpreted() -> bool:
-    """Whether Triton kernels run in its interpreter, on CPU tensors."""
+    """Whether Triton kernels run in Triton's interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")

@@ -1,4 +1,4 @@
-"""Checks of a kernel's arguments, before anything is launched."""
+"""Checks of a kernel's arguments before its launch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def check_floating(**tensors: Tensor) -> None:
-    """All are of one floating dtype.
+    """Check that all tensors have the same floating dtype.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A tensor has another dtype.
     """
     (first, reference), *others = tensors.items()
     if not reference.is_floating_point():
@@ -23,10 +23,10 @@ def check_floating(**tensors: Tensor) -> None:
 
 
 def check_contiguous(**tensors: Tensor) -> None:
-    """The elements of a head stand side by side in memory, as the Triton kernels read them.
+    """Check that the elements of a head are adjacent in memory, as the Triton kernels need.
 
     Raises:
-        ValueError: They do not.
+        ValueError: The last dimension of a tensor is not contiguous.
     """
     for name, tensor in tensors.items():
         if tensor.stride(-1) != 1 and tensor.shape[-1] > 1 and tensor.numel() > 0:
@@ -37,10 +37,10 @@ def check_contiguous(**tensors: Tensor) -> None:
 
 
 def check_dtype(expected: torch.dtype, **tensors: Tensor) -> None:
-    """All have exactly this dtype.
+    """Check that all tensors have this dtype.
 
     Raises:
-        ValueError: One has not.
+        ValueError: A tensor has another dtype.
     """
     for name, tensor in tensors.items():
         if tensor.dtype != expected:
@@ -48,10 +48,10 @@ def check_dtype(expected: torch.dtype, **tensors: Tensor) -> None:
 
 
 def check_device(**tensors: Tensor) -> None:
-    """All are on one device.
+    """Check that all tensors are on one device.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A tensor is on another device.
     """
     (first, reference), *others = tensors.items()
     for name, tensor in others:
@@ -63,10 +63,10 @@ def check_device(**tensors: Tensor) -> None:
 
 
 def check_heads(heads: int, head_dim: int, key_heads: int, key_dim: int) -> None:
-    """Query heads can share the key heads.
+    """Check that query heads can share the key heads.
 
     Raises:
-        ValueError: They cannot.
+        ValueError: The head sizes differ, or the query heads are not a multiple of the key heads.
     """
     if key_dim != head_dim or key_heads == 0 or heads % key_heads != 0:
         raise ValueError(
@@ -76,10 +76,10 @@ def check_heads(heads: int, head_dim: int, key_heads: int, key_dim: int) -> None
 
 
 def check_window(sliding_window: int | None) -> None:
-    """A row sees at least itself.
+    """Check that a token can attend at least to itself.
 
     Raises:
-        ValueError: It does not.
+        ValueError: The window is smaller than 1.
     """
     if sliding_window is not None and sliding_window < 1:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""One launch of a Triton kernel, described before it happens.
+"""The description of one launch of a Triton kernel.
 
-The description serves three: a GPU runs it, the interpreter runs it on the CPU, and the
-ahead-of-time gate compiles it for GPUs that are not there.
+A GPU runs it, Triton's interpreter runs it on the CPU, and tests compile it for GPUs that they do
+not have.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Launch:
 
     Attributes:
         kernel: The `triton.jit` function.
-        grid: From all arguments, those of the configuration included, to the grid.
-        arguments: Every argument but those of the configuration, by name; `query` is one.
-        configs: What the autotuner may choose from; the first one is sane everywhere.
+        grid: Maps all arguments, including those of the configuration, to the grid.
+        arguments: Every argument outside the configuration by name; `query` is one of them.
+        configs: Configurations that the autotuner may choose from; the first one works everywhere.
         tuned_by: Arguments whose change makes the autotuner measure again.
     """
 
@@ -44,8 +44,8 @@ class Launch:
         """Launch on the device of the query.
 
         Args:
-            config: Use this one; by default the autotuner chooses, or the interpreter takes the
-                first.
+            config: Configuration to use. By default the autotuner chooses one, and the interpreter
+                takes the first.
         """
         if config is None and (len(self.configs) == 1 or not hasattr(self.kernel, "cache_key")):
             config = self.configs[0]
@@ -62,18 +62,18 @@ def _tuner(kernel: Any, configs: tuple[triton.Config, ...], tuned_by: tuple[str,
 
 
 def current_vendor() -> str:
-    """Whose GPUs this build of torch drives."""
+    """The vendor of the GPUs that this build of torch drives."""
     return AMD if torch.version.hip is not None else NVIDIA
 
 
 def head_split(head_dim: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Two widths that together cover a head, as Triton's tiles are powers of two from 16 on.
+    """Split a head into two widths that Triton's tiles can have: powers of two from 16 on.
 
-    80 becomes 64 + 16 rather than 128, so that a third of the work is not done on zeros.
+    80 becomes 64 + 16 rather than 128, which would spend a third of the work on zeros.
 
     Returns:
-        Width of the main part, and of the rest or 0; (0, 0) in single precision, where the head is
-        streamed (see `tiles`).
+        Widths of the main part and of the rest, which may be 0; (0, 0) in single precision, where
+        the head is streamed (see `tiles`).
     """
     if dtype == torch.float32:
         return 0, 0
@@ -83,11 +83,11 @@ def head_split(head_dim: int, dtype: torch.dtype) -> tuple[int, int]:
 
 
 def dot_precision(dtype: torch.dtype, vendor: str) -> str:
-    """How `tiles.products` multiplies: single precision in full, on the target's matrix units.
+    """How `tiles.products` multiplies: in full precision, on the target's matrix units.
 
-    NVIDIA's matrix units split each float32 factor into two TF32 (3 products); AMD's take float32
-    as it is. Products of half precision are exact in float32, in which all of them are summed.
-    Triton's interpreter multiplies the bits of bfloat16, so there it is widened first.
+    NVIDIA's matrix units take each float32 factor as two TF32 parts (three products); AMD's take
+    float32 itself. Products of half precision are exact in float32, in which all sums are taken.
+    Triton's interpreter would multiply the bits of bfloat16, so they are widened first there.
     """
     if dtype == torch.float32:
         return "tf32x3" if vendor == NVIDIA else "ieee"

@@ -1,9 +1,9 @@
-"""Parts that the kernels share: rows of a head, and the products of two sets of such rows.
+"""Loads and products that the kernels share.
 
-In half precision the left rows of a product stay where they are while tiles of right rows pass by.
-A head is held in two parts, `main` and `rest`, of widths that are powers of two (see
-`launch.head_split`). In single precision a held head would take every register there is, so both
-sides are streamed in chunks of the head; MAIN is 0 then.
+A product takes two sets of head vectors. In half precision the left vectors stay in place while
+tiles of right vectors stream by. A head is held in two parts, `main` and `rest`, of widths that are
+powers of two (see `launch.head_split`). In single precision a held head would take every register
+there is, so both sides are streamed in chunks of the head, and MAIN is 0.
 """
 
 from __future__ import annotations
@@ -14,52 +14,52 @@ import triton.language as tl
 
 @triton.jit
 def load_part(
-    rows,  # pointers [N] to the first element of each row
+    pointers,  # [N], to the first element of each vector
     valid,  # bool [N]
     start,
     HEAD_DIM: tl.constexpr,
     WIDTH: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """[N, WIDTH]; zero in rows that are not valid, whatever memory holds there, and past the head.
+    """[N, WIDTH] from element `start` on; zero in vectors that are not valid, and past the head.
 
-    WHOLE says that nothing is past the head.
+    WHOLE says that the part does not reach past the head.
     """
-    columns = start + tl.arange(0, WIDTH)
+    element = start + tl.arange(0, WIDTH)
     inside = valid[:, None]
     if not WHOLE:
-        inside = inside & (columns < HEAD_DIM)[None, :]
-    return tl.load(rows[:, None] + columns[None, :], mask=inside, other=0.0)
+        inside = inside & (element < HEAD_DIM)[None, :]
+    return tl.load(pointers[:, None] + element[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
-def hold(rows, valid, HEAD_DIM: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr):
-    """Both parts of a head for each row, [N, MAIN] and [N, REST]; anything where it is streamed."""
+def load_head(pointers, valid, HEAD_DIM: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr):
+    """Both parts of each vector, [N, MAIN] and [N, REST]; a part of width 0 is a placeholder."""
     main = valid
     rest = valid
     if MAIN > 0:
-        main = load_part(rows, valid, 0, HEAD_DIM, MAIN, MAIN <= HEAD_DIM)
+        main = load_part(pointers, valid, 0, HEAD_DIM, MAIN, MAIN <= HEAD_DIM)
     if REST > 0:
-        rest = load_part(rows, valid, MAIN, HEAD_DIM, REST, MAIN + REST <= HEAD_DIM)
+        rest = load_part(pointers, valid, MAIN, HEAD_DIM, REST, MAIN + REST <= HEAD_DIM)
     return main, rest
 
 
 @triton.jit
 def products(
-    left_rows,  # pointers [N]
+    left_pointers,  # [N]
     left_valid,  # bool [N]
-    left_main,  # what `hold` made of them
+    left_main,  # what `load_head` gave for them
     left_rest,
-    right_rows,  # pointers [M]
+    right_pointers,  # [M]
     right_valid,  # bool [M]
     HEAD_DIM: tl.constexpr,
     MAIN: tl.constexpr,
     REST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """float32 [N, M]: each left row times each right row; rows that are not valid count as zero."""
+    """float32 [N, M]: every left vector times every right one; those not valid count as zero."""
     if MAIN > 0:
-        right_main, right_rest = hold(right_rows, right_valid, HEAD_DIM, MAIN, REST)
+        right_main, right_rest = load_head(right_pointers, right_valid, HEAD_DIM, MAIN, REST)
         if PRECISION == "widened":
             product = tl.dot(left_main.to(tl.float32), tl.trans(right_main).to(tl.float32))
             if REST > 0:
@@ -73,9 +73,9 @@ def products(
     else:
         CHUNK: tl.constexpr = 32
         WHOLE: tl.constexpr = HEAD_DIM % CHUNK == 0
-        product = tl.zeros([left_rows.shape[0], right_rows.shape[0]], dtype=tl.float32)
+        product = tl.zeros([left_pointers.shape[0], right_pointers.shape[0]], dtype=tl.float32)
         for start in range(0, HEAD_DIM, CHUNK):
-            left = load_part(left_rows, left_valid, start, HEAD_DIM, CHUNK, WHOLE)
-            right = load_part(right_rows, right_valid, start, HEAD_DIM, CHUNK, WHOLE)
+            left = load_part(left_pointers, left_valid, start, HEAD_DIM, CHUNK, WHOLE)
+            right = load_part(right_pointers, right_valid, start, HEAD_DIM, CHUNK, WHOLE)
             product = tl.dot(left, tl.trans(right), product, input_precision=PRECISION)
     return product

@@ -1,4 +1,4 @@
-"""Attention of the instruction rows in decoder layer 0, reduced over the rows."""
+"""Attention of the instruction tokens to every key, averaged over these tokens."""
 
 from __future__ import annotations
 
@@ -34,31 +34,32 @@ def instruction_attention(
     chunk_size: int = 16,
     backend: str | None = None,
 ) -> Tensor:
-    """Mean over the query rows of a sample of their causal attention to every key.
+    """Mean causal attention of the queries of each sample to every key.
 
-    Neither backend holds a rows × keys matrix: memory beyond the result grows with the keys alone
-    (torch: times `chunk_size` rows), or with rows × keys / 64 floats for the log-sum-exp (Triton).
+    Neither backend holds a queries × keys matrix. Beyond the result, torch needs memory for
+    `chunk_size` queries × keys, and Triton for queries × keys / 64 floats of log-sum-exp.
 
     Args:
-        query: float [R, heads, head_dim], the instruction rows of all samples, after RoPE.
-        key: float [B, S, key_heads, head_dim], all rows, after RoPE; heads is a multiple of
+        query: float [Q, heads, head_dim], the instruction tokens of all samples, after RoPE.
+        key: float [B, S, key_heads, head_dim], all tokens, after RoPE; heads is a multiple of
             key_heads (grouped-query attention).
-        query_sample: int64 [R], sample of each query row; rows may come in any order.
-        query_position: int64 [R], column of each query row; it sees keys up to that column.
-        key_mask: bool [B, S], False on padding; padded keys may hold anything, NaN too.
+        query_sample: int64 [Q], sample of each query, in any order.
+        query_position: int64 [Q], position of each query, which attends to keys up to there.
+        key_mask: bool [B, S], False on padding; padded keys may hold anything, including NaN.
         scaling: Factor on the logits; by default head_dim ** -0.5.
-        sliding_window: Keys that a row sees at most, itself included; None for all.
-        per_head: Keep the heads apart rather than taking their mean.
-        chunk_size: Query rows that the torch backend works on at once.
+        sliding_window: Number of keys that a query attends to at most, its own included; None for
+            all.
+        per_head: Keep the heads separate instead of taking their mean.
+        chunk_size: Number of queries that the torch backend works on at once.
         backend: `"triton"` or `"torch"`; by default the environment variable
             `HF_TOKEN_COMPRESS_KERNELS`, or else Triton on CUDA and ROCm and torch elsewhere.
 
     Returns:
-        float32 [B, S], or [B, heads, S] with `per_head`. Samples without query rows are zero.
+        float32 [B, S], or [B, heads, S] with `per_head`. Samples without queries are zero.
 
     Raises:
-        ValueError: Shapes, dtypes or devices do not fit, the last dimension of `query` or `key` is
-            not contiguous, or the backend cannot run here.
+        ValueError: Shapes, dtypes or devices do not match, the backend cannot run here, or, with
+            Triton, the last dimension of `query` or `key` is not contiguous.
     """
     _check(query, key, query_sample, query_position, key_mask, sliding_window)
     arguments = (query, key, query_sample, query_position, key_mask)
@@ -85,15 +86,15 @@ def _check(
 ) -> None:
     if query.ndim != 3 or key.ndim != 4:
         raise ValueError(
-            "query must be [rows, heads, head_dim] and key [samples, length, key heads, head_dim], "
-            f"but they are {list(query.shape)} and {list(key.shape)}."
+            "query must be [queries, heads, head_dim] and key [samples, length, key heads, "
+            f"head_dim], but they are {list(query.shape)} and {list(key.shape)}."
         )
-    rows, heads, head_dim = query.shape
+    queries, heads, head_dim = query.shape
     samples, length, key_heads, key_dim = key.shape
     check_heads(heads, head_dim, key_heads, key_dim)
-    if query_sample.shape != (rows,) or query_position.shape != (rows,):
+    if query_sample.shape != (queries,) or query_position.shape != (queries,):
         raise ValueError(
-            f"query_sample and query_position must have one entry per query row ({rows}), but have "
+            f"query_sample and query_position must have one entry per query ({queries}), but have "
             f"{tuple(query_sample.shape)} and {tuple(query_position.shape)}."
         )
     if key_mask.shape != (samples, length):

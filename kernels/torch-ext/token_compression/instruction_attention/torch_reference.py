@@ -1,4 +1,4 @@
-"""Chunked torch version: no rows × keys matrix outlives a chunk of rows."""
+"""Chunked torch version: it holds queries × keys for one chunk of queries at a time."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ def instruction_attention(
     per_head: bool,
     chunk_size: int,
 ) -> Tensor:
-    """As the function of that name in the package, whose caller has checked the arguments."""
+    """The torch version of the package's function, which has checked the arguments."""
     heads = query.shape[1]
     samples, length, key_heads, _ = key.shape
-    columns = torch.arange(length, device=key.device)
+    key_position = torch.arange(length, device=key.device)  # [S]
     total = torch.zeros(samples, heads, length, dtype=torch.float32, device=key.device)
     for sample in range(samples):
-        own_rows = (query_sample == sample).nonzero().flatten()
+        queries = (query_sample == sample).nonzero().flatten()
         sample_key = key[sample].permute(1, 2, 0)  # [key_heads, d, S]
-        for chunk in own_rows.split(chunk_size):
-            # One key head serves a group of query heads, whose rows are stacked in one product.
-            grouped = query[chunk].unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3)
-            logits = (grouped.flatten(1, 2) @ sample_key).float()  # [key_heads, group * rows, S]
+        for chunk in queries.split(chunk_size):
+            # Logits: the query heads that share a key head are stacked into one product.
+            grouped = query[chunk].unflatten(1, (key_heads, -1))  # [C, key_heads, group, d]
+            grouped = grouped.permute(1, 2, 0, 3)  # [key_heads, group, C, d]
+            logits = (grouped.flatten(1, 2) @ sample_key).float()  # [key_heads, group * C, S]
+            # [key_heads, group, C, S]
             logits = logits.unflatten(1, grouped.shape[1:3]).mul_(scaling)
-            offset = query_position[chunk][:, None] - columns  # [rows, S]
+            # Causal order, padding and the window.
+            offset = query_position[chunk][:, None] - key_position  # [C, S]
             visible = key_mask[sample] & (offset >= 0)
             if sliding_window is not None:
                 visible &= offset < sliding_window
-            # Padding may hold anything, NaN too: overwrite its logits rather than adding to them,
-            # and overwrite again for a row that sees no key at all.
+            # Padded keys may hold NaN, so their logits are overwritten. The attention of a query
+            # without any visible key is NaN, so it is overwritten too.
             attention = logits.masked_fill_(~visible, float("-inf")).softmax(dim=-1)
             attention = attention.masked_fill(~visible, 0.0)
             total[sample] += attention.sum(dim=2).flatten(0, 1)  # [heads, S]
-        total[sample] /= max(len(own_rows), 1)
-    return total if per_head else total.mean(dim=1)
+        total[sample] /= max(len(queries), 1)
+    return total if per_head else total.mean(dim=1)  # [B, heads, S] or [B, S]

@@ -1,12 +1,13 @@
-"""Triton kernels: two launches over tiles of keys, and nothing of size rows × keys.
+"""Triton kernels: two launches over tiles of keys, without a queries × keys matrix.
 
-A program owns one tile of keys of one key head and walks over the query rows of its sample. The
-rows of all query heads that share the key head are packed into one axis, and a tile of products is
-keys × packed rows, so the matrix units are full along the keys however few rows there are.
+A program owns one tile of keys of one key head and loops over the queries of its sample. The
+queries of all heads that share the key head are packed into one axis, and a tile of products is
+keys × packed queries. So the keys fill the matrix units, however few queries there are.
 
-The first launch reduces each tile of keys to the log-sum-exp it adds to every row; their sum over
-tiles is exact, as each is taken relative to its own maximum. The second one computes the same
-products again, which costs less than moving them would, and sums the attention over the rows.
+The first launch reduces each tile of keys to the log-sum-exp that it adds to every query. Summing
+these over tiles is exact, because each is taken relative to its own maximum. The second launch
+computes the products again, which is cheaper than storing them, and sums the attention over the
+queries.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 import triton
 import triton.language as tl
 
-from ..tiles import hold, products
+from ..tiles import load_head, products
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
@@ -28,15 +29,15 @@ def _logits(
     packed,
     first,
     first_head,
-    columns,
+    key_position,
     valid,
-    key_rows,
+    key_pointers,
     key_main,
     key_rest,
     query,
     order,
-    position,
-    query_row_stride,
+    query_position,
+    query_stride,
     query_head_stride,
     factor,
     window,
@@ -46,32 +47,38 @@ def _logits(
     REST: tl.constexpr,
     WINDOWED: tl.constexpr,
     PRECISION: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
 ):
-    """One tile in base 2, [keys, packed rows], with what it means: visible, row, head, inside."""
-    index = start + tl.arange(0, BLOCK_ROWS)
+    """One tile of logits in base 2, [keys, packed queries].
+
+    Also returns which of them are visible, the query and head of each packed query, and whether
+    there is such a packed query.
+    """
+    # Unpack the index into a query and a head.
+    index = start + tl.arange(0, BLOCK_QUERIES)
     inside = index < packed
-    row = tl.load(order + first + index // HEADS, mask=inside, other=0)
+    query_index = tl.load(order + first + index // HEADS, mask=inside, other=0)
     head = first_head + index % HEADS
-    at = tl.load(position + row, mask=inside, other=-1).to(tl.int32)
-    query_rows = query + row * query_row_stride + head * query_head_stride
+    position = tl.load(query_position + query_index, mask=inside, other=-1).to(tl.int32)
+    query_pointers = query + query_index * query_stride + head * query_head_stride
     logits = factor * products(
-        key_rows,
+        key_pointers,
         valid,
         key_main,
         key_rest,
-        query_rows,
+        query_pointers,
         inside,
         HEAD_DIM,
         MAIN,
         REST,
         PRECISION,
     )
-    offset = at[None, :] - columns[:, None]
+    # Causal order, padding and the window.
+    offset = position[None, :] - key_position[:, None]
     visible = valid[:, None] & (offset >= 0)
     if WINDOWED:
         visible = visible & (offset < window)
-    return tl.where(visible, logits, float("-inf")), visible, row, head, inside
+    return tl.where(visible, logits, float("-inf")), visible, query_index, head, inside
 
 
 @triton.jit
@@ -82,7 +89,7 @@ def _key_tile(
     key_head,
     length,
     key_sample_stride,
-    key_column_stride,
+    key_position_stride,
     key_head_stride,
     mask_sample_stride,
     HEAD_DIM: tl.constexpr,
@@ -90,14 +97,14 @@ def _key_tile(
     REST: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
 ):
-    """The keys that a program owns: columns, which are real, pointers, and both parts held."""
-    columns = tl.program_id(0) * BLOCK_KEYS + tl.arange(0, BLOCK_KEYS)
-    masks = key_mask + sample * mask_sample_stride + columns
-    valid = tl.load(masks, mask=columns < length, other=0) != 0
-    key_rows = key + sample * key_sample_stride + key_head * key_head_stride
-    key_rows += columns.to(tl.int64) * key_column_stride
-    key_main, key_rest = hold(key_rows, valid, HEAD_DIM, MAIN, REST)
-    return columns, valid, key_rows, key_main, key_rest
+    """The keys of a program: positions, whether each is valid, pointers, and both parts."""
+    key_position = tl.program_id(0) * BLOCK_KEYS + tl.arange(0, BLOCK_KEYS)
+    masks = key_mask + sample * mask_sample_stride + key_position
+    valid = tl.load(masks, mask=key_position < length, other=0) != 0
+    key_pointers = key + sample * key_sample_stride + key_head * key_head_stride
+    key_pointers += key_position.to(tl.int64) * key_position_stride
+    key_main, key_rest = load_head(key_pointers, valid, HEAD_DIM, MAIN, REST)
+    return key_position, valid, key_pointers, key_main, key_rest
 
 
 @triton.jit
@@ -106,16 +113,16 @@ def log_sum_exp_of_tiles(
     key,
     order,
     sample_start,
-    position,
+    query_position,
     key_mask,
     partial,
-    rows,
+    queries,
     heads,
     length,
-    query_row_stride,
+    query_stride,
     query_head_stride,
     key_sample_stride,
-    key_column_stride,
+    key_position_stride,
     key_head_stride,
     mask_sample_stride,
     scaling,
@@ -127,19 +134,19 @@ def log_sum_exp_of_tiles(
     WINDOWED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
 ):
-    """Partial [tiles, rows, heads]: log-sum-exp of each row over one tile, -inf if it sees none."""
+    """Partial [tiles, Q, heads]: log-sum-exp of each query over one tile, -inf without keys."""
     key_head = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
-    columns, valid, key_rows, key_main, key_rest = _key_tile(
+    key_position, valid, key_pointers, key_main, key_rest = _key_tile(
         key,
         key_mask,
         sample,
         key_head,
         length,
         key_sample_stride,
-        key_column_stride,
+        key_position_stride,
         key_head_stride,
         mask_sample_stride,
         HEAD_DIM,
@@ -147,23 +154,24 @@ def log_sum_exp_of_tiles(
         REST,
         BLOCK_KEYS,
     )
+    # The queries of the sample, packed with their heads.
     first = tl.load(sample_start + sample)
     packed = ((tl.load(sample_start + sample + 1) - first) * HEADS).to(tl.int32)
-    for start in range(0, packed, BLOCK_ROWS):
-        logits, _, row, head, inside = _logits(
+    for start in range(0, packed, BLOCK_QUERIES):
+        logits, _, query_index, head, inside = _logits(
             start,
             packed,
             first,
             key_head * HEADS,
-            columns,
+            key_position,
             valid,
-            key_rows,
+            key_pointers,
             key_main,
             key_rest,
             query,
             order,
-            position,
-            query_row_stride,
+            query_position,
+            query_stride,
             query_head_stride,
             scaling * _LOG2_E,
             window,
@@ -173,31 +181,32 @@ def log_sum_exp_of_tiles(
             REST,
             WINDOWED,
             PRECISION,
-            BLOCK_ROWS,
+            BLOCK_QUERIES,
         )
+        # Relative to the maximum; a query that sees no key of the tile has a maximum of -inf.
         peak = tl.max(logits, 0)
         peak = tl.where(peak == float("-inf"), 0.0, peak)
         total = tl.sum(tl.exp2(logits - peak[None, :]), 0)
-        slots = (tl.program_id(0).to(tl.int64) * rows + row) * heads + head
+        slots = (tl.program_id(0).to(tl.int64) * queries + query_index) * heads + head
         tl.store(partial + slots, (peak + tl.log2(total)) * _LN_2, mask=inside)
 
 
 @triton.jit
-def sum_over_rows(
+def sum_over_queries(
     query,
     key,
     order,
     sample_start,
-    position,
+    query_position,
     key_mask,
     log_sum_exp,
     out,
     heads,
     length,
-    query_row_stride,
+    query_stride,
     query_head_stride,
     key_sample_stride,
-    key_column_stride,
+    key_position_stride,
     key_head_stride,
     mask_sample_stride,
     scaling,
@@ -210,19 +219,19 @@ def sum_over_rows(
     WINDOWED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
 ):
-    """Out [B, heads / HEADS, S]: mean over rows and HEADS heads (one, or all of a key head)."""
+    """Out [B, heads / HEADS, S]: mean over queries and HEADS heads (one, or all of a key head)."""
     slot = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
-    columns, valid, key_rows, key_main, key_rest = _key_tile(
+    key_position, valid, key_pointers, key_main, key_rest = _key_tile(
         key,
         key_mask,
         sample,
         slot * HEADS // GROUP,
         length,
         key_sample_stride,
-        key_column_stride,
+        key_position_stride,
         key_head_stride,
         mask_sample_stride,
         HEAD_DIM,
@@ -230,24 +239,25 @@ def sum_over_rows(
         REST,
         BLOCK_KEYS,
     )
+    # The queries of the sample, packed with their heads.
     first = tl.load(sample_start + sample)
     packed = ((tl.load(sample_start + sample + 1) - first) * HEADS).to(tl.int32)
-    total = tl.zeros([BLOCK_KEYS, BLOCK_ROWS], dtype=tl.float32)
-    for start in range(0, packed, BLOCK_ROWS):
-        logits, visible, row, head, inside = _logits(
+    total = tl.zeros([BLOCK_KEYS, BLOCK_QUERIES], dtype=tl.float32)
+    for start in range(0, packed, BLOCK_QUERIES):
+        logits, visible, query_index, head, inside = _logits(
             start,
             packed,
             first,
             slot * HEADS,
-            columns,
+            key_position,
             valid,
-            key_rows,
+            key_pointers,
             key_main,
             key_rest,
             query,
             order,
-            position,
-            query_row_stride,
+            query_position,
+            query_stride,
             query_head_stride,
             scaling * _LOG2_E,
             window,
@@ -257,11 +267,11 @@ def sum_over_rows(
             REST,
             WINDOWED,
             PRECISION,
-            BLOCK_ROWS,
+            BLOCK_QUERIES,
         )
-        norm = tl.load(log_sum_exp + row * heads + head, mask=inside, other=0.0)
-        # A row that sees nothing has a norm of -inf, and -inf less -inf is not a number.
+        norm = tl.load(log_sum_exp + query_index * heads + head, mask=inside, other=0.0)
+        # A query that sees no key has a norm of -inf, and -inf minus -inf is NaN.
         total += tl.where(visible, tl.exp2(logits - norm[None, :] * _LOG2_E), 0.0)
     mean = tl.sum(total, 1) / tl.maximum(packed, 1).to(tl.float32)
-    slots = (sample * tl.num_programs(1) + slot) * length + columns
-    tl.store(out + slots, mean, mask=columns < length)
+    slots = (sample * tl.num_programs(1) + slot) * length + key_position
+    tl.store(out + slots, mean, mask=key_position < length)

@@ -1,4 +1,4 @@
-"""Triton version: what the kernels are launched with, and what is done between them."""
+"""Triton version: the launches of both kernels and the sum between them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import triton
 from torch import Tensor
 
 from ..launch import AMD, NVIDIA, Grid, Launch, current_vendor, dot_precision, head_split
-from .triton_kernel import log_sum_exp_of_tiles, sum_over_rows
+from .triton_kernel import log_sum_exp_of_tiles, sum_over_queries
 
 
 @cache
 def configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
     """The one shipped configuration.
 
-    A call at these sizes lasts about as long as its launches, so there is nothing to tune: the tile
-    of keys is small enough to fill a GPU at 1,500 tokens and to need no more shared memory than
-    consumer cards have.
+    A call takes about as long as its launches, so there is nothing to tune. The tile of keys is
+    small enough to fill a GPU at 1,500 tokens and to fit the shared memory of consumer cards.
     """
     single = dtype == torch.float32
     warps = 8 if single or (head_dim > 128 and vendor == NVIDIA) else 4
-    sizes = {"BLOCK_KEYS": 64, "BLOCK_ROWS": 16 if single else 32}
+    sizes = {"BLOCK_KEYS": 64, "BLOCK_QUERIES": 16 if single else 32}
     return (triton.Config(sizes, num_warps=warps, num_stages=1 if vendor == AMD else 2),)
 
 
@@ -43,19 +42,19 @@ def launches(
     """Describe both launches.
 
     Returns:
-        The launches; the buffers between them, partial [tiles, R, heads] which the first one fills
-        and log_sum_exp [R, heads] which the second one reads; and out [B, heads or key_heads, S].
+        The launches, then their buffers: partial [tiles, Q, heads], which the first launch fills,
+        log_sum_exp [Q, heads], which the second one reads, and out [B, heads or key_heads, S].
     """
-    rows, heads, head_dim = query.shape
+    queries, heads, head_dim = query.shape
     samples, length, key_heads, _ = key.shape
     group = heads // key_heads
     shipped = configs(head_dim, query.dtype, vendor)
-    # Rows of one sample stand together; rows of no sample are left out on both sides.
+    # Group the queries by sample. Queries of samples that do not exist fall off both ends.
     sorted_sample, order = query_sample.sort(stable=True)
     sample_start = torch.searchsorted(sorted_sample, torch.arange(samples + 1, device=query.device))
     smallest = min(config.kwargs["BLOCK_KEYS"] for config in shipped)
-    partial = query.new_empty((triton.cdiv(length, smallest), rows, heads), dtype=torch.float32)
-    log_sum_exp = query.new_empty((rows, heads), dtype=torch.float32)
+    partial = query.new_empty((triton.cdiv(length, smallest), queries, heads), dtype=torch.float32)
+    log_sum_exp = query.new_empty((queries, heads), dtype=torch.float32)
     slots = heads if per_head else key_heads
     out = query.new_empty((samples, slots, length), dtype=torch.float32)
     main, rest = head_split(head_dim, query.dtype)
@@ -64,14 +63,14 @@ def launches(
         "key": key,
         "order": order,
         "sample_start": sample_start,
-        "position": query_position,
+        "query_position": query_position,
         "key_mask": key_mask,
         "heads": heads,
         "length": length,
-        "query_row_stride": query.stride(0),
+        "query_stride": query.stride(0),
         "query_head_stride": query.stride(1),
         "key_sample_stride": key.stride(0),
-        "key_column_stride": key.stride(1),
+        "key_position_stride": key.stride(1),
         "key_head_stride": key.stride(2),
         "mask_sample_stride": key_mask.stride(0),
         "scaling": scaling,
@@ -93,11 +92,11 @@ def launches(
         Launch(
             log_sum_exp_of_tiles,
             grid(key_heads),
-            {**shared, "partial": partial, "rows": rows, "HEADS": group},
+            {**shared, "partial": partial, "queries": queries, "HEADS": group},
             shipped,
         ),
         Launch(
-            sum_over_rows,
+            sum_over_queries,
             grid(slots),
             {
                 **shared,
@@ -125,7 +124,7 @@ def instruction_attention(
     sliding_window: int | None,
     per_head: bool,
 ) -> Tensor:
-    """As the function of that name in the package, whose caller has checked the arguments."""
+    """The Triton version of the package's function, which has checked the arguments."""
     samples, length = key.shape[:2]
     heads = query.shape[1]
     if query.shape[0] == 0 or samples == 0 or length == 0:
@@ -143,6 +142,6 @@ def instruction_attention(
         vendor=current_vendor(),
     )
     first.run()
-    torch.logsumexp(partial, dim=0, out=log_sum_exp)
+    torch.logsumexp(partial, dim=0, out=log_sum_exp)  # [Q, heads]
     second.run()
-    return out if per_head else out.mean(dim=1)
+    return out if per_head else out.mean(dim=1)  # [B, heads, S] or [B, S]

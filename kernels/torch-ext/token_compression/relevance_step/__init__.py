@@ -29,44 +29,43 @@ def relevance_step(
     sliding_window: int | None = None,
     scaling: float | None = None,
     reduction: Reduction = "positive",
-    normalize_rows: bool = False,
+    normalize_per_query: bool = False,
     residual: bool = True,
     lse: Tensor | None = None,
     chunk_size: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Propagate relevance through one attention layer, from its rows to its keys.
+    """Propagate relevance through one attention layer, from its queries to its keys.
 
-    r'[k] = r[k] + Σ_q r[q] · M[q, k], with M = mean over heads of f(A ⊙ ∂y/∂A). The map's gradient
-    is ∂y/∂A[h, q, k] = ∂y/∂O[h, q] · V[h, k], so that query, key, value and the gradient of the
-    attention output are enough. With f(x) = max(x, 0) this is one factor of equations 5 and 6 of
-    Chefer et al. 2021, applied to one row of the relevance matrix.
+    r'[k] = r[k] + Σ_q r[q] · M[q, k], with M = mean over heads of f(A ⊙ ∂y/∂A). The gradient of
+    the attention map is ∂y/∂A[h, q, k] = ∂y/∂O[h, q] · V[h, k], so the query, key, value and
+    gradient of the attention output are enough. With f(x) = max(x, 0) this is one factor of
+    equations 5 and 6 of Chefer et al. 2021, applied to one row of their relevance matrix.
 
-    Neither backend holds an attention map: rows that carry no relevance and tiles that no row sees
-    are left out, and scratch memory grows with S (torch: times the rows of a chunk).
+    Neither backend holds an attention map. Both skip queries without relevance and tiles that no
+    query sees. Scratch memory grows with S, for torch times the queries of a chunk.
 
     Args:
-        r: float32 [T, B, S], relevance of every column for T targets.
+        r: float32 [T, B, S], relevance of every token for T targets.
         query: float [B, heads, Q, head_dim], after RoPE; Q = S unless `query_positions` is given.
         key: float [B, key_heads, S, head_dim]; heads is a multiple of key_heads.
         value: float [B, key_heads, S, value_dim].
         grad_output: float [T, B, heads, Q, value_dim], gradient of each target with respect to
-            the attention output before its projection; not read by the reduction "attention".
-        query_positions: int64 [Q], ascending, columns of the query rows; by default all S.
-        key_mask: bool [B, S], False on keys that no row sees.
-        mask: bool, broadcastable to [B, heads, Q, S], True where a row sees a key: everything that
-            `causal`, `key_mask` and `sliding_window` do not say.
-        causal: A row sees keys up to its own column only.
-        sliding_window: Keys that a row sees at most, itself included; None for all.
+            the attention output before its projection; unused with the reduction "attention".
+        query_positions: int64 [Q], ascending, positions of the queries; by default all S.
+        key_mask: bool [B, S], False on keys that no query sees.
+        mask: bool, broadcastable to [B, heads, Q, S], True where a query sees a key, in addition to
+            `causal`, `key_mask` and `sliding_window`.
+        causal: Queries see keys up to their own position only.
+        sliding_window: Number of keys that a query sees at most, its own included; None for all.
         scaling: Factor on the attention logits; by default head_dim ** -0.5.
         reduction: f: "positive" keeps the positive part, "absolute" the magnitude, "signed" all;
             "attention" takes A itself, without gradient.
-        normalize_rows: Divide each row of M by its sum; rows that sum to zero stay zero.
+        normalize_per_query: Divide M[q] by its sum over keys; a sum of zero leaves M[q] zero.
         residual: Add r itself, as in the formula.
-        lse: float32 [B, heads, Q], logarithm of the sum of the exponentiated logits of each row;
-            computed anew if not given.
-        chunk_size: Query rows that the torch backend works on at once; by default as many as its
-            `MEMORY_LIMIT` allows.
+        lse: float32 [B, heads, Q], log-sum-exp of the logits of each query; computed if not given.
+        chunk_size: Number of queries that the torch backend works on at once; by default as many
+            as its `MEMORY_LIMIT` allows.
         backend: `"triton"` or `"torch"`; by default the environment variable
             `HF_TOKEN_COMPRESS_KERNELS`, or else Triton on CUDA and ROCm and torch elsewhere.
 
@@ -74,9 +73,9 @@ def relevance_step(
         float32 [T, B, S].
 
     Raises:
-        ValueError: Shapes, dtypes or devices do not fit, the reduction is unknown, or the backend
-            cannot run here; with Triton also where the last dimension of query, key, value or
-            grad_output is not contiguous.
+        ValueError: Shapes, dtypes or devices do not match, the reduction is unknown, the backend
+            cannot run here, or, with Triton, the last dimension of query, key, value or grad_output
+            is not contiguous.
     """
     check_shapes(r, query, key, value, grad_output, reduction, query_positions)
     _check_masks(r, query, query_positions, key_mask, mask, lse)
@@ -96,7 +95,7 @@ def relevance_step(
         "sliding_window": sliding_window,
         "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
         "reduction": reduction,
-        "normalize_rows": normalize_rows,
+        "normalize_per_query": normalize_per_query,
         "residual": residual,
         "lse": lse,
     }
@@ -116,14 +115,14 @@ def _check_masks(
     mask: Tensor | None,
     lse: Tensor | None,
 ) -> None:
-    """What selects rows and keys, and what is saved of rows."""
+    """Check the tensors that select queries and keys, and the saved log-sum-exp."""
     _, batch, length = r.shape
-    heads, rows = query.shape[1:3]
+    heads, queries = query.shape[1:3]
     check_dtype(torch.float32, r=r)
     if lse is not None:
-        if lse.shape != (batch, heads, rows):
+        if lse.shape != (batch, heads, queries):
             raise ValueError(
-                f"lse must be {[batch, heads, rows]} like the query rows, but is {list(lse.shape)}."
+                f"lse must be {[batch, heads, queries]} like the query, but is {list(lse.shape)}."
             )
         check_dtype(torch.float32, lse=lse)
     if query_positions is not None:
@@ -136,7 +135,7 @@ def _check_masks(
         check_dtype(torch.bool, key_mask=key_mask)
     if mask is not None:
         check_dtype(torch.bool, mask=mask)
-        wanted = (batch, heads, rows, length)
+        wanted = (batch, heads, queries, length)
         try:
             fits = torch.broadcast_shapes(mask.shape, wanted) == wanted
         except RuntimeError:

@@ -1,4 +1,4 @@
-"""Triton version: what the kernels are launched with, and what is done between them."""
+"""Triton version: the launches of both kernels and the steps between them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import triton
 from torch import Tensor
 
 from ..launch import AMD, NVIDIA, Launch, current_vendor, dot_precision, head_split
-from .triton_kernel import column_sums, row_statistics
+from .triton_kernel import key_sums, query_statistics
 
 
 @cache
-def row_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
-    """Shipped configurations of `row_statistics`; head_dim is the larger of both."""
+def statistics_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
+    """Shipped configurations of `query_statistics`; head_dim is the larger of both head sizes."""
     small = head_dim > 128 or dtype == torch.float32
-    sizes = {"BLOCK_ROWS": 64, "BLOCK_KEYS": 32 if small else 64}
+    sizes = {"BLOCK_QUERIES": 64, "BLOCK_KEYS": 32 if small else 64}
     warps = 8 if small and vendor == NVIDIA else 4
     return (triton.Config(sizes, num_warps=warps, num_stages=1 if vendor == AMD else 2),)
 
 
 @cache
-def column_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
-    """Shipped configurations of `column_sums`; head_dim is the larger of both."""
+def sums_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[triton.Config, ...]:
+    """Shipped configurations of `key_sums`; head_dim is the larger of both head sizes."""
     tiles: tuple[tuple[int, int, int], ...]
     if dtype == torch.float32:
         tiles = ((64, 16, 4),)
@@ -38,29 +38,29 @@ def column_configs(head_dim: int, dtype: torch.dtype, vendor: str) -> tuple[trit
         tiles = ((64, 64, 4), (128, 64, 8))
     return tuple(
         triton.Config(
-            {"BLOCK_KEYS": keys, "BLOCK_ROWS": rows},
+            {"BLOCK_KEYS": keys, "BLOCK_QUERIES": queries},
             num_warps=warps,
             num_stages=1 if vendor == AMD else 2,
         )
-        for keys, rows, warps in tiles
+        for keys, queries, warps in tiles
     )
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The tensors of one call, and what both kernels have in common.
+    """The tensors and options of one call.
 
     Attributes:
-        weights: float32 [T, B, Q], relevance of the query rows.
+        weights: float32 [T, B, Q], relevance of the queries.
         query: [B, heads, Q, head_dim].
         key: [B, key_heads, S, head_dim].
         value: [B, key_heads, S, value_dim].
-        grad_output: [T, B, heads, Q, value_dim]; anything where the reduction is "attention".
-        positions: int64 [Q], ascending columns of the query rows.
+        grad_output: [T, B, heads, Q, value_dim]; unused with the reduction "attention".
+        positions: int64 [Q], ascending positions of the queries.
         key_mask: bool [B, S].
-        mask: bool [B, heads, Q, S] by strides that may be zero, or None.
+        mask: bool [B, heads, Q, S], whose strides may be zero, or None.
         causal, sliding_window, scaling, reduction: As in `relevance_step`.
-        vendor: Whose GPU it is for.
+        vendor: Vendor of the GPU.
     """
 
     weights: Tensor
@@ -78,8 +78,8 @@ class Problem:
     vendor: str
 
     def arguments(self) -> dict[str, Any]:
-        """What both kernels take."""
-        _, batch, rows = self.weights.shape
+        """The arguments that both kernels take."""
+        _, batch, queries = self.weights.shape
         heads, head_dim = self.query.shape[1], self.query.shape[3]
         key_heads, length, value_dim = self.value.shape[1:]
         main, rest = head_split(head_dim, self.query.dtype)
@@ -97,12 +97,12 @@ class Problem:
             "value": self.value,
             "grad_output": self.grad_output,
             "positions": self.positions,
-            "active_rows": self.active_rows(),
+            "active_queries": self.active_queries(),
             "key_mask": self.key_mask,
             "mask": mask,
             "batch": batch,
             "heads": heads,
-            "rows": rows,
+            "queries": queries,
             "length": length,
             **{
                 prefix + axis: tensor.stride(index)
@@ -133,42 +133,42 @@ class Problem:
         """The larger of head_dim and value_dim."""
         return max(self.query.shape[-1], self.value.shape[-1])
 
-    def active_rows(self) -> Tensor:
-        """int32 [B, 2]: first row that carries relevance to any target, and one past the last."""
+    def active_queries(self) -> Tensor:
+        """int32 [B, 2]: the first query with relevance for any target, and one past the last."""
         active = (self.weights != 0).any(dim=0)  # [B, Q]
-        rows = active.shape[1]
-        index = torch.arange(rows, device=active.device)
-        first = torch.where(active, index, rows).amin(dim=1)
-        last = torch.where(active, index + 1, 0).amax(dim=1)
-        return torch.stack([first, last], dim=1).to(torch.int32)
+        queries = active.shape[1]
+        index = torch.arange(queries, device=active.device)
+        first = torch.where(active, index, queries).amin(dim=1)  # [B]
+        last = torch.where(active, index + 1, 0).amax(dim=1)  # [B]
+        return torch.stack([first, last], dim=1).to(torch.int32)  # [B, 2]
 
-    def row_launch(self, *, summed: bool) -> tuple[Launch, Tensor, Tensor]:
-        """Describe `row_statistics`.
+    def statistics_launch(self, *, summed: bool) -> tuple[Launch, Tensor, Tensor]:
+        """Describe the launch of `query_statistics`.
 
         Returns:
-            The launch, log_sum_exp [B, heads, Q] and row_sum [T, B, heads, Q], both of which are
-            only written in active rows; row_sum only if `summed`.
+            The launch, log_sum_exp [B, heads, Q] and query_sum [T, B, heads, Q]. Both are written
+            only for active queries, and query_sum only if `summed`.
         """
-        targets, batch, rows = self.weights.shape
+        targets, batch, queries = self.weights.shape
         heads = self.query.shape[1]
-        log_sum_exp = self.weights.new_zeros(batch, heads, rows)
-        row_sum = self.weights.new_zeros(targets if summed else 0, batch, heads, rows)
+        log_sum_exp = self.weights.new_zeros(batch, heads, queries)
+        query_sum = self.weights.new_zeros(targets if summed else 0, batch, heads, queries)
 
         def grid(meta: Mapping[str, Any]) -> tuple[int, ...]:
             programs = batch * targets if summed else batch
-            return (triton.cdiv(rows, meta["BLOCK_ROWS"]), heads, programs)
+            return (triton.cdiv(queries, meta["BLOCK_QUERIES"]), heads, programs)
 
         arguments = {
             **self.arguments(),
             "log_sum_exp": log_sum_exp,
-            "row_sum": row_sum if summed else log_sum_exp,
+            "query_sum": query_sum if summed else log_sum_exp,
             "SUMMED": summed,
         }
-        shipped = row_configs(self.widest_head(), self.query.dtype, self.vendor)
-        return Launch(row_statistics, grid, arguments, shipped), log_sum_exp, row_sum
+        shipped = statistics_configs(self.widest_head(), self.query.dtype, self.vendor)
+        return Launch(query_statistics, grid, arguments, shipped), log_sum_exp, query_sum
 
-    def column_launch(self, log_sum_exp: Tensor) -> tuple[Launch, Tensor]:
-        """Describe `column_sums`.
+    def sums_launch(self, log_sum_exp: Tensor) -> tuple[Launch, Tensor]:
+        """Describe the launch of `key_sums`.
 
         Returns:
             The launch and out [T, B, heads, S].
@@ -177,9 +177,9 @@ class Problem:
         heads, length = self.query.shape[1], self.key.shape[2]
         out = self.weights.new_empty(targets, batch, heads, length)
         at_once = 1 if targets == 1 else 2
-        # For every column: how many query rows stand before it.
-        columns = torch.arange(length + 1, device=self.positions.device)
-        rows_before = torch.searchsorted(self.positions, columns).to(torch.int32)
+        # For every key: the number of queries before its position.
+        key_positions = torch.arange(length + 1, device=self.positions.device)  # [S + 1]
+        queries_before = torch.searchsorted(self.positions, key_positions).to(torch.int32)
 
         def grid(meta: Mapping[str, Any]) -> tuple[int, ...]:
             groups = triton.cdiv(targets, at_once)
@@ -189,13 +189,13 @@ class Problem:
             **self.arguments(),
             "weights": self.weights,
             "targets": targets,
-            "rows_before": rows_before,
+            "queries_before": queries_before,
             "log_sum_exp": log_sum_exp,
             "out": out,
             "TARGETS_AT_ONCE": at_once,
         }
-        shipped = column_configs(self.widest_head(), self.query.dtype, self.vendor)
-        return Launch(column_sums, grid, arguments, shipped), out
+        shipped = sums_configs(self.widest_head(), self.query.dtype, self.vendor)
+        return Launch(key_sums, grid, arguments, shipped), out
 
 
 def relevance_step(
@@ -212,23 +212,23 @@ def relevance_step(
     sliding_window: int | None,
     scaling: float,
     reduction: str,
-    normalize_rows: bool,
+    normalize_per_query: bool,
     residual: bool,
     lse: Tensor | None,
 ) -> Tensor:
-    """As the function of that name in the package, whose caller has checked the arguments."""
-    batch, heads, rows, _ = query.shape
+    """The Triton version of the package's function, which has checked the arguments."""
+    batch, heads, queries, _ = query.shape
     length = key.shape[2]
-    if r.numel() == 0 or rows == 0:
+    if r.numel() == 0 or queries == 0:
         return r.clone() if residual else torch.zeros_like(r)
     if query_positions is None:
-        query_positions = torch.arange(rows, device=r.device)
+        query_positions = torch.arange(queries, device=r.device)
     if key_mask is None:
         key_mask = torch.ones(batch, length, dtype=torch.bool, device=r.device)
     if mask is not None:
-        mask = mask.expand(batch, heads, rows, length)
+        mask = mask.expand(batch, heads, queries, length)
     problem = Problem(
-        weights=r.index_select(-1, query_positions),
+        weights=r.index_select(-1, query_positions),  # [T, B, Q]
         query=query,
         key=key,
         value=value,
@@ -242,18 +242,19 @@ def relevance_step(
         reduction=reduction,
         vendor=current_vendor(),
     )
-    log_sum_exp = lse
-    if lse is None or normalize_rows:
-        launch, log_sum_exp, row_sum = problem.row_launch(summed=normalize_rows)
+    # First launch: statistics of the queries, unless they are saved and nothing is normalized.
+    if lse is None or normalize_per_query:
+        launch, log_sum_exp, query_sum = problem.statistics_launch(summed=normalize_per_query)
         launch.run()
-        if normalize_rows:
-            total = row_sum.mean(dim=2)  # [T, B, Q]
-            # Where a row carries nothing its sum may be anything, as the row may.
+        lse = log_sum_exp if lse is None else lse
+        if normalize_per_query:
+            total = query_sum.mean(dim=2)  # [T, B, Q]
+            # A query without relevance may hold anything, and so may its sum.
             counts = (total != 0) & (problem.weights != 0)
             weights = torch.where(counts, problem.weights / total, 0.0)
             problem = replace(problem, weights=weights)
-    assert log_sum_exp is not None
-    launch, out = problem.column_launch((log_sum_exp if lse is None else lse).contiguous())
+    # Second launch: sums over the queries.
+    launch, out = problem.sums_launch(lse.contiguous())
     launch.run()
     folded = out.mean(dim=2)  # [T, B, S]
     return r + folded if residual else folded

@@ -1,8 +1,8 @@
-"""What the kernels must move and compute, and what that takes at a GPU's limits.
+"""What the kernels must move and compute, and the time that takes at a GPU's limits.
 
-`python -m hf_token_compress.kernels.roofline` prints tables for the layer shapes of Qwen2-VL-7B.
-It is a model: bytes and operations are counted from shapes, with caches so good that each tensor
-passes once per launch; nothing is measured.
+`python kernels/benchmarks/roofline.py` prints tables for the layer shapes of Qwen2-VL-7B. It is a
+model, not a measurement: it counts bytes and operations from shapes and assumes perfect caches, so
+that each tensor passes once per launch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-HEADS, KEY_HEADS, HEAD_DIM = 28, 4, 128
-"""Of a decoder layer of Qwen2-VL-7B."""
+from problems import HEAD_DIM, HEADS, KEY_HEADS
 
 _HALF, _SINGLE = 2, 4
 _BLOCK_KEYS = 64
@@ -57,7 +56,7 @@ class Work:
     exponentials: float
 
     def seconds(self, limits: Limits) -> float:
-        """The least time, as if everything overlapped perfectly and launches were free."""
+        """The least time, with perfect overlap and free launches."""
         return max(
             self.moved / limits.bandwidth,
             self.flops / limits.flops,
@@ -65,17 +64,20 @@ class Work:
         )
 
 
-def instruction_attention(length: int, rows: int) -> Work:
-    """Both launches and the sum between them, bf16: keys and queries twice, partial sums thrice."""
+def instruction_attention(length: int, instruction: int) -> Work:
+    """Both launches and the sum between them, in bf16.
+
+    Both launches read keys and queries. The partial sums are written once and read once.
+    """
     tiles = -(-length // _BLOCK_KEYS)
     keys = length * KEY_HEADS * HEAD_DIM * _HALF
-    queries = rows * HEADS * HEAD_DIM * _HALF
-    partial = tiles * rows * HEADS * _SINGLE
+    queries = instruction * HEADS * HEAD_DIM * _HALF
+    partial = tiles * instruction * HEADS * _SINGLE
     out = length * KEY_HEADS * _SINGLE
-    cells = rows * HEADS * length
+    cells = instruction * HEADS * length
     return Work(
         "`instruction_attention`",
-        moved=2 * (keys + queries) + 2 * partial + 2 * rows * HEADS * _SINGLE + 2 * out,
+        moved=2 * (keys + queries) + 2 * partial + 2 * instruction * HEADS * _SINGLE + 2 * out,
         flops=2 * 2 * cells * HEAD_DIM,
         exponentials=2 * cells,
     )
@@ -84,7 +86,8 @@ def instruction_attention(length: int, rows: int) -> Work:
 def relevance_step(length: int, targets: int = 1) -> Work:
     """One causal layer in bf16 without a saved log-sum-exp.
 
-    Rows make their products once, columns once per two targets, and gradients once per target.
+    The statistics of the queries take the logits once, the sums over queries once per two targets,
+    and the gradients of attention once per target.
     """
     queries = length * HEADS * HEAD_DIM * _HALF
     keys = length * KEY_HEADS * HEAD_DIM * _HALF
@@ -100,23 +103,23 @@ def relevance_step(length: int, targets: int = 1) -> Work:
 
 
 def eager_attention(length: int) -> Work:
-    """Eager attention of one layer for all rows: logits written, softmax read and written, read.
+    """Eager attention of one layer for all tokens: logits written, softmax read and written, read.
 
     That is the least that eager execution can do; masks, casts and scaling come on top of it.
     """
-    rows = length * HEADS * HEAD_DIM * _HALF
+    queries = length * HEADS * HEAD_DIM * _HALF
     keys = length * KEY_HEADS * HEAD_DIM * _HALF
     cells = HEADS * length * length
     return Work(
-        "eager attention, all rows",
-        moved=2 * rows + 2 * keys + 4 * cells * _HALF,
+        "eager attention, all tokens",
+        moved=2 * queries + 2 * keys + 4 * cells * _HALF,
         flops=2 * 2 * cells * HEAD_DIM,
         exponentials=cells,
     )
 
 
 def stored_relevance(length: int) -> Work:
-    """The step from a stored map and its gradient: both read, both written when they were made."""
+    """The step from a stored map and its gradient: both are written once and read once."""
     cells = HEADS * length * length
     return Work(
         "step from stored maps, 1 target",
@@ -128,7 +131,7 @@ def stored_relevance(length: int) -> Work:
 
 def _table(visual_tokens: int, instruction: int, limits: Limits) -> Iterator[str]:
     length = visual_tokens + instruction + 15
-    yield f"{visual_tokens:,} visual tokens, {instruction} instruction rows, bf16, {limits.name}:"
+    yield f"{visual_tokens:,} visual tokens, {instruction} instruction tokens, bf16, {limits.name}:"
     yield ""
     yield "| computation | MB moved | GFLOP | G exponentials | limited by | at the limit |"
     yield "|---|---|---|---|---|---|"
@@ -157,7 +160,7 @@ def _duration(seconds: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m hf_token_compress.kernels.roofline")
+    parser = argparse.ArgumentParser(prog="python kernels/benchmarks/roofline.py")
     parser.add_argument("--visual-tokens", type=int, nargs="+", default=[1500, 20000])
     parser.add_argument("--instruction", type=int, default=40, help="text tokens after them")
     chosen = parser.parse_args(arguments)

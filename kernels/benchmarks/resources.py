@@ -1,8 +1,8 @@
-"""What the shipped kernels need on each GPU, read from builds that need no GPU.
+"""Registers, shared memory and matrix instructions of the shipped kernels, without a GPU.
 
-`python -m hf_token_compress.kernels.resources` compiles every kernel with every shipped
-configuration for every target, prints a table, and fails if a build spills registers, wants more
-shared memory than its target has, or multiplies matrices outside the matrix units.
+`python kernels/benchmarks/resources.py` compiles every kernel with every shipped configuration for
+every target, prints a table, and fails if a build spills registers, needs more shared memory than
+its target has, or multiplies matrices outside the matrix units.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from typing import Any
 
 import torch
 import triton
+from problems import HEADS, KEY_HEADS
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .instruction_attention.triton_launch import launches as attention_launches
-from .launch import AMD, NVIDIA, Launch
-from .relevance_step.triton_launch import Problem
+from hf_token_compress.kernels.instruction_attention.triton_launch import (
+    launches as attention_launches,
+)
+from hf_token_compress.kernels.launch import AMD, NVIDIA, Launch
+from hf_token_compress.kernels.relevance_step.triton_launch import Problem
 
 HEAD_DIMS = {torch.bfloat16: (64, 96, 128, 256), torch.float32: (80, 128)}
 """What is built for each dtype: every configuration, with a head in one part and in two.
 
-float16 builds differ from bfloat16 in the names of instructions alone. Single precision streams the
-head, so that its size is but the length of a loop.
+float16 builds differ from bfloat16 only in the names of instructions. Single precision streams the
+head, so its size is only the length of a loop.
 """
 
 _KIB = 1024
@@ -79,10 +82,10 @@ class Case:
     Attributes:
         kernel: Its name.
         head_dim: Size of a head.
-        dtype: Of queries, keys, values and gradients.
+        dtype: Dtype of queries, keys, values and gradients.
         config: Index of its configuration.
         target: Name of the GPU.
-        options: Whether a window, a mask and single heads are asked for, with all that they add.
+        options: Build with a window, a mask and separate heads.
     """
 
     kernel: str
@@ -104,7 +107,7 @@ class Usage:
         spilled: Bytes of stack per thread, which is where spilled registers go.
         shared: Bytes of shared memory per program.
         instructions: Matrix instructions in the machine code.
-        scalar_products: Matrix products that were not put on the matrix units.
+        scalar_products: Matrix products outside the matrix units.
     """
 
     case: Case
@@ -116,7 +119,7 @@ class Usage:
     scalar_products: int
 
     def faults(self) -> list[str]:
-        """What must not be; empty for a build that is fit to ship."""
+        """One phrase per fault; empty for a build that is fit to ship."""
         limit = TARGETS[self.case.target].shared_limit
         found = []
         if self.spilled:
@@ -131,7 +134,7 @@ class Usage:
 def shipped_cases(targets: Iterable[str] = tuple(TARGETS)) -> Iterator[Case]:
     """Every build that is checked: kernels × head sizes × dtypes × configurations × targets.
 
-    Those of 128 in half precision come once more with all options.
+    Heads of 128 in half precision are built once more with all options.
     """
     for target in targets:
         for dtype, head_dims in HEAD_DIMS.items():
@@ -145,10 +148,10 @@ def shipped_cases(targets: Iterable[str] = tuple(TARGETS)) -> Iterator[Case]:
 
 
 def usage(case: Case) -> Usage:
-    """Compile one case and read what it needs.
+    """Compile one case and read its resources.
 
     Raises:
-        RuntimeError: Triton's interpreter is on, which leaves nothing to compile.
+        RuntimeError: Triton's interpreter is on.
     """
     target = TARGETS[case.target]
     launch = next(
@@ -174,10 +177,10 @@ def usage(case: Case) -> Usage:
 def compile_launch(launch: Launch, config: triton.Config, gpu: GPUTarget) -> Any:
     """Build what `launch.run(config)` would build on that GPU.
 
-    Pointers and sizes that are multiples of 16 are declared as such, as a launch does.
+    Pointers, and sizes that are multiples of 16, are declared as such, as in a launch.
 
     Raises:
-        RuntimeError: Triton's interpreter is on, which leaves nothing to compile.
+        RuntimeError: Triton's interpreter is on.
     """
     kernel = launch.kernel
     if not hasattr(kernel, "cache_key"):
@@ -212,11 +215,11 @@ def compile_launch(launch: Launch, config: triton.Config, gpu: GPUTarget) -> Any
 
 
 def all_usages(cases: Iterable[Case], workers: int | None = None) -> list[Usage]:
-    """Compile cases in parallel, each worker a process of its own.
+    """Compile cases in parallel processes.
 
     Args:
         cases: What to build.
-        workers: Processes; by default one for each processor.
+        workers: Number of processes; by default one per CPU.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
@@ -226,12 +229,12 @@ def all_usages(cases: Iterable[Case], workers: int | None = None) -> list[Usage]
 def _launches(
     head_dim: int, dtype: torch.dtype, vendor: str, *, options: bool = False
 ) -> list[Launch]:
-    """The launches of all kernels at the layer shapes of Qwen2-VL-7B, without any memory."""
+    """The launches of all kernels at the layer shapes of Qwen2-VL-7B, on meta tensors."""
     sliding_window = 256 if options else None
-    samples, length, rows, heads, key_heads = 1, 1536, 48, 28, 4
-    query = torch.empty(rows, heads, head_dim, dtype=dtype, device="meta")
-    key = torch.empty(samples, length, key_heads, head_dim, dtype=dtype, device="meta")
-    index = torch.empty(rows, dtype=torch.int64, device="meta")
+    samples, length, instruction = 1, 1536, 48
+    query = torch.empty(instruction, HEADS, head_dim, dtype=dtype, device="meta")
+    key = torch.empty(samples, length, KEY_HEADS, head_dim, dtype=dtype, device="meta")
+    index = torch.empty(instruction, dtype=torch.int64, device="meta")
     mask = torch.empty(samples, length, dtype=torch.bool, device="meta")
     first, second, *_ = attention_launches(
         query,
@@ -245,8 +248,8 @@ def _launches(
         vendor=vendor,
     )
     targets = 2
-    keys = torch.empty(samples, key_heads, length, head_dim, dtype=dtype, device="meta")
-    gradients = torch.empty(targets, samples, heads, length, head_dim, dtype=dtype, device="meta")
+    keys = torch.empty(samples, KEY_HEADS, length, head_dim, dtype=dtype, device="meta")
+    gradients = torch.empty(targets, samples, HEADS, length, head_dim, dtype=dtype, device="meta")
     problem = Problem(
         weights=torch.empty(targets, samples, length, device="meta"),
         query=gradients[0],
@@ -255,7 +258,7 @@ def _launches(
         grad_output=gradients,
         positions=torch.empty(length, dtype=torch.int64, device="meta"),
         key_mask=mask,
-        mask=torch.empty(samples, heads, length, length, dtype=torch.bool, device="meta")
+        mask=torch.empty(samples, HEADS, length, length, dtype=torch.bool, device="meta")
         if options
         else None,
         causal=True,
@@ -264,13 +267,13 @@ def _launches(
         reduction="positive",
         vendor=vendor,
     )
-    third, log_sum_exp, _ = problem.row_launch(summed=True)
-    fourth, _ = problem.column_launch(log_sum_exp)
+    third, log_sum_exp, _ = problem.statistics_launch(summed=True)
+    fourth, _ = problem.sums_launch(log_sum_exp)
     return [first, second, third, fourth]
 
 
 def _nvidia(built: Any) -> tuple[int, int, str]:
-    """Registers, bytes of stack and machine code, as NVIDIA's own tool reads them from a binary."""
+    """Registers, bytes of stack and machine code, read from the binary by NVIDIA's tool."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "kernel.cubin"
@@ -327,8 +330,8 @@ def _table(usages: Iterable[Usage]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 1 if a build is not fit to ship."""
-    parser = argparse.ArgumentParser(prog="python -m hf_token_compress.kernels.resources")
+    """Print the table; 1 if a build has a fault."""
+    parser = argparse.ArgumentParser(prog="python kernels/benchmarks/resources.py")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="by default all")
     parser.add_argument("--head-dim", action="append", type=int, help="by default all")
     chosen = parser.parse_args(arguments)

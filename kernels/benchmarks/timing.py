@@ -1,8 +1,8 @@
-"""Check and time the Triton kernels on a GPU: `python -m hf_token_compress.kernels.benchmark`.
+"""Check and time the Triton kernels on a GPU: `python kernels/benchmarks/timing.py`.
 
-At the layer shapes of Qwen2-VL-7B: each kernel is compared with whole attention maps in float64 on
-the same numbers, then timed against its torch version and against eager attention for all rows.
-Without a CUDA or ROCm device it says so and ends.
+At the layer shapes of Qwen2-VL-7B, each kernel is compared with whole attention maps in float64,
+then timed against its torch version and against eager attention of all tokens. Without a CUDA or
+ROCm device the command says so and ends.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import sys
 from collections.abc import Callable
 
 import torch
+from problems import HEAD_DIM, HEADS, KEY_HEADS, attention_problem, step_problem
 from torch import Tensor
 
-from .instruction_attention import instruction_attention
-from .relevance_step import relevance_step
-from .roofline import HEAD_DIM, HEADS, KEY_HEADS
+from hf_token_compress.kernels.instruction_attention import instruction_attention
+from hf_token_compress.kernels.relevance_step import relevance_step
 
 _TEXT_BEFORE = 15
 _CHECKED_LENGTH = 700
-"""Tokens at which results are compared: float64 on a GPU is slow."""
+"""Tokens of the comparison with float64, which is slow on a GPU."""
 
 _LIMITS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-2}
-"""Largest error of a row, in parts of its largest value."""
+"""Largest error of a result, relative to its largest value."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check and time; 1 if a check fails."""
-    parser = argparse.ArgumentParser(prog="python -m hf_token_compress.kernels.benchmark")
+    """Check and time the kernels; 1 if a check fails."""
+    parser = argparse.ArgumentParser(prog="python kernels/benchmarks/timing.py")
     parser.add_argument("--visual-tokens", type=int, nargs="+", default=[1500, 5000, 20000])
     parser.add_argument("--instruction", type=int, default=40, help="text tokens after them")
     parser.add_argument("--targets", type=int, default=2, help="answer tokens of a relevance step")
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures = check(torch.device("cuda"), chosen.instruction, chosen.targets)
     for failure in failures:
         print(failure, file=sys.stderr)
-    print("| visual tokens | computation | triton | torch | eager, all rows |")
+    print("| visual tokens | computation | triton | torch | eager, all tokens |")
     print("|---|---|---|---|---|")
     for visual_tokens in chosen.visual_tokens:
         length = _TEXT_BEFORE + visual_tokens + chosen.instruction
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 def check(
     device: torch.device, instruction: int, targets: int, length: int = _CHECKED_LENGTH
 ) -> list[str]:
-    """Compare the Triton kernels with whole maps in float64; what differs too much, in words."""
+    """Compare the Triton kernels with whole maps in float64; one sentence per failure."""
     failures = []
     for dtype, limit in _LIMITS.items():
         attention = attention_problem(length, instruction, dtype, device)
@@ -66,61 +66,25 @@ def check(
             ),
             ("relevance_step", relevance_step(*step, backend="triton"), _exact_step(*step)),
         ):
-            error = relative_to_row_maximum(ours, exact)
-            print(f"{name}, {dtype}: error {error:.1e} of the row's maximum, at most {limit:.0e}")
+            error = relative_error(ours, exact)
+            print(f"{name}, {dtype}: relative error {error:.1e}, at most {limit:.0e}")
             if not error <= limit:
                 failures.append(f"{name} in {dtype} is off by {error:.1e}, more than {limit:.0e}.")
     return failures
 
 
-def attention_problem(
-    length: int, instruction: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of `instruction_attention`: the last rows ask about everything before them."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device).to(dtype)
-
-    return (
-        normal(instruction, HEADS, HEAD_DIM),
-        normal(1, length, KEY_HEADS, HEAD_DIM),
-        torch.zeros(instruction, dtype=torch.int64, device=device),
-        torch.arange(length - instruction, length, device=device),
-        torch.ones(1, length, dtype=torch.bool, device=device),
-    )
-
-
-def step_problem(
-    length: int, targets: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of `relevance_step`: every row carries relevance, as below the top layer."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device).to(dtype)
-
-    return (
-        torch.rand(targets, 1, length, generator=generator, device=device),
-        normal(1, HEADS, length, HEAD_DIM),
-        normal(1, KEY_HEADS, length, HEAD_DIM),
-        normal(1, KEY_HEADS, length, HEAD_DIM),
-        normal(targets, 1, HEADS, length, HEAD_DIM),
-    )
-
-
-def relative_to_row_maximum(result: Tensor, exact: Tensor) -> float:
-    """Largest error of a row, in parts of its largest value."""
+def relative_error(result: Tensor, exact: Tensor) -> float:
+    """Largest error along the last dimension, relative to its largest value."""
     error = (result.double() - exact.double()).abs().amax(-1)
     return float((error / exact.double().abs().amax(-1)).amax())
 
 
 def _exact_attention(query: Tensor, key: Tensor) -> Tensor:
-    """Float64 [..., heads, Q, S] of the last Q rows, from [..., heads, Q, d] and all keys."""
+    """Float64 attention [..., heads, Q, S] of the last Q tokens to all keys."""
     key = key.double().repeat_interleave(HEADS // KEY_HEADS, -3)
-    logits = query.double() @ key.mT * HEAD_DIM**-0.5
-    rows, length = logits.shape[-2:]
-    seen = torch.ones(rows, length, dtype=torch.bool, device=key.device).tril(length - rows)
+    logits = query.double() @ key.mT * HEAD_DIM**-0.5  # [..., heads, Q, S]
+    queries, length = logits.shape[-2:]
+    seen = torch.ones(queries, length, dtype=torch.bool, device=key.device).tril(length - queries)
     return logits.masked_fill_(~seen, float("-inf")).softmax(-1)
 
 
@@ -129,11 +93,11 @@ def _exact_step(
 ) -> Tensor:
     attention = _exact_attention(query, key)  # [B, heads, S, S]
     values = value.double().repeat_interleave(HEADS // KEY_HEADS, 1).mT
-    found = []
-    for own, gradient in zip(r.double(), grad_output.double(), strict=True):
+    results = []
+    for relevance, gradient in zip(r.double(), grad_output.double(), strict=True):
         step = (attention * (gradient @ values)).clamp_(min=0).mean(1)  # [B, S, S]
-        found.append(own + (own[:, None] @ step)[:, 0])
-    return torch.stack(found)
+        results.append(relevance + (relevance[:, None] @ step)[:, 0])  # [B, S]
+    return torch.stack(results)  # [T, B, S]
 
 
 def _times(length: int, instruction: int, targets: int) -> list[str]:
@@ -156,6 +120,7 @@ def _times(length: int, instruction: int, targets: int) -> list[str]:
 
 
 def _eager(query: Tensor, key: Tensor, instruction: int) -> Tensor:
+    """What eager attention does for the same scores: it has the maps of all tokens."""
     logits = query @ key.repeat_interleave(HEADS // KEY_HEADS, 1).mT * HEAD_DIM**-0.5
     above = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu_(1)
     attention = logits.masked_fill_(above, float("-inf")).softmax(-1, dtype=torch.float32)
@@ -163,7 +128,7 @@ def _eager(query: Tensor, key: Tensor, instruction: int) -> Tensor:
 
 
 def _cost(run: Callable[[], Tensor]) -> str:
-    """Median time, and memory at the peak beyond the arguments."""
+    """Median time, and peak memory beyond the arguments."""
     from triton.testing import do_bench
 
     try:
