@@ -284,7 +284,7 @@ class _Run:
         labels = [
             relevance_label(
                 sample.relevance,
-                masked_share=self.options.masked_share,
+                mask_ratio=self.options.masked_share,
                 temperature=self.options.temperature,
             ).to(device)
             for sample in samples
@@ -326,7 +326,7 @@ class _Run:
             for sample, logits in zip(samples, model(inputs), strict=True):
                 label = relevance_label(
                     sample.relevance,
-                    masked_share=self.options.masked_share,
+                    mask_ratio=self.options.masked_share,
                     temperature=self.options.temperature,
                 )
                 found = logits.cpu()
