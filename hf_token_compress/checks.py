@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import Any
 
 
 def check_number(name: str, value: object, interval: str | None, *, whole: bool = False) -> None:
@@ -24,12 +25,13 @@ def check_number(name: str, value: object, interval: str | None, *, whole: bool 
         noun = "whole number" if whole else "number"
         raise TypeError(f"{name} must be a {noun}, not {type(value).__name__}.")
     interval = interval or "(-inf, inf)"
+    number: Any = value
     low, high = (float(end) for end in interval[1:-1].split(","))
-    above = low <= value if interval.startswith("[") else low < value
-    below = value <= high if interval.endswith("]") else value < high
+    above = low <= number if interval.startswith("[") else low < number
+    below = number <= high if interval.endswith("]") else number < high
     if not (above and below):
         allowed = describe_interval(interval)
-        if math.isinf(value) and not math.isfinite(high):
+        if math.isinf(number) and not math.isfinite(high):
             allowed = f"finite and {allowed}"
         raise ValueError(f"{name} must be {allowed}, but it is {value}.")
 
@@ -43,12 +45,12 @@ def describe_interval(interval: str) -> str:
 
 
 def check_share(name: str, value: object) -> None:
-    """Raise unless `value` is a number in (0, 1]; errors as in `check_number`."""
+    """Raise unless `value` is a number in (0, 1], as in `check_number`."""
     check_number(name, value, "(0, 1]")
 
 
 def check_count(name: str, value: object, *, at_least: int) -> None:
-    """Raise unless `value` is a whole number of at least `at_least`; errors as in `check_number`."""
+    """Raise unless `value` is a whole number of at least `at_least`, as in `check_number`."""
     check_number(name, value, f"[{at_least}, inf)", whole=True)
 
 

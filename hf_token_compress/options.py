@@ -1,15 +1,17 @@
-"""Options: fields of a dataclass that carry their help text and their range.
+"""Options: dataclass fields with a help text and a range in their metadata.
 
-A field is declared once; its checks, its entry in the docstring and its command line option are
-made from it.
+An option is declared once, as `field(default=…, metadata={"help": …, "interval": …})`. Its checks,
+its entry in the docstring and its command line option are made from that. The interval is a string
+such as "(0, 1]" or "[1, inf)", and may be left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -23,20 +25,6 @@ from .checks import (
 )
 
 Class = TypeVar("Class", bound=type)
-
-
-def option(default: Any, text: str, *, interval: str | None = None) -> Any:
-    """A dataclass field with a help text.
-
-    Args:
-        default: Its default; `dict` for an empty one.
-        text: Its help: one sentence or more.
-        interval: Range of its numbers, such as "(0, 1]" or "[1, inf)".
-    """
-    metadata = {"help": text, "interval": interval}
-    if default is dict:
-        return dataclasses.field(default_factory=dict, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,39 +72,40 @@ class Option:
             check_text(self.name, value)
 
 
-@lru_cache(maxsize=None)
-def options_of(cls: type) -> tuple[Option, ...]:
-    """All fields of a dataclass that are declared with `option`."""
+@cache
+def options_of(cls: type[Any]) -> tuple[Option, ...]:
+    """All fields of a dataclass that have a help text."""
     hints = get_type_hints(cls)
     return tuple(
         _read(item, hints[item.name]) for item in dataclasses.fields(cls) if "help" in item.metadata
     )
 
 
-def check_options(instance: Any) -> None:
+def check_options(instance: object) -> None:
     """Check all fields of a dataclass.
 
     Raises:
         TypeError: A value has the wrong type.
         ValueError: A value is outside its range, or none of its choices.
     """
-    for item in options_of(type(instance)):
+    cls: Any = type(instance)
+    for item in options_of(cls):
         item.check(getattr(instance, item.name))
 
 
 def documented(cls: Class) -> Class:
     """Class decorator that lists the options in the docstring."""
-    lines = [cls.__doc__ or "", "", "Args:"]
-    for item in options_of(cls):
-        lines.append(
-            textwrap.fill(
-                f"{item.name}: {item.help}",
-                width=96,
-                initial_indent="    ",
-                subsequent_indent="        ",
-            )
+    entries = [
+        textwrap.fill(
+            f"{item.name}: {item.help}",
+            width=96,
+            initial_indent="    ",
+            subsequent_indent="        ",
         )
-    cls.__doc__ = "\n".join(lines) + "\n"
+        for item in options_of(cls)
+    ]
+    summary, _, errors = inspect.cleandoc(cls.__doc__ or "").partition("\n\nRaises:")
+    cls.__doc__ = "\n".join([summary, "", "Args:", *entries, "", f"Raises:{errors}", ""])
     return cls
 
 
@@ -126,7 +115,7 @@ def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
     kind = str if choices else next(part for part in parts if part is not NoneType)
     kind = get_origin(kind) or kind
     default = item.default if item.default is not dataclasses.MISSING else {}
-    interval = item.metadata["interval"]
+    interval = item.metadata.get("interval")
     text = item.metadata["help"]
     if interval is not None:
         # The range ends the first sentence.

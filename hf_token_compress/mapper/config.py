@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from ..checks import check_count
-from ..prompt import Modality
+from ..config import Modality, Network
 from .identity import ModelIdentity
-
-Network = Literal["conv1d", "grid"]
 
 NETWORKS: tuple[str, ...] = get_args(Network)
 """Names of the networks."""
