@@ -10,7 +10,7 @@ from torch import Tensor
 PaddingSide = Literal["left", "right"]
 
 
-def kept_column_index(keep: Tensor, padding_side: PaddingSide) -> Tensor:
+def kept_positions(keep: Tensor, padding_side: PaddingSide) -> Tensor:
     """Columns of the kept tokens, padded to the longest row.
 
     Args:
@@ -33,7 +33,7 @@ def kept_column_index(keep: Tensor, padding_side: PaddingSide) -> Tensor:
     return index
 
 
-def gather_columns(tensor: Tensor, index: Tensor, fill: int | float | bool) -> Tensor:
+def gather_positions(tensor: Tensor, index: Tensor, fill: int | float | bool) -> Tensor:
     """Take the indexed columns of every row.
 
     Args:
@@ -48,21 +48,19 @@ def gather_columns(tensor: Tensor, index: Tensor, fill: int | float | bool) -> T
     return tensor.gather(-1, expanded).masked_fill(index < 0, fill)
 
 
-def compact_position_ids(
-    position_ids: Tensor, dropped_rows: Tensor, attention_mask: Tensor
-) -> Tensor:
+def compact_position_ids(position_ids: Tensor, shortened: Tensor, attention_mask: Tensor) -> Tensor:
     """Renumber 0, 1, 2, … on every axis the rows that lost tokens.
 
     Args:
         position_ids: int64 [..., B, K] of the shorter prompt.
-        dropped_rows: bool [B], True where a row lost visual tokens.
+        shortened: bool [B], True where a row lost visual tokens.
         attention_mask: bool [B, K] of the shorter prompt.
 
     Returns:
         int64 [..., B, K].
     """
     compact = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # [B, K]
-    return torch.where(dropped_rows[:, None], compact, position_ids)
+    return torch.where(shortened[:, None], compact, position_ids)
 
 
 def restore_prompt(sequences: Tensor, prompt_ids: Tensor, prompt_length: int) -> Tensor:

@@ -86,8 +86,10 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     options = {name: inputs.pop(name, None) for name in ("retention_ratio", "instruction_mask")}
     if not present_modalities(model.family, inputs):
         return inputs
-    spare_column = inputs.get("use_cache") is False
-    compressed = model._compress(inputs, padding_side="left", spare_column=spare_column, **options)
+    spare_position = inputs.get("use_cache") is False
+    compressed = model._compress(
+        inputs, padding_side="left", spare_position=spare_position, **options
+    )
     return compressed.inputs
 
 

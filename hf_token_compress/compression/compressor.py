@@ -14,12 +14,12 @@ from torch import Tensor
 from ..config import TokenCompressionConfig
 from ..models.family import CompressedVisionOutput, ModelFamily
 from ..prompt import Modality, VisualSpan
-from ..rewrite import PaddingSide, compact_position_ids, gather_columns, kept_column_index
+from ..rewrite import PaddingSide, compact_position_ids, gather_positions, kept_positions
 from ..scorers.base import ModelScorer, checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
 from .depth import at_depth
 from .inputs import PromptLayout, encode_visuals, has_pixels_to_encode, read_layout
-from .reading import instruction_rows
+from .reading import instruction_tokens
 from .report import CompressionReport, SampleReport
 from .state import TokenCompression
 from .stopwatch import Stopwatch
@@ -50,7 +50,7 @@ def compress_inputs(
     inputs: Mapping[str, Any],
     *,
     padding_side: PaddingSide,
-    spare_column: bool = False,
+    spare_position: bool = False,
     retention_ratio: float | None = None,
     instruction_mask: Tensor | None = None,
 ) -> CompressedInputs:
@@ -62,7 +62,7 @@ def compress_inputs(
         compression: Its setting.
         inputs: Keyword arguments of the stock forward, with images or videos.
         padding_side: Side on which rows that became shorter are padded.
-        spare_column: Pad by one column where no row is padded and position ids may have gaps:
+        spare_position: Pad by one column where no row is padded and position ids may have gaps:
             `generate` without a cache drops a mask that hides nothing, and Transformers then
             takes the gaps for the borders of packed sequences.
         retention_ratio: Overrides the setting for this call, in (0, 1].
@@ -97,7 +97,7 @@ def compress_inputs(
     with rewriting.running():
         keep = _keep_mask(layout, budgets, scores, config)
         compressed = rewrite_prompt(
-            model, family, config, inputs, layout, keep, padding_side, spare_column=spare_column
+            model, family, config, inputs, layout, keep, padding_side, spare_position=spare_position
         )
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
@@ -149,7 +149,7 @@ def _score(
         labels = inputs.get("labels")
         if labels is not None:
             question = before_last_answer(labels, question)
-        instruction_mask = instruction_rows(model, family, layout, config.instruction, question)
+        instruction_mask = instruction_tokens(model, family, layout, config.instruction, question)
     else:
         _check_shape("instruction_mask", instruction_mask, layout.input_ids)
     word_embeddings = family.embed(model, layout.input_ids)
@@ -229,14 +229,14 @@ def _kept_index(
     layout: PromptLayout,
     keep: Tensor,
     padding_side: PaddingSide,
-    spare_column: bool,
+    spare_position: bool,
 ) -> Tensor | None:
     """Columns of the shorter prompt, int64 [B, K], -1 at padding; None where none is dropped."""
     if not (layout.attention_mask & ~keep).any():
         return None
-    index = kept_column_index(keep, padding_side)
+    index = kept_positions(keep, padding_side)
     has_gaps = family.text_order_axis(layout.position_ids) is None
-    if spare_column and has_gaps and bool((index >= 0).all()):
+    if spare_position and has_gaps and bool((index >= 0).all()):
         index = torch.nn.functional.pad(index, (1, 0), value=-1)
     return index
 
@@ -250,7 +250,7 @@ def rewrite_prompt(
     keep: Tensor,
     padding_side: PaddingSide,
     *,
-    spare_column: bool = False,
+    spare_position: bool = False,
 ) -> CompressedInputs:
     """Inputs of the stock forward for the kept columns of a prompt.
 
@@ -262,7 +262,7 @@ def rewrite_prompt(
         layout: What `read_layout` found in them.
         keep: bool [B, S], columns that stay; never padding.
         padding_side: Side on which rows that became shorter are padded.
-        spare_column: As in `compress_inputs`.
+        spare_position: As in `compress_inputs`.
 
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
@@ -274,19 +274,19 @@ def rewrite_prompt(
         **_kept_features(family, layout, keep),
     }
     position_ids = layout.position_ids
-    index = _kept_index(family, layout, keep, padding_side, spare_column)
+    index = _kept_index(family, layout, keep, padding_side, spare_position)
     if index is not None:
         attention_mask = index >= 0
-        rewritten["input_ids"] = gather_columns(layout.input_ids, index, family.padding_id(model))
+        rewritten["input_ids"] = gather_positions(layout.input_ids, index, family.padding_id(model))
         rewritten["attention_mask"] = attention_mask.long()
         for name, fill in _TOKEN_INPUTS.items():
             if rewritten.get(name) is not None:
                 _check_shape(name, rewritten[name], layout.input_ids)
-                rewritten[name] = gather_columns(rewritten[name], index, fill)
-        position_ids = gather_columns(position_ids, index, 0)
+                rewritten[name] = gather_positions(rewritten[name], index, fill)
+        position_ids = gather_positions(position_ids, index, 0)
         if config.position_ids == "compact":
-            dropped_rows = (layout.attention_mask & ~keep).any(dim=1)  # [B]
-            position_ids = compact_position_ids(position_ids, dropped_rows, attention_mask)
+            shortened = (layout.attention_mask & ~keep).any(dim=1)  # [B]
+            position_ids = compact_position_ids(position_ids, shortened, attention_mask)
         axis = family.text_order_axis(position_ids)
         if axis is not None:
             # Transformers takes gaps in text order for the borders of packed sequences.

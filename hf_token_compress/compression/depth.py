@@ -36,7 +36,7 @@ def at_depth(
         return prompt, family.scoring_layer(model)
     decoder = family.decoder(model)
     hidden = _input_of(decoder.layers[depth], decoder, prompt)
-    return replace(prompt, inputs_embeds=hidden), family.deeper_layer(model, depth)
+    return replace(prompt, inputs_embeds=hidden), family.scoring_layer(model, depth)
 
 
 def check_depth(model: Any, family: ModelFamily, depth: int) -> None:

@@ -89,7 +89,7 @@ class TokenCompressionMixin:
         compressed = self._compress(
             self._with_position_ids(self._with_padding_mask(arguments)),
             padding_side="left",
-            spare_column=self._generation_setting(arguments, "use_cache") is False,
+            spare_position=self._generation_setting(arguments, "use_cache") is False,
             **options,
         )
         prompt_ids = arguments["input_ids"]

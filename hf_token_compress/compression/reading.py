@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import InstructionRows
+from ..config import InstructionScope
 from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
-from ..prompt import MultimodalPrompt, find_instruction_rows
+from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
 from .depth import at_depth
 from .inputs import PromptLayout, encode_visuals, read_layout
@@ -20,7 +20,7 @@ def read_prompt(
     model: Any,
     inputs: Mapping[str, Any],
     *,
-    instruction: InstructionRows = "last_turn",
+    instruction: InstructionScope = "last_turn",
     scoring_depth: int = 0,
 ) -> tuple[MultimodalPrompt, ScoringLayer]:
     """The prompt and the layer that a scorer of this model would be given for these inputs.
@@ -38,16 +38,16 @@ def read_prompt(
     """
     family = model_family(getattr(model, "stock_class", type(model)))
     layout = read_layout(model, family, inputs, encode_visuals(model, family, inputs))
-    rows = instruction_rows(model, family, layout, instruction, layout.attention_mask)
+    rows = instruction_tokens(model, family, layout, instruction, layout.attention_mask)
     prompt = layout.prompt(family.embed(model, layout.input_ids), rows)
     return at_depth(model, family, prompt, scoring_depth)
 
 
-def instruction_rows(
+def instruction_tokens(
     model: Any,
     family: ModelFamily,
     layout: PromptLayout,
-    instruction: InstructionRows,
+    instruction: InstructionScope,
     question: Tensor,
 ) -> Tensor:
     """Rows that ask the question, bool [B, S].
@@ -63,4 +63,4 @@ def instruction_rows(
     turn_ends = is_token(layout.input_ids, family.turn_end_ids(model)) & question
     structure = is_token(layout.input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
-    return find_instruction_rows(text, visual_mask & question, turn_ends, instruction)
+    return find_instruction_tokens(text, visual_mask & question, turn_ends, instruction)

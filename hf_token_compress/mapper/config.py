@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from ..checks import check_choice
-from ..prompt import Modality
+from ..config import Modality, Network
 from .identity import ModelIdentity, json_fields
-
-Network = Literal["conv1d", "grid"]
 
 NETWORKS: tuple[str, ...] = get_args(Network)
 """Names of the networks."""

@@ -92,18 +92,8 @@ class ModelFamily(ABC):
         return embeddings
 
     @abstractmethod
-    def scoring_layer(self, model: Any) -> ScoringLayer:
-        """Query and key path of decoder layer 0."""
-
-    def deeper_layer(self, model: Any, depth: int) -> ScoringLayer:
-        """Query and key path of decoder layer `depth`, for scoring at depth 1 or more.
-
-        Raises:
-            ValueError: The family can only be scored at layer 0.
-        """
-        raise ValueError(
-            f"{type(model).__name__} can only be scored at layer 0: leave scoring_depth at 0."
-        )
+    def scoring_layer(self, model: Any, depth: int = 0) -> ScoringLayer:
+        """Query and key path of decoder layer `depth`."""
 
     def decoder(self, model: Any) -> Any:
         """The language model without its head: it takes `inputs_embeds` and has `layers`.

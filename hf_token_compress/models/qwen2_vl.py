@@ -88,11 +88,7 @@ class Qwen2VLFamily(ModelFamily):
         return _base_model(model).language_model
 
     @override
-    def scoring_layer(self, model: Any) -> ScoringLayer:
-        return self.deeper_layer(model, 0)
-
-    @override
-    def deeper_layer(self, model: Any, depth: int) -> ScoringLayer:
+    def scoring_layer(self, model: Any, depth: int = 0) -> ScoringLayer:
         decoder = self.decoder(model)
 
         def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,11 +37,7 @@ class TextDecoderFamily(ModelFamily):
         return (tokens.cumsum(-1) - 1).masked_fill(tokens == 0, 0)
 
     @override
-    def scoring_layer(self, model: Any) -> ScoringLayer:
-        return self.deeper_layer(model, 0)
-
-    @override
-    def deeper_layer(self, model: Any, depth: int) -> ScoringLayer:
+    def scoring_layer(self, model: Any, depth: int = 0) -> ScoringLayer:
         decoder = self.decoder(model)
         return decoder_layer(decoder, decoder.rotary_emb, depth)
 

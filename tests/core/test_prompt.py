@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_token_compress.prompt import VisualLayout, find_instruction_rows, find_visual_spans
+from hf_token_compress.prompt import VisualLayout, find_instruction_tokens, find_visual_spans
 
 pytestmark = pytest.mark.core
 
@@ -85,7 +85,7 @@ def instruction(rows: Sequence[str], policy: Any) -> list[str]:
     def where(letter: str) -> Tensor:
         return torch.tensor([[column == letter for column in row] for row in rows])
 
-    chosen = find_instruction_rows(where("t"), where("v"), where("e"), policy)
+    chosen = find_instruction_tokens(where("t"), where("v"), where("e"), policy)
     return [
         "".join(letter if kept else "-" for letter, kept in zip(row, mask, strict=True))
         for row, mask in zip(rows, chosen.tolist(), strict=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hf_token_compress.rewrite import (
     compact_position_ids,
-    gather_columns,
-    kept_column_index,
+    gather_positions,
+    kept_positions,
     restore_prompt,
 )
 
@@ -42,7 +42,7 @@ def test_index_lists_the_kept_columns_in_order(
     mask: list[list[bool]], side: Literal["left", "right"]
 ) -> None:
     rows = [[column for column, kept in enumerate(row) if kept] for row in mask]
-    assert torch.equal(kept_column_index(torch.tensor(mask), side), padded(rows, side, -1))
+    assert torch.equal(kept_positions(torch.tensor(mask), side), padded(rows, side, -1))
 
 
 @given(mask=masks, side=sides, axes=st.integers(1, 4))
@@ -50,22 +50,22 @@ def test_gather_takes_the_kept_values_in_order(
     mask: list[list[bool]], side: Literal["left", "right"], axes: int
 ) -> None:
     keep = torch.tensor(mask)
-    index = kept_column_index(keep, side)
+    index = kept_positions(keep, side)
     ids = torch.arange(keep.numel()).view_as(keep)
     rows = [row[kept].tolist() for row, kept in zip(ids, keep, strict=True)]
     expected = padded(rows, side, -7)
-    assert torch.equal(gather_columns(ids, index, -7), expected)
+    assert torch.equal(gather_positions(ids, index, -7), expected)
     stacked = torch.stack([ids * (axis + 1) for axis in range(axes)])
-    gathered = gather_columns(stacked, index, 0)
+    gathered = gather_positions(stacked, index, 0)
     for axis in range(axes):
         assert torch.equal(gathered[axis], expected.where(expected >= 0, 0) * (axis + 1))
 
 
 @given(mask=masks, side=sides)
 def test_gather_keeps_the_type(mask: list[list[bool]], side: Literal["left", "right"]) -> None:
-    index = kept_column_index(torch.tensor(mask), side)
+    index = kept_positions(torch.tensor(mask), side)
     for values, fill in ((torch.rand(len(mask), len(mask[0])), 0.5), (torch.tensor(mask), False)):
-        gathered = gather_columns(values, index, fill)
+        gathered = gather_positions(values, index, fill)
         assert gathered.dtype == values.dtype
         assert bool((gathered[index < 0] == fill).all())
 
@@ -74,7 +74,7 @@ def test_gather_keeps_the_type(mask: list[list[bool]], side: Literal["left", "ri
 def test_compact_positions(
     mask: list[list[bool]], side: Literal["left", "right"], data: st.DataObject
 ) -> None:
-    index = kept_column_index(torch.tensor(mask), side)
+    index = kept_positions(torch.tensor(mask), side)
     dropped = torch.tensor(
         data.draw(st.lists(st.booleans(), min_size=len(mask), max_size=len(mask)))
     )
