@@ -73,6 +73,8 @@ class MapperConfig:
             ValueError: The settings are not of a mapper, or the network or modality is unknown.
         """
         if not {"base_model", "network"} <= set(settings):
-            raise ValueError("Its config.json has no base_model or network of a mapper.")
+            raise ValueError(
+                "config.json has no base_model or no network, as that of a mapper has."
+            )
         values = json_fields(settings, _JSON_TYPES)
         return cls(**{**values, "base_model": ModelIdentity.from_dict(values["base_model"])})

@@ -125,7 +125,8 @@ class RelevanceMapper(nn.Module):
         try:
             mapper = cls(MapperConfig.from_dict(settings))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name!r} cannot be used as a mapper: {error}") from error
+            reason = str(error).rstrip(".")
+            raise ValueError(f"{name!r} cannot be used as a mapper: {reason}.") from error
         try:
             mapper.load_state_dict(read_weights(folder, settings, name))
         except RuntimeError as error:
