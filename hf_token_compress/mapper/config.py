@@ -73,8 +73,6 @@ class MapperConfig:
             ValueError: The settings are not of a mapper, or the network or modality is unknown.
         """
         if not {"base_model", "network"} <= set(settings):
-            raise ValueError(
-                "config.json has no base_model or no network, as that of a mapper has."
-            )
+            raise ValueError("its config.json has no base_model or no network.")
         values = json_fields(settings, _JSON_TYPES)
         return cls(**{**values, "base_model": ModelIdentity.from_dict(values["base_model"])})
