@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..compression.compressor import next_position, rewrite_prompt
 from ..compression.inputs import PromptLayout, encode_visuals, read_layout
+from ..compression.rewriting import next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..prompt import Modality, VisualSpan
