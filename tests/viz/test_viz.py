@@ -372,7 +372,7 @@ def test_a_prompts_heat_maps_are_those_of_its_pictures():
 
 def test_bad_heat_maps_of_answers():
     picture = Image.new("RGB", (64, 64))
-    with pytest.raises(ValueError, match="per_token_rows=True"):
+    with pytest.raises(ValueError, match="return_per_token=True"):
         answer_heat_maps([picture], explained(None), ["a", "b"])
     with pytest.raises(ValueError, match="got 1 words for 2 tokens"):
         answer_heat_maps([picture], explained([[0.0] * 8] * 2), ["a"])
