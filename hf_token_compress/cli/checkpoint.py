@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import TokenCompressionConfig
+from ..hub import explain_failure, first_line
 from .console import quiet_libraries, working
-from .errors import CommandError, first_line
+from .errors import CommandError
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def find_checkpoint(name: str) -> CheckpointSource:
         try:
             settings, _ = PreTrainedConfig.get_config_dict(location)
         except OSError as error:
-            raise CommandError(_why_not_found(name, error)) from error
+            raise CommandError(explain_failure("model", name, error)) from error
         if settings.get("model_type") == ORIGINAL_MODEL_TYPE:
             settings = convert_config(settings)
     family = settings.get("model_type")
@@ -128,7 +129,7 @@ def load_checkpoint(
         except MapperNotFoundError as error:
             raise CommandError(first_line(error)) from error
         except OSError as error:
-            raise CommandError(_why_not_found(source.name, error)) from error
+            raise CommandError(explain_failure("model", source.name, error)) from error
         except ImportError as error:
             # Transformers appends where to read on; its first sentence names the package.
             need = first_line(error).split(". ")[0]
@@ -156,30 +157,3 @@ def _torch_device(name: str | None) -> Any:
         raise CommandError(
             f"{name!r} is no device: choose for instance cpu or cuda:0.", exit_code=2
         ) from None
-
-
-def _why_not_found(name: str, error: OSError) -> str:
-    from huggingface_hub import errors
-
-    for cause in _causes(error):
-        if isinstance(cause, errors.GatedRepoError):
-            return f"The model {name!r} is gated: ask for access on its page, then log in."
-        if isinstance(cause, errors.RepositoryNotFoundError):
-            return (
-                f"There is no model {name!r}: it is no folder here, and the Hub has none of that "
-                "name that you may read."
-            )
-        if isinstance(cause, errors.HFValidationError):
-            return f"There is no model {name!r}: it is no folder here, and no Hub id either."
-        if isinstance(cause, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-            return (
-                f"The model {name!r} is no folder here and not in the cache, and the Hub cannot "
-                "be reached."
-            )
-    return f"The model {name!r} cannot be loaded: {first_line(error)}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -10,6 +10,8 @@ from typing import ParamSpec
 
 import typer
 
+from ..hub import first_line
+
 DEBUG_VARIABLE = "HF_TOKEN_COMPRESS_DEBUG"
 
 Parameters = ParamSpec("Parameters")
@@ -63,9 +65,3 @@ def wrong_arguments() -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise CommandError(first_line(error), exit_code=2) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type where it has none."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-from .errors import CommandError, first_line
+from ..hub import first_line
+from .errors import CommandError
 
 
 def read_picture(path: Path) -> Image.Image:

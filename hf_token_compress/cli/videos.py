@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import CommandError, first_line
+from ..hub import first_line
+from .errors import CommandError
 from .pictures import read_frames
 
 

@@ -261,10 +261,9 @@ def test_an_unreachable_hub_is_told_in_one_sentence(picture, tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
-        "Error: The model 'nobody/nothing' is no folder here and not in the cache, and the Hub "
-        "cannot be reached."
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "cannot be reached" in line
 
 
 def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(picture):

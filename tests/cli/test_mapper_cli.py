@@ -299,7 +299,9 @@ def prompts(count: int) -> list[tuple[Any, str, str]]:
 
 def test_calibrating_scores_with_the_users_own_mapper(tmp_path: Path) -> None:
     model, processor = load_tiny("qwen2-vl", token_compression={"retention_ratio": 0.25})
-    options = TrainOptions(network_options={"channels": 8, "blocks": 1}, epochs=2, held_out=0.2)
+    options = TrainOptions(
+        network_options={"channels": 8, "blocks": 1}, epochs=2, validation_fraction=0.2
+    )
     mapper = model.token_compression.calibrate(prompts(12), processor, train_options=options)
     assert mapper.config.training["samples"] >= 10
     scorer = model.token_compression.scorer
