@@ -111,7 +111,7 @@ def eager_attention(length: int) -> Work:
     keys = length * KEY_HEADS * HEAD_DIM * _HALF
     cells = HEADS * length * length
     return Work(
-        "eager attention, all tokens",
+        "eager attention, all queries",
         moved=2 * queries + 2 * keys + 4 * cells * _HALF,
         flops=2 * 2 * cells * HEAD_DIM,
         exponentials=cells,

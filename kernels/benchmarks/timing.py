@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures = check(torch.device("cuda"), chosen.instruction, chosen.targets)
     for failure in failures:
         print(failure, file=sys.stderr)
-    print("| visual tokens | computation | triton | torch | eager, all tokens |")
+    print("| visual tokens | computation | triton | torch | eager, all queries |")
     print("|---|---|---|---|---|")
     for visual_tokens in chosen.visual_tokens:
         length = _TEXT_BEFORE + visual_tokens + chosen.instruction
