@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from ..config import TokenCompressionConfig
+from ..data.sources import JsonLines
+from .checkpoint import Checkpoint, CheckpointSource, find_checkpoint, load_checkpoint
 from .console import counting, notices, quiet_libraries, results
 from .errors import CommandError, one_sentence_errors
 from .options import (
@@ -26,7 +29,6 @@ from .questions import Boards, boards_of, read_questions
 
 if TYPE_CHECKING:
     from ..evaluation import Questions, RetentionResult, Sample
-    from .checkpoint import CheckpointSource
 
 DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
 DEFAULT_SCORERS_OF_A_MAPPER = ("truth", "mapper", "attention", "uniform", "random")
@@ -197,42 +199,43 @@ def evaluate(
     if match not in ("exact", "contains"):
         raise CommandError(f"--match is exact or contains, not {match!r}.", exit_code=2)
 
-    from ..config import TokenCompressionConfig
-    from ..data.sources import JsonLines
-    from .checkpoint import find_checkpoint, load_checkpoint
-
     # Everything that can be wrong is checked before the model is loaded.
     scorers, ratios, kinds = _scorers(scorer, mapper), _ratios(retention_ratio), listed(kind)
     source = find_checkpoint(model)
     if mapper is None and "mapper" in scorers:
         mapper = _mapper_of(source)
     own = None if data is None else JsonLines(data)
-    samples: Sequence[Sample] = [] if own is not None else boards.questions(kinds)
+    composed = boards.questions(kinds) if own is None else []
     checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
-    about: dict[str, Any] = {"model": model, "mapper": mapper, "seed": boards.seed}
-    if own is not None:
+    options: dict[str, Any] = {"retention_ratios": ratios, "mapper": mapper, "match": match}
+    about: dict[str, Any] = {"model": model, "mapper": mapper}
+    if own is None:
+        about |= {"seed": boards.seed}
+        found = _measure(checkpoint, composed, scorers, batch_size=batch_size, **options)
+    else:
         questions = read_questions(own, checkpoint.processor, kinds, frames)
+        about |= {"data": str(data), "left_out": list(map(asdict, questions.left_out))}
         scorers = _scorers_for(questions, scorers, named=bool(scorer))
-        samples = questions
-        left_out = [dataclasses.asdict(item) for item in questions.left_out]
-        about = {"model": model, "mapper": mapper, "data": str(data), "left_out": left_out}
-    passes = 1 + len(scorers) * len(ratios)
-    with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
-        from ..compression import uncompress
-        from ..evaluation import measure_retention
+        found = _measure(checkpoint, questions, scorers, batch_size=batch_size, **options)
+    _write(about, found, markdown=markdown, json_file=json_file, plot=plot)
 
-        found = measure_retention(
+
+def _measure(
+    checkpoint: Checkpoint, samples: Sequence[Sample], scorers: Sequence[str], **options: Any
+) -> list[RetentionResult]:
+    from ..compression import uncompress
+    from ..evaluation import measure_retention
+
+    passes = 1 + len(scorers) * len(options["retention_ratios"])
+    with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
+        return measure_retention(
             uncompress(checkpoint.model),
             checkpoint.processor,
             samples,
             scorers=scorers,
-            retention_ratios=ratios,
-            mapper=mapper,
-            match="contains" if match == "contains" else "exact",
-            batch_size=batch_size,
             after_batch=done,
+            **options,
         )
-    _write(about, found, markdown=markdown, json_file=json_file, plot=plot)
 
 
 def _check_outputs(markdown: bool, json_file: str | None, plot: Path | None) -> None:
@@ -285,8 +288,6 @@ def _scorers_for(questions: Questions, scorers: tuple[str, ...], *, named: bool)
 
 
 def _ratios(given: list[str] | None) -> tuple[float, ...]:
-    from ..config import TokenCompressionConfig
-
     ratios = tuple(map(_ratio, listed(given))) or DEFAULT_RATIOS
     for ratio in ratios:
         TokenCompressionConfig(retention_ratio=ratio)
