@@ -195,7 +195,7 @@ BAD_OPTIONS = [
     (["--scorer", "random", "--mapper", "a/b"], "is not used by"),
     (["--dtype", "float7"], "'float7' is no dtype"),
     (["--device", "abacus"], "'abacus' is no device"),
-    (["--overlay", "out.xyz"], "does not end as a picture's name does"),
+    (["--overlay", "out.xyz"], "does not end as an image's name does"),
     (["--overlay", "no/such/folder/out.png"], "There is no folder"),
 ]
 
@@ -222,7 +222,7 @@ def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
     for path, message in [
         (tmp_path / "none.png", "There is no image file"),
         (tmp_path, "is a folder"),
-        (text, "is not a picture"),
+        (text, "is not an image"),
         (cut, "cannot be read"),
         (thin, "aspect ratio"),
     ]:
