@@ -64,10 +64,10 @@ def demo(
     )
     make_folder(output)
 
-    from .checkpoint import find_checkpoint, load_checkpoint
+    from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
     from .demo_examples import held_out_questions, try_question, warm_up
 
-    checkpoint = load_checkpoint(find_checkpoint(model), compression, device=device)
+    checkpoint = load_checkpoint(find_checkpoint(ModelOptions(model, device=device)), compression)
     items = held_out_questions(questions, seed)
     trials: list[Trial] = []
     paths: list[Path] = []

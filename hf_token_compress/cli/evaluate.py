@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from .console import counting, notices, quiet_libraries, results
-from .errors import CommandError, one_sentence_errors, wrong_arguments
+from .errors import CommandError, one_sentence_errors
 from .options import (
     COMPRESSION_PANEL,
     ClipHoldOption,
@@ -133,14 +133,15 @@ def evaluate(
     from ..scorers import available_scorers
     from ..tiny import own_mapper
     from ..viz.figures import figure_class
-    from .checkpoint import find_checkpoint, load_checkpoint
+    from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 
-    scorers = listed(scorer) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER)
-    ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
+    scorers = listed(scorer or ()) or (
+        DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER
+    )
+    ratios = tuple(map(_ratio, listed(retention_ratio or ()))) or DEFAULT_RATIOS
     known_kinds = KINDS if clip_frames is None else CLIP_KINDS
-    kinds = listed(kind) or known_kinds
-    with wrong_arguments():
-        check_kinds(kinds, known_kinds)
+    kinds = listed(kind or ()) or known_kinds
+    check_kinds(kinds, known_kinds)
     for ratio in ratios:
         TokenCompressionConfig(retention_ratio=ratio)
     choices = (TRUTH, *available_scorers())
@@ -160,7 +161,7 @@ def evaluate(
         figure_class()  # before all the measurements, not after
     if json_file not in (None, "-") and not Path(str(json_file)).parent.is_dir():
         raise CommandError(f"There is no folder for {str(json_file)!r}.", exit_code=2)
-    source = find_checkpoint(model)
+    source = find_checkpoint(ModelOptions(model, dtype, device))
     if mapper is None and "mapper" in scorers:
         saved = source.saved_compression
         mapper = saved.mapper if saved and saved.mapper else own_mapper(model)
@@ -174,7 +175,7 @@ def evaluate(
         samples = scene_samples(kinds, per_kind, **composed)
     else:
         samples = clip_samples(kinds, per_kind, frames=clip_frames, hold=clip_hold, **composed)
-    checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
+    checkpoint = load_checkpoint(source, TokenCompressionConfig())
     passes = 1 + len(scorers) * len(ratios)
     with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
         found = measure_retention(

@@ -1,16 +1,179 @@
-"""Options that several commands share."""
+"""Command line options that are made from the fields of dataclasses, and those of several verbs."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..options import Option, options_of
 from .errors import CommandError
 
+OutputFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="File to write the JSON object to.", metavar="FILE"),
+]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")
+]
+
+
+def takes(
+    options_class: type[Any],
+    parameter: str,
+    *,
+    panel: str | None = None,
+    only: Collection[str] | None = None,
+    leave_out: Collection[str] = (),
+    built: bool = True,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a command: its options include the fields of a dataclass.
+
+    Args:
+        options_class: The dataclass, whose fields carry a help text (`hf_token_compress.options`).
+        parameter: Parameter of the command that gets the instance.
+        panel: Heading of the options in the help.
+        only: Fields that become options; by default all.
+        leave_out: Fields that do not.
+        built: Whether the command gets an instance; otherwise a dict of the fields that were given.
+    """
+    cls: Any = options_class
+    chosen = [
+        item
+        for item in options_of(cls)
+        if (only is None or item.name in only) and item.name not in leave_out
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def filled(**values: Any) -> None:
+            read = {item.name: _read(item, values.pop(item.name)) for item in chosen}
+            given = {name: value for name, value in read.items() if value is not None}
+            values[parameter] = options_class(**given) if built else given
+            command(**values)
+
+        # The options stand where the command has the parameter.
+        parameters = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            if own.name == parameter:
+                parameters += [_parameter(item, panel) for item in chosen]
+            else:
+                parameters.append(own.replace(kind=own.KEYWORD_ONLY))
+        filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        # Typer reads both.
+        filled.__annotations__ = {item.name: item.annotation for item in parameters}
+        return filled
+
+    return decorate
+
+
+def _parameter(item: Option, panel: str | None) -> inspect.Parameter:
+    """The typer parameter of an option; its value is None where it is not given."""
+    flag, text = _flag(item), item.help
+    names = [f"{flag}/--no-{flag[2:]}" if item.kind is bool else flag]
+    annotation: Any = item.kind
+    if item.kind in (dict, tuple):
+        annotation = list[Path] if item.element is Path else list[str]
+        text += " May be repeated."
+    if default := _default_text(item):
+        text += f" [default: {default}]"
+    return inspect.Parameter(
+        item.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=annotation if item.required else annotation | None,
+        default=typer.Option(
+            ... if item.required else None,
+            *names,
+            help=text,
+            metavar=_metavar(item),
+            rich_help_panel=panel,
+        ),
+    )
+
+
+def _flag(item: Option) -> str:
+    # Several are given one by one: scorer_options by --scorer-option.
+    name = item.name.removesuffix("s") if item.kind in (dict, tuple) else item.name
+    return f"--{name.replace('_', '-')}"
+
+
+def _metavar(item: Option) -> str | None:
+    if item.metavar is not None:
+        return item.metavar
+    if item.choices:
+        return f"[{'|'.join(item.choices)}]"
+    return "KEY=VALUE" if item.kind is dict else None
+
+
+def _default_text(item: Option) -> str:
+    if item.kind is bool:
+        return _flag(item)[2:] if item.default else f"no-{_flag(item)[2:]}"
+    return "" if item.default in (None, {}, ()) else str(item.default)
+
+
+def _read(item: Option, value: Any) -> Any:
+    """The value of a field; None where it was not given."""
+    if item.kind is dict:
+        return parse_key_values(value, _flag(item)) if value else None
+    if item.kind is tuple and value:
+        # A file's name may have a comma.
+        return tuple(value) if item.element is Path else listed(value)
+    return None if value == [] else value
+
+
+def check_output(path: Path | None) -> None:
+    """Fail before the work and not after it.
+
+    Raises:
+        CommandError: The file cannot be written, as its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise CommandError(f"There is no folder for {str(path)!r}: make it first.", exit_code=2)
+
+
+def write_json(content: Mapping[str, Any], path: Path | None) -> None:
+    """Write an object to the file of `--output`, if there is one."""
+    if path is not None:
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
+    """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
+
+    Args:
+        pairs: What the user gave.
+        option: Name of the command line option.
+
+    Raises:
+        CommandError: An entry has no `=`.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise CommandError(f"{option} takes KEY=VALUE, not {pair!r}.", exit_code=2)
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+def listed(values: Sequence[str]) -> tuple[str, ...]:
+    """`["a,b", "c"]` → `("a", "b", "c")`."""
+    parts = (part.strip() for value in values for part in value.split(","))
+    return tuple(part for part in parts if part)
+
+
+# Until evaluate and demo take dataclasses too.
 COMPRESSION_PANEL = "Compression"
 
 ModelOption = Annotated[
@@ -82,31 +245,3 @@ DeviceOption = Annotated[
 def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
     """The values of `--scorer-option`, as in `parse_key_values`."""
     return parse_key_values(pairs, "--scorer-option")
-
-
-def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
-    """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
-
-    Args:
-        pairs: What the user gave.
-        option: Name of the command line option.
-
-    Raises:
-        CommandError: An entry has no `=`.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise CommandError(f"{option} takes KEY=VALUE, not {pair!r}.", exit_code=2)
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
-    return options
-
-
-def listed(values: Sequence[str] | None) -> tuple[str, ...]:
-    """`["a,b", "c"]` → `("a", "b", "c")`."""
-    parts = (part.strip() for value in values or () for part in value.split(","))
-    return tuple(part for part in parts if part)

@@ -129,7 +129,7 @@ def test_evaluate_writes_rows_by_scorer_ratio_and_kind(folders: Path, tmp_path: 
 def test_clips_make_a_mapper_for_videos_that_is_tried_on_longer_ones(tmp_path: Path) -> None:
     model = "tiny-llava-onevision"
     collected = call(
-        *("collect", "--model", model, "--clips", 12, "--clip-frames", 2, "--kinds", "colour"),
+        *("collect", "--model", model, "--clips", 12, "--clip-frames", 2, "--kind", "colour"),
         *("--targets", "sum", "--max-new-tokens", 4, "--output", tmp_path / "shards"),
     )
     assert collected.exit_code == 0, collected.stderr
@@ -138,7 +138,7 @@ def test_clips_make_a_mapper_for_videos_that_is_tried_on_longer_ones(tmp_path: P
         *("--epochs", 1, "--batch-size", 4, "--network-option", "channels=8"),
     )
     assert trained.exit_code == 0, trained.stderr
-    asked = ("--scorers", f"mapper:{tmp_path / 'mapper'}", "--per-kind", 2, "--kinds", "colour")
+    asked = ("--scorers", f"mapper:{tmp_path / 'mapper'}", "--per-kind", 2, "--kind", "colour")
     outcome = call(
         *("evaluate", "--model", model, *asked, "--retention-ratios", 0.25),
         *("--clip-frames", 2, "--clip-hold", 2, "--json", "-"),
@@ -191,11 +191,11 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
             ("'nearly'",),
         ),
         (
-            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--kinds", "place,nope"],
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--kind", "place,nope"],
             ("no kind of question 'nope'", "place, colour"),
         ),
         (
-            ["collect", "--model", MODEL, "--output", "x", "--clips", 4, "--kinds", "where"],
+            ["collect", "--model", MODEL, "--output", "x", "--clips", 4, "--kind", "where"],
             ("no kind of question 'where'", "during"),
         ),
         (
@@ -208,7 +208,7 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
         ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--targets", "nope"],
-            ("targets must be 'per_token' or 'sum'", "'nope'"),
+            ("targets",),
         ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--scoring-depth", 99],
@@ -220,8 +220,8 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
         ),
         (["train", "--collection", "none", "--output", "x"], ("no collection.json",)),
         (
-            ["train", "--collection", "none", "--output", "x", "--held-out", 1],
-            ("--held-out", "1"),
+            ["train", "--collection", "none", "--output", "x", "--validation-fraction", 1],
+            ("validation_fraction",),
         ),
         (["push", "--mapper", "none", "--repo", "a/b"], ("no folder 'none'",)),
         (["evaluate", "--scorers", "mapper,magic"], ("'magic'", "mapper")),
@@ -282,10 +282,7 @@ def test_no_question_is_asked_before_all_mappers_are_found_to_fit(tmp_path: Path
 def test_the_mapper_of_another_model_is_told_in_one_sentence(tmp_path: Path) -> None:
     make_mapper().save_pretrained(tmp_path)
     outcome = call("evaluate", "--scorers", "mapper", "--mapper", tmp_path, "--per-kind", 1)
-    assert outcome.exit_code == 1
-    (line,) = outcome.stderr.splitlines()
-    assert "someone/some-model" in line
-    assert "attention heads 6 instead of 3" in line
+    assert_told(outcome, "someone/some-model")
 
 
 # Calibrating
