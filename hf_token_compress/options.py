@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .checks import (
     check_choice,
@@ -72,6 +72,9 @@ class Option:
             check_flag(self.name, value)
         elif self.kind in (int, float):
             check_number(self.name, value, self.interval, whole=self.kind is int)
+        elif self.kind is tuple and self.interval is not None:
+            for element in cast("tuple[object, ...]", value):
+                check_number(self.name, element, self.interval)
         elif self.kind is dict:
             check_keyword_arguments(self.name, value)
         elif self.kind is str:

@@ -15,12 +15,15 @@ from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices, quiet_libraries
 from .errors import one_sentence_errors
-from .options import OutputFolder, takes
-from .scene_options import SceneOptions
+from .options import Kinds, OutputFolder, listed, takes
+from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..data.sources import SampleSource
     from ..training.shards import ShardFolder
+    from .checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -69,44 +72,38 @@ class DataOptions:
         if sum(item is not None for item in named) != 1:
             raise ValueError("Name the data by one of --data, --dataset, --scenes and --clips.")
 
-    def source(self, scenes: SceneOptions) -> SampleSource:
+    @property
+    def composed(self) -> bool:
+        """Whether the questions are about composed images or clips."""
+        return self.scenes is not None or self.clips is not None
+
+    def source(self, scenes: SceneOptions, kinds: Sequence[str]) -> SampleSource:
         """The samples.
 
         Raises:
-            ValueError: They cannot be read or composed.
+            OSError, ValueError: They cannot be read or composed.
         """
-        from ..data.composed import ClipSource, SceneSource
         from ..data.sources import HubDataset, JsonLines
 
         if self.data is not None:
             return JsonLines(self.data)
         if self.dataset is not None:
             return HubDataset(self.dataset, self.split, self.column)
-        composed: dict[str, Any] = {
-            "kinds": scenes.kind or None,
-            "seed": scenes.seed,
-            "rows": scenes.rows,
-            "columns": scenes.columns,
-        }
-        if self.scenes is not None:
-            return SceneSource(self.scenes, **composed)
-        assert self.clips is not None
-        return ClipSource(
-            self.clips, frames=scenes.clip_frames or 4, hold=scenes.frames_per_scene, **composed
-        )
+        return scenes.source(self.scenes, self.clips, kinds)
 
 
 @one_sentence_errors
 @takes(ModelOptions, "model_options")
 @takes(DataOptions, "data", panel="Data: one of --data, --dataset, --scenes and --clips")
-@takes(SceneOptions, "scene_options", panel="Composed images and clips")
+@takes(SceneOptions, "scenes", panel=SCENES, leave_out=("per_kind", "drawings"), built=False)
 @takes(CollectOptions, "given", panel="Collecting", built=False)
 def collect(
     model_options: ModelOptions,
     data: DataOptions,
-    scene_options: SceneOptions,
+    scenes: dict[str, Any],
     given: dict[str, Any],
     output: OutputFolder,
+    kind: Kinds = None,
     base_model: Annotated[
         str | None, typer.Option(help="Hub id to record for a model in a folder.")
     ] = None,
@@ -127,7 +124,8 @@ def collect(
     """
     modality = "image" if data.clips is None else "video"
     options = CollectOptions(**{"modality": modality, **given})
-    source = data.source(scene_options)
+    composed = scene_options(scenes, composed=data.composed, clips=data.clips is not None)
+    source = data.source(composed, listed(kind))
 
     from ..relevance.rules import build_rule
     from ..training.collect import collect as collect_shards
@@ -136,9 +134,7 @@ def collect(
     # Fail before a large model is loaded.
     build_rule(options.rule, options.rule_options)
     state = process_state()
-    if model_options.device is None and state.num_processes > 1:
-        model_options = dataclasses.replace(model_options, device=str(state.device))
-    checkpoint = load_checkpoint(find_checkpoint(model_options), TokenCompressionConfig())
+    checkpoint = _load(model_options, state)
     # Each process counts its own share of the shards.
     share = -(-len(source) // state.num_processes)
     with (
@@ -156,6 +152,13 @@ def collect(
         )
     if state.is_main_process:
         _print_summary(collection, output)
+
+
+def _load(options: ModelOptions, state: Any) -> Checkpoint:
+    """The model, on this process's own device."""
+    if options.device is None and state.num_processes > 1:
+        options = dataclasses.replace(options, device=str(state.device))
+    return load_checkpoint(find_checkpoint(options), TokenCompressionConfig())
 
 
 def _print_summary(collection: ShardFolder | None, output: Path) -> None:

@@ -17,7 +17,7 @@ from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, quiet_libraries, results, working
 from .errors import one_sentence_errors
 from .options import JsonFlag, OutputFolder, takes, write_json
-from .pictures import make_folder
+from .outputs import make_folder
 from .question import QuestionOptions
 
 if TYPE_CHECKING:
@@ -56,18 +56,18 @@ def explain(
       --prompt "Where is the cat?" --output why
     ```
     """
-    images, videos = question.read()
-    visuals = [*([image] for image in images), *videos]
+    images = question.read_images()
     make_folder(output)
 
     from .answering import prepare_question
 
     checkpoint = load_checkpoint(find_checkpoint(model_options), TokenCompressionConfig())
     with working("Explaining"), quiet_libraries(progress_bars=False):
+        videos = question.read_videos(checkpoint.processor)
         inputs = prepare_question(checkpoint, images, question.prompt, videos)
         sample, followed = _explain(checkpoint, inputs, question, rule, answer)
         words = [checkpoint.processor.decode(token) for token in sample.answer_ids]
-        written = _write_pictures(output, visuals, sample, words)
+        written = _write_images(output, [*([image] for image in images), *videos], sample, words)
     written += _write_plot(output / "faithfulness.png", followed)
     summary = {
         "model": checkpoint.name,
@@ -119,7 +119,7 @@ def _answer_ids(checkpoint: Checkpoint, answer: str) -> Any:
     return torch.tensor(ids, dtype=torch.long)
 
 
-def _write_pictures(
+def _write_images(
     output: Path,
     visuals: Sequence[Sequence[Image.Image]],
     sample: SampleRelevance,

@@ -21,6 +21,14 @@ OutputFile = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="File to write the JSON object to.", metavar="FILE"),
 ]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        help="Kinds of questions, separated by commas. By default all. May be repeated.",
+        metavar="KINDS",
+    ),
+]
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")
 ]
@@ -116,7 +124,9 @@ def _metavar(item: Option) -> str | None:
 def _default_text(item: Option) -> str:
     if item.kind is bool:
         return _flag(item)[2:] if item.default else f"no-{_flag(item)[2:]}"
-    return "" if item.default in (None, {}, ()) else str(item.default)
+    if item.kind is tuple:
+        return ", ".join(map(str, item.default))
+    return "" if item.default in (None, {}) else str(item.default)
 
 
 def _read(item: Option, value: Any) -> Any:
@@ -125,8 +135,16 @@ def _read(item: Option, value: Any) -> Any:
         return parse_key_values(value, _flag(item)) if value else None
     if item.kind is tuple and value:
         # A file's name may have a comma.
-        return tuple(value) if item.element is Path else listed(value)
+        texts = tuple(value) if item.element is Path else listed(value)
+        return tuple(_number(item, text) for text in texts) if item.element is float else texts
     return None if value == [] else value
+
+
+def _number(item: Option, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CommandError(f"{_flag(item)} takes numbers, not {text!r}.", exit_code=2) from None
 
 
 def check_output(path: Path | None) -> None:
@@ -167,81 +185,7 @@ def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
     return options
 
 
-def listed(values: Sequence[str]) -> tuple[str, ...]:
+def listed(values: Sequence[str] | None) -> tuple[str, ...]:
     """`["a,b", "c"]` → `("a", "b", "c")`."""
-    parts = (part.strip() for value in values for part in value.split(","))
+    parts = (part.strip() for value in values or () for part in value.split(","))
     return tuple(part for part in parts if part)
-
-
-# Until evaluate and demo take dataclasses too.
-COMPRESSION_PANEL = "Compression"
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, a Hub "
-        "id, or a folder.",
-        metavar="MODEL",
-    ),
-]
-ScorerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="How visual tokens are scored; attention by default, or mapper where one is named.",
-        metavar="NAME",
-        rich_help_panel=COMPRESSION_PANEL,
-    ),
-]
-ScorerOptionsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--scorer-option",
-        help="An option of the scorer, such as seed=1 for random; may be repeated.",
-        metavar="KEY=VALUE",
-        rich_help_panel=COMPRESSION_PANEL,
-    ),
-]
-MapperOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Trained mapper to score with: a Hub id or a folder.",
-        metavar="MAPPER",
-        rich_help_panel=COMPRESSION_PANEL,
-    ),
-]
-VideoOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="A video: a file, an animated GIF, PNG or WebP, or a folder of frames; may be "
-        "repeated. Videos follow pictures.",
-        metavar="PATH",
-    ),
-]
-FramesOption = Annotated[
-    int, typer.Option(min=1, help="Most frames of each video, evenly spaced over it.")
-]
-ClipHoldOption = Annotated[
-    int,
-    typer.Option(min=1, help="Frames for which a clip shows each of its boards.", metavar="FRAMES"),
-]
-DEFAULT_FRAMES = 8
-DtypeOption = Annotated[
-    str,
-    typer.Option(
-        help="auto (the checkpoint's own, float32 for float16 on a CPU), float32, bfloat16 or "
-        "float16. A CPU without bfloat16 arithmetic is several times faster in float32.",
-        metavar="DTYPE",
-    ),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Such as cpu or cuda:0; by default the accelerator, if any.", metavar="DEVICE"
-    ),
-]
-
-
-def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """The values of `--scorer-option`, as in `parse_key_values`."""
-    return parse_key_values(pairs, "--scorer-option")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..data.media import check_video, read_image, read_video
 from ..options import check_options
 from .errors import CommandError
-from .pictures import read_picture
-from .videos import read_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,9 +30,15 @@ class QuestionOptions:
             "metavar": "PATH",
         },
     )
-    frames: int = field(
-        default=8,
-        metadata={"help": "Most frames of each video, evenly spaced.", "interval": "[1, inf)"},
+    frames: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Frames to take of each video file. By default as many as the model's processor "
+                "says."
+            ),
+            "interval": "[1, inf)",
+        },
     )
     max_new_tokens: int = field(
         default=64, metadata={"help": "Longest answer, in tokens.", "interval": "[1, inf)"}
@@ -42,13 +47,28 @@ class QuestionOptions:
     def __post_init__(self) -> None:
         check_options(self)
 
-    def read(self) -> tuple[list[Image.Image], list[list[Image.Image]]]:
-        """The images, and the frames of the videos.
+    @property
+    def count(self) -> int:
+        """Number of images and videos."""
+        return len(self.image) + len(self.video)
+
+    def read_images(self) -> list[Image.Image]:
+        """The images; the videos are only looked for, as reading them needs the processor.
 
         Raises:
-            CommandError: None is named, or a file cannot be read.
+            CommandError: None is named.
+            OSError, ValueError: A file is missing, or is not an image.
         """
-        if not (self.image or self.video):
+        if self.count == 0:
             raise CommandError("There is nothing to look at: give --image or --video.", exit_code=2)
-        images = [read_picture(path) for path in self.image]
-        return images, [read_video(path, self.frames) for path in self.video]
+        for path in self.video:
+            check_video(path)
+        return [read_image(path) for path in self.image]
+
+    def read_videos(self, processor: Any) -> list[list[Image.Image]]:
+        """The frames of each video that the model sees.
+
+        Raises:
+            ImportError, OSError, ValueError: A video cannot be read.
+        """
+        return [read_video(path, processor, self.frames) for path in self.video]

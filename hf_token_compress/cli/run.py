@@ -16,7 +16,7 @@ from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, quiet_libraries, results, working
 from .errors import one_sentence_errors
 from .options import JsonFlag, OutputFile, check_output, takes, write_json
-from .pictures import numbered_paths
+from .outputs import numbered_paths
 from .question import QuestionOptions
 
 if TYPE_CHECKING:
@@ -66,9 +66,8 @@ def run(
     ```
     """
     check_output(output)
-    images, videos = question.read()
-    visuals: list[Visual] = [*images, *videos]
-    overlay_paths = [] if overlay is None else numbered_paths(overlay, len(visuals))
+    images = question.read_images()
+    overlay_paths = [] if overlay is None else numbered_paths(overlay, question.count)
 
     from .answering import answer, prepare_question
 
@@ -76,8 +75,10 @@ def run(
     compression = _merged_settings(source.saved_compression, changes)
     checkpoint = load_checkpoint(source, compression)
     with working("Answering"), quiet_libraries(progress_bars=False):
+        videos = question.read_videos(checkpoint.processor)
         inputs = prepare_question(checkpoint, images, question.prompt, videos)
         found = answer(checkpoint, inputs, max_new_tokens=question.max_new_tokens)
+    visuals: list[Visual] = [*images, *videos]
     for number, path in enumerate(overlay_paths):
         _write_overlay(path, visuals[number], found, number)
     summary = {

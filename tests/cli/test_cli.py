@@ -230,7 +230,7 @@ def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
     for path, message in [
         (tmp_path / "none.png", "There is no image file"),
         (tmp_path, "is a folder"),
-        (text, "is not a picture"),
+        (text, "is not an image"),
         (cut, "cannot be read"),
         (thin, "aspect ratio"),
     ]:
