@@ -113,8 +113,8 @@ def documented(cls: Class) -> Class:
         )
         for item in options_of(cls)
     ]
-    summary, _, errors = inspect.cleandoc(cls.__doc__ or "").partition("\n\nRaises:")
-    cls.__doc__ = "\n".join([summary, "", "Args:", *entries, "", f"Raises:{errors}", ""])
+    summary, raises, errors = inspect.cleandoc(cls.__doc__ or "").partition("\n\nRaises:")
+    cls.__doc__ = "\n".join([summary, "", "Args:", *entries]) + raises + errors + "\n"
     return cls
 
 

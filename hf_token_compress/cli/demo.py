@@ -146,9 +146,10 @@ def _what_was_measured(checkpoint: Checkpoint, questions: int) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     threads = f" (threads: {torch.get_num_threads()})" if model.device.type == "cpu" else ""
     dtype = str(model.dtype).removeprefix("torch.")
+    plural = "" if questions == 1 else "s"
     return (
-        f"Measured here and now: {questions} questions to {checkpoint.name} ({parameters:.1f} "
-        f"million parameters, {dtype}) on {model.device.type}{threads}. Times are the median of "
+        f"Measured here and now: {questions} question{plural} to {checkpoint.name} "
+        f"({parameters:.1f} million parameters, {dtype}) on {model.device.type}{threads}. Times are the median of "
         f"{REPEATS} whole calls (vision, scoring, rewriting and generation) after a warm-up. So "
         "few questions show how it works, not how well; and the times of a model this small say "
         "little about a large one."

@@ -18,8 +18,8 @@ from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices, quiet_libraries, results
 from .errors import CommandError, one_sentence_errors
-from .options import JsonFlag, Kinds, OutputFile, check_output, listed, takes, write_json
-from .outputs import numbered_paths
+from .options import JsonFlag, Kinds, OutputFile, listed, takes
+from .outputs import check_output, numbered_paths, write_json
 from .questions import read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 

@@ -16,9 +16,9 @@ from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, quiet_libraries, results, working
 from .errors import one_sentence_errors
-from .options import JsonFlag, OutputFolder, takes, write_json
-from .outputs import make_folder
-from .question import QuestionOptions
+from .options import JsonFlag, OutputFolder, takes
+from .outputs import make_folder, write_json
+from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,22 +145,6 @@ def _number(item: Option, text: str) -> float:
         return float(text)
     except ValueError:
         raise CommandError(f"{_flag(item)} takes numbers, not {text!r}.", exit_code=2) from None
-
-
-def check_output(path: Path | None) -> None:
-    """Fail before the work and not after it.
-
-    Raises:
-        CommandError: The file cannot be written, as its folder does not exist.
-    """
-    if path is not None and not path.parent.is_dir():
-        raise CommandError(f"There is no folder for {str(path)!r}: make it first.", exit_code=2)
-
-
-def write_json(content: Mapping[str, Any], path: Path | None) -> None:
-    """Write an object to the file of `--output`, if there is one."""
-    if path is not None:
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:

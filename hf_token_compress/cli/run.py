@@ -15,9 +15,9 @@ from ..config import TokenCompressionConfig
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, quiet_libraries, results, working
 from .errors import one_sentence_errors
-from .options import JsonFlag, OutputFile, check_output, takes, write_json
-from .outputs import numbered_paths
-from .question import QuestionOptions
+from .options import JsonFlag, OutputFile, takes
+from .outputs import check_output, numbered_paths, write_json
+from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -219,6 +219,7 @@ def assert_one_sentence(outcome, message):
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
 def test_bad_options_are_told_in_one_sentence(picture, options, message):
     outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", *options)
+    assert outcome.exit_code == 2
     assert_one_sentence(outcome, message)
 
 
