@@ -81,10 +81,9 @@ class Questions(Sequence[Sample]):
             )
         if not self._numbers:
             first = self.left_out[0]
-            reason = first.reason.rstrip(".")
             raise ValueError(
                 f"Not one of {len(source)} samples can be asked: sample {first.number} is left "
-                f"out because {reason}."
+                f"out because {first.reason}."
             )
 
     def __len__(self) -> int:
@@ -112,4 +111,5 @@ class Questions(Sequence[Sample]):
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line), type(error).__name__)
+    lines = [line for line in str(error).splitlines() if line]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
