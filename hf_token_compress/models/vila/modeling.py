@@ -73,10 +73,11 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         layer = layer if vision_feature_layer is None else vision_feature_layer
         scales = []
         for split in self.config.splits:
+            # [split * split * B, 3, tile, tile]
             tiles = cut_tiles(pixel_values, split, self.config.vision_config.image_size)
             output = self.vision_tower(tiles, output_hidden_states=True, return_dict=True)
-            scales.append(join_tiles(output.hidden_states[layer], split))
-        features = self.multi_modal_projector(join_scales(scales))
+            scales.append(join_tiles(output.hidden_states[layer], split))  # [B, C, side, side]
+        features = self.multi_modal_projector(join_scales(scales))  # [B, tokens, D]
         return BaseModelOutputWithPooling(pooler_output=list(features))  # type: ignore[arg-type]
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
@@ -140,17 +141,18 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         is_frame = input_ids == self.config.video_token_id  # [B, S]
         is_visual = is_frame | (input_ids == self.config.image_token_id)
         of_frame = is_frame[is_visual]  # [visual tokens]
-        videos = torch.cat(list(outputs["video"].pooler_output))
+        videos = torch.cat(list(outputs["video"].pooler_output))  # [video tokens, D]
         images = videos[:0]
         if outputs.get("image") is not None:
-            images = torch.cat(list(outputs["image"].pooler_output)).to(videos)
+            images = torch.cat(list(outputs["image"].pooler_output)).to(videos)  # [image tokens, D]
         if (int(of_frame.sum()), int((~of_frame).sum())) != (len(videos), len(images)):
             raise ValueError(
                 f"input_ids have {int(of_frame.sum())} placeholders of video tokens and "
                 f"{int((~of_frame).sum())} of image tokens, but the videos have {len(videos)} and "
                 f"the images {len(images)}: pass everything from the same processor call."
             )
-        features = videos.new_empty(len(of_frame), videos.shape[1])
+        # Interleave the features in the order of their placeholders.
+        features = videos.new_empty(len(of_frame), videos.shape[1])  # [visual tokens, D]
         of_frame = of_frame.to(videos.device)
         features[of_frame], features[~of_frame] = videos, images
         merged = BaseModelOutputWithPooling(pooler_output=[features])  # type: ignore[arg-type]
