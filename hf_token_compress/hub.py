@@ -49,7 +49,7 @@ def explain_failure(
         for types, sentence in reasons:
             if isinstance(cause, types):
                 return sentence
-    return f"The {kind} {name!r} cannot be loaded: {first_line(error)}"
+    return f"The {kind} {name!r} cannot be loaded: {first_line(error).rstrip('.')}."
 
 
 def first_line(error: BaseException) -> str:

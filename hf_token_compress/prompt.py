@@ -141,7 +141,7 @@ def find_instruction_tokens(
     turn_end_mask: Tensor,
     scope: InstructionScope,
 ) -> Tensor:
-    """Mark the tokens that ask the question.
+    """Mark the instruction tokens: the text that asks the question.
 
     Text before the last visual token cannot attend to it, so only text after it counts unless
     `scope` is "all_text". A turn is closed by a turn-end token (the model's end-of-sequence
@@ -169,6 +169,7 @@ def find_instruction_tokens(
         chosen = text & after
         if scope == "last_turn":
             chosen = _last_closed_turn(chosen, turn_end_mask[sample] & after, positions)
+        # Nothing there: widen the search.
         if not chosen.any():
             chosen = text & after
         if not chosen.any():

@@ -104,7 +104,7 @@ def _explain(
         rule=rule.rule,
         rule_options=rule.rule_options,
         recursive=rule.recursive,
-        per_token_rows=True,
+        return_per_token=True,
     ).samples[0]
     followed = faithfulness(
         checkpoint.model, inputs, [sample.scores], answer_ids=[sample.answer_ids]

@@ -198,7 +198,7 @@ class _Run:
         labels = [
             relevance_label(
                 sample.relevance,
-                masked_share=self.options.mask_ratio,
+                mask_ratio=self.options.mask_ratio,
                 temperature=self.options.temperature,
             ).to(device)
             for sample in samples
@@ -240,7 +240,7 @@ class _Run:
             for sample, logits in zip(samples, model(inputs), strict=True):
                 label = relevance_label(
                     sample.relevance,
-                    masked_share=self.options.mask_ratio,
+                    mask_ratio=self.options.mask_ratio,
                     temperature=self.options.temperature,
                 )
                 found = logits.cpu()

@@ -1,4 +1,4 @@
-"""Names of rules: the built-in rows, and those that users add."""
+"""The names of rules: built-in ones, and those that users register."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RULES: Registry[Rule] = Registry(
 
 
 def available_rules() -> tuple[str, ...]:
-    """Names that `relevance(rule=…)` takes, sorted."""
+    """The names that `relevance(rule=…)` accepts, sorted."""
     return RULES.names()
 
 
@@ -42,7 +42,7 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
 
     Raises:
         TypeError: The decorated object is not a subclass of `Rule`.
-        ValueError: Another rule has that name already.
+        ValueError: The name is taken.
     """
     return RULES.decorator(name)
 
@@ -51,7 +51,7 @@ def as_rule(rule: RuleSpec) -> Rule:
     """A rule from itself, its name, or a mapping of its name under "rule" and its options.
 
     Raises:
-        ValueError: No rule has that name, or it does not take one of the options.
+        ValueError: No rule has that name, or it does not accept one of the options.
     """
     if isinstance(rule, Rule):
         return rule
@@ -62,9 +62,9 @@ def as_rule(rule: RuleSpec) -> Rule:
 
 
 def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
-    """Make the rule of that name.
+    """Build the rule of that name.
 
     Raises:
-        ValueError: No rule has that name, or it does not take one of the options.
+        ValueError: No rule has that name, or it does not accept one of the options.
     """
     return RULES.build(name, options)
