@@ -2,7 +2,7 @@
 
 An option is declared once, as `field(default=…, metadata={"help": …, "interval": …})`. Its checks,
 its entry in the docstring and its command line option are made from that. The interval is a string
-such as "(0, 1]" or "[1, inf)", and may be left out.
+such as "(0, 1]" or "[1, inf)"; it and the "metavar" of the command line may be left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .checks import (
     check_choice,
@@ -33,23 +33,29 @@ class Option:
 
     Attributes:
         name: Name of the field.
-        kind: bool, int, float, str, tuple (of strings) or dict (of keyword arguments).
+        kind: bool, int, float, str, Path, tuple or dict (of keyword arguments).
+        element: Type of a tuple's elements; else its kind.
         choices: Strings that it may be; empty where any may.
         takes_none: Whether None is a value.
         takes_callable: Whether a function is a value.
         interval: Range of its numbers.
-        default: Its default.
+        default: Its default; None too where it must be given.
+        required: Whether it must be given.
         help: Its help text, with its range.
+        metavar: What the command line calls its value; None for the kind's name.
     """
 
     name: str
     kind: type
+    element: type
     choices: tuple[str, ...]
     takes_none: bool
     takes_callable: bool
     interval: str | None
     default: Any
+    required: bool
     help: str
+    metavar: str | None
 
     def check(self, value: object) -> None:
         """Raise unless `value` is one that the option takes.
@@ -66,6 +72,9 @@ class Option:
             check_flag(self.name, value)
         elif self.kind in (int, float):
             check_number(self.name, value, self.interval, whole=self.kind is int)
+        elif self.kind is tuple and self.interval is not None:
+            for element in cast("tuple[object, ...]", value):
+                check_number(self.name, element, self.interval)
         elif self.kind is dict:
             check_keyword_arguments(self.name, value)
         elif self.kind is str:
@@ -104,8 +113,8 @@ def documented(cls: Class) -> Class:
         )
         for item in options_of(cls)
     ]
-    summary, _, errors = inspect.cleandoc(cls.__doc__ or "").partition("\n\nRaises:")
-    cls.__doc__ = "\n".join([summary, "", "Args:", *entries, "", f"Raises:{errors}", ""])
+    summary, raises, errors = inspect.cleandoc(cls.__doc__ or "").partition("\n\nRaises:")
+    cls.__doc__ = "\n".join([summary, "", "Args:", *entries]) + raises + errors + "\n"
     return cls
 
 
@@ -113,8 +122,7 @@ def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     choices = [name for part in parts if get_origin(part) is Literal for name in get_args(part)]
     kind = str if choices else next(part for part in parts if part is not NoneType)
-    kind = get_origin(kind) or kind
-    default = item.default if item.default is not dataclasses.MISSING else {}
+    element, kind = next(iter(get_args(kind)), kind), get_origin(kind) or kind
     interval = item.metadata.get("interval")
     text = item.metadata["help"]
     if interval is not None:
@@ -124,10 +132,19 @@ def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
     return Option(
         name=item.name,
         kind=dict if isinstance(kind, type) and issubclass(kind, Mapping) else kind,
+        element=element,
         choices=tuple(choices),
         takes_none=NoneType in parts,
         takes_callable=any(get_origin(part) is Callable for part in parts),
         interval=interval,
-        default=default,
+        default=_default(item),
+        required=item.default is item.default_factory is dataclasses.MISSING,
         help=text,
+        metavar=item.metadata.get("metavar"),
     )
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    if item.default is not dataclasses.MISSING:
+        return item.default
+    return None if item.default_factory is dataclasses.MISSING else item.default_factory()

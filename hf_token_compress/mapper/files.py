@@ -26,24 +26,13 @@ class MapperNotFoundError(OSError):
     """A mapper does not exist or cannot be fetched; the message says why and what to do."""
 
 
-def fetch_folder(
-    source: str,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-    token: str | bool | None = None,
-) -> Path:
+def fetch_folder(source: str, *, revision: str | None = None, **options: Any) -> Path:
     """The folder of a mapper, downloaded if `source` is a Hub id.
 
     Args:
         source: Folder or Hub id.
         revision: Branch, tag or commit on the Hub.
-        cache_dir: Cache of the Hub client.
-        force_download: Download again what is in the cache.
-        local_files_only: Use the cache only.
-        token: Token for the Hub, for private mappers.
+        **options: More arguments of `snapshot_download`, such as `token`.
 
     Raises:
         MapperNotFoundError: The mapper does not exist, or the Hub cannot be reached or refuses.
@@ -51,16 +40,9 @@ def fetch_folder(
     if Path(source).is_dir():
         return Path(source)
     try:
+        patterns = ["*.json", "*.safetensors"]
         return Path(
-            snapshot_download(
-                source,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=["*.json", "*.safetensors"],
-            )
+            snapshot_download(source, revision=revision, allow_patterns=patterns, **options)
         )
     except Exception as error:
         reason = explain_failure("mapper", source, error, revision=revision)

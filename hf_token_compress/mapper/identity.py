@@ -79,9 +79,6 @@ class ModelIdentity:
             ValueError: The fingerprint is not a list of numbers.
         """
         known = json_fields(values, _JSON_TYPES)
-        missing = sorted(set(_JSON_TYPES) - set(known) - {"fingerprint"})
-        if missing:
-            raise TypeError(f"base_model has no {missing[0]}.")
         known["fingerprint"] = tuple(float(number) for number in known.get("fingerprint", ()))
         return cls(**known)
 

@@ -211,10 +211,11 @@ def push_mappers(mappers: Mapping[str, RelevanceMapper], repo_id: str, **options
         described = [(mapper.config, mapper.parameter_count) for mapper in mappers.values()]
         mapper_card(described, repo_id=full_id).save(folder / CARD_FILE)
 
-    pushed = push_files(write, repo_id, **options)
+    commit = push_files(write, repo_id, **options)
     for mapper in mappers.values():
-        mapper.source, mapper.revision = pushed.repo_id, pushed.revision
-    return pushed.address
+        mapper.source = commit.repo_url.repo_id
+        mapper.revision = commit.pr_revision or options.get("branch")
+    return str(commit)
 
 
 def _all_options(config: MapperConfig) -> dict[str, Any]:

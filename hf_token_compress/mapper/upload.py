@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
-from huggingface_hub import HfApi, errors
+from huggingface_hub import CommitInfo, HfApi, errors
 
 from ..hub import first_line
 from .files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
@@ -18,20 +18,6 @@ _FILES = {
     for folder in ("", "image/", "video/")
     for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 }
-
-
-class Pushed(NamedTuple):
-    """Where an upload went.
-
-    Attributes:
-        address: Address of the commit.
-        repo_id: Full Hub id, "user/name".
-        revision: Branch or pull request; None for the main branch.
-    """
-
-    address: str
-    repo_id: str
-    revision: str | None
 
 
 def push_files(
@@ -44,7 +30,7 @@ def push_files(
     commit_message: str = "Upload token mapper",
     delete_patterns: Sequence[str] | str = (),
     **options: Any,
-) -> Pushed:
+) -> CommitInfo:
     """Replace the mappers of a repository with one commit.
 
     The commit deletes the files of earlier mappers that are not written again, so that loading
@@ -72,7 +58,7 @@ def push_files(
         write(folder, repo_id)
         stale = sorted(file for file in _FILES if not (folder / file).exists())
         others = [delete_patterns] if isinstance(delete_patterns, str) else delete_patterns
-        commit = api.upload_folder(
+        return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             revision=branch,
@@ -80,7 +66,6 @@ def push_files(
             delete_patterns=[*stale, *others],
             **options,
         )
-    return Pushed(str(commit), repo_id, commit.pr_revision or branch)
 
 
 @contextmanager

@@ -5,15 +5,13 @@ This module does not import torch, so that the command line's help answers at on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ..config import DEFAULT_RULE, InstructionScope, Modality, Network, Targets
+from ..data.answers import Match
 from ..options import check_options, documented
-
-Match = Literal["exact", "contains"] | Callable[[str, str], bool]
-"""How a given answer is compared with the right one: (given, right) → whether it is right."""
 
 
 @documented

@@ -192,7 +192,7 @@ def test_weights_of_another_network(folder: Path) -> None:
         ({"scoring_depth": "two"}, "scoring_depth"),
         ({"training": "long"}, "training"),
         ({"base_model": None}, "base_model"),
-        ({"base_model": {"name": "x"}}, "base_model"),
+        ({"base_model": {"name": "x"}}, "revision"),
         ({"base_model": {**IDENTITY.to_dict(), "heads": "3"}}, "heads"),
         ({"base_model": {**IDENTITY.to_dict(), "heads": 2}}, "weights"),
         ({"base_model": {**IDENTITY.to_dict(), "fingerprint": ["one"]}}, "one"),
