@@ -25,9 +25,10 @@ from hf_token_compress.evaluation.retention import (
     measure_retention,
     retention_markdown,
 )
-from lab.testbed.objects.cutouts import STAMPS_FOLDER, Stamps
-from lab.testbed.objects.questions import CLIP_KINDS, KINDS
-from lab.testbed.samples import SOURCES, things_samples
+
+from ..testbed.objects.cutouts import CUTOUTS_FOLDER, Cutouts
+from ..testbed.objects.questions import CLIP_KINDS, KINDS
+from ..testbed.samples import SOURCES, object_samples
 
 SCORERS = (TRUTH, "attention@0", "attention@middle", "attention@last", "rollout", "random")
 
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         choices=SOURCES,
         help="what the pictures are made of",
     )
-    parser.add_argument("--stamps", type=Path, default=STAMPS_FOLDER, help="folder of stamps")
+    parser.add_argument("--stamps", type=Path, default=CUTOUTS_FOLDER, help="folder of stamps")
     parser.add_argument("--split", default="test", help="of the pictures")
     parser.add_argument("--kinds", help="kinds of questions; by default all")
     parser.add_argument("--per-kind", type=int, default=30, help="questions of each kind")
@@ -108,13 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table and nothing else")
     options = parser.parse_args(arguments)
     known = CLIP_KINDS if options.source == "clips" else KINDS
-    samples = things_samples(
+    samples = object_samples(
         options.kinds.split(",") if options.kinds else known,
         options.per_kind,
         source=options.source,
         seed=options.seed,
         split=options.split,
-        stamps=Stamps(options.stamps) if "photographs" in options.source else None,
+        cutouts=Cutouts(options.cutouts) if "photographs" in options.source else None,
     )
     model, processor = load_model(options.model, dtype=options.dtype)
     results = measure_depths(

@@ -57,7 +57,7 @@ def collect_truth(
     Args:
         model: A loaded model of a supported family.
         processor: Its processor.
-        samples: The questions, about one picture each, or about one clip each.
+        samples: The questions, about one image each, or about one clip each.
         folder: Where to write.
         scoring_depth: Decoder layers before the one whose attention is taken.
         name: Of the model, for the record.
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             CLIP_KINDS,
             options.per_kind,
             frames=options.clip_frames,
-            hold=options.clip_hold,
+            frames_per_scene=options.clip_hold,
             split=_SPLIT,
         )
     collect_truth(

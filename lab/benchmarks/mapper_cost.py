@@ -139,7 +139,7 @@ def build_model(
 
 
 def prompt_ids(shapes: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, S) ids of an image and a question, and which of them stand for the image."""
+    """[1, S] ids of an image and a question, and which of them stand for the image."""
     ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
     input_ids = torch.tensor([[*ids, _TURN_END]])
     return input_ids, input_ids == _IMAGE

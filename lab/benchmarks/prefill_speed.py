@@ -23,7 +23,8 @@ from hf_token_compress.compression import compress, uncompress
 from hf_token_compress.compression.identity import identify
 from hf_token_compress.config import TokenCompressionConfig
 from hf_token_compress.mapper import MapperConfig, RelevanceMapper
-from lab.benchmarks.mapper_cost import HEAD_DIM, KEY_HEADS, LAYERS, Shapes, build_model, prompt_ids
+
+from .mapper_cost import HEAD_DIM, KEY_HEADS, LAYERS, Shapes, build_model, prompt_ids
 
 _COLUMNS = 50
 _PIXELS_OF_A_PATCH = 3 * 2 * 14 * 14
@@ -46,7 +47,7 @@ class Speed:
 
 
 def make_inputs(shapes: Shapes, batch: int, device: torch.device, dtype: torch.dtype) -> Any:
-    """A batch of prompts of one picture and a question each, pictures as patches."""
+    """A batch of prompts of one image and a question each, images as patches."""
     input_ids, is_image = prompt_ids(shapes)
     patches = batch * 4 * shapes.visual
     generator = torch.Generator(device).manual_seed(0)

@@ -24,7 +24,8 @@ from torch import Tensor
 from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from hf_token_compress.relevance.text import token_relevance
 from hf_token_compress.viz.figures import Curve, Panel, figure_class, line_figure, save_figure
-from lab.benchmarks.subprocess_task import run_in_own_process
+
+from .subprocess_task import run_in_own_process
 
 Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
 

@@ -23,7 +23,8 @@ from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakM
 from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
 from hf_token_compress.prompt import MultimodalPrompt
 from hf_token_compress.scorers.attention import instruction_attention
-from lab.benchmarks.subprocess_task import run_in_own_process
+
+from .subprocess_task import run_in_own_process
 
 Method = Literal["eager", "scoring"]
 

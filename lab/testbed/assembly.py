@@ -14,13 +14,13 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
 )
 
-from lab.testbed.language_model import PLACEHOLDERS, LanguageModelFile, with_added_rows
-from lab.testbed.lora import NO_ADAPTER, LoraAdapter, read_adapter
-from lab.testbed.parts import language_model_file, vision_tower_file
-from lab.testbed.processor import GRID_PINPOINTS, SELECT_STRATEGY, build_processor
-from lab.testbed.projector import read_projector, untrained_projector
-from lab.testbed.vision_tower import CONFIG as VISION_CONFIG
-from lab.testbed.vision_tower import fit_positions, read_vision_tower
+from .language_model import PLACEHOLDERS, LanguageModelFile, with_added_rows
+from .lora import NO_ADAPTER, LoraAdapter, read_adapter
+from .parts import language_model_file, vision_tower_file
+from .processor import GRID_PINPOINTS, SELECT_STRATEGY, build_processor
+from .projector import read_projector, untrained_projector
+from .vision_tower import CONFIG as VISION_CONFIG
+from .vision_tower import fit_positions, read_vision_tower
 
 if TYPE_CHECKING:
     from transformers import LlavaOnevisionProcessor

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lab.testbed.parts import reader
+from .parts import reader
 
 ADDED_ROWS = 64
-"""Rows behind the embeddings of SmolLM2's own tokens: those of the placeholders of pictures and
+"""Rows behind the embeddings of SmolLM2's own tokens: those of the placeholders of images and
 videos, and of no token, so that the number of rows stays a multiple of 64."""
 
 PLACEHOLDERS = ("<image>", "<video>")
@@ -95,7 +95,7 @@ class LanguageModelFile:
             yield f"layers.{layer}.{_LAYER_NAMES[kind]}.weight", weight
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer, with the placeholders of pictures and videos behind its own tokens.
+        """The tokenizer, with the placeholders of images and videos behind its own tokens.
 
         Digits are split one by one, as SmolLM2's own tokenizer does ("smollm" in llama.cpp).
         """

@@ -1,4 +1,4 @@
-"""The processor of the testbed: stock classes, SmolLM2's tokenizer, pictures of one tile."""
+"""The processor of the testbed: stock classes, SmolLM2's tokenizer, images of one tile."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
     LlavaOnevisionVideoProcessor,
 )
 
-from lab.testbed.language_model import PLACEHOLDERS
-from lab.testbed.vision_tower import IMAGE_SIZE, PATCHES
+from .language_model import PLACEHOLDERS
+from .vision_tower import IMAGE_SIZE, PATCHES
 
 GRID_PINPOINTS = [[IMAGE_SIZE, IMAGE_SIZE]]
 SELECT_STRATEGY: Literal["default"] = "default"
-"""Leaves out the tower's first token, which stands for the whole picture."""
+"""Leaves out the tower's first token, which stands for the whole image."""
 
 OPENING, CLOSING = "<|im_start|>user\n", "\n"
 """What the chat template puts before and after the visual tokens of a question."""
@@ -54,7 +54,7 @@ CHAT_TEMPLATE = """\
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
     """The processor around this tokenizer.
 
-    A picture becomes one tile, whatever its size: 256 visual tokens of the whole, 256 of the tile
+    An image becomes one tile, whatever its size: 256 visual tokens of the whole, 256 of the tile
     with 16 newlines. A frame of a video becomes 64.
     """
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}

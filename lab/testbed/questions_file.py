@@ -1,4 +1,4 @@
-"""Write questions as JSON lines and pictures, for other tools and for `collect --data`.
+"""Write questions as JSON lines and images, for other tools and for `collect --data`.
 
 python -m lab.testbed.questions_file --source drawings --per-kind 50 --out FOLDER
 """
@@ -15,15 +15,16 @@ from PIL import Image
 from rich.progress import track
 
 from hf_token_compress.data.tasks import Sample
-from lab.testbed.objects.cutouts import STAMPS_FOLDER, Stamps
-from lab.testbed.objects.questions import CLIP_KINDS, KINDS
-from lab.testbed.samples import SOURCES, things_samples
+
+from .objects.cutouts import CUTOUTS_FOLDER, Cutouts
+from .objects.questions import CLIP_KINDS, KINDS
+from .samples import SOURCES, object_samples
 
 DATA_FILE = "questions.jsonl"
 
 
 def export_samples(samples: Sequence[Sample], folder: Path) -> None:
-    """Write a line for every question, and every picture once.
+    """Write a line for every question, and every image once.
 
     A line has "image" (a path relative to the folder) or "video" (a list of paths of frames),
     "question", "answer", "kind", "relevant_boxes" ([left, top, right, bottom] in pixels) and, for
@@ -41,7 +42,7 @@ def export_samples(samples: Sequence[Sample], folder: Path) -> None:
     if file.exists():
         raise FileExistsError(f"The folder {str(folder)!r} holds {DATA_FILE} already.")
     written: dict[int, str] = {}
-    lines = [json.dumps(_row(sample, folder, written)) for sample in track(samples, "pictures")]
+    lines = [json.dumps(_row(sample, folder, written)) for sample in track(samples, "images")]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -59,7 +60,7 @@ def _row(sample: Sample, folder: Path, written: dict[int, str]) -> dict[str, Any
 
 
 def _written(image: Image.Image, folder: Path, written: dict[int, str]) -> str:
-    """Name of the picture's file; questions about one picture share it."""
+    """Name of the image's file; questions about one image share it."""
     if id(image) not in written:
         written[id(image)] = f"{len(written):06}.png"
         image.save(folder / written[id(image)])
@@ -77,19 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--per-kind", type=int, default=50, help="questions of each kind")
     parser.add_argument("--seed", type=int, default=0, help="number of the first picture")
     parser.add_argument("--split", default="test", help="name of a stream of pictures")
-    parser.add_argument("--stamps", type=Path, default=STAMPS_FOLDER, help="folder of stamps")
+    parser.add_argument("--stamps", type=Path, default=CUTOUTS_FOLDER, help="folder of stamps")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     options = parser.parse_args(arguments)
     kinds = options.kinds or (CLIP_KINDS if options.source == "clips" else KINDS)
     try:
-        stamps = Stamps(options.stamps) if "photographs" in options.source else None
-        samples = things_samples(
+        cutouts = Cutouts(options.cutouts) if "photographs" in options.source else None
+        samples = object_samples(
             kinds,
             options.per_kind,
             source=options.source,
             seed=options.seed,
             split=options.split,
-            stamps=stamps,
+            cutouts=cutouts,
         )
         export_samples(samples, options.out)
     except (ImportError, OSError, ValueError) as error:

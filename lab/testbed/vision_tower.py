@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.testbed.parts import reader
+from .parts import reader
 
 IMAGE_SIZE = 224
-"""Pixels a side of a picture, and of a tile: those for which the file was made."""
+"""Pixels a side of an image, and of a tile: those for which the file was made."""
 
 PATCH_SIZE = 14
 PATCHES = IMAGE_SIZE // PATCH_SIZE
@@ -73,7 +73,7 @@ def read_vision_tower(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def fit_positions(name: str, weight: Tensor) -> Tensor:
-    """Position embeddings [1, 1 + P, D] for pictures of `IMAGE_SIZE`; other weights as they are.
+    """Position embeddings [1, 1 + P, D] for images of `IMAGE_SIZE`; other weights as they are.
 
     It is what `Dinov2Model` does with them in every forward, but for a model of LLaVA-OneVision,
     whose configuration says by the same number how large a tile is, they have to fit beforehand.

@@ -13,7 +13,7 @@ from lab.benchmarks.prefill_speed import make_inputs, measure
 
 SHAPES = Shapes(rows=4, columns=6, instruction=5)
 TEXT = 3 + SHAPES.instruction
-"""Tokens around the picture."""
+"""Tokens around the image."""
 
 
 @pytest.fixture(scope="module")

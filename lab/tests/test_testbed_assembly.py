@@ -23,7 +23,7 @@ from lab.testbed.language_model import ADDED_ROWS
 from lab.testbed.parts import language_model_file, vision_tower_file
 from lab.testbed.projector import read_projector, save_projector
 from lab.testbed.vision_tower import CONFIG, read_vision_tower
-from lab.tests.testbed_models import REQUIRED, assembled, need_parts, picture
+from lab.tests.testbed_models import REQUIRED, assembled, need_parts, scene
 
 pytestmark = [
     pytest.mark.testbed,
@@ -175,7 +175,7 @@ def _graph_features(pixels: Tensor) -> dict[int, Tensor]:
 def test_a_picture_is_itself_twice_with_newlines(
     size: tuple[int, int], model: Any, processor: Any
 ) -> None:
-    inputs = processor(images=[picture(0, size)], text="<image>", return_tensors="pt")
+    inputs = processor(images=[scene(0, size)], text="<image>", return_tensors="pt")
     with torch.no_grad():
         (features,) = model.get_image_features(
             inputs["pixel_values"],
@@ -190,13 +190,13 @@ def test_a_picture_is_itself_twice_with_newlines(
 
 
 def test_frames_of_a_video_are_pooled(model: Any, processor: Any) -> None:
-    frames = [picture(n) for n in range(3)]
+    frames = [scene(n) for n in range(3)]
     inputs = processor(videos=[frames], text="<video>", do_sample_frames=False, return_tensors="pt")
     assert (inputs["input_ids"] == model.config.video_token_id).sum() == 3 * 64 + 1
 
 
 def test_a_question_is_put_as_the_language_model_knows_it(processor: Any) -> None:
-    content = [{"type": "image", "image": picture(0)}, {"type": "text", "text": "What is it?"}]
+    content = [{"type": "image", "image": scene(0)}, {"type": "text", "text": "What is it?"}]
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_token_compress.cli import app
-from lab.tests.testbed_models import assembled, need_parts, picture
+from lab.tests.testbed_models import assembled, need_parts, scene
 
 pytestmark = pytest.mark.testbed
 QUESTION = "What is in the middle?"
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
-    picture(0).save(path)
+    scene(0).save(path)
     return path
 
 

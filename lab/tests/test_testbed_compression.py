@@ -13,20 +13,20 @@ from torch import Tensor
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs, uncompress
 from lab.testbed import assemble
-from lab.tests.testbed_models import assembled, need_parts, picture
+from lab.tests.testbed_models import assembled, need_parts, scene
 
 pytestmark = pytest.mark.testbed
 
 NEW = 5
-FRAMES = [picture(seed) for seed in (5, 6)]
+FRAMES = [scene(seed) for seed in (5, 6)]
 CHATS: dict[str, list[dict[str, Any]]] = {
     "picture": [
-        {"type": "image", "image": picture(0)},
+        {"type": "image", "image": scene(0)},
         {"type": "text", "text": "Which colour is in the middle of the picture?"},
     ],
     "pictures": [
-        {"type": "image", "image": picture(1)},
-        {"type": "image", "image": picture(2, (120, 200))},
+        {"type": "image", "image": scene(1)},
+        {"type": "image", "image": scene(2, (120, 200))},
         {"type": "text", "text": "Which one is wider?"},
     ],
     "video": [
@@ -37,7 +37,7 @@ CHATS: dict[str, list[dict[str, Any]]] = {
 }
 RAGGED = ("picture", "pictures", "video", "text")
 SHORTER = ("video", "picture", "text")
-"""What generation is tested on: pictures cost the most time."""
+"""What generation is tested on: images cost the most time."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,7 +139,7 @@ def test_compressed_equals_stock_with_dropped_tokens_hidden(pair: ModelPair) -> 
 
 
 def test_dropping_changes_the_answer(pair: ModelPair) -> None:
-    """Else the equalities would hold for a model that does not look at its pictures."""
+    """Else the equalities would hold for a model that does not look at its images."""
     inputs = encode("picture")
     whole, kept = pair.stock(**inputs).logits[:, -1], pair.compressed(**inputs).logits[:, -1]
     assert (whole - kept).abs().max() > 0.1
@@ -205,8 +205,8 @@ def test_a_saved_model_is_loaded_by_transformers(pair: ModelPair, tmp_path: Any)
     assert torch.equal(model(**inputs).logits, pair.compressed(**inputs).logits)
     processor = AutoProcessor.from_pretrained(tmp_path)
     text = "<|im_start|>user\n<image>\nin 2024<|im_end|>"
-    own = assembled()[1](images=[picture(0)], text=text, return_tensors="pt")
-    again = processor(images=[picture(0)], text=text, return_tensors="pt")
+    own = assembled()[1](images=[scene(0)], text=text, return_tensors="pt")
+    again = processor(images=[scene(0)], text=text, return_tensors="pt")
     assert torch.equal(again["input_ids"], own["input_ids"])
     # Auto classes choose the image processor that computes in torch.
     torch.testing.assert_close(again["pixel_values"], own["pixel_values"], rtol=0, atol=1e-5)

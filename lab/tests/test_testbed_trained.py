@@ -1,4 +1,4 @@
-"""The trained testbed answers, and prunes as a model does that reads its picture."""
+"""The trained testbed answers, and prunes as a model does that reads its image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from hf_token_compress.evaluation import measure_retention
 from lab.testbed import load_testbed
-from lab.testbed.samples import things_samples
+from lab.testbed.samples import object_samples
 from lab.testbed.training.accuracy import measure_accuracy
 from lab.tests import testbed_models
 
@@ -25,7 +25,7 @@ def test_it_answers_about_pictures_it_has_never_seen() -> None:
 def test_what_the_answer_rests_on_is_enough_for_it() -> None:
     testbed_models.need_parts()
     model, processor = load_testbed(dtype="float32")
-    samples = things_samples(["attribute", "place"], 10, seed=9500)
+    samples = object_samples(["attribute", "place"], 10, seed=9500)
     full, truth = measure_retention(
         model, processor, samples, scorers=["truth"], retention_ratios=[0.25], batch_size=4
     )

@@ -13,31 +13,31 @@ from torch import nn
 
 from hf_token_compress.data.tasks import Sample
 from hf_token_compress.evaluation.answering import encode_samples
-from lab.testbed.objects.clips import make_things_clip
-from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_picture
+from lab.testbed.objects.clips import make_object_clip
+from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_scene
 from lab.testbed.objects.names import COLOURS, NAMES
-from lab.testbed.objects.picture import Picture
-from lab.testbed.objects.questions import clip_questions, picture_questions
+from lab.testbed.objects.questions import clip_questions, scene_questions
+from lab.testbed.objects.scene import ObjectScene
 from lab.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
 from lab.testbed.training.curriculum import (
     ALL_KINDS,
-    Lesson,
-    Lessons,
+    Curriculum,
     Stage,
-    curriculum,
+    TrainingBatch,
+    curriculum_stages,
 )
-from lab.testbed.training.data_loader import Feed
+from lab.testbed.training.data_loader import StepLoader
 from lab.testbed.training.export import export
 from lab.testbed.training.language import add_adapter, train_language
-from lab.testbed.training.projector import Boards
+from lab.testbed.training.projector import LabelledImages
 from lab.testbed.training.sources import drawn, store, stored
 from lab.testbed.training.vision import (
     clip_tokens,
-    picture_tokens,
+    image_tokens,
     pixels_of,
     tower_features,
 )
-from lab.testbed.training.words import BACKGROUND, ThingVocabulary, patch_classes
+from lab.testbed.training.words import BACKGROUND, ObjectVocabulary, patch_classes
 from lab.tests import testbed_models
 from lab.tiny.forward import answer_logits
 from lab.tiny.loop import LoopSettings, averaged_state
@@ -66,31 +66,31 @@ def packers(tokenizer: Any) -> dict[str, Packer]:
     }
 
 
-# Pictures and lessons
+# Images and batches
 
 
 def test_a_lesson_depends_on_its_number_alone() -> None:
-    stages = (Stage(2, "bare", ALL_KINDS), Stage(20, "pictures", ALL_KINDS, 16, 0.5, 0.5))
-    one, other = (Lessons(packers(Tokenizer()), stages, pictures=4) for _ in range(2))
+    stages = (Stage(2, "bare", ALL_KINDS), Stage(20, "images", ALL_KINDS, 16, 0.5, 0.5))
+    one, other = (Curriculum(packers(Tokenizer()), stages, images=4) for _ in range(2))
     for step in (0, 3, 4, 5, 6):
-        lesson = other[step]
-        assert_same_lesson(one[step], lesson)
-        assert lesson.asked != other[step + 1].asked
+        batch = other[step]
+        assert_same_batch(one[step], batch)
+        assert batch.asked != other[step + 1].asked
     # What came before does not matter: a training that is gone on with sees the same.
-    fresh = Lessons(packers(Tokenizer()), stages, pictures=4)
+    fresh = Curriculum(packers(Tokenizer()), stages, images=4)
     assert fresh[6].asked == one[6].asked
 
 
-def assert_same_lesson(one: Lesson, other: Lesson) -> None:
+def assert_same_batch(one: TrainingBatch, other: TrainingBatch) -> None:
     assert one.asked == other.asked
     assert torch.equal(one.pixels, other.pixels)
     assert torch.equal(one.names, other.names)
-    assert torch.equal(one.batch.kept, other.batch.kept)
+    assert torch.equal(one.packed.kept, other.packed.kept)
 
 
 def test_a_feed_of_other_processes_gives_the_same_in_the_same_order() -> None:
-    boards = Boards([], steps=6, pictures=2)
-    ahead = Feed(boards, workers=2)
+    boards = LabelledImages([], steps=6, images=2)
+    ahead = StepLoader(boards, workers=2)
     for step in range(3, 6):
         pixels, names, colours = ahead(step)
         expected = boards[step]
@@ -100,61 +100,61 @@ def test_a_feed_of_other_processes_gives_the_same_in_the_same_order() -> None:
 
 
 def test_the_curriculum_ends_with_all_kinds_and_dropped_tokens() -> None:
-    stages = curriculum(528)
+    stages = curriculum_stages(528)
     ends = [stage.until for stage in stages]
     assert ends == sorted(set(ends))
     assert ends[-1] == 528
-    assert stages[-1].view == "pictures"
+    assert stages[-1].view == "images"
     assert set(stages[-1].kinds) == set(ALL_KINDS)
     assert stages[-1].drop_share > 0
 
 
 def test_the_held_out_artist_is_not_trained_on() -> None:
     source = drawn("train")
-    artists = {thing.source for number in range(40) for thing in source(number).things}
+    artists = {obj.source for number in range(40) for obj in source(number).objects}
     assert len(artists) > 1
     assert HELD_OUT_ARTIST not in artists
 
 
 def test_stored_pictures_come_back_and_begin_anew(tmp_path: Path) -> None:
-    made = [make_drawn_picture(number) for number in range(3)]
+    made = [make_drawn_scene(number) for number in range(3)]
     store(tmp_path / "some.zip", made)
     source = stored(tmp_path / "some.zip")
-    for number, picture in enumerate(made):
+    for number, scene in enumerate(made):
         found = source(number + 3)
-        assert (found.things, found.rows, found.columns) == (
-            picture.things,
-            picture.rows,
-            picture.columns,
+        assert (found.objects, found.rows, found.columns) == (
+            scene.objects,
+            scene.rows,
+            scene.columns,
         )
-        assert (found.vocabulary, found.on_plates) == (picture.vocabulary, picture.on_plates)
-        difference = np.abs(np.asarray(found.image, float) - np.asarray(picture.image, float))
+        assert (found.vocabulary, found.on_plates) == (scene.vocabulary, scene.on_plates)
+        difference = np.abs(np.asarray(found.image, float) - np.asarray(scene.image, float))
         assert difference.mean() < 6  # of 255: they are stored with a little loss
 
 
 def test_without_stored_pictures_the_step_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="'pictures'"):
+    with pytest.raises(FileNotFoundError, match="'images'"):
         stored(tmp_path / "none.zip")
 
 
 def test_patches_are_classed_by_what_lies_at_their_centre() -> None:
     for number in range(8):
-        picture = make_drawn_picture(number)
-        names, colours = patch_classes(picture, PATCHES)
+        scene = make_drawn_scene(number)
+        names, colours = patch_classes(scene, PATCHES)
         assert names.shape == colours.shape == (PATCHES**2,)
         for index in range(PATCHES**2):
-            expected = thing_at(picture, index % PATCHES * 14 + 7, index // PATCHES * 14 + 7)
+            expected = object_at(scene, index % PATCHES * 14 + 7, index // PATCHES * 14 + 7)
             assert (names[index] == BACKGROUND) == (expected is None)
             if expected is not None:
                 assert NAMES[names[index]] == expected.name
                 assert list(COLOURS)[colours[index]] == expected.colour
 
 
-def thing_at(picture: Picture, x: int, y: int) -> Any:
-    for thing in picture.things:
-        left, top, right, bottom = thing.box
+def object_at(scene: ObjectScene, x: int, y: int) -> Any:
+    for obj in scene.objects:
+        left, top, right, bottom = obj.box
         if left <= x < right and top <= y < bottom:
-            return thing
+            return obj
     return None
 
 
@@ -162,8 +162,8 @@ def test_ideal_tokens_say_what_they_are_to_say() -> None:
     """No token is nearer to its aim, and classification finds every name and colour in it."""
     tokenizer = Tokenizer()
     words = torch.randn(400, 96, generator=torch.Generator().manual_seed(0))
-    vocabulary = ThingVocabulary(tokenizer, words)
-    names, colours = patch_classes(make_drawn_picture(1, rows=4, columns=4), PATCHES)
+    vocabulary = ObjectVocabulary(tokenizer, words)
+    names, colours = patch_classes(make_drawn_scene(1, rows=4, columns=4), PATCHES)
     ideal = vocabulary.ideal(names, colours)
     shown = names != BACKGROUND
     assert torch.equal(vocabulary.name_scores(ideal[shown]).argmax(-1), names[shown])
@@ -191,12 +191,12 @@ def test_packed_questions_are_answered_as_single_prompts(assembled: tuple[Any, A
     """The logits of the stock model on what the processor makes of each question, and of clips."""
     model, processor = assembled
     packer = packers(processor.tokenizer)["chat"]
-    picture, clip = make_drawn_picture(3), make_things_clip(1)
-    asked = picture_questions(picture)[:3]
+    scene, clip = make_drawn_scene(3), make_object_clip(1)
+    asked = scene_questions(scene)[:3]
     project = model.model.multi_modal_projector
-    features = tower_features(model, processor, pixels_of([picture.image]))
-    tokens = picture_tokens(model, project(features))
-    check_first_answers(model, processor, packer, tokens, asked, {"image": picture.image})
+    features = tower_features(model, processor, pixels_of([scene.image]))
+    tokens = image_tokens(model, project(features))
+    check_first_answers(model, processor, packer, tokens, asked, {"image": scene.image})
     features = tower_features(model, processor, pixels_of(clip.images))
     tokens = clip_tokens(model, project(features), len(clip.frames))
     shown = {"image": clip.images[0], "frames": tuple(clip.images)}
@@ -221,23 +221,23 @@ def check_first_answers(
         first += len(answer) + 1
 
 
-class Interrupted(Lessons):
+class Interrupted(Curriculum):
     """Lessons that end in the middle, as a killed process does."""
 
-    def __getitem__(self, step: int) -> Lesson:
+    def __getitem__(self, step: int) -> TrainingBatch:
         if step == 2:
             raise KeyboardInterrupt
         return super().__getitem__(step)
 
 
 def train_four_updates(
-    work: Path, assembled: tuple[Any, Any], kind: type[Lessons] = Lessons
+    work: Path, assembled: tuple[Any, Any], kind: type[Curriculum] = Curriculum
 ) -> Any:
-    stages = (Stage(3, "bare", ALL_KINDS), Stage(4, "pictures", ALL_KINDS, 4))
+    stages = (Stage(3, "bare", ALL_KINDS), Stage(4, "images", ALL_KINDS, 4))
     settings = LoopSettings(4, 1e-3, warmup=1, save_every=1, report_every=10, ema=0.5)
     model, processor = copy.deepcopy(assembled[0]), assembled[1]
-    lessons = kind(packers(processor.tokenizer), stages, pictures=1, questions=2)
-    train_language(model, processor, lessons, {}, settings, work)
+    curriculum = kind(packers(processor.tokenizer), stages, images=1, questions=2)
+    train_language(model, processor, curriculum, {}, settings, work)
     return model
 
 

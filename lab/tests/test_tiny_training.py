@@ -87,7 +87,7 @@ def test_packed_questions_about_a_picture_qwen2_vl() -> None:
     visual = encode_scenes(model.model.visual, [scene])
     shown = {"type": "image", "image": scene.image}
     packer = Packer(processor.tokenizer)
-    # 48 tokens are fewer than the processor's least, so that it would enlarge the picture.
+    # 48 tokens are fewer than the processor's least, so that it would enlarge the image.
     processor.image_processor.size = {"shortest_edge": 1, "longest_edge": 10**9}
     check_packing(
         model, processor, packer, shown, scene_questions(scene), visual, grid_positions((6, 8))
@@ -108,16 +108,18 @@ def test_packed_questions_about_a_picture(beginner: Beginner) -> None:
     ids=["each_for_two_frames", "each_for_four_frames", "more_frames_than_rows"],
 )
 def test_packed_questions_about_a_clip_qwen2_vl(
-    boards: int, rows: int, columns: int, hold: int
+    scenes: int, rows: int, columns: int, frames_per_scene: int
 ) -> None:
-    """A frame of visual tokens shows one board: two frames of the video."""
+    """A frame of visual tokens shows one grid: two frames of the video."""
     processor = build_processor(clip_words())
     model = qwen2_vl_video.build_model(processor.tokenizer).eval()
     path = qwen2_vl_video.visual_path(model, processor.tokenizer)
-    clip = make_clip(0, boards, rows, columns)
-    visual = path.join(path.encode(clip.frames).repeat_interleave(hold, 0), boards * hold)
-    positions = path.positions((rows, columns), boards * hold)
-    frames = [image for image in clip.images for _ in range(2 * hold)]
+    clip = make_clip(0, scenes, rows, columns)
+    visual = path.join(
+        path.encode(clip.frames).repeat_interleave(frames_per_scene, 0), scenes * frames_per_scene
+    )
+    positions = path.positions((rows, columns), scenes * frames_per_scene)
+    frames = [image for image in clip.images for _ in range(2 * frames_per_scene)]
     processor.video_processor.size = {"shortest_edge": 1, "longest_edge": 10**9}
     shown = {"type": "video", "video": frames}
     check_packing(model, processor, path.packer, shown, clip_questions(clip), visual, positions)

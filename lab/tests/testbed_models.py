@@ -34,8 +34,8 @@ def assembled(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     return assemble(dtype=dtype)
 
 
-def picture(seed: int, size: tuple[int, int] = (224, 224)) -> Image.Image:
-    """A picture of coloured noise in 8 x 8 plates, (width, height) pixels."""
+def scene(seed: int, size: tuple[int, int] = (224, 224)) -> Image.Image:
+    """An image of coloured noise in 8 x 8 plates, [width, height] pixels."""
     generator = torch.Generator().manual_seed(seed)
     plates = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(plates.numpy()).resize(size, Image.Resampling.NEAREST)

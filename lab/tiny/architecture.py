@@ -12,7 +12,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from lab.tiny.processor import (
+from .processor import (
     MERGE_SIZE,
     PATCH_SIZE,
     cell_words,

@@ -21,7 +21,8 @@ from typing import Any
 from PIL import Image
 
 from hf_token_compress.data.scenes.drawings import ATLAS_FOLDER, Drawings
-from lab.tiny.concepts import (
+
+from .concepts import (
     CONCEPTS,
     HELD_OUT,
     PACKAGES,

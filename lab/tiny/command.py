@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from lab.tiny.architecture import StockModel
-from lab.tiny.export import export
-from lab.tiny.joint_clips import (
-    Lessons,
+from .architecture import StockModel
+from .export import export
+from .joint_clips import (
+    JointCurriculum,
     VisualPath,
-    train_on_pictures_and_clips,
+    train_on_images_and_clips,
 )
-from lab.tiny.loop import LoopSettings, averaged_state
-from lab.tiny.tower import warm_up_tower
+from .loop import LoopSettings, averaged_state
+from .tower import warm_up_tower
 
 
 def step_options(
@@ -51,19 +51,19 @@ def run_step(
     path: VisualPath,
     vision: LoopSettings | None,
     joint: LoopSettings,
-    lessons: Lessons,
+    curriculum: JointCurriculum,
     frozen: Iterable[str] = (),
 ) -> None:
-    """Run the step "vision", "joint" or "export" of a model that reads pictures and clips.
+    """Run the step "vision", "joint" or "export" of a model that reads images and clips.
 
     Args:
         options: As `step_options` reads them.
         model: The model before its own training.
         processor: Its processor.
-        path: How it sees boards.
+        path: How it sees grids.
         vision: Schedule of the tower's training; None where the tower is trained already.
         joint: Schedule of the joint training.
-        lessons: What the joint training shows and asks.
+        curriculum: What the joint training shows and asks.
         frozen: Parameters that the joint training leaves as they are.
     """
     tokenizer = processor.tokenizer
@@ -74,7 +74,7 @@ def run_step(
     elif options.step == "joint":
         if vision is not None:
             model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
-        train_on_pictures_and_clips(model, tokenizer, path, lessons, joint, checkpoint, frozen)
+        train_on_images_and_clips(model, tokenizer, path, curriculum, joint, checkpoint, frozen)
     else:
         model.load_state_dict(averaged_state(options.work / "joint.pt"))
         export(model, processor, options.out)

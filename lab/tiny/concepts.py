@@ -1,4 +1,4 @@
-"""What the pictures of the tiny model show: concepts, and where every artist's drawing of them is.
+"""What the images of the tiny model show: concepts, and where every artist's drawing of them is.
 
 Each concept is one concrete English noun. Four of the six icon packages index their drawings by
 Unicode code point; EmojiOne is found under the name that another package gives that code point;

@@ -1,4 +1,4 @@
-"""Measure a trained tiny model on pictures that it has never seen.
+"""Measure a trained tiny model on images that it has never seen.
 
     python -m lab.tiny.evaluate MODEL_FOLDER [--held-out ATLAS_FOLDER]
 
@@ -21,10 +21,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_token_compress.data.scenes import KINDS, Question, Scene, make_scene, scene_questions
 from hf_token_compress.data.scenes.drawings import Drawings, load_drawings
-from lab.tiny.forward import encode_pictures, patches_of
-from lab.tiny.packing import Packer, grid_positions
-from lab.tiny.scoring import right_answers
-from lab.tiny.selection import instruction_attention, relevance, top, uniform
+
+from .forward import encode_images, patches_of
+from .packing import Packer, grid_positions
+from .scoring import right_answers
+from .selection import instruction_attention, relevance, top, uniform
 
 SHAPES = ((4, 4), (4, 5), (5, 4), (5, 5), (4, 6), (6, 6), (5, 8), (8, 8))
 PRUNED_SHAPES = ((4, 4), (6, 6))
@@ -98,7 +99,7 @@ def accuracy_when_pruned(
     outcomes: dict[str, Outcome] = defaultdict(lambda: defaultdict(list))
     generator = torch.Generator().manual_seed(0)
     for scene, questions in asked_scenes(count, shape):
-        tokens = encode_pictures(model.model.visual, patches_of([scene.image]), grid)
+        tokens = encode_images(model.model.visual, patches_of([scene.image]), grid)
         tokens = tokens.expand(len(questions), -1, -1)
         single = [[question] for question in questions]
         every = torch.arange(total).expand(len(questions), total)

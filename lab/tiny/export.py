@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import ProcessorMixin
 
-from lab.tiny.architecture import StockModel
+from .architecture import StockModel
 
 
 def export(

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.tiny.command import run_step, step_options
-from lab.tiny.joint_clips import Lessons
-from lab.tiny.loop import LoopSettings
-from lab.tiny.onevision_architecture import build_model, build_processor
-from lab.tiny.onevision_training import visual_path
+from .command import run_step, step_options
+from .joint_clips import JointCurriculum
+from .loop import LoopSettings
+from .onevision_architecture import build_model, build_processor
+from .onevision_training import visual_path
 
 VISION = LoopSettings(steps=2400, learning_rate=2e-3)
 JOINT = LoopSettings(steps=2500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
 
-LESSONS = Lessons()
-"""Clips have one visual token a cell, pictures eight, so that dropping takes the answer from many
+CURRICULUM = JointCurriculum()
+"""Clips have one visual token a cell, images eight, so that dropping takes the answer from many
 more questions about clips: it is rarer there."""
 
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     processor = build_processor()
     model = build_model(processor.tokenizer)
     path = visual_path(model, processor.tokenizer)
-    run_step(options, model, processor, path, VISION, JOINT, LESSONS)
+    run_step(options, model, processor, path, VISION, JOINT, CURRICULUM)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,15 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
 
 from hf_token_compress.data.scenes.clip import CLIP_TEMPLATES
 from hf_token_compress.tiny import load_tiny
-from lab.tiny.architecture import (
+
+from .architecture import (
     WORD_STD,
     StockModel,
     greedy_generation,
     token_id,
 )
-from lab.tiny.processor import build_tokenizer, chat_template, words_of
-from lab.tiny.transplant import (
+from .processor import build_tokenizer, chat_template, words_of
+from .transplant import (
     see_coarsely,
     take_language_model,
     text_settings,

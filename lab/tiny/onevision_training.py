@@ -1,8 +1,8 @@
 """What is particular to the trainings of the tiny LLaVA-OneVision: its tower alone, then all.
 
 The tower learns to give the visual tokens that the trained tiny Qwen2-VL's tower gives for the
-same picture, which the language model reads already. The joint training then gets it used to
-its own tower, to positions on one axis, to every picture coming twice (whole and as tiles), and
+same image, which the language model reads already. The joint training then gets it used to
+its own tower, to positions on one axis, to every image coming twice (whole and as tiles), and
 to clips.
 """
 
@@ -14,21 +14,22 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import Scene
-from lab.tiny.architecture import StockModel
-from lab.tiny.joint_clips import VisualPath
-from lab.tiny.onevision_architecture import CLOSING, OPENING, POOLED
-from lab.tiny.onevision_forward import (
+
+from .architecture import StockModel
+from .joint_clips import VisualPath
+from .onevision_architecture import CLOSING, OPENING, POOLED
+from .onevision_forward import (
     IMAGE_TOKENS,
     clip_tokens,
     encode_tiles,
     image_tokens,
     tile_pixels,
 )
-from lab.tiny.packing import Packer, sequence_positions
+from .packing import Packer, sequence_positions
 
 
 def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> VisualPath:
-    """How the tiny LLaVA-OneVision sees pictures of one tile, and clips."""
+    """How the tiny LLaVA-OneVision sees images of one tile, and clips."""
     return VisualPath(
         encode=lambda scenes: encode_tiles(model, _pixels(scenes)),
         join=lambda tiles, frames: (

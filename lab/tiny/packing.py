@@ -1,8 +1,8 @@
-r"""Many single-turn prompts about one picture in one sequence.
+r"""Many single-turn prompts about one image in one sequence.
 
-Every question sees the picture and itself, nothing of the other questions, at the very positions
+Every question sees the image and itself, nothing of the other questions, at the very positions
 it would have in a prompt of its own: the loss of a packed sequence is that of as many single
-prompts, for the price of encoding the picture once.
+prompts, for the price of encoding the image once.
 
 Sequence: prefix (for Qwen2-VL `<|im_start|>user\n<|vision_start|>`), visual tokens, what closes
 them (`<|vision_end|>`), then one segment per question
@@ -26,22 +26,22 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Pictures of one shape, with their questions, ready for the language model.
+    """Images of one shape, with their questions, ready for the language model.
 
-    Shapes: B pictures, V kept visual tokens, P prefix tokens, T text tokens after the picture
-    (padded), S = P + V + T. A picture may be a video: what counts are its visual tokens.
+    Shapes: B images, V kept visual tokens, P prefix tokens, T text tokens after the image
+    (padded), S = P + V + T. An image may be a video: what counts are its visual tokens.
 
     Attributes:
-        prefix_ids: (P,) int64.
-        text_ids: (B, T) int64.
-        labels: (B, T) int64, the next token where an answer is predicted, else -100.
-        early_labels: (B, T) int64, the answer's first token at the last two words of the question
+        prefix_ids: [P,] int64.
+        text_ids: [B, T] int64.
+        labels: [B, T] int64, the next token where an answer is predicted, else -100.
+        early_labels: [B, T] int64, the answer's first token at the last two words of the question
             and in the turn that follows, else -100.
-        position_ids: (A, B, S) int64 on the A axes of the language model, or (B, S) on one.
-        segments: (B, S) int64, 0 for what all may see, the question's number at its tokens, -1 for
+        position_ids: [A, B, S] int64 on the A axes of the language model, or [B, S] on one.
+        segments: [B, S] int64, 0 for what all may see, the question's number at its tokens, -1 for
             padding.
-        question_rows: (B, S) bool, True at the words of the questions.
-        kept: (B, V) int64, which visual tokens are kept, ascending.
+        question_mask: [B, S] bool, True at the words of the questions.
+        kept: [B, V] int64, which visual tokens are kept, ascending.
     """
 
     prefix_ids: torch.Tensor
@@ -50,7 +50,7 @@ class PackedBatch:
     early_labels: torch.Tensor
     position_ids: torch.Tensor
     segments: torch.Tensor
-    question_rows: torch.Tensor
+    question_mask: torch.Tensor
     kept: torch.Tensor
 
     def to(self, device: torch.device | str) -> PackedBatch:
@@ -60,7 +60,7 @@ class PackedBatch:
 
     @cached_property
     def mask(self) -> torch.Tensor:
-        """(B, 1, S, S) bool, True where attention is allowed."""
+        """[B, 1, S, S] bool, True where attention is allowed."""
         group, size = self.segments, self.segments.shape[1]
         causal = torch.ones(size, size, dtype=torch.bool, device=group.device).tril()
         same = group[:, :, None] == group[:, None, :]
@@ -75,7 +75,7 @@ class PackedBatch:
 
 @dataclass
 class _Text:
-    """The text after one picture; segment 0 is seen by all others, labels are next tokens."""
+    """The text after one image; segment 0 is seen by all others, labels are next tokens."""
 
     ids: list[int]
     labels: list[int]
@@ -123,17 +123,17 @@ class Packer:
         positions: torch.Tensor,
         kept: torch.Tensor,
     ) -> PackedBatch:
-        """Pack the questions of each picture.
+        """Pack the questions of each image.
 
         Args:
-            questions: Of every picture of the batch.
-            positions: (A, N) int64, where each of a picture's N visual tokens lies, before any is
+            questions: Of every image of the batch.
+            positions: [A, N] int64, where each of an image's N visual tokens lies, before any is
                 dropped: from `grid_positions` or `sequence_positions`.
-            kept: (B, V) int64, ascending indices of the visual tokens to keep.
+            kept: [B, V] int64, ascending indices of the visual tokens to keep.
         """
         # Text goes on after the rows and columns; the time of a video is not counted.
         start = len(self._prefix) + int(positions[-2:].max()) + 1
-        encoded = [self._encode_picture(asked, start) for asked in questions]
+        encoded = [self._encode_image(asked, start) for asked in questions]
         length = max(len(one.ids) for one in encoded)
         batch = len(encoded)
         text_ids = torch.full((batch, length), self._end[0])
@@ -158,11 +158,11 @@ class Packer:
             early_labels=early,
             position_ids=self._positions(positions, kept, text_positions),
             segments=torch.cat([torch.zeros(batch, shared, dtype=torch.long), segments], dim=1),
-            question_rows=asking,
+            question_mask=asking,
             kept=kept,
         )
 
-    def _encode_picture(self, questions: Sequence[Question], start: int) -> _Text:
+    def _encode_image(self, questions: Sequence[Question], start: int) -> _Text:
         count = len(self._closing)
         text = _Text(
             ids=list(self._closing),
@@ -192,13 +192,13 @@ class Packer:
     ) -> torch.Tensor:
         axes, batch, prefix = len(positions), len(text), len(self._prefix)
         before = torch.arange(prefix).expand(axes, batch, prefix)
-        visual = positions[:, kept] + prefix  # (A, B, V)
+        visual = positions[:, kept] + prefix  # [A, B, V]
         together = torch.cat([before, visual, text.expand(axes, *text.shape)], dim=2)
         return together[0] if axes == 1 else together
 
 
 def grid_positions(grid: tuple[int, int], frames: int = 1) -> torch.Tensor:
-    """Time, height and width of the visual tokens of a picture or of a video.
+    """Time, height and width of the visual tokens of an image or of a video.
 
     Args:
         grid: Rows and columns of visual tokens.
@@ -214,7 +214,7 @@ def grid_positions(grid: tuple[int, int], frames: int = 1) -> torch.Tensor:
 
 
 def sequence_positions(count: int) -> torch.Tensor:
-    """(1, count) int64: visual tokens counted in text order."""
+    """[1, count] int64: visual tokens counted in text order."""
     return torch.arange(count)[None]
 
 
@@ -226,12 +226,12 @@ def drop_visual_tokens(
     floor: float = 0.1,
     text: Sequence[int] = (),
 ) -> torch.Tensor:
-    """Choose at random which visual tokens of each picture a batch keeps.
+    """Choose at random which visual tokens of each image a batch keeps.
 
-    Nothing about pictures, questions or answers enters the choice.
+    Nothing about images, questions or answers enters the choice.
 
     Args:
-        batch: Pictures.
+        batch: Images.
         count: Tokens of each, from the first visual one to the last.
         generator: Source of the choice.
         share: Share of batches in which tokens are dropped.
@@ -239,7 +239,7 @@ def drop_visual_tokens(
         text: Which of the tokens are text, which is kept.
 
     Returns:
-        (batch, kept) int64, ascending.
+        [batch, kept] int64, ascending.
     """
     visual = count - len(text)
     keep = visual

@@ -143,7 +143,7 @@ def _merges(trained: Tokenizer) -> Any:
 
 
 def build_processor(more_words: Sequence[str] = ()) -> Qwen2VLProcessor:
-    """The processor of the tiny model: pictures of 64 to 256 visual tokens of 24 pixels a side.
+    """The processor of the tiny model: images of 64 to 256 visual tokens of 24 pixels a side.
 
     Args:
         more_words: As for `build_tokenizer`.

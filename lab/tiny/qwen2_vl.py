@@ -15,15 +15,15 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.tiny.architecture import StockModel, build_model
-from lab.tiny.command import step_options
-from lab.tiny.export import export
-from lab.tiny.forward import encode_scenes
-from lab.tiny.joint import train_jointly
-from lab.tiny.language_warmup import warm_up_language
-from lab.tiny.loop import LoopSettings, averaged_state
-from lab.tiny.processor import build_processor
-from lab.tiny.vision_warmup import warm_up_vision
+from .architecture import StockModel, build_model
+from .command import step_options
+from .export import export
+from .forward import encode_scenes
+from .joint import train_jointly
+from .language_warmup import warm_up_language
+from .loop import LoopSettings, averaged_state
+from .processor import build_processor
+from .vision_warmup import warm_up_vision
 
 LANGUAGE = LoopSettings(steps=3000, learning_rate=1.5e-3)
 VISION = LoopSettings(steps=5000, learning_rate=2e-3)

@@ -12,9 +12,10 @@ from itertools import islice
 import torch
 
 from hf_token_compress.data.scenes import Question
-from lab.tiny.architecture import StockModel
-from lab.tiny.forward import answer_logits
-from lab.tiny.packing import IGNORED, PackedBatch
+
+from .architecture import StockModel
+from .forward import answer_logits
+from .packing import IGNORED, PackedBatch
 
 
 @torch.no_grad()
@@ -24,13 +25,13 @@ def right_answers(
     batch: PackedBatch,
     questions: Sequence[Sequence[Question]],
 ) -> list[list[bool]]:
-    """Whether each question of each picture is answered right.
+    """Whether each question of each image is answered right.
 
     Args:
         model: The model.
-        tokens: (B, N, D) visual tokens, before any is dropped.
+        tokens: [B, N, D] visual tokens, before any is dropped.
         batch: The packed questions.
-        questions: The same questions, of every picture of the batch.
+        questions: The same questions, of every image of the batch.
     """
     logits, labels = answer_logits(model, tokens, batch)
     hits = iter((logits.argmax(-1) == labels).tolist())

@@ -11,10 +11,11 @@ import torch
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb, repeat_kv
 
 from hf_token_compress.data.scenes import Question
-from lab.tiny.architecture import StockModel
-from lab.tiny.forward import embed
-from lab.tiny.packing import PackedBatch
-from lab.tiny.processor import MERGE_SIZE, PATCH_SIZE
+
+from .architecture import StockModel
+from .forward import embed
+from .packing import PackedBatch
+from .processor import MERGE_SIZE, PATCH_SIZE
 
 
 @torch.no_grad()
@@ -25,11 +26,11 @@ def instruction_attention(
 
     Args:
         model: The model.
-        tokens: (B, N, D) visual tokens.
+        tokens: [B, N, D] visual tokens.
         batch: B packed questions, one a row.
 
     Returns:
-        (B, V) float32, mean over heads and over the words of the question.
+        [B, V] float32, mean over heads and over the words of the question.
     """
     text = model.model.language_model
     layer = text.layers[0]
@@ -42,18 +43,18 @@ def instruction_attention(
     key = repeat_kv(key, attention.num_key_value_groups)
     scores = (query @ key.transpose(2, 3) * attention.scaling).float()
     weights = scores.masked_fill(~batch.mask, float("-inf")).softmax(-1)
-    rows = batch.question_rows[:, None, :, None]
+    rows = batch.question_mask[:, None, :, None]
     seen = (weights * rows).sum((1, 2)) / (rows.sum((1, 2)) * query.shape[1])
     return seen[:, batch.visual_slice]
 
 
 def top(scores: torch.Tensor, keep: int) -> torch.Tensor:
-    """(B, keep) int64, ascending: the tokens with the highest scores."""
+    """[B, keep] int64, ascending: the tokens with the highest scores."""
     return scores.topk(keep, dim=1).indices.sort(dim=1).values
 
 
 def uniform(batch: int, count: int, keep: int) -> torch.Tensor:
-    """(batch, keep) int64: every n-th token of the grid."""
+    """[batch, keep] int64: every n-th token of the grid."""
     index = torch.linspace(0, count - 1, keep).round().long()
     return index.expand(batch, keep)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lab.tiny.architecture import WORD_STD, StockModel
+from .architecture import WORD_STD, StockModel
 
 _WAVES = 6
 _SIZES = (
@@ -77,7 +77,7 @@ def see_coarsely(kernel: torch.Tensor) -> None:
     ones do not, and the tower learns what is drawn many times faster.
 
     Args:
-        kernel: (width, 3, patch, patch), overwritten.
+        kernel: [width, 3, patch, patch], overwritten.
     """
     width, channels, size, _ = kernel.shape
     frequency = torch.arange(_WAVES)
@@ -85,6 +85,6 @@ def see_coarsely(kernel: torch.Tensor) -> None:
     wave = torch.cos(math.pi / size * frequency[:, None] * pixel) * (2 / size) ** 0.5
     wave[0] /= 2**0.5  # orthonormal: rows of a cosine transform
     mixture = torch.randn(width, channels, _WAVES, _WAVES)
-    # Fine waves are fainter in pictures, about as one over their frequency.
+    # Fine waves are fainter in images, about as one over their frequency.
     mixture *= (1 + frequency[:, None] + frequency) / (size * (channels * _WAVES**2) ** 0.5)
     kernel.copy_(torch.einsum("ocuv,uh,vw->ochw", mixture, wave, wave))

@@ -23,18 +23,19 @@ from hf_token_compress.models.vila import (
     VilaProcessor,
 )
 from hf_token_compress.tiny import load_tiny
-from lab.tiny.architecture import StockModel, greedy_generation, token_id
-from lab.tiny.processor import build_tokenizer, chat_template, clip_words
-from lab.tiny.transplant import take_language_model, text_settings
+
+from .architecture import StockModel, greedy_generation, token_id
+from .processor import build_tokenizer, chat_template, clip_words
+from .transplant import take_language_model, text_settings
 
 PATCHES, PATCH_SIZE = 15, 13
-"""Patches a side of a picture, and pixels a side of a patch."""
+"""Patches a side of an image, and pixels a side of a patch."""
 
 IMAGE_SIZE = PATCHES * PATCH_SIZE
-"""Pixels a side that pictures are resized to; boards of four by four cells have 192."""
+"""Pixels a side that images are resized to; grids of four by four cells have 192."""
 
 SIDE = (PATCHES + 1) // 2
-"""Rows, and columns, of visual tokens of a picture; the last ones are half padding."""
+"""Rows, and columns, of visual tokens of an image; the last ones are half padding."""
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 _POSITION_STRENGTH = 2.0
@@ -45,7 +46,7 @@ OPENING, CLOSING = "<|im_start|>user\n", "\n"
 
 
 def build_processor() -> VilaProcessor:
-    """The processor: square pictures, and videos of up to 16 frames."""
+    """The processor: square images, and videos of up to 16 frames."""
     tokenizer = build_tokenizer(clip_words())
     return VilaProcessor(
         image_processor=SiglipImageProcessorPil(
@@ -141,11 +142,11 @@ def _take_norm(norm: Any, source: Any) -> None:
 
 
 def _waves(width: int) -> torch.Tensor:
-    """First position embeddings, so that neighbours are alike: (patches, width) float32."""
+    """First position embeddings, so that neighbours are alike: [patches, width] float32."""
     octaves = torch.linspace(*_OCTAVES, width // 4)
     place = torch.arange(PATCHES) + 0.5
     angle = math.pi / PATCHES * place[:, None] * 2.0**octaves
-    along = torch.cat([angle.sin(), angle.cos()], dim=1)  # (PATCHES, width / 2)
+    along = torch.cat([angle.sin(), angle.cos()], dim=1)  # [PATCHES, width / 2]
     shape = (PATCHES, PATCHES, width // 2)
     both = torch.cat([along[:, None].expand(shape), along.expand(shape)], dim=2)
     return _POSITION_STRENGTH * both.flatten(0, 1)

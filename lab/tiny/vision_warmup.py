@@ -18,12 +18,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import Scene, make_scene
-from lab.tiny.boards import random_shape
-from lab.tiny.loop import LoopSettings, train
-from lab.tiny.vocabulary import ATTRIBUTES, CellVocabulary
+
+from .grids import random_shape
+from .loop import LoopSettings, train
+from .vocabulary import ATTRIBUTES, CellVocabulary
 
 Encoder: TypeAlias = Callable[[Sequence[Scene]], torch.Tensor]
-"""From B scenes of one shape to their visual tokens, (B, N, D)."""
+"""From B scenes of one shape to their visual tokens, [B, N, D]."""
 
 _SHARPNESS = 8.0
 _PULL = 1.0
@@ -41,8 +42,8 @@ def warm_up_vision(
     shown: Sequence[tuple[int, int]] = ((4, 4), (6, 6)),
     targets: Encoder | None = None,
     frozen: Iterable[str] = (),
-    pictures: int = 16,
-    lessons: int | None = None,
+    images: int = 16,
+    repeat_after: int | None = None,
     seed: int = 2,
 ) -> None:
     """Train a vision tower, in place.
@@ -50,27 +51,27 @@ def warm_up_vision(
     Args:
         module: What holds the tower's parameters.
         encode: The tower.
-        words: (vocabulary, D) word embeddings of the language model.
+        words: [vocabulary, D] word embeddings of the language model.
         tokenizer: Tokenizer of the model.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        shape: Draws rows and columns of an update's pictures.
-        shown: Rows and columns of pictures in reports.
+        shape: Draws rows and columns of an update's images.
+        shown: Rows and columns of images in reports.
         targets: Another tower, whose visual tokens are to be met; by default the ideal ones.
         frozen: Parameters of `module` not to train.
-        pictures: Pictures of 16 cells per update; fewer where they are larger.
-        lessons: Updates after which the same pictures come again, kept in memory with their
+        images: Images of 16 cells per update; fewer where they are larger.
+        repeat_after: Updates after which the same images come again, kept in memory with their
             targets; by default every update has new ones.
-        seed: Seed of the pictures.
+        seed: Seed of the images.
     """
     vocabulary = CellVocabulary(tokenizer)
 
-    @functools.lru_cache(maxsize=lessons or 1)
-    def lesson(number: int) -> tuple[list[Scene], torch.Tensor | None]:
+    @functools.lru_cache(maxsize=repeat_after or 1)
+    def images_of_step(number: int) -> tuple[list[Scene], torch.Tensor | None]:
         rng = np.random.default_rng([seed, number])
         rows, columns = shape(rng)
-        count = max(1, pictures * 16 // (rows * columns))
-        first = (seed << 32) + number * pictures
+        count = max(1, images * 16 // (rows * columns))
+        first = (seed << 32) + number * images
         scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
         if targets is None:
             return scenes, None
@@ -78,7 +79,7 @@ def warm_up_vision(
             return scenes, targets(scenes).float()
 
     def loss_of_step(step: int) -> torch.Tensor:
-        scenes, target = lesson(step % lessons if lessons else step)
+        scenes, target = images_of_step(step % repeat_after if repeat_after else step)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = encode(scenes).float()
         return description_loss(tokens, scenes, vocabulary, words, target)
@@ -108,11 +109,11 @@ def description_loss(
     """How badly visual tokens describe their cells.
 
     Args:
-        tokens: (B, N, D) float32 visual tokens of all of each picture.
+        tokens: [B, N, D] float32 visual tokens of all of each image.
         scenes: The B scenes, of one shape.
         vocabulary: What a cell can show.
-        words: (vocabulary, D) word embeddings.
-        target: (B, N, D) visual tokens to be met; by default the ideal ones.
+        words: [vocabulary, D] word embeddings.
+        target: [B, N, D] visual tokens to be met; by default the ideal ones.
 
     Returns:
         Scalar: classification losses of all attributes, and the distance to the target.
@@ -132,7 +133,7 @@ def description_loss(
 def _scores(
     tokens: torch.Tensor, vocabulary: CellVocabulary, words: torch.Tensor
 ) -> list[torch.Tensor]:
-    """(B, N, classes) logits of each attribute."""
+    """[B, N, classes] logits of each attribute."""
     return [_SHARPNESS * tokens @ vectors.T for vectors in vocabulary.vectors(words)]
 
 
@@ -141,7 +142,7 @@ def _badge_loss(
 ) -> torch.Tensor:
     """Extra loss of the tokens that show a badge, on letter and name.
 
-    Letters are the smallest things in a picture, and are learned where they are before other
+    Letters are the smallest objects in an image, and are learned where they are before other
     tokens of the cell can learn to fetch them from there. And where a badge is, little is seen of
     the drawing, so that its name has to be fetched from the other tokens.
     """

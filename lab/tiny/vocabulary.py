@@ -8,8 +8,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import CELL_SIZE, Scene
-from lab.tiny.architecture import token_id
-from lab.tiny.processor import cell_words
+
+from .architecture import token_id
+from .processor import cell_words
 
 ATTRIBUTES = ("name", "colour", "letter", "row", "column")
 """What every visual token is to say about the cell that it lies in."""
@@ -22,7 +23,7 @@ class CellVocabulary:
         tokenizer: Tokenizer of the model.
 
     Attributes:
-        token_ids: For each attribute, the (classes,) int64 ids of its words without a space.
+        token_ids: For each attribute, the [classes,] int64 ids of its words without a space.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -40,7 +41,7 @@ class CellVocabulary:
             scenes: B scenes of one shape of R x C cells.
 
         Returns:
-            (B, 2R * 2C, 5) int64, in the order of `ATTRIBUTES`, tokens row by row.
+            [B, 2R * 2C, 5] int64, in the order of `ATTRIBUTES`, tokens row by row.
         """
         rows, columns = scenes[0].rows, scenes[0].columns
         index = self._index
@@ -63,7 +64,7 @@ class CellVocabulary:
 
     @staticmethod
     def badge_tokens(scenes: Sequence[Scene]) -> torch.Tensor:
-        """(B, cells) int64 index of the visual token that shows each cell's badge."""
+        """[B, cells] int64 index of the visual token that shows each cell's badge."""
         half = CELL_SIZE // 2
         width = 2 * scenes[0].columns
         return torch.tensor(
@@ -71,14 +72,14 @@ class CellVocabulary:
         )
 
     def vectors(self, words: torch.Tensor) -> list[torch.Tensor]:
-        """Embedding of every class, per attribute: (classes, D) each.
+        """Embedding of every class, per attribute: [classes, D] each.
 
         Args:
-            words: (vocabulary, D) word embeddings of the language model.
+            words: [vocabulary, D] word embeddings of the language model.
         """
         return [words[self.token_ids[key]] for key in ATTRIBUTES]
 
     def ideal_tokens(self, classes: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Sum of the word embeddings of all that a token's cell shows: (..., D)."""
+        """Sum of the word embeddings of all that a token's cell shows: [..., D]."""
         vectors = self.vectors(words)
         return torch.stack([v[classes[..., i]] for i, v in enumerate(vectors)]).sum(0)

@@ -1,4 +1,4 @@
-"""Short videos of drawn pictures, each frame with plates of one colour of its own."""
+"""Short videos of drawn images, each frame with plates of one colour of its own."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ import numpy as np
 from PIL import Image
 
 from hf_token_compress.data.scenes.surfaces import background
-from lab.testbed.objects.compose import compose, random_names
-from lab.testbed.objects.drawn import TRAIN_ARTISTS, drawings_by, drawn_vocabulary
-from lab.testbed.objects.layout import spots_of
-from lab.testbed.objects.names import COLOURS
-from lab.testbed.objects.picture import SIDE, Picture
+
+from .compose import compose, random_names
+from .drawn import TRAIN_ARTISTS, drawings_by, drawn_vocabulary
+from .layout import spots_of
+from .names import COLOURS
+from .scene import SIDE, ObjectScene
 
 _GRIDS = ((2, 2), (2, 3), (3, 2), (3, 3))
 
 
 @dataclass(frozen=True)
-class ThingsClip:
+class ObjectClip:
     """A short video; nothing is shown twice in it.
 
     Attributes:
-        frames: Its pictures, all on grids of one shape, in order of time.
+        frames: Its images, all on grids of one shape, in order of time.
     """
 
-    frames: tuple[Picture, ...]
+    frames: tuple[ObjectScene, ...]
 
     @property
     def images(self) -> list[Image.Image]:
-        """The frames' pictures."""
+        """The frames' images."""
         return [frame.image for frame in self.frames]
 
 
-def make_things_clip(
+def make_object_clip(
     number: int, split: str = "test", frames: int = 4, artists: Sequence[str] = TRAIN_ARTISTS
-) -> ThingsClip:
+) -> ObjectClip:
     """Compose one clip: a function of its arguments alone.
 
     Args:
@@ -63,4 +64,4 @@ def make_things_clip(
         image = background(rng, SIDE, SIDE)
         cutout = drawings_by(tuple(artists))
         made.append(compose(image, rng, spots, shown, cutout, vocabulary, colour))
-    return ThingsClip(tuple(made))
+    return ObjectClip(tuple(made))

@@ -1,4 +1,4 @@
-"""Paint things on coloured plates."""
+"""Paint objects on coloured plates."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hf_token_compress.data.scenes.surfaces import jittered
-from lab.testbed.objects.layout import Spot
-from lab.testbed.objects.names import COLOURS
-from lab.testbed.objects.picture import Picture, Thing
 
-Cutout = Callable[[str, np.random.Generator], tuple[Image.Image, str]]
-"""From a name to an RGBA picture of it, and whose picture that is."""
+from .layout import Spot
+from .names import COLOURS
+from .scene import ObjectScene, SceneObject
+
+CutoutMaker = Callable[[str, np.random.Generator], tuple[Image.Image, str]]
+"""From a name to an RGBA image of it, and whose image that is."""
 
 _REPEATING_SHARE = 0.5
 _MOST_REPEATS = 4
@@ -25,7 +26,7 @@ _MAX_TILT = 12.0
 def random_names(
     rng: np.random.Generator, vocabulary: Sequence[str], count: int, repeating: bool = True
 ) -> list[str]:
-    """Names of so many things; in half of the pictures of at least four, some come repeatedly."""
+    """Names of so many objects; in half of the images of at least four, some come repeatedly."""
     names = [vocabulary[i] for i in rng.choice(len(vocabulary), count, replace=False)]
     if repeating and count >= 4 and rng.random() < _REPEATING_SHARE:
         names = _repeated(rng, names)
@@ -51,32 +52,32 @@ def compose(
     rng: np.random.Generator,
     spots: Sequence[Spot],
     names: Sequence[str],
-    cutout: Cutout,
+    cutout: CutoutMaker,
     vocabulary: Sequence[str],
     colour: str | None = None,
-) -> Picture:
-    """Paint a picture, in place.
+) -> ObjectScene:
+    """Paint an image, in place.
 
     Args:
         image: The surface, RGB.
         rng: Source of everything that is not given.
-        spots: Where things lie.
+        spots: Where objects lie.
         names: What lies there.
-        cutout: Gives pictures of names.
-        vocabulary: What a picture of this kind can show.
+        cutout: Gives images of names.
+        vocabulary: What an image of this kind can show.
         colour: Colour name of all plates; by default each has one of its own.
     """
-    things = []
+    objects = []
     for spot, name in zip(spots, names, strict=True):
         plate = list(COLOURS)[rng.integers(len(COLOURS))] if colour is None else colour
         _draw_plate(image, rng, spot, plate)
-        picture, source = cutout(name, rng)
-        _draw_cutout(image, rng, spot, picture)
-        things.append(Thing(name, plate, spot.box, spot.row, spot.column, source))
+        scene, source = cutout(name, rng)
+        _draw_cutout(image, rng, spot, scene)
+        objects.append(SceneObject(name, plate, spot.box, spot.row, spot.column, source))
     on_grid = spots[0].row is not None
-    return Picture(
+    return ObjectScene(
         image,
-        tuple(things),
+        tuple(objects),
         rows=spots[-1].row if on_grid else None,
         columns=spots[-1].column if on_grid else None,
         vocabulary=tuple(vocabulary),

@@ -1,6 +1,6 @@
-"""Cut-out photographs with names: stamps of Tux Paint, and photographs to lie before.
+"""Cut-out photographs with names: cutouts of Tux Paint, and photographs to lie before.
 
-The stamps come from the Debian package tuxpaint-stamps-default (GPL-2) and are read where it puts
+The cutouts come from the Debian package tuxpaint-stamps-default (GPL-2) and are read where it puts
 them; the photographs come from the Python package scikit-image. None of them is copied.
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lab.testbed.objects.picture import SIDE
+from .scene import SIDE
 
-STAMPS_FOLDER = Path("/usr/share/tuxpaint/stamps")
-"""Where Debian's package puts the stamps."""
+CUTOUTS_FOLDER = Path("/usr/share/tuxpaint/stamps")
+"""Where Debian's package puts the cutouts."""
 
 HELD_OUT = "held-out"
-"""Split whose pictures show only stamps that no other split shows."""
+"""Split whose images show only cutouts that no other split shows."""
 
 _LARGEST = 128
 _HOLD_OUT_FROM = 3
@@ -108,46 +108,46 @@ PHOTOGRAPHED_NAMES: tuple[str, ...] = tuple(_FILES)
 """What photographs show."""
 
 
-class Stamps:
-    """Stamps by name.
+class Cutouts:
+    """Cutouts by name.
 
     Args:
-        folder: Folder of the stamps.
+        folder: Folder of the cutouts.
 
     Raises:
-        FileNotFoundError: A stamp is missing.
+        FileNotFoundError: A cutout is missing.
     """
 
-    def __init__(self, folder: Path = STAMPS_FOLDER) -> None:
+    def __init__(self, folder: Path = CUTOUTS_FOLDER) -> None:
         self._folder = folder
         self._images: dict[str, Image.Image] = {}
         for name in PHOTOGRAPHED_NAMES:
-            for stamp in _FILES[name].split():
-                if not (folder / f"{stamp}.png").is_file():
+            for file in _FILES[name].split():
+                if not (folder / f"{file}.png").is_file():
                     raise FileNotFoundError(
-                        f"There is no stamp {stamp!r} in {str(folder)!r}: install the Debian "
-                        "package tuxpaint-stamps-default, or give the folder of its stamps."
+                        f"There is no cutout {file!r} in {str(folder)!r}: install the Debian "
+                        "package tuxpaint-stamps-default, or pass the folder of its stamps."
                     )
 
     def names(self, split: str) -> tuple[str, ...]:
-        """Names that pictures of a split can show."""
+        """Names that images of a split can show."""
         return tuple(name for name in PHOTOGRAPHED_NAMES if self.of(name, split))
 
     @staticmethod
     def of(name: str, split: str) -> list[str]:
-        """Stamps of a name for a split: of three or more, the last is held out."""
-        stamps = _FILES[name].split()
-        held_out = stamps[-1:] if len(stamps) >= _HOLD_OUT_FROM else []
-        return held_out if split == HELD_OUT else stamps[: len(stamps) - len(held_out)]
+        """Cutouts of a name for a split: of three or more, the last is held out."""
+        cutouts = _FILES[name].split()
+        held_out = cutouts[-1:] if len(cutouts) >= _HOLD_OUT_FROM else []
+        return held_out if split == HELD_OUT else cutouts[: len(cutouts) - len(held_out)]
 
-    def image(self, stamp: str) -> Image.Image:
-        """The stamp, RGBA, without empty margins, at most 128 pixels a side."""
-        if stamp not in self._images:
-            image = Image.open(self._folder / f"{stamp}.png").convert("RGBA")
+    def image(self, file: str) -> Image.Image:
+        """The cutout, RGBA, without empty margins, at most 128 pixels a side."""
+        if file not in self._images:
+            image = Image.open(self._folder / f"{file}.png").convert("RGBA")
             image = image.crop(image.getchannel("A").getbbox())
             image.thumbnail((_LARGEST, _LARGEST))
-            self._images[stamp] = image
-        return self._images[stamp]
+            self._images[file] = image
+        return self._images[file]
 
 
 def photographic_background(rng: np.random.Generator) -> Image.Image:

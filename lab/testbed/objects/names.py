@@ -1,9 +1,10 @@
-"""Names of things and colours: each is one token of SmolLM2's tokenizer after a space."""
+"""Names of objects and colours: each is one token of SmolLM2's tokenizer after a space."""
 
 from __future__ import annotations
 
 from hf_token_compress.data.scenes import COLOURS as _COLOURS
-from lab.testbed.objects.cutouts import PHOTOGRAPHED_NAMES
+
+from .cutouts import PHOTOGRAPHED_NAMES
 
 COLOURS = dict(_COLOURS)
 """RGB by name."""
@@ -82,7 +83,7 @@ DRAWN_NAMES: tuple[str, ...] = (
 """What drawings show; each was drawn by several artists."""
 
 SOLIDS: tuple[str, ...] = ("ball", "cube", "cylinder", "cone")
-"""What rendered pictures show."""
+"""What rendered images show."""
 
 NAMES: tuple[str, ...] = tuple(dict.fromkeys((*DRAWN_NAMES, *PHOTOGRAPHED_NAMES, *SOLIDS)))
 """Every name."""

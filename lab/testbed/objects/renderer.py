@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 
-from lab.testbed.objects.picture import SIDE, Box
-from lab.testbed.parts import INSTALL_READERS
+from ..parts import INSTALL_READERS
+from .scene import SIDE, Box
 
 _GEOMS = {
     "ball": 'type="sphere" size="{r}"',
@@ -62,7 +62,7 @@ class Solid:
     turn: float
 
 
-def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image.Image, list[Box]]:
+def render(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image.Image, list[Box]]:
     """Render the solids.
 
     Args:
@@ -70,7 +70,7 @@ def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image
         rng: Source of table, light and camera.
 
     Returns:
-        The picture, and the box of what is seen of each solid; an empty box (0, 0, 0, 0) where
+        The image, and the box of what is seen of each solid; an empty box (0, 0, 0, 0) where
         nothing is.
 
     Raises:
@@ -102,7 +102,7 @@ def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image
         image = Image.fromarray(renderer.render().copy())
         renderer.enable_segmentation_rendering()
         renderer.update_scene(data, camera)
-        seen = renderer.render()[..., 0]  # (H, W) number of the geom, the table's is 0
+        seen = renderer.render()[..., 0]  # [H, W] number of the geom, the table's is 0
     finally:
         renderer.close()
     return image, [_box(seen == number) for number in range(1, len(solids) + 1)]

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 
-class Feed:
+class StepLoader:
     """Gives the item of every update, in order, from whichever update comes first.
 
     Args:

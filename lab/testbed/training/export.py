@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from lab.testbed.training.language import lora_config
-from lab.tiny.loop import averaged_state
+from ...tiny.loop import averaged_state
+from .language import lora_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

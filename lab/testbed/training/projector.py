@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lab.testbed.training.data_loader import Feed
-from lab.testbed.training.sources import Source, random_source
-from lab.testbed.training.vision import pixels_of, tower_features
-from lab.testbed.training.words import BACKGROUND, ThingVocabulary, patch_classes
-from lab.tiny.architecture import StockModel
-from lab.tiny.loop import LoopSettings, train
+from ...tiny.architecture import StockModel
+from ...tiny.loop import LoopSettings, train
+from .data_loader import StepLoader
+from .sources import Source, random_source
+from .vision import pixels_of, tower_features
+from .words import BACKGROUND, ObjectVocabulary, patch_classes
 
 
-class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Pixels and patch classes of every update: a function of its number alone.
 
     Args:
-        sources: Of pictures beside drawn ones, with how often each is shown.
+        sources: Of images beside drawn ones, with how often each is shown.
         steps: Updates.
-        patches: Patches a side of a picture.
-        pictures: Pictures an update.
+        patches: Patches a side of an image.
+        images: Images an update.
         seed: Seed of everything.
     """
 
@@ -35,11 +35,11 @@ class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
         sources: Sequence[tuple[Source, float]],
         steps: int,
         patches: int = 16,
-        pictures: int = 32,
+        images: int = 32,
         seed: int = 5,
     ) -> None:
         self._sources, self._steps, self._patches = sources, steps, patches
-        self._pictures, self._seed = pictures, seed
+        self._pictures, self._seed = images, seed
 
     def __len__(self) -> int:
         return self._steps
@@ -50,9 +50,9 @@ class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
         first = (1 << 32) + step * self._pictures
         sources = [random_source(rng, self._sources) for _ in range(self._pictures)]
         shown = [source(first + i) for i, source in enumerate(sources)]
-        classes = [patch_classes(picture, self._patches) for picture in shown]
+        classes = [patch_classes(scene, self._patches) for scene in shown]
         return (
-            pixels_of([picture.image for picture in shown]),
+            pixels_of([scene.image for scene in shown]),
             torch.stack([names for names, _ in classes]),
             torch.stack([colours for _, colours in classes]),
         )
@@ -61,7 +61,7 @@ class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def warm_up_projector(
     model: StockModel,
     processor: Any,
-    boards: Boards,
+    boards: LabelledImages,
     validation: dict[str, tuple[Tensor, Tensor, Tensor]],
     settings: LoopSettings,
     checkpoint: Path,
@@ -72,20 +72,20 @@ def warm_up_projector(
     Args:
         model: The testbed, on the device to train on.
         processor: Its processor.
-        boards: What to show.
-        validation: By name of a source, pixels and classes as a board has them.
+        grids: What to show.
+        validation: By name of a source, pixels and classes as a grid has them.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        workers: Processes that make pictures.
+        workers: Processes that make images.
     """
     projector = model.model.multi_modal_projector.float()
-    words = ThingVocabulary(processor.tokenizer, model.get_input_embeddings().weight)
-    feed = Feed(boards, workers)
+    words = ObjectVocabulary(processor.tokenizer, model.get_input_embeddings().weight)
+    loader = StepLoader(boards, workers)
     if not checkpoint.exists():
         _standardise(projector.linear_1, tower_features(model, processor, boards[0][0]))
 
     def loss_of_step(step: int) -> Tensor:
-        pixels, names, colours = (part.to(words.centre.device) for part in feed(step))
+        pixels, names, colours = (part.to(words.centre.device) for part in loader(step))
         features = tower_features(model, processor, pixels).float()
         with torch.autocast(features.device.type, torch.bfloat16):
             tokens = projector(features)

@@ -1,4 +1,4 @@
-"""Visual tokens by the testbed's own modules, with the frozen tower run once a picture."""
+"""Visual tokens by the testbed's own modules, with the frozen tower run once an image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lab.tiny.architecture import StockModel
+from ...tiny.architecture import StockModel
 
 
 def pixels_of(images: Sequence[Image.Image]) -> Tensor:
-    """(B, H, W, 3) uint8 of pictures of one shape."""
+    """[B, H, W, 3] uint8 of images of one shape."""
     return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
 
 
@@ -25,10 +25,10 @@ def tower_features(model: StockModel, processor: Any, pixels: Tensor) -> Tensor:
     Args:
         model: The testbed.
         processor: Its processor, for mean and deviation of pixels.
-        pixels: (B, H, W, 3) uint8, of the size of a tile.
+        pixels: [B, H, W, 3] uint8, of the size of a tile.
 
     Returns:
-        (B, N, F) of N patches, in the tower's dtype.
+        [B, N, F] of N patches, in the tower's dtype.
     """
     prepared = processor.image_processor
     tower = model.model.vision_tower
@@ -43,8 +43,8 @@ def tower_features(model: StockModel, processor: Any, pixels: Tensor) -> Tensor:
     return torch.cat([states.hidden_states[layer][:, 1:] for layer in layers], dim=-1)
 
 
-def picture_tokens(model: StockModel, patches: Tensor) -> Tensor:
-    """Visual tokens of pictures of one tile: (B, N, D) of the patches → (B, 2N + √N, D)."""
+def image_tokens(model: StockModel, patches: Tensor) -> Tensor:
+    """Visual tokens of images of one tile: [B, N, D] of the patches → [B, 2N + √N, D]."""
     batch, count, width = patches.shape
     side = round(count**0.5)
     newline = model.model.image_newline.to(patches.dtype).expand(batch, side, 1, width)
@@ -53,7 +53,7 @@ def picture_tokens(model: StockModel, patches: Tensor) -> Tensor:
 
 
 def clip_tokens(model: StockModel, patches: Tensor, frames: int) -> Tensor:
-    """Visual tokens of clips: (B * frames, N, D) of patches → (B, frames * N / 4 + 1, D)."""
+    """Visual tokens of clips: [B * frames, N, D] of patches → [B, frames * N / 4 + 1, D]."""
     pooled = model.model.apply_pooling(patches)  # [B * frames, N / 4, D]
     clips = pooled.unflatten(0, (-1, frames)).flatten(1, 2)
     newline = model.model.image_newline.to(patches.dtype).expand(len(clips), 1, clips.shape[-1])

@@ -1,4 +1,4 @@
-"""Random shapes, boards and question mixtures for training."""
+"""Random shapes, grids and question mixtures for training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHAPES: dict[tuple[int, int], float] = {
     (8, 5): 0.04,
     (8, 8): 0.06,
 }
-"""Rows and columns of training boards, and how often each shape comes."""
+"""Rows and columns of training grids, and how often each shape comes."""
 
 MIXTURE: dict[str, float] = {
     "place": 3.0,
@@ -59,7 +59,7 @@ CLIP_MIXTURE: dict[str, float] = {
 
 
 CURRICULUM: tuple[tuple[int, int], ...] = ((300, 2), (600, 3))
-"""Before update `first`, language warm-up boards have at most `second` rows and columns."""
+"""Before update `first`, language warm-up grids have at most `second` rows and columns."""
 
 
 def random_shape(rng: np.random.Generator) -> tuple[int, int]:
@@ -70,15 +70,15 @@ def random_shape(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def curriculum_shape(rng: np.random.Generator, step: int) -> tuple[int, int]:
-    """A shape for update `step` of the language warm-up: small boards come first."""
+    """A shape for update `step` of the language warm-up: small grids come first."""
     for until, side in CURRICULUM:
         if step < until:
             return int(rng.integers(side - 1, side + 1)), side
     return random_shape(rng)
 
 
-def random_board(rng: np.random.Generator, rows: int, columns: int) -> Scene:
-    """A scene without a picture, for the language warm-up: its image is one blank pixel."""
+def random_scene(rng: np.random.Generator, rows: int, columns: int) -> Scene:
+    """A scene without an image, for the language warm-up: its image is one blank pixel."""
     names = load_drawings().names
     chosen = rng.choice(len(names), rows * columns, replace=False)
     letters = rng.permutation(len(LETTERS) * 3)[: rows * columns] % len(LETTERS)

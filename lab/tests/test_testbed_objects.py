@@ -1,4 +1,4 @@
-"""Pictures of things and questions about them."""
+"""Images of objects and questions about them."""
 
 from __future__ import annotations
 
@@ -15,65 +15,65 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_token_compress.data.scenes import Question
-from lab.testbed.objects import stamps as stamp_files
-from lab.testbed.objects import studio
-from lab.testbed.objects.clips import make_things_clip
+from lab.testbed.objects import cutouts as cutout_files
+from lab.testbed.objects import renderer
+from lab.testbed.objects.clips import make_object_clip
 from lab.testbed.objects.drawn import (
     HELD_OUT_ARTIST,
     TRAIN_ARTISTS,
-    make_drawn_picture,
+    make_drawn_scene,
 )
 from lab.testbed.objects.names import COLOURS, DRAWN_NAMES, NAMES, NUMBERS, SOLIDS
-from lab.testbed.objects.photographed import make_photographed_picture
-from lab.testbed.objects.picture import SIDE, Picture, Thing
+from lab.testbed.objects.photographed import make_photographed_scene
 from lab.testbed.objects.questions import (
     CLIP_KINDS,
     KINDS,
     ask,
     ask_clip,
     clip_questions,
-    picture_questions,
+    scene_questions,
 )
-from lab.testbed.objects.rendered import MAX_SOLIDS, make_rendered_picture
+from lab.testbed.objects.rendered import MAX_SOLIDS, make_rendered_scene
+from lab.testbed.objects.scene import SIDE, ObjectScene, SceneObject
 from lab.tests import testbed_models
 
 LAYOUTS = st.one_of(
     st.fixed_dictionaries({"rows": st.integers(1, 4), "columns": st.integers(1, 4)}),
-    st.fixed_dictionaries({"things": st.integers(1, 8)}),
+    st.fixed_dictionaries({"objects": st.integers(1, 8)}),
     st.just({}),
 )
-PICTURES = st.builds(
-    lambda number, layout: make_drawn_picture(number, **layout), st.integers(0, 9999), LAYOUTS
+SCENES = st.builds(
+    lambda number, layout: make_drawn_scene(number, **layout), st.integers(0, 9999), LAYOUTS
 )
 
 
-def pixels(picture: Picture) -> np.ndarray:
-    return np.asarray(picture.image)
+def pixels(scene: ObjectScene) -> np.ndarray:
+    return np.asarray(scene.image)
 
 
-# Pictures
+# Images
 
 
 def test_a_number_in_a_split_is_one_picture() -> None:
-    one, same = (make_drawn_picture(5) for _ in range(2))
-    assert one.things == same.things
+    one, same = (make_drawn_scene(5) for _ in range(2))
+    assert one.objects == same.objects
     assert np.array_equal(pixels(one), pixels(same))
-    for other in (make_drawn_picture(6), make_drawn_picture(5, "train")):
-        assert other.things != one.things
+    for other in (make_drawn_scene(6), make_drawn_scene(5, "train")):
+        assert other.objects != one.objects
 
 
 @settings(max_examples=40)
-@given(picture=PICTURES)
-def test_things_lie_where_they_are_said_to_lie(picture: Picture) -> None:
-    assert picture.image.size == (SIDE, SIDE)
-    for thing in picture.things:
-        left, top, right, bottom = thing.box
+@given(scene=SCENES)
+def test_things_lie_where_they_are_said_to_lie(scene: ObjectScene) -> None:
+    assert scene.image.size == (SIDE, SIDE)
+    for obj in scene.objects:
+        left, top, right, bottom = obj.box
         assert 0 <= left < right <= SIDE
         assert 0 <= top < bottom <= SIDE
-        if picture.rows is not None:
-            assert thing.row == int(thing.centre[1] * picture.rows / SIDE) + 1
-            assert thing.column == int(thing.centre[0] * picture.columns / SIDE) + 1
-    boxes = [thing.box for thing in picture.things]
+        if scene.rows is not None:
+            assert obj.row == int(obj.centre[1] * scene.rows / SIDE) + 1
+            assert obj.column == int(obj.centre[0] * scene.columns / SIDE) + 1
+    boxes = [obj.box for obj in scene.objects]
     cover = np.zeros((SIDE, SIDE), int)
     for left, top, right, bottom in boxes:
         cover[top:bottom, left:right] += 1
@@ -81,28 +81,28 @@ def test_things_lie_where_they_are_said_to_lie(picture: Picture) -> None:
 
 
 @settings(max_examples=40)
-@given(picture=PICTURES)
-def test_plates_have_the_colour_that_is_said(picture: Picture) -> None:
+@given(scene=SCENES)
+def test_plates_have_the_colour_that_is_said(scene: ObjectScene) -> None:
     """Midway along an edge there is plate, whatever its shape and the drawing on it."""
-    for thing in picture.things:
-        left, top, right, bottom = thing.box
+    for obj in scene.objects:
+        left, top, right, bottom = obj.box
         middle = (left + right) // 2
-        edge = pixels(picture)[[top + 2, bottom - 3], middle].astype(int)
-        nearest = np.abs(edge - COLOURS[thing.colour]).max(-1).min()
+        edge = pixels(scene)[[top + 2, bottom - 3], middle].astype(int)
+        nearest = np.abs(edge - COLOURS[obj.colour]).max(-1).min()
         assert nearest <= 14
 
 
 def test_the_held_out_artist_is_in_no_other_picture() -> None:
     assert HELD_OUT_ARTIST not in TRAIN_ARTISTS
-    shown = {t.source for number in range(50) for t in make_drawn_picture(number).things}
+    shown = {t.source for number in range(50) for t in make_drawn_scene(number).objects}
     assert shown == set(TRAIN_ARTISTS)
-    held_out = make_drawn_picture(1, artists=(HELD_OUT_ARTIST,))
-    assert {thing.source for thing in held_out.things} == {HELD_OUT_ARTIST}
+    held_out = make_drawn_scene(1, artists=(HELD_OUT_ARTIST,))
+    assert {obj.source for obj in held_out.objects} == {HELD_OUT_ARTIST}
 
 
 def test_some_names_come_repeatedly_and_some_do_not() -> None:
     most = [
-        max(Counter(t.name for t in make_drawn_picture(n, rows=3, columns=3).things).values())
+        max(Counter(t.name for t in make_drawn_scene(n, rows=3, columns=3).objects).values())
         for n in range(60)
     ]
     assert set(most) == {1, 2, 3, 4}
@@ -113,31 +113,31 @@ def test_some_names_come_repeatedly_and_some_do_not() -> None:
     [
         ({"rows": 3}, ("both rows and columns",)),
         ({"rows": 5, "columns": 2}, ("1 to 4", "5")),
-        ({"things": 9}, ("1 to 8", "9")),
-        ({"things": 3, "rows": 2, "columns": 2}, ("not both",)),
+        ({"objects": 9}, ("1 to 8", "9")),
+        ({"objects": 3, "rows": 2, "columns": 2}, ("not both",)),
         ({"artists": ("nobody",)}, ("nobody", "noto")),
     ],
 )
 def test_a_layout_that_cannot_be_is_refused(options: dict[str, Any], words: Any) -> None:
     with one_sentence(ValueError, *words):
-        make_drawn_picture(0, **options)
+        make_drawn_scene(0, **options)
 
 
-# Questions, each checked by reading the list of things anew
+# Questions, each checked by reading the list of objects anew
 
 
-def named(picture: Picture, text: str) -> list[Thing]:
-    """Things whose name is a word of the text, in the order of the words."""
+def named(scene: ObjectScene, text: str) -> list[SceneObject]:
+    """Objects whose name is a word of the text, in the order of the words."""
     words = re.findall(r"[a-z]+", text.lower())
-    return [t for word in words for t in picture.things if t.name == word]
+    return [t for word in words for t in scene.objects if t.name == word]
 
 
-def right_answers(picture: Picture, question: Question) -> set[str]:
+def right_answers(scene: ObjectScene, question: Question) -> set[str]:
     """All answers that are right, by brute force."""
-    text, things = question.text, picture.things
-    about = named(picture, text)
+    text, objects = question.text, scene.objects
+    about = named(scene, text)
     if question.kind == "place":
-        return {t.name for t in things if described(t, text)}
+        return {t.name for t in objects if described(t, text)}
     if question.kind == "where":
         return {place_of(t) for t in about}
     if question.kind == "attribute":
@@ -146,41 +146,41 @@ def right_answers(picture: Picture, question: Question) -> set[str]:
         return {NUMBERS[len(about) - 1]}
     if question.kind == "presence":
         return {"yes" if about else "no"}
-    if picture.rows is not None:
+    if scene.rows is not None:
         step = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
         (words,) = [w for w in step if w in text]
         down, across = step[words]
         places = {(t.row + down, t.column + across) for t in about}
-        return {t.name for t in things if (t.row, t.column) in places}
+        return {t.name for t in objects if (t.row, t.column) in places}
     one, other = about
     axis, words = (0, ("left", "right")) if "left or right" in text else (1, ("above", "below"))
     return {words[one.centre[axis] > other.centre[axis]]}
 
 
-def place_of(thing: Thing) -> str:
-    if thing.row is not None:
-        return f"row {NUMBERS[thing.row - 1]}, column {NUMBERS[thing.column - 1]}"
-    across, down = thing.centre
+def place_of(obj: SceneObject) -> str:
+    if obj.row is not None:
+        return f"row {NUMBERS[obj.row - 1]}, column {NUMBERS[obj.column - 1]}"
+    across, down = obj.centre
     return f"{'top' if down < SIDE / 2 else 'bottom'} {'left' if across < SIDE / 2 else 'right'}"
 
 
-def described(thing: Thing, text: str) -> bool:
-    return place_of(thing) in text
+def described(obj: SceneObject, text: str) -> bool:
+    return place_of(obj) in text
 
 
 @settings(max_examples=150)
-@given(picture=PICTURES, kind=st.sampled_from(KINDS), seed=st.integers(0, 999))
-def test_questions_have_one_right_answer(picture: Picture, kind: str, seed: int) -> None:
-    question = ask(picture, kind, np.random.default_rng(seed))
+@given(scene=SCENES, kind=st.sampled_from(KINDS), seed=st.integers(0, 999))
+def test_questions_have_one_right_answer(scene: ObjectScene, kind: str, seed: int) -> None:
+    question = ask(scene, kind, np.random.default_rng(seed))
     if question is None:
         return
     assert question.kind == kind
-    assert right_answers(picture, question) == {question.answer}
-    boxes = {thing.box for thing in picture.things}
+    assert right_answers(scene, question) == {question.answer}
+    boxes = {obj.box for obj in scene.objects}
     assert set(question.relevant_boxes) <= boxes
-    about = {thing.box for thing in named(picture, question.text)}
+    about = {obj.box for obj in named(scene, question.text)}
     answers = {
-        t.box for t in picture.things if t.name == question.answer and kind in ("place", "relation")
+        t.box for t in scene.objects if t.name == question.answer and kind in ("place", "relation")
     }
     assert set(question.relevant_boxes) <= about | answers
     assert bool(question.relevant_boxes) == (question.answer != "no")
@@ -189,22 +189,22 @@ def test_questions_have_one_right_answer(picture: Picture, kind: str, seed: int)
 @settings(max_examples=60)
 @given(number=st.integers(0, 999), kind=st.sampled_from(CLIP_KINDS), seed=st.integers(0, 999))
 def test_questions_about_clips_are_about_one_frame(number: int, kind: str, seed: int) -> None:
-    clip = make_things_clip(number)
+    clip = make_object_clip(number)
     question = ask_clip(clip, kind, np.random.default_rng(seed))
-    colours = [{thing.colour for thing in frame.things} for frame in clip.frames]
+    colours = [{obj.colour for obj in frame.objects} for frame in clip.frames]
     assert all(len(found) == 1 for found in colours)
     assert len(set().union(*colours)) == len(clip.frames)
-    names = [thing.name for frame in clip.frames for thing in frame.things]
+    names = [obj.name for frame in clip.frames for obj in frame.objects]
     assert len(set(names)) == len(names)
     (frame,) = question.relevant_frames
     shown = clip.frames[frame]
     if kind == "attribute":
-        (thing,) = [t for f in clip.frames for t in named(f, question.text)]
-        assert thing in shown.things
-        assert question.answer == thing.colour
+        (obj,) = [t for f in clip.frames for t in named(f, question.text)]
+        assert obj in shown.objects
+        assert question.answer == obj.colour
         return
-    (thing,) = [t for t in shown.things if described(t, question.text)]
-    assert question.answer == thing.name
+    (obj,) = [t for t in shown.objects if described(t, question.text)]
+    assert question.answer == obj.name
     expected = {"first": 0, "last": len(clip.frames) - 1}.get(kind, frame)
     assert frame == expected
     if kind == "during":
@@ -214,93 +214,93 @@ def test_questions_about_clips_are_about_one_frame(number: int, kind: str, seed:
 def test_presence_is_as_often_denied_as_confirmed() -> None:
     answers = Counter()
     for number in range(200):
-        question = ask(make_drawn_picture(number), "presence", np.random.default_rng(number))
+        question = ask(make_drawn_scene(number), "presence", np.random.default_rng(number))
         answers[question.answer] += 1
     assert 70 < answers["no"] < 130
 
 
 def test_the_same_arguments_ask_the_same() -> None:
-    picture, clip = make_drawn_picture(4), make_things_clip(4)
-    assert picture_questions(picture, seed=1) == picture_questions(picture, seed=1)
-    assert picture_questions(picture, seed=1) != picture_questions(picture, seed=2)
+    scene, clip = make_drawn_scene(4), make_object_clip(4)
+    assert scene_questions(scene, seed=1) == scene_questions(scene, seed=1)
+    assert scene_questions(scene, seed=1) != scene_questions(scene, seed=2)
     assert clip_questions(clip, seed=1) == clip_questions(clip, seed=1)
 
 
 def test_unknown_kinds_and_lengths_are_named() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="'smell'"):
-        ask(make_drawn_picture(0), "smell", rng)
+        ask(make_drawn_scene(0), "smell", rng)
     with pytest.raises(ValueError, match="'smell'"):
-        picture_questions(make_drawn_picture(0), ["smell"])
+        scene_questions(make_drawn_scene(0), ["smell"])
     with pytest.raises(ValueError, match="'place'"):
-        ask_clip(make_things_clip(0), "place", rng)
+        ask_clip(make_object_clip(0), "place", rng)
     with one_sentence(ValueError, "1 to 7", "9"):
-        make_things_clip(0, frames=9)
+        make_object_clip(0, frames=9)
 
 
-# Photographs, by stand-ins at the stamps' places
+# Photographs, by stand-ins at the cutouts' places
 
 
 @pytest.fixture(scope="module")
-def stamps(tmp_path_factory: pytest.TempPathFactory) -> stamp_files.Stamps:
-    folder = tmp_path_factory.mktemp("stamps")
-    for number, name in enumerate(stamp_files.PHOTOGRAPHED_NAMES):
-        for stamp in (*stamp_files.Stamps.of(name, "test"), *held_out(name)):
-            file = folder / f"{stamp}.png"
+def cutouts(tmp_path_factory: pytest.TempPathFactory) -> cutout_files.Cutouts:
+    folder = tmp_path_factory.mktemp("cutouts")
+    for number, name in enumerate(cutout_files.PHOTOGRAPHED_NAMES):
+        for file in (*cutout_files.Cutouts.of(name, "test"), *held_out(name)):
+            file = folder / f"{file}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             image = Image.new("RGBA", (300, 200), (0, 0, 0, 0))
             image.paste((number, 255 - number, 128, 255), (50, 20, 250, 180))
             image.save(file)
-    return stamp_files.Stamps(folder)
+    return cutout_files.Cutouts(folder)
 
 
 def held_out(name: str) -> list[str]:
-    return stamp_files.Stamps.of(name, stamp_files.HELD_OUT)
+    return cutout_files.Cutouts.of(name, cutout_files.HELD_OUT)
 
 
 def test_photographs_of_a_split_are_exact_and_without_held_out_stamps(
-    stamps: stamp_files.Stamps,
+    cutouts: cutout_files.Cutouts,
 ) -> None:
-    one, same = (make_photographed_picture(3, stamps=stamps) for _ in range(2))
+    one, same = (make_photographed_scene(3, cutouts=cutouts) for _ in range(2))
     assert np.array_equal(pixels(one), pixels(same))
-    kept_back = {stamp for name in stamp_files.PHOTOGRAPHED_NAMES for stamp in held_out(name)}
+    held_out_files = {file for name in cutout_files.PHOTOGRAPHED_NAMES for file in held_out(name)}
     for number in range(20):
-        usual = make_photographed_picture(number, stamps=stamps)
-        assert not {thing.source for thing in usual.things} & kept_back
-        unseen = make_photographed_picture(number, stamp_files.HELD_OUT, stamps=stamps)
-        assert {thing.source for thing in unseen.things} <= kept_back
+        usual = make_photographed_scene(number, cutouts=cutouts)
+        assert not {obj.source for obj in usual.objects} & held_out_files
+        unseen = make_photographed_scene(number, cutout_files.HELD_OUT, cutouts=cutouts)
+        assert {obj.source for obj in unseen.objects} <= held_out_files
 
 
-def test_stamps_lose_their_empty_margins(stamps: stamp_files.Stamps) -> None:
-    (stamp, *_) = stamps.of("cow", "test")
-    image = stamps.image(stamp)
+def test_stamps_lose_their_empty_margins(cutouts: cutout_files.Cutouts) -> None:
+    (file, *_) = cutouts.of("cow", "test")
+    image = cutouts.image(file)
     assert image.size == (128, round(128 * 160 / 200))
     assert image.getchannel("A").getextrema() == (255, 255)
 
 
 def test_a_missing_stamp_is_named(tmp_path: Path) -> None:
     with one_sentence(FileNotFoundError, "frog", "tuxpaint-stamps-default"):
-        stamp_files.Stamps(tmp_path)
+        cutout_files.Cutouts(tmp_path)
 
 
-# Rendered pictures
+# Rendered images
 
 
 @pytest.mark.testbed
 def test_rendered_solids_are_seen_in_their_colours() -> None:
     testbed_models.need_parts()
-    one, same = (make_rendered_picture(2) for _ in range(2))
+    one, same = (make_rendered_scene(2) for _ in range(2))
     assert np.array_equal(pixels(one), pixels(same))
-    assert 3 <= len(one.things) <= MAX_SOLIDS
+    assert 3 <= len(one.objects) <= MAX_SOLIDS
     assert not one.on_plates
-    for thing in one.things:
-        assert thing.name in SOLIDS
-        left, top, right, bottom = thing.box
+    for obj in one.objects:
+        assert obj.name in SOLIDS
+        left, top, right, bottom = obj.box
         height, width = bottom - top, right - left
         inside = pixels(one)[
             top + height // 3 : bottom - height // 4, left + width // 3 : right - width // 3
         ].reshape(-1, 3)
-        seen, said = np.median(inside, axis=0), np.array(COLOURS[thing.colour], float)
+        seen, said = np.median(inside, axis=0), np.array(COLOURS[obj.colour], float)
         # Light and shade change how bright a colour is, not its kind.
         cosine = seen @ said / (np.linalg.norm(seen) * np.linalg.norm(said))
         assert cosine > 0.93
@@ -309,11 +309,11 @@ def test_rendered_solids_are_seen_in_their_colours() -> None:
 
 
 def test_without_a_renderer_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studio, "find_spec", lambda name: None)
+    monkeypatch.setattr(renderer, "find_spec", lambda name: None)
     with one_sentence(ImportError, "mujoco", "pip install"):
-        make_rendered_picture(0)
+        make_rendered_scene(0)
     with one_sentence(ValueError, "1 to 6", "7"):
-        make_rendered_picture(0, solids=7)
+        make_rendered_scene(0, solids=7)
 
 
 @pytest.mark.testbed

@@ -1,4 +1,4 @@
-"""Samples of pictures of things, and their export as JSON lines."""
+"""Samples of images of objects, and their export as JSON lines."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from errors import one_sentence
 from PIL import Image
 
 from hf_token_compress.data.sources import JsonLines
-from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_picture
+from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_scene
 from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.questions_file import DATA_FILE, export_samples, main
-from lab.testbed.samples import things_samples
+from lab.testbed.samples import object_samples
 
 
 def test_every_kind_is_asked_as_often_as_wanted() -> None:
-    samples = things_samples(KINDS, 3, seed=5)
+    samples = object_samples(KINDS, 3, seed=5)
     assert Counter(sample.kind for sample in samples) == dict.fromkeys(KINDS, 3)
-    again = things_samples(KINDS, 3, seed=5)
+    again = object_samples(KINDS, 3, seed=5)
     assert [(s.question, s.answer) for s in again] == [(s.question, s.answer) for s in samples]
-    other = things_samples(KINDS, 3, seed=500)
+    other = object_samples(KINDS, 3, seed=500)
     assert [s.question for s in other] != [s.question for s in samples]
 
 
 def test_clips_are_samples_with_frames() -> None:
-    samples = things_samples(CLIP_KINDS, 2, source="clips")
+    samples = object_samples(CLIP_KINDS, 2, source="clips")
     assert Counter(sample.kind for sample in samples) == dict.fromkeys(CLIP_KINDS, 2)
     for sample in samples:
         assert len(sample.frames) == 4
@@ -37,10 +37,10 @@ def test_clips_are_samples_with_frames() -> None:
 
 
 def test_the_held_out_artist_draws_the_pictures_of_its_source() -> None:
-    (sample,) = things_samples(["attribute"], 1, source="held-out-artist", seed=7)
-    picture = make_drawn_picture(7, artists=(HELD_OUT_ARTIST,))
-    assert np.array_equal(np.asarray(sample.image), np.asarray(picture.image))
-    assert {thing.source for thing in picture.things} == {HELD_OUT_ARTIST}
+    (sample,) = object_samples(["attribute"], 1, source="held-out-artist", seed=7)
+    scene = make_drawn_scene(7, artists=(HELD_OUT_ARTIST,))
+    assert np.array_equal(np.asarray(sample.image), np.asarray(scene.image))
+    assert {obj.source for obj in scene.objects} == {HELD_OUT_ARTIST}
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_the_held_out_artist_draws_the_pictures_of_its_source() -> None:
 )
 def test_what_cannot_be_asked_is_named(arguments: tuple, options: dict, words: tuple) -> None:
     with one_sentence(ValueError, *words):
-        things_samples(*arguments, **options)
+        object_samples(*arguments, **options)
 
 
 def test_an_export_is_what_collect_reads(tmp_path: Path) -> None:
-    samples = things_samples(["place", "attribute"], 3) + things_samples(
+    samples = object_samples(["place", "attribute"], 3) + object_samples(
         ["first"], 1, source="clips"
     )
     export_samples(samples, tmp_path)
@@ -75,7 +75,7 @@ def test_an_export_is_what_collect_reads(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / DATA_FILE).read_text().splitlines()]
     assert [row["kind"] for row in rows] == [sample.kind for sample in samples]
     assert tuple(map(tuple, rows[0]["relevant_boxes"])) == samples[0].relevant_boxes
-    # A picture that is asked twice is written once.
+    # An image that is asked twice is written once.
     assert len(list(tmp_path.glob("*.png"))) == len({id(s.image) for s in samples}) + 3
     with pytest.raises(FileExistsError, match="already"):
         export_samples(samples, tmp_path)

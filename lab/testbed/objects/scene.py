@@ -1,4 +1,4 @@
-"""What a picture of the testbed shows."""
+"""What an image of the testbed shows."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from PIL import Image
 Box = tuple[int, int, int, int]
 
 SIDE = 224
-"""Pixels a side of every picture."""
+"""Pixels a side of every image."""
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One thing in a picture.
+class SceneObject:
+    """One object in an image.
 
     Attributes:
         name: What it is, one word.
         colour: Name of its own colour, or of that of the plate behind it.
         box: Left, top, right, bottom in pixels; right and bottom are exclusive.
-        row: Row of the grid it lies on, from 1; None where things lie freely.
+        row: Row of the grid it lies on, from 1; None where objects lie freely.
         column: Column of the grid, from 1, likewise.
         source: Whose drawing or photograph it is.
     """
@@ -41,27 +41,27 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture and what is in it.
+class ObjectScene:
+    """An image and what is in it.
 
     Attributes:
         image: RGB, 224 x 224 pixels.
-        things: Its things; on a grid row by row.
-        rows: Rows of the grid; None where things lie freely.
+        objects: Its objects; on a grid row by row.
+        rows: Rows of the grid; None where objects lie freely.
         columns: Columns of the grid, likewise.
-        vocabulary: Names of all that a picture of its kind can show.
-        on_plates: Whether a thing's colour is that of a plate behind it.
+        vocabulary: Names of all that an image of its kind can show.
+        on_plates: Whether an object's colour is that of a plate behind it.
     """
 
     image: Image.Image
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     rows: int | None = None
     columns: int | None = None
     vocabulary: tuple[str, ...] = ()
     on_plates: bool = True
 
     @property
-    def unique(self) -> list[Thing]:
-        """Things whose name no other thing of the picture has."""
-        counts = Counter(thing.name for thing in self.things)
-        return [thing for thing in self.things if counts[thing.name] == 1]
+    def unique(self) -> list[SceneObject]:
+        """Objects whose name no other object of the image has."""
+        counts = Counter(obj.name for obj in self.objects)
+        return [obj for obj in self.objects if counts[obj.name] == 1]
