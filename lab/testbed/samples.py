@@ -1,4 +1,4 @@
-"""Questions about images of objects, as evaluation takes them."""
+"""Questions about images of objects, as the evaluation takes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .objects.scene import ObjectScene
 SourceName = Literal[
     "drawings", "held-out-artist", "photographs", "held-out-photographs", "rendered", "clips"
 ]
-"""Where images come from; the held-out ones show drawings or photographs of no training."""
+"""Sources of images; the held-out ones show drawings or photographs that training never shows."""
 
 SOURCES: tuple[str, ...] = get_args(SourceName)
 
@@ -45,31 +45,31 @@ def object_samples(
     split: str = "test",
     cutouts: Cutouts | None = None,
 ) -> list[Sample]:
-    """Questions about images or clips, each asked at most one question of each kind.
+    """Questions about images or clips: at most one of each kind per image or clip.
 
-    The same arguments give the same samples; an image that allows no question of a kind is passed
-    over for that kind.
+    The same arguments give the same samples. An image without a question of some kind is skipped
+    for that kind.
 
     Args:
-        kinds: Kinds of questions: of `KINDS`, or of `CLIP_KINDS` for clips.
+        kinds: Kinds of questions, from `KINDS`, or from `CLIP_KINDS` for clips.
         per_kind: Questions of each kind, at least 1.
         source: One of `SOURCES`.
-        seed: Number of the first image; the next ones follow it.
-        split: "test" for images that training never used.
-        cutouts: The cut-outs of photographs; by default those of the Debian package.
+        seed: Number of the first image.
+        split: Name of a stream of images; training never uses "test".
+        cutouts: Cut-out photographs; by default those of the Debian package.
 
     Raises:
-        FileNotFoundError: Photographs are asked for and their cutouts are not installed.
-        ImportError: A package that images of this source need is not installed.
+        FileNotFoundError: The source needs cutouts, which are not installed.
+        ImportError: The source needs a package that is not installed.
         ValueError: The source or a kind is unknown, `per_kind` is below 1, or images of this
-            source allow no question of a kind.
+            source have no question of a kind.
     """
     if source not in SOURCES:
-        raise ValueError(f"There is no source {source!r}: choose of {', '.join(SOURCES)}.")
+        raise ValueError(f"There is no source {source!r}: choose from {', '.join(SOURCES)}.")
     known = CLIP_KINDS if source == "clips" else KINDS
     if unknown := sorted(set(kinds) - set(known)):
         raise ValueError(
-            f"There is no kind of question {unknown[0]!r} about {source}: choose of "
+            f"There is no kind of question {unknown[0]!r} about {source}: choose from "
             f"{', '.join(known)}."
         )
     if per_kind < 1:
@@ -80,7 +80,7 @@ def object_samples(
 
 
 def scene_maker(source: str, split: str, cutouts: Cutouts | None) -> Callable[[int], ObjectScene]:
-    """From a number to an image of a source; arguments as for `object_samples`."""
+    """The function from a number to a scene of a source; arguments as for `object_samples`."""
     if source == "rendered":
         return partial(make_rendered_scene, split=split)
     if source in ("photographs", "held-out-photographs"):
@@ -98,9 +98,7 @@ def _scene_samples(
     number = seed
     while wanted := [kind for kind, count in missing.items() if count > 0]:
         if number - seed > _MAX_SCENES_PER_QUESTION * per_kind:
-            raise ValueError(
-                f"Pictures of this source allow no question of the kind {wanted[0]!r}."
-            )
+            raise ValueError(f"Images of this source have no question of the kind {wanted[0]!r}.")
         scene = make(number)
         for question in scene_questions(scene, wanted, seed=number):
             missing[question.kind] -= 1

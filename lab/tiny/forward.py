@@ -1,4 +1,4 @@
-"""The stock model's own modules, called in batches: the same numbers as `forward`, much faster."""
+"""Batched calls of the stock model's modules: the results of `forward`, much faster."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _STD = np.asarray(OPENAI_CLIP_STD, dtype=np.float32) * 255
 
 
 def normalised_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
-    """[B, H, W, 3] float32 of images of one shape, as the image processors normalise them."""
+    """Images of one shape as [B, H, W, 3] float32, normalised as by the image processors."""
     pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images])
     return torch.from_numpy((pixels - _MEAN) / _STD)
 
 
 def patches_of(images: list[Image.Image]) -> torch.Tensor:
-    """Cut images of one shape into normalised patches, in the image processor's order.
+    """Cut images of one shape into normalised patches, in the order of the image processor.
 
     Returns:
         [B, N, 3 * 12 * 12] float32; four patches of one visual token follow one another.
@@ -70,7 +70,7 @@ def encode_images(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> 
 
 
 def encode_scenes(visual: Any, scenes: Sequence[Scene]) -> torch.Tensor:
-    """[B, N, D] visual tokens of scenes of one shape."""
+    """Visual tokens [B, N, D] of scenes of one shape."""
     grid = (2 * scenes[0].rows, 2 * scenes[0].columns)
     return encode_images(visual, patches_of([scene.image for scene in scenes]), grid)
 
@@ -85,7 +85,7 @@ def _patch_positions(grid: tuple[int, int]) -> torch.Tensor:
 
 
 def embed(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """Input of the language model's first layer.
+    """Embeddings for the first layer of the language model.
 
     Args:
         model: The model.
@@ -93,7 +93,7 @@ def embed(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.
         batch: The packed questions.
 
     Returns:
-        [B, S, D] embeddings: prefix, kept visual tokens, text.
+        [B, S, D]: prefix, kept visual tokens, text.
     """
     words = model.get_input_embeddings()
     index = batch.kept[..., None].expand(-1, -1, tokens.shape[-1])
@@ -103,7 +103,7 @@ def embed(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.
 
 
 def text_states(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """[B, T, D] final hidden states of the text after the image; arguments as for `embed`."""
+    """Final hidden states [B, T, D] of the text after the image; arguments as for `embed`."""
     hidden = model.model.language_model(
         inputs_embeds=embed(model, tokens, batch),
         attention_mask=batch.mask,
@@ -116,10 +116,10 @@ def text_states(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> 
 def answer_logits(
     model: StockModel, tokens: torch.Tensor, batch: PackedBatch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits where answers are predicted; arguments as for `embed`.
+    """Logits at the positions that predict answers; arguments as for `embed`.
 
     Returns:
-        [A, vocabulary] float32 logits and the [A,] right next tokens.
+        float32 logits [answer tokens, vocabulary], and the right next tokens [answer tokens].
     """
     asked = batch.labels != IGNORED
     logits = model.lm_head(text_states(model, tokens, batch)[asked])
@@ -138,8 +138,8 @@ def answer_loss(
         model: The model.
         tokens: [B, N, D] visual tokens, before any is dropped.
         batch: The packed questions.
-        early_weight: Weight of predicting the answer's first token from the end of the question
-            already, which shortens the path to be found first.
+        early_weight: Weight of the loss for predicting the answer's first token at the end of the
+            question, which is easier to learn first.
     """
     states = text_states(model, tokens, batch)
     loss = states.new_zeros((), dtype=torch.float32)

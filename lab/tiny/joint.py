@@ -1,9 +1,9 @@
 """Train the whole model end to end on images and questions.
 
-The loss is on answers, plus a little of the vision warm-up's loss so that every visual token goes
-on saying what its cell shows. In most batches visual tokens are dropped at random before the
-language model: a model this small would otherwise count positions through the other tokens, and
-no way of pruning would mean anything on it.
+The loss is that of the answers plus a small share of the vision warm-up's loss, so that every
+visual token still describes its cell. In most batches visual tokens are dropped at random before
+the language model. Otherwise a model this small would count positions through the other tokens, and
+pruning it would mean nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def train_jointly(
         tokenizer: Its tokenizer.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        images: Images of 16 cells per update; fewer where they are larger.
+        images: Images per update if they have 16 cells; fewer if they are larger.
         questions: Questions per 16 cells.
         seed: Seed of images and questions.
     """
@@ -89,15 +89,15 @@ def accuracy_line(
     asked: Sequence[Sequence[Question]],
     text: Sequence[int] = (),
 ) -> str:
-    """Accuracy by kind with all visual tokens, and with the best and a random quarter of them.
+    """Accuracy by kind with all visual tokens, and with the best or a random quarter of them.
 
     Args:
         model: The model.
-        packer: Of its prompts.
+        packer: Packer of its prompts.
         tokens: [B, N, D] visual tokens of the images.
         positions: [A, N] int64, as `Packer.pack` takes them.
-        asked: Questions about every image.
-        text: Which of the tokens are text, which is kept.
+        asked: Questions about each image.
+        text: Indices of tokens that are text and always kept.
     """
     count = tokens.shape[1]
     whole = packer.pack(asked, positions, torch.arange(count).expand(len(tokens), count))

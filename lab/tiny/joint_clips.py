@@ -1,7 +1,7 @@
-"""Train a whole model end to end on images and on clips, of whatever family.
+"""Train a whole model of any family end to end on images and clips.
 
-As in the training on images alone, the loss is on answers plus a little of the vision warm-up's,
-and in a part of the updates visual tokens are dropped at random before the language model.
+As in the training on images alone, the loss is that of the answers plus a small share of the vision
+warm-up's loss, and some updates drop visual tokens at random before the language model.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ def _always_clip_grid(rng: np.random.Generator) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class VisualPath:
-    """How grids become visual tokens: the shortcuts of one family.
+    """How a family turns scenes into visual tokens.
 
     Attributes:
-        encode: From B scenes of one shape to the [B, N, D] tokens that describe their cells.
-        join: From those and a number of frames F to the visual tokens that the language model
-            sees: [B / F, V, D] of clips, or [B, V, D] of images where F is 0.
-        positions: From rows and columns of cells and a number of frames, 0 for an image, to the
-            [A, V] int64 positions of the visual tokens.
-        packer: Packs prompts of the family.
-        text: From a number of frames, 0 for an image, to what of those V tokens is text, such as
-            line breaks between frames: it is never dropped.
+        encode: From B scenes of one shape to the tokens [B, N, D] that describe their cells.
+        join: From these tokens and a number of frames F to the visual tokens of the language model:
+            [B / F, V, D] for clips, or [B, V, D] for images, where F is 0.
+        positions: From rows and columns of cells and a number of frames (0 for an image) to the
+            positions of the visual tokens, int64 [axes, V].
+        packer: Packer of the family's prompts.
+        text: From a number of frames (0 for an image) to the indices of those V tokens that are
+            text, such as line breaks between frames, and never dropped.
     """
 
     encode: Callable[[Sequence[Scene]], torch.Tensor]
@@ -73,23 +73,23 @@ class VisualPath:
 
 @dataclass(frozen=True)
 class JointCurriculum:
-    """What the updates show and ask.
+    """Images, clips and questions of each update.
 
     Attributes:
-        period: One update of so many is on images, the others are on clips.
+        period: One in `period` updates is on images, the others are on clips.
         shape: Draws rows and columns of an update's images.
-        images: Images of 16 cells per update; fewer where they are larger.
+        images: Images per update if they have 16 cells; fewer if they are larger.
         questions: Questions per 16 cells.
         clips: Clips per update.
         clip_questions: Questions per clip.
-        clip_mixture: How often each kind of question is asked about clips.
-        grids: Fewest and most grids of a clip.
-        repeated_scene_share: Share of the updates on clips in which every grid lasts for several frames.
-        max_frames_per_scene: The most frames it lasts then, so that the model can read longer videos.
-        image_drop_share: Share of the updates on images in which visual tokens are dropped.
+        clip_mixture: Relative frequency of each kind of question about clips.
+        scenes_per_clip: Minimum and maximum number of scenes in a clip.
+        repeated_scene_share: Share of updates on clips that show each scene for several frames.
+        max_frames_per_scene: Maximum number of these frames; they teach the model longer videos.
+        image_drop_share: Share of updates on images in which visual tokens are dropped.
         clip_drop_share: The same for clips.
-        clip_early_weight: Weight of predicting answers about clips before the question ends, as in
-            `answer_loss`: to tell frames apart is new to a language model that read images.
+        clip_early_weight: `early_weight` of `answer_loss` for clips, because telling frames apart
+            is new to a language model that has read images.
         seed: Seed of images, clips and questions.
     """
 
@@ -121,13 +121,13 @@ def train_on_images_and_clips(
     """Train a model, in place.
 
     Args:
-        model: The model, whose tower and language model have learned to read images.
+        model: The model; its tower and language model can already read images.
         tokenizer: Its tokenizer.
-        path: How its family sees grids.
-        curriculum: What to show and ask.
+        path: How its family computes visual tokens.
+        curriculum: Images, clips and questions of each update.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        frozen: Parameters not to train; a frozen tower is no part of the loss.
+        frozen: Names of parameters not to train; a frozen tower does not contribute to the loss.
     """
     vocabulary, seed = CellVocabulary(tokenizer), curriculum.seed
 
@@ -182,7 +182,7 @@ def train_on_images_and_clips(
 def _image_batch(
     curriculum: JointCurriculum, first: int, rng: np.random.Generator
 ) -> tuple[list[Scene], list[list[Question]]]:
-    """Images from seed `first` on, and questions about them."""
+    """Images from seed `first`, and questions about them."""
     rows, columns = curriculum.shape(rng)
     count = max(1, curriculum.images * 16 // (rows * columns))
     scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
@@ -193,7 +193,7 @@ def _image_batch(
 def _clip_batch(
     curriculum: JointCurriculum, first: int, rng: np.random.Generator
 ) -> tuple[list[Scene], list[list[Question]], int, int]:
-    """Grids of clips from seed `first` on, questions, grids a clip, and frames that one lasts."""
+    """Scenes of clips from seed `first`, questions, scenes per clip, and frames per scene."""
     scenes_per_clip = int(
         rng.integers(curriculum.scenes_per_clip[0], curriculum.scenes_per_clip[1] + 1)
     )

@@ -1,8 +1,8 @@
-"""Teach the language model to answer from ideal visual tokens; no image is rendered.
+"""Train the language model to answer from ideal visual tokens, without rendered images.
 
-An ideal visual token is the sum of the word embeddings of all that its cell shows. Noise, missing
-and wrong words stand in for what a vision tower gets wrong. Word embeddings stay as they are,
-because the vision warm-up aims at them at the same time.
+An ideal visual token is the sum of the word embeddings of everything its cell shows. Noise, missing
+words and wrong words stand in for the errors of a vision tower. Word embeddings are frozen, because
+the vision warm-up uses them as targets at the same time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def warm_up_language(
     questions: int = 12,
     seed: int = 1,
 ) -> None:
-    """Train everything of the language model but its word embeddings, in place."""
+    """Train the language model except its word embeddings, in place."""
     packer, vocabulary = Packer(tokenizer), CellVocabulary(tokenizer)
 
     def batch_of(
@@ -93,19 +93,19 @@ def noisy_ideal_tokens(
     words: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Ideal visual tokens with blur, and with some words missing or wrong.
+    """Ideal visual tokens with noise, and with some words missing or wrong.
 
-    The letter is often missing from the tokens that do not show the badge, because a small tower
-    hardly carries it there.
+    The letter is often missing from tokens that do not show the badge, because a small tower hardly
+    brings it there.
 
     Args:
         scenes: B scenes of one shape.
         vocabulary: What their cells can show.
-        words: [vocabulary, D] word embeddings.
-        generator: Source of the noise.
+        words: Word embeddings [vocabulary, D].
+        generator: Generator of the noise.
 
     Returns:
-        [B, N, D] float32.
+        float32 [B, N, D].
     """
     classes = vocabulary.classes(scenes)
     shape = classes.shape[:2]

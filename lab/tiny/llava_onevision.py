@@ -4,8 +4,8 @@
     python -m lab.tiny.llava_onevision joint  --work FOLDER
     python -m lab.tiny.llava_onevision export --work FOLDER --out MODEL
 
-It starts from the trained tiny Qwen2-VL. Every training writes a checkpoint to FOLDER and goes on
-from it when it is started again.
+It starts from the trained tiny Qwen2-VL. Each training writes a checkpoint to FOLDER and resumes
+from it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ VISION = LoopSettings(steps=2400, learning_rate=2e-3)
 JOINT = LoopSettings(steps=2500, learning_rate=7e-4, ema=0.998, save_every=100, report_every=250)
 
 CURRICULUM = JointCurriculum()
-"""Clips have one visual token a cell, images eight, so that dropping takes the answer from many
-more questions about clips: it is rarer there."""
+"""Clips have one visual token per cell and images eight. Dropping tokens removes the answer to more
+questions about clips, so it is rarer there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    options = step_options(__doc__, ("vision", "joint", "export"), arguments)
+    steps = ("vision", "joint", "export")
+    options = step_options("lab.tiny.llava_onevision", __doc__, steps, arguments)
     processor = build_processor()
     model = build_model(processor.tokenizer)
     path = visual_path(model, processor.tokenizer)

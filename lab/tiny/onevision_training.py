@@ -1,9 +1,8 @@
-"""What is particular to the trainings of the tiny LLaVA-OneVision: its tower alone, then all.
+"""How the tiny LLaVA-OneVision computes visual tokens in training.
 
-The tower learns to give the visual tokens that the trained tiny Qwen2-VL's tower gives for the
-same image, which the language model reads already. The joint training then gets it used to
-its own tower, to positions on one axis, to every image coming twice (whole and as tiles), and
-to clips.
+Its tower first learns the visual tokens of the trained tiny Qwen2-VL, which the language model can
+already read. The joint training then adapts the language model to this tower, to positions on one
+axis, to seeing every image twice (whole and as tiles), and to clips.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .packing import Packer, sequence_positions
 
 
 def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> VisualPath:
-    """How the tiny LLaVA-OneVision sees images of one tile, and clips."""
+    """The visual path for clips and for images with one tile."""
     return VisualPath(
         encode=lambda scenes: encode_tiles(model, _pixels(scenes)),
         join=lambda tiles, frames: (

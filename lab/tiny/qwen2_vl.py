@@ -5,8 +5,8 @@
     python -m lab.tiny.qwen2_vl joint    --work FOLDER
     python -m lab.tiny.qwen2_vl export   --work FOLDER --out MODEL_FOLDER
 
-`language` and `vision` do not depend on each other and may run side by side. Every training
-writes a checkpoint to FOLDER and goes on from it when it is started again.
+`language` and `vision` are independent and can run at the same time. Each training writes a
+checkpoint to FOLDER and resumes from it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ JOINT = LoopSettings(steps=3700, learning_rate=7e-4, ema=0.998, save_every=100)
 
 
 def load_warm_ups(model: StockModel, work: Path) -> None:
-    """Put the weights of both warm-ups into the model.
+    """Load the weights of both warm-ups into the model.
 
     Raises:
-        FileNotFoundError: If a warm-up has not been run.
+        FileNotFoundError: A warm-up has not been run.
     """
     model.load_state_dict(averaged_state(work / "language.pt"))
     model.model.visual.load_state_dict(averaged_state(work / "vision.pt"))
@@ -42,7 +42,8 @@ def load_warm_ups(model: StockModel, work: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    options = step_options(__doc__, ("language", "vision", "joint", "export"), arguments)
+    steps = ("language", "vision", "joint", "export")
+    options = step_options("lab.tiny.qwen2_vl", __doc__, steps, arguments)
     processor = build_processor()
     tokenizer = processor.tokenizer
     model = build_model(tokenizer)

@@ -1,10 +1,10 @@
-"""Train the tiny Qwen2-VL that reads images and videos, one command per step.
+"""Train the tiny Qwen2-VL for images and videos, one command per step.
 
     python -m lab.tiny.qwen2_vl_video joint  --work FOLDER
     python -m lab.tiny.qwen2_vl_video export --work FOLDER --out MODEL
 
-It starts from the trained tiny Qwen2-VL, which has seen images alone, and keeps its vision tower.
-The training writes a checkpoint to FOLDER and goes on from it when it is started again.
+It starts from the trained tiny Qwen2-VL, which has seen only images, and keeps its vision tower.
+The training writes a checkpoint to FOLDER and resumes from it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ CURRICULUM = JointCurriculum(
     max_frames_per_scene=2,
     clip_drop_share=0.4,
 )
-"""A frame of visual tokens is two frames of the video, through which a grid lasts at least."""
+"""A frame of visual tokens is two frames of the video, which show the same scene."""
 
 
 def build_model(tokenizer: PreTrainedTokenizerBase) -> StockModel:
-    """The model before its own training, float32, on the CPU."""
+    """The untrained model, float32, on the CPU."""
     loaded: Any = load_tiny("qwen2-vl")
     source, source_processor = loaded
     model = build_untrained(tokenizer)
@@ -56,7 +56,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase) -> StockModel:
 
 
 def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> VisualPath:
-    """How the tiny Qwen2-VL sees images, and clips whose grids last for two frames each."""
+    """The visual path for images, and for clips that show each scene for two frames."""
     return VisualPath(
         encode=functools.partial(encode_scenes, model.model.visual),
         join=_join,
@@ -66,13 +66,13 @@ def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> Visual
 
 
 def _join(tokens: torch.Tensor, frames: int) -> torch.Tensor:
-    """Frames of a clip follow one another: [B * frames, N, D] → [B, frames * N, D]."""
+    """Concatenate the frames of each clip: [B * frames, N, D] → [B, frames * N, D]."""
     return tokens.unflatten(0, (-1, frames)).flatten(1, 2) if frames else tokens
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    options = step_options(__doc__, ("joint", "export"), arguments)
+    options = step_options("lab.tiny.qwen2_vl_video", __doc__, ("joint", "export"), arguments)
     processor = build_processor(clip_words())
     model = build_model(processor.tokenizer)
     path = visual_path(model, processor.tokenizer)

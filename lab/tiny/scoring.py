@@ -1,6 +1,6 @@
-"""Which packed questions are answered right, with the right answer so far as context.
+"""Find out which packed questions are answered right, with the right answer as context.
 
-All answer tokens are then predicted right if and only if greedy decoding gives the answer.
+All tokens of the answer are predicted right if and only if greedy decoding returns the answer.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def right_answers(
         model: The model.
         tokens: [B, N, D] visual tokens, before any is dropped.
         batch: The packed questions.
-        questions: The same questions, of every image of the batch.
+        questions: The questions about each image.
     """
     logits, labels = answer_logits(model, tokens, batch)
     hits = iter((logits.argmax(-1) == labels).tolist())
     answers = (batch.labels != IGNORED).tolist()
     result = []
-    for row, asked in zip(answers, questions, strict=True):
-        lengths = _run_lengths(row)
+    for flags, asked in zip(answers, questions, strict=True):
+        lengths = _run_lengths(flags)
         pairs = zip(asked, lengths, strict=True)
         result.append([all(list(islice(hits, length))) for _, length in pairs])
     return result
@@ -72,5 +72,5 @@ def _run_lengths(flags: Sequence[bool]) -> list[int]:
 
 
 def percent(accuracy: dict[str, float]) -> str:
-    """One compact line of percentages."""
+    """Percentages on one line."""
     return " ".join(f"{kind} {100 * value:.0f}" for kind, value in accuracy.items())

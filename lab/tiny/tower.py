@@ -1,4 +1,4 @@
-"""Train the tower of a model of another family to see as the trained tiny Qwen2-VL's does."""
+"""Distil the vision tower of the trained tiny Qwen2-VL into the tower of another family."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .loop import LoopSettings
 from .vision_warmup import Encoder, warm_up_vision
 
 REPEAT_AFTER = 600
-"""Updates after which the tower's images come again."""
+"""Updates after which the images repeat."""
 
 
 def warm_up_tower(
@@ -28,12 +28,11 @@ def warm_up_tower(
 ) -> None:
     """Train vision tower and projector, in place.
 
-    They learn to give the visual tokens that the trained tower gives for the same image, which
-    the language model reads already.
+    They learn the visual tokens of the trained tower, which the language model can already read.
 
     Args:
         model: The model.
-        encode: From grids to its [B, 64, D] visual tokens, row by row.
+        encode: From scenes to its visual tokens [B, 64, D], row by row.
         tokenizer: Its tokenizer.
         settings: Schedule.
         checkpoint: File to write to and to resume from.

@@ -4,8 +4,8 @@
     python -m lab.tiny.vila joint  --work FOLDER
     python -m lab.tiny.vila export --work FOLDER --out MODEL
 
-It starts from the trained tiny LLaVA-OneVision and Qwen2-VL. Every training writes a checkpoint to
-FOLDER and goes on from it when it is started again.
+It starts from the trained tiny LLaVA-OneVision and Qwen2-VL. Each training writes a checkpoint to
+FOLDER and resumes from it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CURRICULUM = JointCurriculum(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    options = step_options(__doc__, ("vision", "joint", "export"), arguments)
+    options = step_options("lab.tiny.vila", __doc__, ("vision", "joint", "export"), arguments)
     processor = build_processor()
     model = build_model(processor.tokenizer)
     path = visual_path(model, processor)

@@ -1,8 +1,7 @@
-"""Teach the vision tower to describe every visual token's cell in word embeddings.
+"""Train the vision tower to describe the cell of each visual token in word embeddings.
 
-Each token of a cell is to say all five attributes of the cell: it is classified against the word
-embeddings of each attribute and pulled towards their sum, the ideal token that the language
-warm-up uses.
+Each token of a cell describes all five attributes of the cell: it is classified against the word
+embeddings of each attribute and pulled towards their sum, the ideal token of the language warm-up.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .loop import LoopSettings, train
 from .vocabulary import ATTRIBUTES, CellVocabulary
 
 Encoder: TypeAlias = Callable[[Sequence[Scene]], torch.Tensor]
-"""From B scenes of one shape to their visual tokens, [B, N, D]."""
+"""From B scenes of one shape to their visual tokens [B, N, D]."""
 
 _SHARPNESS = 8.0
 _PULL = 1.0
@@ -49,19 +48,19 @@ def warm_up_vision(
     """Train a vision tower, in place.
 
     Args:
-        module: What holds the tower's parameters.
+        module: Module with the tower's parameters.
         encode: The tower.
-        words: [vocabulary, D] word embeddings of the language model.
+        words: Word embeddings [vocabulary, D] of the language model.
         tokenizer: Tokenizer of the model.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
         shape: Draws rows and columns of an update's images.
         shown: Rows and columns of images in reports.
-        targets: Another tower, whose visual tokens are to be met; by default the ideal ones.
-        frozen: Parameters of `module` not to train.
-        images: Images of 16 cells per update; fewer where they are larger.
-        repeat_after: Updates after which the same images come again, kept in memory with their
-            targets; by default every update has new ones.
+        targets: Another tower with the target tokens; by default the targets are ideal tokens.
+        frozen: Names of parameters of `module` not to train.
+        images: Images per update if they have 16 cells; fewer if they are larger.
+        repeat_after: Updates after which the images repeat; they are kept in memory with their
+            targets. By default every update has new images.
         seed: Seed of the images.
     """
     vocabulary = CellVocabulary(tokenizer)
@@ -106,17 +105,17 @@ def description_loss(
     words: torch.Tensor,
     target: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How badly visual tokens describe their cells.
+    """Loss of visual tokens against the description of their cells.
 
     Args:
-        tokens: [B, N, D] float32 visual tokens of all of each image.
+        tokens: All visual tokens of each image, float32 [B, N, D].
         scenes: The B scenes, of one shape.
         vocabulary: What a cell can show.
-        words: [vocabulary, D] word embeddings.
-        target: [B, N, D] visual tokens to be met; by default the ideal ones.
+        words: Word embeddings [vocabulary, D].
+        target: Target tokens [B, N, D]; by default the ideal tokens.
 
     Returns:
-        Scalar: classification losses of all attributes, and the distance to the target.
+        Scalar: classification losses of all attributes, plus the distance to the target.
     """
     scores = _scores(tokens, vocabulary, words)
     classes = vocabulary.classes(scenes)
@@ -133,18 +132,18 @@ def description_loss(
 def _scores(
     tokens: torch.Tensor, vocabulary: CellVocabulary, words: torch.Tensor
 ) -> list[torch.Tensor]:
-    """[B, N, classes] logits of each attribute."""
+    """Logits [B, N, classes] of each attribute."""
     return [_SHARPNESS * tokens @ vectors.T for vectors in vocabulary.vectors(words)]
 
 
 def _badge_loss(
     scores: list[torch.Tensor], classes: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Extra loss of the tokens that show a badge, on letter and name.
+    """Additional loss for letter and name at the tokens that show a badge.
 
-    Letters are the smallest objects in an image, and are learned where they are before other
-    tokens of the cell can learn to fetch them from there. And where a badge is, little is seen of
-    the drawing, so that its name has to be fetched from the other tokens.
+    The letter is small: it is learned at the badge first, and then the other tokens of the cell
+    learn to fetch it from there. The badge hides much of the drawing, so its token has to fetch the
+    name from the other tokens.
     """
     loss = classes.new_zeros((), dtype=torch.float32)
     for attribute in ("letter", "name"):

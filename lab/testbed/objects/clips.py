@@ -1,4 +1,4 @@
-"""Short videos of drawn images, each frame with plates of one colour of its own."""
+"""Short videos of drawn images; all plates of a frame have one colour, different in each frame."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ _GRIDS = ((2, 2), (2, 3), (3, 2), (3, 3))
 
 @dataclass(frozen=True)
 class ObjectClip:
-    """A short video; nothing is shown twice in it.
+    """A short video in which no object occurs twice.
 
     Attributes:
-        frames: Its images, all on grids of one shape, in order of time.
+        frames: Its frames in temporal order, all with grids of the same shape.
     """
 
     frames: tuple[ObjectScene, ...]
 
     @property
     def images(self) -> list[Image.Image]:
-        """The frames' images."""
+        """The images of the frames."""
         return [frame.image for frame in self.frames]
 
 
 def make_object_clip(
     number: int, split: str = "test", frames: int = 4, artists: Sequence[str] = TRAIN_ARTISTS
 ) -> ObjectClip:
-    """Compose one clip: a function of its arguments alone.
+    """Compose one clip; the same arguments give the same clip.
 
     Args:
         number: Number of the clip in its split, at least 0.
-        split: Name of a split; every split is a stream of clips of its own.
-        frames: Frames, 1 to 7.
-        artists: Whose drawings to use.
+        split: Name of a split; every split is a separate stream of clips.
+        frames: Number of frames, 1 to 7.
+        artists: Artists whose drawings are used.
 
     Raises:
-        ValueError: `frames` is out of range, or an artist drew none of the names.
+        ValueError: `frames` is out of range, or the artists drew too few objects.
     """
     if not 1 <= frames <= 7:
         raise ValueError(f"frames must be 1 to 7, but it is {frames}.")

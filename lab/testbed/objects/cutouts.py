@@ -1,7 +1,7 @@
-"""Cut-out photographs with names: cutouts of Tux Paint, and photographs to lie before.
+"""Cut-out photographs of named objects, and photographs as backgrounds.
 
-The cutouts come from the Debian package tuxpaint-stamps-default (GPL-2) and are read where it puts
-them; the photographs come from the Python package scikit-image. None of them is copied.
+The cutouts are the stamps of Tux Paint, read from where the Debian package tuxpaint-stamps-default
+(GPL-2) installs them. The photographs come from the Python package scikit-image. No file is copied.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from PIL import Image
 from .scene import SIDE
 
 CUTOUTS_FOLDER = Path("/usr/share/tuxpaint/stamps")
-"""Where Debian's package puts the cutouts."""
+"""Where the Debian package installs the stamps."""
 
 HELD_OUT = "held-out"
-"""Split whose images show only cutouts that no other split shows."""
+"""Split that shows only the cutouts that no other split shows."""
 
 _LARGEST = 128
 _HOLD_OUT_FROM = 3
@@ -105,14 +105,14 @@ _FILES = {
 }
 
 PHOTOGRAPHED_NAMES: tuple[str, ...] = tuple(_FILES)
-"""What photographs show."""
+"""Names of the photographed objects."""
 
 
 class Cutouts:
-    """Cutouts by name.
+    """Cutouts by name of the object.
 
     Args:
-        folder: Folder of the cutouts.
+        folder: Folder of Tux Paint's stamps.
 
     Raises:
         FileNotFoundError: A cutout is missing.
@@ -130,18 +130,18 @@ class Cutouts:
                     )
 
     def names(self, split: str) -> tuple[str, ...]:
-        """Names that images of a split can show."""
+        """Names that a split can show."""
         return tuple(name for name in PHOTOGRAPHED_NAMES if self.of(name, split))
 
     @staticmethod
     def of(name: str, split: str) -> list[str]:
-        """Cutouts of a name for a split: of three or more, the last is held out."""
+        """Cutout files of a name in a split; the last of three or more is held out."""
         cutouts = _FILES[name].split()
         held_out = cutouts[-1:] if len(cutouts) >= _HOLD_OUT_FROM else []
         return held_out if split == HELD_OUT else cutouts[: len(cutouts) - len(held_out)]
 
     def image(self, file: str) -> Image.Image:
-        """The cutout, RGBA, without empty margins, at most 128 pixels a side."""
+        """The cutout, RGBA, without empty margins, at most 128 pixels per side."""
         if file not in self._images:
             image = Image.open(self._folder / f"{file}.png").convert("RGBA")
             image = image.crop(image.getchannel("A").getbbox())
@@ -151,10 +151,10 @@ class Cutouts:
 
 
 def photographic_background(rng: np.random.Generator) -> Image.Image:
-    """A square of a photograph, 224 pixels a side, perhaps mirrored.
+    """A square crop of a photograph, 224 pixels per side, flipped half of the time.
 
     Raises:
-        ImportError: scikit-image, which carries the photographs, is not installed.
+        ImportError: scikit-image, which contains the photographs, is not installed.
     """
     photographs = _photographs()
     photograph = photographs[rng.integers(len(photographs))]
@@ -172,8 +172,7 @@ def _photographs() -> list[Image.Image]:
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise ImportError(
-            "Photographed pictures need the photographs of scikit-image: install it with "
-            "pip install scikit-image."
+            "Photographed images need the photographs of scikit-image: pip install scikit-image."
         )
     folder = Path(spec.origin).parent / "data"
     return [Image.open(folder / name).convert("RGB") for name in _BACKGROUNDS]

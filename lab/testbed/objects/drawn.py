@@ -18,10 +18,10 @@ from .names import DRAWN_NAMES
 from .scene import SIDE, ObjectScene
 
 HELD_OUT_ARTIST = "emojione"
-"""Whose drawings the testbed is not trained on."""
+"""Artist whose drawings are not used in training."""
 
 TRAIN_ARTISTS: tuple[str, ...] = ("noto", "twemoji", "fluent", "fxemoji")
-"""Whose drawings it is trained on."""
+"""Artists whose drawings are used in training."""
 
 
 def make_drawn_scene(
@@ -33,19 +33,19 @@ def make_drawn_scene(
     objects: int | None = None,
     artists: Sequence[str] = TRAIN_ARTISTS,
 ) -> ObjectScene:
-    """Compose one image: a function of its arguments alone.
+    """Compose one image; the same arguments give the same image.
 
     Args:
         number: Number of the image in its split, at least 0.
-        split: Name of a split; every split is a stream of images of its own.
+        split: Name of a split; every split is a separate stream of images.
         rows: Rows of the grid, 1 to 4.
         columns: Columns of the grid, 1 to 4.
-        objects: Number of objects that are scattered, 1 to 8, instead of a grid. Without a layout
-            each image has a random one.
-        artists: Whose drawings to use.
+        objects: Number of scattered objects, 1 to 8, instead of a grid. Without rows, columns and
+            objects the layout is random.
+        artists: Artists whose drawings are used.
 
     Raises:
-        ValueError: The layout is out of range, or an artist drew none of the names.
+        ValueError: The layout is out of range, or the artists drew too few objects.
     """
     rng = np.random.default_rng([zlib.crc32(f"drawn {split}".encode()), number])
     spots = spots_of(rng, rows, columns, objects)
@@ -57,10 +57,10 @@ def make_drawn_scene(
 
 @cache
 def drawn_vocabulary(artists: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that at least one of the artists drew.
+    """Names drawn by at least one of the artists.
 
     Raises:
-        ValueError: There are fewer names than an image has objects.
+        ValueError: There are fewer names than objects in an image.
     """
     drawings = load_drawings()
     found = tuple(n for n in DRAWN_NAMES if set(drawings.artists_of(n)) & set(artists))
@@ -74,7 +74,7 @@ def drawn_vocabulary(artists: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def drawings_by(artists: tuple[str, ...]) -> CutoutMaker:
-    """Drawings of these artists, one at random where several drew a name."""
+    """Drawings by these artists; a random one where several artists drew a name."""
 
     def cutout(name: str, rng: np.random.Generator) -> tuple[Image.Image, str]:
         drawings = load_drawings()

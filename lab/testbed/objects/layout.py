@@ -1,4 +1,4 @@
-"""Where objects lie: on a grid, or scattered without overlapping."""
+"""Layout of the objects: on a grid, or scattered without overlap."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from .scene import SIDE, Box
 
 MAX_GRID = 4
-"""Most rows, and most columns."""
+"""Maximum number of rows and of columns."""
 
 MAX_SCATTERED = 8
-"""Most objects that are scattered."""
+"""Maximum number of scattered objects."""
 
 _GRIDS = ((2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (4, 4))
 _SCATTERED_SHARE = 0.35
@@ -24,7 +24,7 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Spot:
-    """A square of an image for one object, as `SceneObject` describes its place."""
+    """The square of one object; attributes as in `SceneObject`."""
 
     box: Box
     row: int | None = None
@@ -32,7 +32,7 @@ class Spot:
 
 
 def random_layout(rng: np.random.Generator, most: int = MAX_GRID**2) -> dict[str, int]:
-    """A grid, or a number of scattered objects, of at most so many objects.
+    """Draw a grid or a number of scattered objects, at most `most` objects.
 
     Returns:
         `rows` and `columns`, or `objects`.
@@ -50,10 +50,10 @@ def spots_of(
     columns: int | None = None,
     objects: int | None = None,
 ) -> list[Spot]:
-    """Spots of a grid, or scattered ones; without a layout, a random one.
+    """Draw the spots of a grid or scattered spots; without arguments the layout is random.
 
     Raises:
-        ValueError: Only one of rows and columns is given, both are given with `objects`, or one is
+        ValueError: Only one of rows and columns is given, they are given with `objects`, or one is
             out of range.
     """
     if rows is None and columns is None and objects is None:
@@ -97,7 +97,7 @@ def _scattered(rng: np.random.Generator, count: int) -> list[Spot]:
                 boxes.append(box)
                 break
         else:
-            # Too crowded: begin anew with smaller objects.
+            # No free place: start again with smaller objects.
             boxes, largest = [], max(_SCATTERED_SIDES[0], largest - 8)
     return [Spot(box) for box in boxes]
 

@@ -1,4 +1,4 @@
-"""Images of cut-out photographs on coloured plates, before photographs."""
+"""Images of cut-out photographs on coloured plates, with photographs as background."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def make_photographed_scene(
     columns: int | None = None,
     objects: int | None = None,
 ) -> ObjectScene:
-    """Compose one image: a function of its arguments alone.
+    """Compose one image; the same arguments give the same image.
 
     Args:
         number: Number of the image in its split, at least 0.
-        split: Name of a split; every split is a stream of images of its own, and "held-out" shows
+        split: Name of a split; every split is a separate stream of images, and "held-out" shows
             cutouts that no other split shows.
-        cutouts: The cut-outs.
+        cutouts: The cutouts.
         rows: Rows of the grid, 1 to 4.
         columns: Columns of the grid, 1 to 4.
-        objects: Number of objects that are scattered, 1 to 8, instead of a grid. Without a layout
-            each image has a random one.
+        objects: Number of scattered objects, 1 to 8, instead of a grid. Without rows, columns and
+            objects the layout is random.
 
     Raises:
-        ImportError: scikit-image, which carries the backgrounds, is not installed.
+        ImportError: scikit-image, which contains the backgrounds, is not installed.
         ValueError: The layout is out of range.
     """
 
@@ -47,7 +47,7 @@ def make_photographed_scene(
     rng = np.random.default_rng([zlib.crc32(f"photographed {split}".encode()), number])
     vocabulary = cutouts.names(split)
     spots = spots_of(rng, rows, columns, objects)
-    # Few cutouts are held out: large grids show the same ones again.
+    # Few cutouts are held out, so large grids repeat some.
     distinct = min(len(spots), len(vocabulary))
     names = random_names(rng, vocabulary, distinct, repeating=split != HELD_OUT)
     while len(names) < len(spots):

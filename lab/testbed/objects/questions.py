@@ -1,4 +1,4 @@
-"""Questions in natural words about images of objects, each with exactly one right answer."""
+"""Questions about images of objects, each with exactly one right answer."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "presence": ("Is there {article} {name}?", "Do you see {article} {name}?"),
     "where": ("Where is the {name}?", "Where do you see the {name}?"),
 }
-"""Phrasings of every kind of question."""
+"""Wordings of each kind of question."""
 
 KINDS: tuple[str, ...] = tuple(TEMPLATES)
-"""Every kind of question about an image."""
+"""Kinds of questions about an image."""
 
 CLIP_KINDS: tuple[str, ...] = ("during", "first", "last", "attribute")
-"""Every kind of question about a clip."""
+"""Kinds of questions about a clip."""
 
 NEIGHBOURS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
-"""Words of a relation on a grid, and the step in (row, column) that they stand for."""
+"""Relations on a grid, and the step in (row, column) of each."""
 
 _OWN_COLOUR = ("What colour is the {name}?", "Which colour does the {name} have?")
 _SIDE_OF = {
@@ -55,16 +55,15 @@ def ask(scene: ObjectScene, kind: str, rng: np.random.Generator) -> Question | N
     Args:
         scene: The scene to ask about.
         kind: One of `KINDS`.
-        rng: Source of the choices of object and words.
+        rng: Generator for the choice of object and wording.
 
     Returns:
-        The question; None where the image allows none of this kind with one answer.
+        The question; None if the scene has no question of this kind with a single answer.
 
     Raises:
         ValueError: `kind` is unknown.
     """
-    if kind not in _ASK:
-        raise ValueError(f"unknown kind {kind!r}, known are {', '.join(KINDS)}")
+    _check_kinds([kind], KINDS)
     return _ASK[kind](scene, rng)
 
 
@@ -76,8 +75,7 @@ def scene_questions(
     Raises:
         ValueError: A kind is unknown.
     """
-    if unknown := set(kinds) - set(KINDS):
-        raise ValueError(f"unknown kind {min(unknown)!r}, known are {', '.join(KINDS)}")
+    _check_kinds(kinds, KINDS)
     found = []
     for kind in kinds:
         rng = np.random.default_rng([seed, KINDS.index(kind)])
@@ -92,8 +90,7 @@ def ask_clip(clip: ObjectClip, kind: str, rng: np.random.Generator) -> Question:
     Raises:
         ValueError: `kind` is unknown.
     """
-    if kind not in CLIP_KINDS:
-        raise ValueError(f"unknown kind {kind!r}, known are {', '.join(CLIP_KINDS)}")
+    _check_kinds([kind], CLIP_KINDS)
     last = len(clip.frames) - 1
     number = {"first": 0, "last": last}.get(kind, int(rng.integers(last + 1)))
     frame = clip.frames[number]
@@ -117,6 +114,13 @@ def clip_questions(
     """
     rng = np.random.default_rng(seed)
     return [ask_clip(clip, kind, rng) for kind in kinds for _ in range(per_kind)]
+
+
+def _check_kinds(kinds: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := sorted(set(kinds) - set(known)):
+        raise ValueError(
+            f"There is no kind of question {unknown[0]!r}: choose from {', '.join(known)}."
+        )
 
 
 def _place(scene: ObjectScene, rng: np.random.Generator) -> Question | None:
@@ -186,7 +190,7 @@ def _count(scene: ObjectScene, rng: np.random.Generator) -> Question | None:
     counts = Counter(obj.name for obj in scene.objects)
     if max(counts.values()) == 1:
         return None
-    # Every count that occurs is as likely, so that "one" is no good guess.
+    # All counts in the image are equally likely, so "one" is not a good guess.
     count = sorted(set(counts.values()))[rng.integers(len(set(counts.values())))]
     names = [name for name, found in counts.items() if found == count]
     name = names[rng.integers(len(names))]
@@ -233,7 +237,7 @@ def _on_grid(obj: SceneObject) -> str:
 
 
 def _corner(obj: SceneObject) -> str | None:
-    """The corner of the image that an object clearly lies in, if any."""
+    """The corner of the image that an object clearly belongs to, if any."""
     across, down = obj.centre
     if min(abs(across - SIDE / 2), abs(down - SIDE / 2)) < _CLEAR:
         return None
@@ -241,7 +245,7 @@ def _corner(obj: SceneObject) -> str | None:
 
 
 def _corners(scene: ObjectScene) -> dict[str, list[SceneObject]]:
-    """Objects by corner; a corner in whose reach an object lies unclearly is left out."""
+    """Objects by corner; empty if an object belongs to no corner clearly."""
     found: dict[str, list[SceneObject]] = {}
     unclear = any(_corner(obj) is None for obj in scene.objects)
     for obj in scene.objects:

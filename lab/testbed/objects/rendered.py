@@ -1,4 +1,4 @@
-"""Images of coloured solids on a table, rendered in the manner of CLEVR."""
+"""Images of coloured solids on a table, in the style of CLEVR."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .renderer import Solid, render
 from .scene import Box, ObjectScene, SceneObject
 
 MAX_SOLIDS = 6
-"""Most solids of an image."""
+"""Maximum number of solids in an image."""
 
 _SIZES = (0.36, 0.5)
 _REACH = 1.55
@@ -26,15 +26,15 @@ _LEAST_SEEN = 0.6
 def make_rendered_scene(
     number: int, split: str = "test", *, solids: int | None = None
 ) -> ObjectScene:
-    """Render one image: a function of its arguments alone.
+    """Render one image; the same arguments give the same image.
 
     Args:
         number: Number of the image in its split, at least 0.
-        split: Name of a split; every split is a stream of images of its own.
-        solids: Number of solids, 1 to 6; by default 3 to 6 at random.
+        split: Name of a split; every split is a separate stream of images.
+        solids: Number of solids, 1 to 6; by default a random number from 3 to 6.
 
     Raises:
-        ImportError: MuJoCo is not installed, or finds no library to render with.
+        ImportError: MuJoCo is not installed or cannot render.
         ValueError: `solids` is out of range.
     """
     if solids is not None and not 1 <= solids <= MAX_SOLIDS:
@@ -44,7 +44,7 @@ def make_rendered_scene(
     while True:
         placed, colours = _place(rng, count)
         image, boxes = render(placed, rng)
-        # None may hide behind another: what stands nearer would hide most of it.
+        # Draw again if one solid hides most of another.
         if all(_well_seen(box) for box in boxes):
             break
     objects = tuple(

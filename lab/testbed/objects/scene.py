@@ -1,4 +1,4 @@
-"""What an image of the testbed shows."""
+"""A scene of the testbed: an image and the objects in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 Box = tuple[int, int, int, int]
 
 SIDE = 224
-"""Pixels a side of every image."""
+"""Side of every image in pixels."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class SceneObject:
     """One object in an image.
 
     Attributes:
-        name: What it is, one word.
-        colour: Name of its own colour, or of that of the plate behind it.
+        name: Its name, one word.
+        colour: Name of its colour, or of the colour of the plate behind it.
         box: Left, top, right, bottom in pixels; right and bottom are exclusive.
-        row: Row of the grid it lies on, from 1; None where objects lie freely.
-        column: Column of the grid, from 1, likewise.
-        source: Whose drawing or photograph it is.
+        row: Row of the grid, from 1; None for scattered objects.
+        column: Column of the grid, from 1; None for scattered objects.
+        source: Artist of the drawing, or file of the photograph.
     """
 
     name: str
@@ -35,22 +35,22 @@ class SceneObject:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Across and down, in pixels."""
+        """Horizontal and vertical centre in pixels."""
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 
 
 @dataclass(frozen=True)
 class ObjectScene:
-    """An image and what is in it.
+    """An image and the objects in it.
 
     Attributes:
         image: RGB, 224 x 224 pixels.
-        objects: Its objects; on a grid row by row.
-        rows: Rows of the grid; None where objects lie freely.
-        columns: Columns of the grid, likewise.
-        vocabulary: Names of all that an image of its kind can show.
-        on_plates: Whether an object's colour is that of a plate behind it.
+        objects: Its objects; those of a grid row by row.
+        rows: Rows of the grid; None for scattered objects.
+        columns: Columns of the grid; None for scattered objects.
+        vocabulary: Names of all objects that an image of this kind can show.
+        on_plates: Whether the colour of an object is that of the plate behind it.
     """
 
     image: Image.Image
@@ -62,6 +62,6 @@ class ObjectScene:
 
     @property
     def unique(self) -> list[SceneObject]:
-        """Objects whose name no other object of the image has."""
+        """Objects whose name occurs once in the image."""
         counts = Counter(obj.name for obj in self.objects)
         return [obj for obj in self.objects if counts[obj.name] == 1]

@@ -1,4 +1,4 @@
-"""Train the testbed's own parts, one step a command; each goes on where it was stopped.
+"""Train the testbed's own parts, one command per step; a stopped step resumes.
 
     python -m lab.testbed.training images --work FOLDER --cutouts FOLDER
     python -m lab.testbed.training projector --work FOLDER
@@ -6,19 +6,19 @@
     python -m lab.testbed.training export --work FOLDER --out FOLDER
     python -m lab.testbed.training accuracy --cutouts FOLDER
 
-The first makes the photographed and the rendered images, which take long to make; drawn ones are
-made as they are needed. Without the first, the others train on drawings alone. The last is about
-the testbed that comes with the library.
+The first step makes the photographed and rendered images, which takes long; drawn images are made
+during training. Without the first step, training uses drawings only. The last step measures the
+trained testbed in `weights/`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ...arguments import add_questions, add_threads, make_parser, positive, set_threads
 from ...tiny.loop import LoopSettings, averaged_state
 from ...tiny.packing import Packer
 from ..assembly import assemble
@@ -41,10 +41,10 @@ PROJECTOR = LoopSettings(1500, 1.5e-3, report_every=250, save_every=250, ema=0.9
 LANGUAGE = LoopSettings(528, 1e-3, warmup=20, report_every=120, save_every=40, ema=0.97)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    options = _options()
-    torch.set_num_threads(options.threads)
+    options = _options(arguments)
+    set_threads(options)
     if options.step == "accuracy":
         for line in accuracy_lines(options.per_kind, seed=options.seed, cutouts=options.cutouts):
             print(line, flush=True)
@@ -66,12 +66,12 @@ def main() -> None:
 
 def _projector(options: argparse.Namespace, model: Any, processor: Any) -> None:
     settings = _shortened(PROJECTOR, options.steps)
-    boards = LabelledImages(
+    images = LabelledImages(
         other_sources(options.work), settings.steps, PATCHES, options.images or 32
     )
     validation = validation_images(validation_sources(options.work), PATCHES)
     checkpoint = options.work / "projector.pt"
-    warm_up_projector(model, processor, boards, validation, settings, checkpoint, options.workers)
+    warm_up_projector(model, processor, images, validation, settings, checkpoint, options.workers)
 
 
 def _language(options: argparse.Namespace, model: Any, processor: Any) -> None:
@@ -98,24 +98,19 @@ def _shortened(settings: LoopSettings, steps: int | None) -> LoopSettings:
     return settings if steps is None else LoopSettings(**{**vars(settings), "steps": steps})
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.testbed.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser("lab.testbed.training", __doc__)
     parser.add_argument("step", choices=("images", "projector", "language", "export", "accuracy"))
-    parser.add_argument("--work", type=Path, help="folder of pictures and states")
+    parser.add_argument("--work", type=Path, help="folder of stored images and checkpoints")
     parser.add_argument("--out", type=Path, help="folder to write to, for export")
-    parser.add_argument("--stamps", type=Path, help="folder of stamps, for photographs")
-    parser.add_argument("--per-kind", type=int, default=100, help="questions, for accuracy")
-    parser.add_argument("--seed", type=int, default=0, help="first picture, for accuracy")
-    parser.add_argument("--device", default="cpu", help="where to train, for instance cuda")
-    parser.add_argument("--steps", type=int, help="updates in all; by default as in the card")
-    parser.add_argument("--pictures", type=int, help="pictures an update")
-    parser.add_argument("--workers", type=int, default=0, help="processes that make pictures")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    options = parser.parse_args()
+    parser.add_argument("--cutouts", type=Path, help="folder of Tux Paint's stamps")
+    add_questions(parser, per_kind=100)
+    parser.add_argument("--device", default="cpu", help="device to train on")
+    parser.add_argument("--steps", type=positive, help="number of updates; default as published")
+    parser.add_argument("--images", type=positive, help="images per update")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make images")
+    add_threads(parser)
+    options = parser.parse_args(arguments)
     if options.step != "accuracy" and options.work is None:
         parser.error(f"{options.step} needs --work")
     if options.step == "export" and options.out is None:

@@ -1,7 +1,7 @@
-"""Accuracy of the trained testbed by source of images and kind of question, for its card.
+"""Accuracy of the trained testbed by source and kind of question, for its model card.
 
-Questions are packed behind their image, with the right answer so far as context: an answer counts
-if all of its tokens are the likeliest, which is when greedy decoding gives it.
+Questions are packed after their image, with the right answer as context. An answer counts if all of
+its tokens are the likeliest, which is the case exactly when greedy decoding returns it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def measure_accuracy(
     seed: int = 0,
     cutouts: Cutouts | None = None,
 ) -> tuple[Counter[str], Counter[str]]:
-    """Right answers and questions by kind.
+    """Count right answers and questions by kind.
 
     Args:
         source: One of `SOURCES`.
@@ -82,12 +82,12 @@ def _visual_tokens(model: Any, processor: Any, sample: Sample) -> Tensor:
 
 
 def accuracy_lines(per_kind: int, *, seed: int = 0, cutouts: Path | None = None) -> Iterator[str]:
-    """Lines of a Markdown table in percent, a row a source, as they are measured.
+    """Measure one source after the other; yield the lines of a Markdown table in percent.
 
     Args:
         per_kind: Questions of each kind.
         seed: Number of the first image.
-        cutouts: Folder of cutouts; photographs are left out without it.
+        cutouts: Folder of cutouts; without it photographs are left out.
     """
     yield "| images | " + " | ".join(KINDS) + " |"
     yield "|---|" + "---|" * len(KINDS)
@@ -97,7 +97,7 @@ def accuracy_lines(per_kind: int, *, seed: int = 0, cutouts: Path | None = None)
         right, asked = measure_accuracy(
             source,
             per_kind,
-            # No name comes twice in an image of held-out cutouts.
+            # Images of held-out cutouts do not repeat names.
             kinds=[k for k in KINDS if k != "count"] if source == "held-out-photographs" else None,
             seed=seed,
             cutouts=None if cutouts is None else Cutouts(cutouts),

@@ -1,7 +1,7 @@
-"""What every update of the language model's training shows and asks.
+"""Images and questions of each update of the language model's training.
 
-The curriculum begins with the words of objects alone, where looking up one object by another is
-learned in a few hundred cheap updates, and goes on to images of ever more objects, and to clips.
+The curriculum starts with the words of the objects alone: looking up one object by another is
+learned in a few hundred cheap updates. Images with more and more objects follow, and then clips.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from ..objects.clips import ObjectClip, make_object_clip
 from ..objects.questions import CLIP_KINDS, ask, ask_clip
 from ..objects.scene import ObjectScene
 from .sources import Source, drawn, random_source
-from .vision import pixels_of
-from .words import object_classes, patch_classes
+from .words import labelled_pixels, object_classes
 
 BARE_GRID = (3, 3)
-"""Rows and columns of the images of which only the words of the objects are shown."""
+"""Rows and columns of the images that are shown as words only."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,14 @@ class Stage:
     """A part of the curriculum.
 
     Attributes:
-        until: Update at which it ends.
-        view: "bare" for one ideal visual token an object and no chat turn, "words" for images whose
-            visual tokens are ideal, "images" for those of tower and projector.
-        kinds: How often each kind of question is asked.
-        max_objects: Most objects of a drawn image.
-        clip_share: Share of the updates that are on clips.
-        drop_share: Share of the updates in which visual tokens are dropped at random.
-        early_weight: Weight of the early answers, as `answer_loss` takes it.
+        until: Update at which the stage ends.
+        view: "bare" for one ideal visual token per object and no chat turn, "words" for images with
+            ideal visual tokens, "images" for visual tokens from tower and projector.
+        kinds: Relative frequency of each kind of question.
+        max_objects: Maximum number of objects in a drawn image.
+        clip_share: Share of updates on clips.
+        drop_share: Share of updates in which visual tokens are dropped at random.
+        early_weight: Weight of early answers, as in `answer_loss`.
     """
 
     until: int
@@ -69,7 +68,7 @@ ALL_KINDS: Mapping[str, float] = {
 
 
 def curriculum_stages(steps: int) -> tuple[Stage, ...]:
-    """The stages of a training of so many updates."""
+    """The stages of a training with `steps` updates."""
     lookups = {"attribute": 2, "where": 1, "place": 2, "relation": 1}
     first = min(steps // 12, 150)
     return (
@@ -84,17 +83,17 @@ def curriculum_stages(steps: int) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """One update. Shapes: B prompts of F frames each (F is 1 for images), N patches a frame.
+    """One update: B prompts with F frames each (1 for images) and N patches per frame.
 
     Attributes:
-        view: As of its stage.
+        view: View of the stage.
         pixels: [B * F, H, W, 3] uint8; empty for "bare".
-        names: [B * F, N] int64, what each patch lies on; for "bare" of the B x T objects.
-        colours: [B * F, N] int64, likewise.
-        frames: Frames of the clips; 0 for images.
-        asked: Questions about every image or clip.
+        names: [B * F, N] int64, class of the object under each patch; [B, objects] for "bare".
+        colours: [B * F, N] int64, class of its colour; [B, objects] for "bare".
+        frames: Frames per clip; 0 for images.
+        asked: Questions about each image or clip.
         packed: The packed questions.
-        early_weight: As of its stage.
+        early_weight: Weight of early answers of the stage.
     """
 
     view: str
@@ -116,17 +115,17 @@ class TrainingBatch:
 
 
 class Curriculum(Dataset[TrainingBatch]):
-    """The batch of every update: a function of its number, the seed and the sources alone.
+    """The batch of each update; it depends on the number of the update, the seed and the sources.
 
     Args:
-        packers: Of prompts with and without a chat turn, by "chat" and "bare".
-        stages: The curriculum.
-        sources: Of images beside drawn ones, with how often each is shown.
-        patches: Patches a side of an image.
-        images: Images an update; clips are as many frames.
-        questions: Questions an image; a clip has twice as many.
-        frames: Frames of a clip.
-        seed: Seed of everything.
+        packers: Packers of prompts with ("chat") and without ("bare") a chat turn.
+        stages: The stages in order.
+        sources: Sources other than drawings, with the share of each.
+        patches: Patches per side of an image.
+        images: Images per update; clips have as many frames in total.
+        questions: Questions per image; clips have twice as many.
+        frames: Frames per clip.
+        seed: Seed of all random choices.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class Curriculum(Dataset[TrainingBatch]):
         self._stages = stages
         self._sources = sources
         self._patches = patches
-        self._pictures = images
+        self._images = images
         self._questions = questions
         self._frames = frames
         self._seed = seed
@@ -157,13 +156,13 @@ class Curriculum(Dataset[TrainingBatch]):
         stage = next(stage for stage in self._stages if step < stage.until)
         rng = np.random.default_rng([self._seed, step])
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        first = step * self._pictures
+        first = step * self._images
         if stage.view == "bare":
             return self._bare(stage, first, rng)
         if rng.random() < stage.clip_share:
             return self._clips(stage, first, rng, generator)
         sources = [
-            random_source(rng, self._sources, stage.max_objects) for _ in range(self._pictures)
+            random_source(rng, self._sources, stage.max_objects) for _ in range(self._images)
         ]
         shown = [source(first + i) for i, source in enumerate(sources)]
         asked = [_questions(scene, stage.kinds, self._questions, rng) for scene in shown]
@@ -171,9 +170,7 @@ class Curriculum(Dataset[TrainingBatch]):
 
     def _bare(self, stage: Stage, first: int, rng: np.random.Generator) -> TrainingBatch:
         rows, columns = BARE_GRID
-        shown = [
-            drawn("train", rows=rows, columns=columns)(first + i) for i in range(self._pictures)
-        ]
+        shown = [drawn("train", rows=rows, columns=columns)(first + i) for i in range(self._images)]
         asked = [_questions(scene, stage.kinds, self._questions, rng) for scene in shown]
         classes = [object_classes(scene.objects) for scene in shown]
         count = rows * columns
@@ -191,7 +188,7 @@ class Curriculum(Dataset[TrainingBatch]):
     def _clips(
         self, stage: Stage, first: int, rng: np.random.Generator, generator: torch.Generator
     ) -> TrainingBatch:
-        count = max(1, self._pictures // self._frames)
+        count = max(1, self._images // self._frames)
         clips = [make_object_clip(first + i, "train", frames=self._frames) for i in range(count)]
         asked = [
             [ask_clip(clip, str(kind), rng) for kind in rng.choice(CLIP_KINDS, 2 * self._questions)]
@@ -211,12 +208,12 @@ def image_batch(
     """The batch of these images and questions."""
     count = patches * (2 * patches + 1)
     kept = drop_visual_tokens(len(shown), count, generator, stage.drop_share)
-    classes = [patch_classes(scene, patches) for scene in shown]
+    pixels, names, colours = labelled_pixels(shown, patches)
     return TrainingBatch(
         view=stage.view,
-        pixels=pixels_of([scene.image for scene in shown]),
-        names=torch.stack([names for names, _ in classes]),
-        colours=torch.stack([colours for _, colours in classes]),
+        pixels=pixels,
+        names=names,
+        colours=colours,
         frames=0,
         asked=asked,
         packed=packer.pack(asked, sequence_positions(count), kept),
@@ -237,12 +234,12 @@ def clip_batch(
     frames = len(clips[0].frames)
     count = frames * (patches // 2) ** 2 + 1
     kept = drop_visual_tokens(len(clips), count, generator, stage.drop_share)
-    classes = [patch_classes(scene, patches) for scene in shown]
+    pixels, names, colours = labelled_pixels(shown, patches)
     return TrainingBatch(
         view=stage.view,
-        pixels=pixels_of([scene.image for scene in shown]),
-        names=torch.stack([names for names, _ in classes]),
-        colours=torch.stack([colours for _, colours in classes]),
+        pixels=pixels,
+        names=names,
+        colours=colours,
         frames=frames,
         asked=asked,
         packed=packer.pack(asked, sequence_positions(count), kept),
@@ -253,9 +250,9 @@ def clip_batch(
 def _questions(
     scene: ObjectScene, kinds: Mapping[str, float], count: int, rng: np.random.Generator
 ) -> list[Question]:
-    """`count` questions, of kinds in these proportions where the image allows them.
+    """Ask `count` questions, with these proportions of kinds where the scene has them.
 
-    An image that allows none of these kinds is asked what it shows and what not.
+    A scene without a question of these kinds gets questions of the kind "presence".
     """
     found = list(_tries(scene, kinds, count, rng))
     if not found:

@@ -1,4 +1,4 @@
-"""Make and store the images that take long to make."""
+"""Make and store the images that are slow to make."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COUNTS = {"train": 2000, "validation": 48}
 
 
 def make_stores(work: Path, cutouts: Path | None) -> None:
-    """Write the files of photographed and rendered images that the folder lacks.
+    """Write files of photographed and rendered images, unless they exist.
 
     Args:
         work: Folder to write to.
-        cutouts: Folder of cutouts; without it no photographs are made.
+        cutouts: Folder of cutouts; without it there are no photographed images.
     """
     makers: dict[str, Callable[[int, str], ObjectScene]] = {"rendered": make_rendered_scene}
     if cutouts is not None:

@@ -1,4 +1,4 @@
-"""Train a LoRA adapter of the language model, with projector and newline, on packed questions."""
+"""Train the language model's LoRA adapter, the projector and the newline on packed questions."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def lora_config() -> Any:
-    """The adapter's peft configuration."""
+    """The adapter's PEFT configuration."""
     from peft import LoraConfig
 
     return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
 
 
 def add_adapter(model: StockModel, seed: int = 0) -> nn.ParameterDict:
-    """Put an untrained adapter into the language model, and freeze all but what is trained.
+    """Add an untrained adapter to the language model and freeze everything that is not trained.
 
     Args:
         model: The testbed.
-        seed: Of the adapter's first weights; torch's own generator is left as it was.
+        seed: Seed of the adapter's weights; torch's global generator does not change.
 
     Returns:
-        All that is trained, by name with "/" for ".": adapter, projector and newline, in float32.
+        The trained parameters (adapter, projector and newline) in float32, by their names with "/"
+        instead of ".".
     """
     from peft import inject_adapter_in_model
 
@@ -64,11 +65,10 @@ def add_adapter(model: StockModel, seed: int = 0) -> nn.ParameterDict:
 def visual_tokens(
     model: StockModel, processor: Any, batch: TrainingBatch, words: ObjectVocabulary
 ) -> tuple[Tensor, Tensor | None]:
-    """What the language model sees of a batch.
+    """Visual tokens of a batch, as the language model sees them.
 
     Returns:
-        Visual tokens [B, V, D], and what the projector made of the patches [B * F, N, D], or None
-        where the batch shows ideal tokens.
+        Visual tokens [B, V, D], and the projector's output [B * F, N, D], or None for ideal tokens.
     """
     if batch.view != "images":
         patches, described = words.ideal(batch.names, batch.colours), None
@@ -97,11 +97,11 @@ def train_language(
     Args:
         model: The testbed with a warmed-up projector, on the device to train on.
         processor: Its processor.
-        curriculum: What to show and ask.
-        validation: By name, batches to report the accuracy of.
+        curriculum: Batch of each update.
+        validation: Batches by name, on which accuracy is reported.
         settings: Schedule.
-        work: Folder of the checkpoint, and of `curve.jsonl`, a line a report.
-        workers: Processes that make batches.
+        work: Folder for the checkpoint and for `curve.jsonl`, with one line per report.
+        workers: Processes that prepare batches.
     """
     trained = add_adapter(model)
     device = model.get_input_embeddings().weight.device

@@ -1,4 +1,4 @@
-"""Where the images of the trainings come from, by number."""
+"""Sources of training images, by number."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..objects.layout import random_layout
 from ..objects.scene import ObjectScene, SceneObject
 
 Source: TypeAlias = Callable[[int], ObjectScene]
-"""From a number to an image."""
+"""From a number to a scene."""
 
 _OTHERS = ("rows", "columns", "vocabulary", "on_plates")
 
 
 def drawn(split: str, **layout: int) -> Source:
-    """Drawn images, made anew for every number; the held-out artist has no part in them."""
+    """Drawn images, composed on demand, without the held-out artist."""
 
     def source(number: int) -> ObjectScene:
         return make_drawn_scene(number, split, artists=TRAIN_ARTISTS, **layout)
@@ -37,12 +37,12 @@ def drawn(split: str, **layout: int) -> Source:
 def random_source(
     rng: np.random.Generator, others: Sequence[tuple[Source, float]], max_objects: int = 16
 ) -> Source:
-    """One of the other sources, or drawn images of a random layout for training.
+    """Choose one of the other sources, or drawings with a random layout.
 
     Args:
-        rng: Source of the choice.
-        others: Sources beside drawn images, with how often each is chosen.
-        max_objects: Most objects of a drawn image.
+        rng: Generator for the choice.
+        others: Sources other than drawings, with the share of each.
+        max_objects: Maximum number of objects in a drawn image.
     """
     chance = rng.random()
     for source, share in others:
@@ -53,7 +53,7 @@ def random_source(
 
 
 def stored(path: Path) -> Source:
-    """Images that `store` wrote; numbers beyond the last begin anew.
+    """Images written by `store`; numbers beyond the last start again at the first.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -63,7 +63,7 @@ def stored(path: Path) -> Source:
 
     @lru_cache(maxsize=1)
     def archive(process: int) -> tuple[zipfile.ZipFile, list[dict[str, Any]]]:
-        # Every process opens the file for itself: a place in a file is shared by forks.
+        # Each process opens the file itself: forks share the position in an open file.
         opened = zipfile.ZipFile(path)
         return opened, json.loads(opened.read("scenes.json"))
 
@@ -71,13 +71,13 @@ def stored(path: Path) -> Source:
         opened, entries = archive(os.getpid())
         index = number % len(entries)
         image = Image.open(io.BytesIO(opened.read(f"{index:06}.webp"))).convert("RGB")
-        return _picture(image, entries[index])
+        return _scene(image, entries[index])
 
     return source
 
 
 def store(path: Path, images: Iterable[ObjectScene]) -> None:
-    """Write images to one file, as WebP of quality 90, whole or not at all."""
+    """Write images atomically to one file, as WebP with quality 90."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     entries = []
@@ -93,7 +93,7 @@ def store(path: Path, images: Iterable[ObjectScene]) -> None:
     partial.replace(path)
 
 
-def _picture(image: Image.Image, entry: Mapping[str, Any]) -> ObjectScene:
+def _scene(image: Image.Image, entry: Mapping[str, Any]) -> ObjectScene:
     objects = tuple(SceneObject(**{**obj, "box": tuple(obj["box"])}) for obj in entry["objects"])
     others: dict[str, Any] = {name: entry[name] for name in _OTHERS}
     others["vocabulary"] = tuple(others["vocabulary"])

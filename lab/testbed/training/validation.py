@@ -1,4 +1,4 @@
-"""Images and questions that reports of the trainings are about: never trained on."""
+"""Images and questions for the reports during training; they are never trained on."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from ..objects.clips import make_object_clip
 from ..objects.questions import KINDS, clip_questions, scene_questions
 from .curriculum import Stage, TrainingBatch, clip_batch, image_batch
 from .sources import Source, drawn, stored
-from .vision import pixels_of
-from .words import patch_classes
+from .words import labelled_pixels
 
 SCENES = 48
 CLIPS = 16
 STORED = {"photographs": 0.25, "rendered": 0.15}
-"""Sources whose images are stored, and how often each is shown."""
+"""Stored sources, and the share of each in training."""
 
 
 def other_sources(work: Path) -> list[tuple[Source, float]]:
-    """Stored sources that the folder holds, for training."""
+    """Stored sources in the folder, for training."""
     return [(stored(path), STORED[title]) for title, path in _files(work, "train")]
 
 
 def validation_sources(work: Path) -> dict[str, Source]:
-    """All sources, by name, of images that are not trained on."""
+    """All validation sources, by name."""
     found = {"drawings": drawn("validation")}
     found.update({title: stored(path) for title, path in _files(work, "validation")})
     return found
@@ -44,23 +43,17 @@ def _files(work: Path, split: str) -> Iterator[tuple[str, Path]]:
 def validation_images(
     sources: Mapping[str, Source], patches: int
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """By name of a source, pixels and patch classes."""
-    boards = {}
-    for title, source in sources.items():
-        shown = [source(number) for number in range(SCENES)]
-        classes = [patch_classes(scene, patches) for scene in shown]
-        boards[title] = (
-            pixels_of([scene.image for scene in shown]),
-            torch.stack([names for names, _ in classes]),
-            torch.stack([colours for _, colours in classes]),
-        )
-    return boards
+    """Pixels and patch classes by name of a source."""
+    return {
+        title: labelled_pixels([source(number) for number in range(SCENES)], patches)
+        for title, source in sources.items()
+    }
 
 
 def validation_batches(
     sources: Mapping[str, Source], packer: Packer, patches: int
 ) -> dict[str, TrainingBatch]:
-    """By name of a source, and "clips", one question of every kind about every image."""
+    """One question of each kind about every image, by name of a source or "clips"."""
     stage = Stage(until=1, view="images", kinds={})
     generator = torch.Generator()
     batches = {}

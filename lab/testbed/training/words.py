@@ -1,7 +1,8 @@
-"""What a visual token is to say, in word embeddings of the language model.
+"""Target visual tokens, built from the word embeddings of the language model.
 
-A token of an object is to be the sum of the embeddings of the object's name and colour, a token of
-the background their mean over the vocabulary: so the language model reads images as words.
+The target of a patch on an object is the sum of the embeddings of its name and colour; the target
+of a background patch is the mean embedding of the vocabulary. The language model then reads images
+as words.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from transformers import PreTrainedTokenizerBase
 
 from ..objects.names import COLOURS, NAMES
 from ..objects.scene import ObjectScene, SceneObject
+from .vision import pixels_of
 
 BACKGROUND = -1
-"""Class of a token that lies on no object."""
+"""Class of a patch without an object."""
 
 _SHARPNESS = 4.0
 _PULL = 0.5
 
 
 class ObjectVocabulary:
-    """Names and colours as classes and as directions among the word embeddings.
+    """Names and colours as classes, and as directions in the space of word embeddings.
 
     Args:
         tokenizer: Tokenizer of the language model.
-        words: [vocabulary, D] its word embeddings.
+        words: Its word embeddings [vocabulary, D].
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, words: Tensor) -> None:
@@ -47,13 +49,13 @@ class ObjectVocabulary:
         return nn.functional.normalize(words[first] - self.centre, dim=-1)
 
     def ideal(self, names: Tensor, colours: Tensor) -> Tensor:
-        """[..., D] tokens that say exactly these (...,) classes; `BACKGROUND` says nothing."""
-        said = (self.names[names.clamp(min=0)] + self.colours[colours.clamp(min=0)]) / 2**0.5
+        """Target tokens [..., D] of these classes [...]; `BACKGROUND` gets the mean embedding."""
+        direction = (self.names[names.clamp(min=0)] + self.colours[colours.clamp(min=0)]) / 2**0.5
         on_object = (names != BACKGROUND)[..., None]
-        return self.centre + self._length * said * on_object
+        return self.centre + self._length * direction * on_object
 
     def loss(self, tokens: Tensor, names: Tensor, colours: Tensor) -> Tensor:
-        """How badly visual tokens say what they lie on.
+        """Loss of visual tokens against their targets.
 
         Args:
             tokens: [B, N, D] float32.
@@ -61,30 +63,30 @@ class ObjectVocabulary:
             colours: [B, N] int64.
 
         Returns:
-            Scalar: classification losses on objects, and the distance to the ideal tokens.
+            Scalar: classification losses on objects, plus the distance to the target tokens.
         """
         distance = (tokens - self.ideal(names, colours)).square().mean() / self._scale
         on_object = names != BACKGROUND
-        said = tokens[on_object]
+        described = tokens[on_object]
         loss = _PULL * distance
         for scores, classes in (
-            (self.name_scores(said), names),
-            (self.colour_scores(said), colours),
+            (self.name_scores(described), names),
+            (self.colour_scores(described), colours),
         ):
             loss = loss + nn.functional.cross_entropy(scores, classes[on_object])
         return loss
 
     def name_scores(self, tokens: Tensor) -> Tensor:
-        """[..., names] logits of tokens [..., D]."""
+        """Logits [..., names] of tokens [..., D]."""
         return _SHARPNESS * (tokens - self.centre) @ self.names.T
 
     def colour_scores(self, tokens: Tensor) -> Tensor:
-        """[..., colours] logits of tokens [..., D]."""
+        """Logits [..., colours] of tokens [..., D]."""
         return _SHARPNESS * (tokens - self.centre) @ self.colours.T
 
 
 def object_classes(objects: Sequence[SceneObject]) -> tuple[Tensor, Tensor]:
-    """[T,] int64 classes of names and of colours."""
+    """int64 [objects] classes of names and of colours."""
     colours = tuple(COLOURS)
     return (
         torch.tensor([NAMES.index(obj.name) for obj in objects]),
@@ -93,15 +95,15 @@ def object_classes(objects: Sequence[SceneObject]) -> tuple[Tensor, Tensor]:
 
 
 def patch_classes(scene: ObjectScene, patches: int) -> tuple[Tensor, Tensor]:
-    """What the centre of every patch lies on.
+    """Classes of the object under the centre of each patch.
 
     Args:
         scene: The scene.
-        patches: Patches a side.
+        patches: Patches per side.
 
     Returns:
-        (patches², ) int64 classes of names and of colours, `BACKGROUND` where no object is; where
-        boxes overlap the smaller one counts.
+        int64 [patches²] classes of names and of colours, `BACKGROUND` where there is no object;
+        where boxes overlap, the smaller box counts.
     """
     names = torch.full((patches, patches), BACKGROUND)
     colours = names.clone()
@@ -115,6 +117,16 @@ def patch_classes(scene: ObjectScene, patches: int) -> tuple[Tensor, Tensor]:
         inside = down[:, None] & across[None, :]
         names[inside], colours[inside] = found[0][index], found[1][index]
     return names.flatten(), colours.flatten()
+
+
+def labelled_pixels(scenes: Sequence[ObjectScene], patches: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels [B, H, W, 3] uint8 of scenes, and their patch classes [B, patches²] int64."""
+    classes = [patch_classes(scene, patches) for scene in scenes]
+    return (
+        pixels_of([scene.image for scene in scenes]),
+        torch.stack([names for names, _ in classes]),
+        torch.stack([colours for _, colours in classes]),
+    )
 
 
 def _area(obj: SceneObject) -> int:
