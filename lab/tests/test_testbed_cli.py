@@ -1,4 +1,4 @@
-"""The testbed as a checkpoint folder, which the library's commands take like any other."""
+"""The testbed as a checkpoint folder in the commands of the library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_token_compress.cli import app
-from lab.tests.testbed_models import assembled, need_parts, scene
+from lab.tests.testbed_models import assembled, need_parts, noise_image
 
 pytestmark = pytest.mark.testbed
 QUESTION = "What is in the middle?"
@@ -23,7 +23,7 @@ def call(*arguments):
 def folder(tmp_path_factory):
     """The testbed with an untrained projector.
 
-    Its outputs are large, since the model answers with its turn end alone otherwise.
+    Its outputs are scaled up: otherwise the model ends its turn at once.
     """
     need_parts()
     folder = tmp_path_factory.mktemp("testbed")
@@ -38,8 +38,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
-    scene(0).save(path)
+    path = tmp_path_factory.mktemp("images") / "image.png"
+    noise_image(0).save(path)
     return path
 
 

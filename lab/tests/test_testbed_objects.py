@@ -54,7 +54,7 @@ def pixels(scene: ObjectScene) -> np.ndarray:
 # Images
 
 
-def test_a_number_in_a_split_is_one_picture() -> None:
+def test_a_number_in_a_split_is_one_image() -> None:
     one, same = (make_drawn_scene(5) for _ in range(2))
     assert one.objects == same.objects
     assert np.array_equal(pixels(one), pixels(same))
@@ -64,7 +64,7 @@ def test_a_number_in_a_split_is_one_picture() -> None:
 
 @settings(max_examples=40)
 @given(scene=SCENES)
-def test_things_lie_where_they_are_said_to_lie(scene: ObjectScene) -> None:
+def test_objects_lie_in_their_boxes(scene: ObjectScene) -> None:
     assert scene.image.size == (SIDE, SIDE)
     for obj in scene.objects:
         left, top, right, bottom = obj.box
@@ -82,8 +82,8 @@ def test_things_lie_where_they_are_said_to_lie(scene: ObjectScene) -> None:
 
 @settings(max_examples=40)
 @given(scene=SCENES)
-def test_plates_have_the_colour_that_is_said(scene: ObjectScene) -> None:
-    """Midway along an edge there is plate, whatever its shape and the drawing on it."""
+def test_plates_have_their_colour(scene: ObjectScene) -> None:
+    """The middle of an edge shows the plate, whatever its shape and the drawing on it."""
     for obj in scene.objects:
         left, top, right, bottom = obj.box
         middle = (left + right) // 2
@@ -92,7 +92,7 @@ def test_plates_have_the_colour_that_is_said(scene: ObjectScene) -> None:
         assert nearest <= 14
 
 
-def test_the_held_out_artist_is_in_no_other_picture() -> None:
+def test_the_held_out_artist_is_in_no_other_image() -> None:
     assert HELD_OUT_ARTIST not in TRAIN_ARTISTS
     shown = {t.source for number in range(50) for t in make_drawn_scene(number).objects}
     assert shown == set(TRAIN_ARTISTS)
@@ -100,7 +100,7 @@ def test_the_held_out_artist_is_in_no_other_picture() -> None:
     assert {obj.source for obj in held_out.objects} == {HELD_OUT_ARTIST}
 
 
-def test_some_names_come_repeatedly_and_some_do_not() -> None:
+def test_some_names_repeat() -> None:
     most = [
         max(Counter(t.name for t in make_drawn_scene(n, rows=3, columns=3).objects).values())
         for n in range(60)
@@ -111,29 +111,29 @@ def test_some_names_come_repeatedly_and_some_do_not() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rows": 3}, ("both rows and columns",)),
-        ({"rows": 5, "columns": 2}, ("1 to 4", "5")),
-        ({"objects": 9}, ("1 to 8", "9")),
-        ({"objects": 3, "rows": 2, "columns": 2}, ("not both",)),
-        ({"artists": ("nobody",)}, ("nobody", "noto")),
+        ({"rows": 3}, ("rows",)),
+        ({"rows": 5, "columns": 2}, ("columns",)),
+        ({"objects": 9}, ("objects",)),
+        ({"objects": 3, "rows": 2, "columns": 2}, ("both",)),
+        ({"artists": ("nobody",)}, ("nobody",)),
     ],
 )
-def test_a_layout_that_cannot_be_is_refused(options: dict[str, Any], words: Any) -> None:
+def test_an_impossible_layout_is_refused(options: dict[str, Any], words: Any) -> None:
     with one_sentence(ValueError, *words):
         make_drawn_scene(0, **options)
 
 
-# Questions, each checked by reading the list of objects anew
+# Questions, checked against the list of objects
 
 
 def named(scene: ObjectScene, text: str) -> list[SceneObject]:
-    """Objects whose name is a word of the text, in the order of the words."""
+    """Objects named in the text, in the order of the words."""
     words = re.findall(r"[a-z]+", text.lower())
     return [t for word in words for t in scene.objects if t.name == word]
 
 
 def right_answers(scene: ObjectScene, question: Question) -> set[str]:
-    """All answers that are right, by brute force."""
+    """All right answers, by brute force."""
     text, objects = question.text, scene.objects
     about = named(scene, text)
     if question.kind == "place":
@@ -211,7 +211,7 @@ def test_questions_about_clips_are_about_one_frame(number: int, kind: str, seed:
         assert colours[frame] == {c for c in COLOURS if f"are {c}?" in question.text}
 
 
-def test_presence_is_as_often_denied_as_confirmed() -> None:
+def test_presence_is_balanced() -> None:
     answers = Counter()
     for number in range(200):
         question = ask(make_drawn_scene(number), "presence", np.random.default_rng(number))
@@ -219,7 +219,7 @@ def test_presence_is_as_often_denied_as_confirmed() -> None:
     assert 70 < answers["no"] < 130
 
 
-def test_the_same_arguments_ask_the_same() -> None:
+def test_the_same_arguments_give_the_same_questions() -> None:
     scene, clip = make_drawn_scene(4), make_object_clip(4)
     assert scene_questions(scene, seed=1) == scene_questions(scene, seed=1)
     assert scene_questions(scene, seed=1) != scene_questions(scene, seed=2)
@@ -234,11 +234,11 @@ def test_unknown_kinds_and_lengths_are_named() -> None:
         scene_questions(make_drawn_scene(0), ["smell"])
     with pytest.raises(ValueError, match="'place'"):
         ask_clip(make_object_clip(0), "place", rng)
-    with one_sentence(ValueError, "1 to 7", "9"):
+    with one_sentence(ValueError, "frames"):
         make_object_clip(0, frames=9)
 
 
-# Photographs, by stand-ins at the cutouts' places
+# Photographs, with coloured rectangles as cutouts
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def held_out(name: str) -> list[str]:
     return cutout_files.Cutouts.of(name, cutout_files.HELD_OUT)
 
 
-def test_photographs_of_a_split_are_exact_and_without_held_out_stamps(
+def test_photographs_of_a_split_are_exact_and_without_held_out_cutouts(
     cutouts: cutout_files.Cutouts,
 ) -> None:
     one, same = (make_photographed_scene(3, cutouts=cutouts) for _ in range(2))
@@ -271,14 +271,14 @@ def test_photographs_of_a_split_are_exact_and_without_held_out_stamps(
         assert {obj.source for obj in unseen.objects} <= held_out_files
 
 
-def test_stamps_lose_their_empty_margins(cutouts: cutout_files.Cutouts) -> None:
+def test_cutouts_have_no_empty_margins(cutouts: cutout_files.Cutouts) -> None:
     (file, *_) = cutouts.of("cow", "test")
     image = cutouts.image(file)
     assert image.size == (128, round(128 * 160 / 200))
     assert image.getchannel("A").getextrema() == (255, 255)
 
 
-def test_a_missing_stamp_is_named(tmp_path: Path) -> None:
+def test_a_missing_cutout_is_named(tmp_path: Path) -> None:
     with one_sentence(FileNotFoundError, "frog", "tuxpaint-stamps-default"):
         cutout_files.Cutouts(tmp_path)
 
@@ -301,7 +301,7 @@ def test_rendered_solids_are_seen_in_their_colours() -> None:
             top + height // 3 : bottom - height // 4, left + width // 3 : right - width // 3
         ].reshape(-1, 3)
         seen, said = np.median(inside, axis=0), np.array(COLOURS[obj.colour], float)
-        # Light and shade change how bright a colour is, not its kind.
+        # Light and shade change the brightness of a colour, not its hue.
         cosine = seen @ said / (np.linalg.norm(seen) * np.linalg.norm(said))
         assert cosine > 0.93
     question = ask(one, "presence", np.random.default_rng(0))
@@ -312,7 +312,7 @@ def test_without_a_renderer_the_package_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(renderer, "find_spec", lambda name: None)
     with one_sentence(ImportError, "mujoco", "pip install"):
         make_rendered_scene(0)
-    with one_sentence(ValueError, "1 to 6", "7"):
+    with one_sentence(ValueError, "solids"):
         make_rendered_scene(0, solids=7)
 
 

@@ -47,7 +47,7 @@ PATCHES = 16
 
 
 class Tokenizer:
-    """A token for every word: enough to pack prompts without the pretrained parts."""
+    """One token per word, to pack prompts without the pretrained parts."""
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}
@@ -69,14 +69,14 @@ def packers(tokenizer: Any) -> dict[str, Packer]:
 # Images and batches
 
 
-def test_a_lesson_depends_on_its_number_alone() -> None:
+def test_a_batch_depends_on_its_number_only() -> None:
     stages = (Stage(2, "bare", ALL_KINDS), Stage(20, "images", ALL_KINDS, 16, 0.5, 0.5))
     one, other = (Curriculum(packers(Tokenizer()), stages, images=4) for _ in range(2))
     for step in (0, 3, 4, 5, 6):
         batch = other[step]
         assert_same_batch(one[step], batch)
         assert batch.asked != other[step + 1].asked
-    # What came before does not matter: a training that is gone on with sees the same.
+    # A resumed training sees the same batches.
     fresh = Curriculum(packers(Tokenizer()), stages, images=4)
     assert fresh[6].asked == one[6].asked
 
@@ -88,12 +88,12 @@ def assert_same_batch(one: TrainingBatch, other: TrainingBatch) -> None:
     assert torch.equal(one.packed.kept, other.packed.kept)
 
 
-def test_a_feed_of_other_processes_gives_the_same_in_the_same_order() -> None:
-    boards = LabelledImages([], steps=6, images=2)
-    ahead = StepLoader(boards, workers=2)
+def test_items_of_other_processes_are_the_same_and_in_order() -> None:
+    images = LabelledImages([], steps=6, images=2)
+    ahead = StepLoader(images, workers=2)
     for step in range(3, 6):
         pixels, names, colours = ahead(step)
-        expected = boards[step]
+        expected = images[step]
         assert torch.equal(pixels, expected[0])
         assert torch.equal(names, expected[1])
         assert torch.equal(colours, expected[2])
@@ -116,7 +116,7 @@ def test_the_held_out_artist_is_not_trained_on() -> None:
     assert HELD_OUT_ARTIST not in artists
 
 
-def test_stored_pictures_come_back_and_begin_anew(tmp_path: Path) -> None:
+def test_stored_images_are_read_back_and_repeat(tmp_path: Path) -> None:
     made = [make_drawn_scene(number) for number in range(3)]
     store(tmp_path / "some.zip", made)
     source = stored(tmp_path / "some.zip")
@@ -129,15 +129,15 @@ def test_stored_pictures_come_back_and_begin_anew(tmp_path: Path) -> None:
         )
         assert (found.vocabulary, found.on_plates) == (scene.vocabulary, scene.on_plates)
         difference = np.abs(np.asarray(found.image, float) - np.asarray(scene.image, float))
-        assert difference.mean() < 6  # of 255: they are stored with a little loss
+        assert difference.mean() < 6  # of 255, since WebP is lossy
 
 
-def test_without_stored_pictures_the_step_is_named(tmp_path: Path) -> None:
+def test_without_stored_images_the_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'images'"):
         stored(tmp_path / "none.zip")
 
 
-def test_patches_are_classed_by_what_lies_at_their_centre() -> None:
+def test_patches_have_the_class_of_the_object_at_their_centre() -> None:
     for number in range(8):
         scene = make_drawn_scene(number)
         names, colours = patch_classes(scene, PATCHES)
@@ -158,8 +158,8 @@ def object_at(scene: ObjectScene, x: int, y: int) -> Any:
     return None
 
 
-def test_ideal_tokens_say_what_they_are_to_say() -> None:
-    """No token is nearer to its aim, and classification finds every name and colour in it."""
+def test_target_tokens_are_classified_right() -> None:
+    """Target tokens have the smallest loss, and their names and colours are found."""
     tokenizer = Tokenizer()
     words = torch.randn(400, 96, generator=torch.Generator().manual_seed(0))
     vocabulary = ObjectVocabulary(tokenizer, words)
@@ -188,7 +188,7 @@ def assembled() -> tuple[Any, Any]:
 @pytest.mark.testbed
 @torch.no_grad()
 def test_packed_questions_are_answered_as_single_prompts(assembled: tuple[Any, Any]) -> None:
-    """The logits of the stock model on what the processor makes of each question, and of clips."""
+    """Compare with the stock model on each question of an image and of a clip."""
     model, processor = assembled
     packer = packers(processor.tokenizer)["chat"]
     scene, clip = make_drawn_scene(3), make_object_clip(1)
@@ -222,7 +222,7 @@ def check_first_answers(
 
 
 class Interrupted(Curriculum):
-    """Lessons that end in the middle, as a killed process does."""
+    """A curriculum that fails in the middle, like a killed process."""
 
     def __getitem__(self, step: int) -> TrainingBatch:
         if step == 2:
@@ -264,7 +264,7 @@ def test_an_interrupted_training_ends_as_a_whole_one_and_is_exported(
         expected, actual = model(**ids).logits, merged(**ids).logits
         untrained = assembled[0](**ids).logits
     change = (expected - untrained).norm()
-    # What is stored is rounded to bfloat16, which is little beside what was learned.
+    # The stored weights are rounded to bfloat16.
     assert (actual - expected).norm() < 0.05 * change
 
 
