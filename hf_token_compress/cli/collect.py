@@ -195,7 +195,7 @@ def collect(
     else:
         with wrong_arguments():
             if clips is not None:
-                source = ClipSource(clips, frames=clip_frames, hold=clip_hold, **board)
+                source = ClipSource(clips, frames=clip_frames, frames_per_scene=clip_hold, **board)
             else:
                 assert scenes is not None
                 source = SceneSource(scenes, **board)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,9 +25,10 @@ from .options import (
     ScorerOptionsOption,
     parse_scorer_options,
 )
-from .pictures import make_folder
+from .outputs import make_folder
 
 if TYPE_CHECKING:
+    from ..data.sample import Sample
     from .checkpoint import Checkpoint
     from .demo_examples import Attempt, Trial
 
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 @one_sentence_errors
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the pictures.", metavar="FOLDER")
+        Path, typer.Option("--output", "-o", help="Folder for the images.", metavar="FOLDER")
     ] = Path("token_compression_demo"),
     model: ModelOption = "tiny-qwen2-vl",
     questions: Annotated[int, typer.Option(min=1, help="How many questions to ask.")] = 7,
-    seed: Annotated[int, typer.Option(min=0, help="Number of the first picture.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the first image.")] = 0,
     scorer: ScorerOption = None,
     scorer_option: ScorerOptionsOption = None,
     mapper: MapperOption = None,
@@ -65,28 +66,27 @@ def demo(
     make_folder(output)
 
     from .checkpoint import find_checkpoint, load_checkpoint
-    from .demo_examples import held_out_questions, try_question, warm_up
+    from .demo_examples import held_out_questions
 
     checkpoint = load_checkpoint(find_checkpoint(model), compression, device=device)
-    items = held_out_questions(questions, seed)
-    trials: list[Trial] = []
-    paths: list[Path] = []
-    with quiet_libraries(progress_bars=False):
-        with working("Warming up"):
-            warm_up(checkpoint, items[0])
-        for number, item in enumerate(
-            track(items, "Asking", console=notices(), transient=True), start=1
-        ):
-            trial = try_question(checkpoint, item)
-            trials.append(trial)
-            path = output / f"{number:02d}-{item.question.kind}.png"
-            trial.contact_sheet(compression.scorer_name).save(path)
-            paths.append(path)
+    trials = _try_questions(checkpoint, held_out_questions(questions, seed))
     console = results()
     console.print(_table(trials))
-    for path in paths:
+    for number, trial in enumerate(trials, start=1):
+        path = output / f"{number:02d}-{trial.sample.kind}.png"
+        trial.contact_sheet(compression.scorer_name).save(path)
         console.print(Text(str(path)), soft_wrap=True)
     console.print(Text(_what_was_measured(checkpoint, len(trials))))
+
+
+def _try_questions(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Trial]:
+    from .demo_examples import try_question, warm_up
+
+    with quiet_libraries(progress_bars=False):
+        with working("Warming up"):
+            warm_up(checkpoint, samples[0])
+        shown = track(samples, "Asking", console=notices(), transient=True)
+        return [try_question(checkpoint, sample) for sample in shown]
 
 
 def _table(trials: list[Trial]) -> Table:
@@ -99,8 +99,8 @@ def _table(trials: list[Trial]) -> Table:
     table.add_column("")
     table.add_column("ms", justify="right")
     for trial in trials:
-        question = trial.item.question
-        labels = _padded([Text(question.text, "bold"), Text(f"True answer: {question.answer}")])
+        sample = trial.sample
+        labels = _padded([Text(sample.question, "bold"), Text(f"Correct answer: {sample.answer}")])
         for label, attempt in zip(labels, trial.attempts, strict=False):
             table.add_row(
                 label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,24 +12,27 @@ import typer
 from rich.table import Table
 
 from .console import counting, notices, quiet_libraries, results
-from .errors import CommandError, one_sentence_errors, wrong_arguments
+from .errors import CommandError, one_sentence_errors
 from .options import (
     COMPRESSION_PANEL,
-    ClipHoldOption,
     DeviceOption,
     DtypeOption,
     MapperOption,
     ModelOption,
     listed,
 )
-from .pictures import numbered_paths
+from .outputs import numbered_paths
+from .questions import Boards, boards_of, read_questions
 
 if TYPE_CHECKING:
-    from ..evaluation import RetentionResult
+    from ..evaluation import Questions, RetentionResult, Sample
+    from .checkpoint import CheckpointSource
 
 DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
 DEFAULT_SCORERS_OF_A_MAPPER = ("truth", "mapper", "attention", "uniform", "random")
 DEFAULT_RATIOS = (0.5, 0.25, 0.1)
+
+_BOARDS_PANEL = "Composed questions, without --data"
 
 
 @one_sentence_errors
@@ -39,7 +43,7 @@ def evaluate(
         typer.Option(
             "--scorer",
             "--scorers",
-            help="Scorers, separated by commas; truth is what the answer truly rests on, and "
+            help="Scorers, separated by commas; truth keeps first what the answer depends on, and "
             "mapper:NAME scores with the mapper of that folder or Hub id. May be repeated. "
             f"[default: {', '.join(DEFAULT_SCORERS)}; with --mapper, mapper too]",
             metavar="NAMES",
@@ -58,6 +62,26 @@ def evaluate(
             rich_help_panel=COMPRESSION_PANEL,
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help='Your own questions: a file with one JSON object a line, with "image" (a path, or '
+            'several) or "video" (a path, or several of frames), "question", "answer", and '
+            'optionally "kind", "relevant_boxes" and "relevant_frames".',
+            metavar="FILE",
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --data, frames to take of each video file. [default: as the model's "
+            "processor says]",
+        ),
+    ] = None,
+    match: Annotated[
+        str, typer.Option(help="Right answers: exact (but for case and a full stop) or contains.")
+    ] = "exact",
     kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,22 +91,62 @@ def evaluate(
             metavar="KINDS",
         ),
     ] = None,
-    per_kind: Annotated[int, typer.Option(min=1, help="Questions of each kind.")] = 300,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of drawings in a picture.")] = 4,
-    columns: Annotated[int, typer.Option(min=1, help="Columns of drawings in a picture.")] = 4,
+    per_kind: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Questions of each kind. [default: {Boards.per_kind}]",
+            rich_help_panel=_BOARDS_PANEL,
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Rows of drawings in an image. [default: {Boards.rows}]",
+            rich_help_panel=_BOARDS_PANEL,
+        ),
+    ] = None,
+    columns: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Columns of drawings in an image. [default: {Boards.columns}]",
+            rich_help_panel=_BOARDS_PANEL,
+        ),
+    ] = None,
     clip_frames: Annotated[
         int | None,
-        typer.Option(min=1, help="Ask about clips of so many boards instead of pictures."),
+        typer.Option(
+            min=1,
+            help="Ask about clips of so many boards instead of images.",
+            rich_help_panel=_BOARDS_PANEL,
+        ),
     ] = None,
-    clip_hold: ClipHoldOption = 1,
+    clip_hold: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Frames for which a clip shows each of its boards. [default: {Boards.clip_hold}]",
+            metavar="FRAMES",
+            rich_help_panel=_BOARDS_PANEL,
+        ),
+    ] = None,
     drawings: Annotated[
         Path | None,
         typer.Option(
             help="Folder with drawings other than those that come with the library.",
             metavar="FOLDER",
+            rich_help_panel=_BOARDS_PANEL,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Seed of the first image. [default: {Boards.seed}]",
+            rich_help_panel=_BOARDS_PANEL,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions a batch.")] = 32,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
@@ -102,8 +166,9 @@ def evaluate(
 ) -> None:
     r"""Measure what answers keep of their accuracy, by scorer and retention ratio.
 
-    The questions are about images composed of drawings (`hf_token_compress.data.scenes`), which
-    the tiny models know; each image shows one drawing a cell.
+    The questions are your own (`--data`), or about images composed of drawings
+    (`hf_token_compress.data.scenes`), which the tiny models know: each image shows one drawing a
+    cell.
 
     **Examples**
 
@@ -112,37 +177,83 @@ def evaluate(
     hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 \
       --json table.json --plot curve.png
     hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
-    hf-token-compress evaluate --model tiny-qwen2-vl-video --clip-frames 4 --clip-hold 2
+    hf-token-compress evaluate --model Qwen/Qwen2-VL-2B-Instruct --data questions.jsonl
     ```
     """
-    if clip_hold > 1 and clip_frames is None:
-        raise CommandError("--clip-hold is about clips: give --clip-frames too.", exit_code=2)
-    if markdown and json_file == "-":
-        raise CommandError("--markdown and --json - exclude each other.", exit_code=2)
-
-    from ..compression import uncompress
-    from ..config import TokenCompressionConfig
-    from ..data.scenes import CLIP_KINDS, KINDS, check_kinds, load_drawings
-    from ..evaluation import (
-        clip_samples,
-        measure_retention,
-        retention_markdown,
-        scene_samples,
+    boards = boards_of(
+        {
+            "per_kind": per_kind,
+            "rows": rows,
+            "columns": columns,
+            "clip_frames": clip_frames,
+            "clip_hold": clip_hold,
+            "drawings": drawings,
+            "seed": seed,
+        },
+        data,
+        frames,
     )
-    from ..evaluation.retention import TRUTH
-    from ..scorers import available_scorers
-    from ..tiny import own_mapper
-    from ..viz.figures import figure_class
+    _check_outputs(markdown, json_file, plot)
+    if match not in ("exact", "contains"):
+        raise CommandError(f"--match is exact or contains, not {match!r}.", exit_code=2)
+
+    from ..config import TokenCompressionConfig
+    from ..data.sources import JsonLines
     from .checkpoint import find_checkpoint, load_checkpoint
 
-    scorers = listed(scorer) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER)
-    ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
-    known_kinds = KINDS if clip_frames is None else CLIP_KINDS
-    kinds = listed(kind) or known_kinds
-    with wrong_arguments():
-        check_kinds(kinds, known_kinds)
-    for ratio in ratios:
-        TokenCompressionConfig(retention_ratio=ratio)
+    # Everything that can be wrong is checked before the model is loaded.
+    scorers, ratios, kinds = _scorers(scorer, mapper), _ratios(retention_ratio), listed(kind)
+    source = find_checkpoint(model)
+    if mapper is None and "mapper" in scorers:
+        mapper = _mapper_of(source)
+    own = None if data is None else JsonLines(data)
+    samples: Sequence[Sample] = [] if own is not None else boards.questions(kinds)
+    checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
+    about: dict[str, Any] = {"model": model, "mapper": mapper, "seed": boards.seed}
+    if own is not None:
+        questions = read_questions(own, checkpoint.processor, kinds, frames)
+        scorers = _scorers_for(questions, scorers, named=bool(scorer))
+        samples = questions
+        left_out = [dataclasses.asdict(item) for item in questions.left_out]
+        about = {"model": model, "mapper": mapper, "data": str(data), "left_out": left_out}
+    passes = 1 + len(scorers) * len(ratios)
+    with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
+        from ..compression import uncompress
+        from ..evaluation import measure_retention
+
+        found = measure_retention(
+            uncompress(checkpoint.model),
+            checkpoint.processor,
+            samples,
+            scorers=scorers,
+            retention_ratios=ratios,
+            mapper=mapper,
+            match="contains" if match == "contains" else "exact",
+            batch_size=batch_size,
+            after_batch=done,
+        )
+    _write(about, found, markdown=markdown, json_file=json_file, plot=plot)
+
+
+def _check_outputs(markdown: bool, json_file: str | None, plot: Path | None) -> None:
+    """Raise before all the measurements, not after, if results cannot be written."""
+    if markdown and json_file == "-":
+        raise CommandError("--markdown and --json - exclude each other.", exit_code=2)
+    if plot is not None:
+        from ..viz.figures import figure_class
+
+        numbered_paths(plot, 1)
+        figure_class()
+    if json_file not in (None, "-") and not Path(str(json_file)).parent.is_dir():
+        raise CommandError(f"There is no folder for {str(json_file)!r}.", exit_code=2)
+
+
+def _scorers(given: list[str] | None, mapper: str | None) -> tuple[str, ...]:
+    from ..evaluation.retention import TRUTH
+    from ..scorers import available_scorers
+
+    default = DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER
+    scorers = listed(given) or default
     choices = (TRUTH, *available_scorers())
     for name in scorers:
         if name not in choices and not name.startswith("mapper:"):
@@ -155,52 +266,73 @@ def evaluate(
             "or leave --mapper out.",
             exit_code=2,
         )
-    if plot is not None:
-        numbered_paths(plot, 1)
-        figure_class()  # before all the measurements, not after
-    if json_file not in (None, "-") and not Path(str(json_file)).parent.is_dir():
-        raise CommandError(f"There is no folder for {str(json_file)!r}.", exit_code=2)
-    source = find_checkpoint(model)
-    if mapper is None and "mapper" in scorers:
-        saved = source.saved_compression
-        mapper = saved.mapper if saved and saved.mapper else own_mapper(model)
-    composed: dict[str, Any] = {
-        "seed": seed,
-        "rows": rows,
-        "columns": columns,
-        "drawings": None if drawings is None else load_drawings(drawings),
-    }
-    if clip_frames is None:
-        samples = scene_samples(kinds, per_kind, **composed)
-    else:
-        samples = clip_samples(kinds, per_kind, frames=clip_frames, hold=clip_hold, **composed)
-    checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
-    passes = 1 + len(scorers) * len(ratios)
-    with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
-        found = measure_retention(
-            uncompress(checkpoint.model),
-            checkpoint.processor,
-            samples,
-            scorers=scorers,
-            retention_ratios=ratios,
-            mapper=mapper,
-            batch_size=batch_size,
-            after_batch=done,
+    return scorers
+
+
+def _scorers_for(questions: Questions, scorers: tuple[str, ...], *, named: bool) -> tuple[str, ...]:
+    """Without the scorer "truth", if it is not known what the answers depend on."""
+    from ..evaluation.retention import TRUTH
+
+    if questions.have_ground_truth or TRUTH not in scorers:
+        return scorers
+    if named:
+        raise CommandError(
+            f"The scorer {TRUTH} needs relevant_boxes in every sample of --data, on its one image "
+            "or its frames: leave that scorer out.",
+            exit_code=2,
         )
+    return tuple(name for name in scorers if name != TRUTH)
+
+
+def _ratios(given: list[str] | None) -> tuple[float, ...]:
+    from ..config import TokenCompressionConfig
+
+    ratios = tuple(map(_ratio, listed(given))) or DEFAULT_RATIOS
+    for ratio in ratios:
+        TokenCompressionConfig(retention_ratio=ratio)
+    return ratios
+
+
+def _ratio(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CommandError(f"{text!r} is not a retention ratio.", exit_code=2) from None
+
+
+def _mapper_of(source: CheckpointSource) -> str | None:
+    """The mapper that is saved with the model or comes with it, if any."""
+    from ..tiny import own_mapper
+
+    saved = source.saved_compression
+    return saved.mapper if saved and saved.mapper else own_mapper(source.name)
+
+
+def _write(
+    about: dict[str, Any],
+    found: Sequence[RetentionResult],
+    *,
+    markdown: bool,
+    json_file: str | None,
+    plot: Path | None,
+) -> None:
+    """Plot, JSON and table, as far as they are wanted."""
     if plot is not None:
         from ..viz import retention_curve, save_figure
 
-        save_figure(retention_curve(found, title=_plot_title(model, found)), plot)
+        save_figure(retention_curve(found, title=_plot_title(about["model"], found)), plot)
     if json_file is not None:
-        table = {"model": model, "mapper": mapper, "seed": seed, "rows": as_rows(found)}
+        table = {**about, "rows": as_rows(found)}
         if json_file == "-":
             typer.echo(json.dumps(table))
             return
         Path(json_file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     if markdown:
+        from ..evaluation import retention_markdown
+
         typer.echo(retention_markdown(found))
     else:
-        _print_table(model, found)
+        _print_table(about["model"], found)
 
 
 def as_rows(found: Sequence[RetentionResult]) -> list[dict[str, Any]]:
@@ -233,15 +365,10 @@ def _plot_title(model: str, found: Sequence[RetentionResult]) -> str:
     return f"{model}: {asked} questions, bars of one standard error"
 
 
-def _ratio(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise CommandError(f"{text!r} is no retention ratio.", exit_code=2) from None
-
-
 def _print_table(model: str, found: Sequence[RetentionResult]) -> None:
-    kinds = list(found[0].asked)
+    from ..evaluation.retention import named_kinds
+
+    kinds = named_kinds(found[0])
     table = Table(title=f"Right answers of {model}, in percent")
     table.add_column("Scorer")
     for heading in ("Kept", *kinds, "All"):

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
+from ..data.media import check_video, read_image, read_video
 from .console import notices, quiet_libraries, results, working
 from .errors import CommandError, one_sentence_errors
 from .options import (
@@ -23,8 +24,7 @@ from .options import (
     VideoOption,
     parse_key_values,
 )
-from .pictures import make_folder, read_picture
-from .videos import read_video
+from .outputs import make_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,8 +95,9 @@ def explain(
     """
     if not image and not video:
         raise CommandError("There is nothing to explain: pass --image or --video.", exit_code=2)
-    pictures = [[read_picture(path)] for path in image or []]
-    videos = [read_video(path, frames) for path in video or []]
+    images = [read_image(path) for path in image or []]
+    for path in video or []:
+        check_video(path)
     options = parse_key_values(rule_option or [], "--rule-option")
     make_folder(output)
 
@@ -108,7 +109,8 @@ def explain(
     with working("Explaining"), quiet_libraries(progress_bars=False):
         from ..relevance import DEFAULT_RULE, faithfulness, relevance
 
-        inputs = prepare_question(checkpoint, [picture for (picture,) in pictures], prompt, videos)
+        videos = [read_video(path, checkpoint.processor, frames) for path in video or []]
+        inputs = prepare_question(checkpoint, images, prompt, videos)
         given = None if answer is None else [_answer_ids(checkpoint, answer)]
         rule = rule or DEFAULT_RULE
         sample = relevance(
@@ -125,7 +127,7 @@ def explain(
             checkpoint.model, inputs, [sample.scores], answer_ids=[sample.answer_ids]
         ).samples[0]
         words = [checkpoint.processor.decode(token) for token in sample.answer_ids]
-        written = _write_pictures(output, [*pictures, *videos], sample, words)
+        written = _write_pictures(output, [*([item] for item in images), *videos], sample, words)
     written += _write_plot(output / "faithfulness.png", followed)
     summary = {
         "model": model,

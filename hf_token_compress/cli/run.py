@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
+from ..data.media import check_video, read_image, read_video
 from .console import notices, quiet_libraries, results, working
 from .errors import CommandError, one_sentence_errors
 from .options import (
@@ -27,8 +28,7 @@ from .options import (
     VideoOption,
     parse_scorer_options,
 )
-from .pictures import numbered_paths, read_picture
-from .videos import read_video
+from .outputs import numbered_paths
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -135,10 +135,11 @@ def run(
     given = {name: value for name, value in options.items() if value is not None}
     if not (image or video):
         raise CommandError("There is nothing to look at: give --image or --video.", exit_code=2)
-    pictures = [read_picture(path) for path in image or []]
-    videos = [read_video(path, frames) for path in video or []]
-    visuals: list[Visual] = [*pictures, *videos]
-    overlay_paths = [] if overlay is None else numbered_paths(overlay, len(visuals))
+    images, video_paths = [read_image(path) for path in image or []], video or []
+    for path in video_paths:
+        check_video(path)
+    count = len(images) + len(video_paths)
+    overlay_paths = [] if overlay is None else numbered_paths(overlay, count)
 
     from .answering import answer, prepare_question
     from .checkpoint import find_checkpoint, load_checkpoint
@@ -147,14 +148,16 @@ def run(
     compression = _merged_settings(source.saved_compression, given)
     checkpoint = load_checkpoint(source, compression, dtype=dtype, device=device)
     with working("Answering"), quiet_libraries(progress_bars=False):
-        inputs = prepare_question(checkpoint, pictures, prompt, videos)
+        videos = [read_video(path, checkpoint.processor, frames) for path in video_paths]
+        inputs = prepare_question(checkpoint, images, prompt, videos)
         found = answer(checkpoint, inputs, max_new_tokens=max_new_tokens)
+    visuals: list[Visual] = [*images, *videos]
     for number, path in enumerate(overlay_paths):
         _write_overlay(path, visuals[number], found, number)
     summary = {
         "model": model,
         "images": [str(path) for path in image or []],
-        "videos": [str(path) for path in video or []],
+        "videos": [str(path) for path in video_paths],
         "prompt": prompt,
         **_measurements(found, inputs["input_ids"].shape[1]),
         "overlays": [str(path) for path in overlay_paths],

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..compression.mixin import TokenCompressionMixin
-from ..data.sources import SampleList, TrainingSample
+from ..data.sample import Sample
+from ..data.sources import SampleList
 from ..mapper import RelevanceMapper
 from .collect import CollectOptions, collect
 from .distributed import from_main_process
@@ -23,7 +24,7 @@ _FEWEST_EPOCHS = 30
 def calibrate(
     model: Any,
     processor: Any,
-    samples: Iterable[TrainingSample | tuple[Any, str] | tuple[Any, str, str]],
+    samples: Iterable[Sample | tuple[Any, str] | tuple[Any, str, str]],
     *,
     collect_options: CollectOptions | None = None,
     train_options: TrainOptions | None = None,
@@ -36,7 +37,7 @@ def calibrate(
         model: A loaded model of a supported family.
         processor: Its processor.
         samples: (image or list of images, question) or (images, question, right answer) each, or
-            `TrainingSample`s.
+            `Sample`s.
         collect_options: How to collect.
         train_options: How to train; by default as `few_samples_options` says.
         after_sample: As in `collect`.
@@ -51,7 +52,7 @@ def calibrate(
         ValueError: There are fewer than two samples that the model can use.
         RuntimeError: Its processes run on several machines.
     """
-    source = SampleList([as_training_sample(sample) for sample in samples], "calibration")
+    source = SampleList([as_sample(sample) for sample in samples], "calibration")
     with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as own:
         folder = from_main_process(lambda: own)
         collection = collect(
@@ -100,13 +101,13 @@ def few_samples_options(samples: int) -> TrainOptions:
     )
 
 
-def as_training_sample(sample: Any) -> TrainingSample:
+def as_sample(sample: Any) -> Sample:
     """Read what users pass to `calibrate`.
 
     Raises:
         TypeError: It is no sample.
     """
-    if isinstance(sample, TrainingSample):
+    if isinstance(sample, Sample):
         return sample
     if not isinstance(sample, Sequence) or len(sample) not in (2, 3) or isinstance(sample, str):
         raise TypeError(
@@ -118,4 +119,4 @@ def as_training_sample(sample: Any) -> TrainingSample:
         raise TypeError("The question and the answer of a sample to calibrate with must be text.")
     listed = images if isinstance(images, list | tuple) else [images]
     visuals = tuple(str(image) if isinstance(image, Path) else image for image in listed)
-    return TrainingSample("image", visuals, question, answer[0] if answer else None)
+    return Sample("image", visuals, question, answer[0] if answer else None)

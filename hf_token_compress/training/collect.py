@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +23,11 @@ from ..compression.depth import check_depth
 from ..compression.identity import identify
 from ..compression.reading import read_prompt
 from ..config import InstructionRows
-from ..data.sources import SampleSource, TrainingSample
+from ..data.answers import Match, is_right
+from ..data.chat import batches_of_one_shape, encode_samples
+from ..data.media import with_frames
+from ..data.sample import Sample
+from ..data.sources import SampleSource
 from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
 from ..prompt import Modality
@@ -47,9 +51,6 @@ from .shards import (
 )
 
 logger = logging.getLogger(__name__)
-
-Match = Literal["exact", "contains"] | Callable[[str, str], bool]
-"""How a given answer is compared with the right one: (given, right) → whether it is right."""
 
 WRONG = "answered wrongly"
 UNREADABLE = "cannot be read"
@@ -210,14 +211,6 @@ def collect(
     return collection
 
 
-def is_right(given: str, right: str, match: Match) -> bool:
-    """Whether a given answer counts as right."""
-    if callable(match):
-        return bool(match(given, right))
-    given, right = (text.strip().rstrip(".").casefold() for text in (given, right))
-    return right in given if match == "contains" else given == right
-
-
 class _Collector:
     """Turns ranges of sample numbers into shards."""
 
@@ -234,14 +227,12 @@ class _Collector:
         shard = Shard()
         for start in range(0, len(numbers), self.options.batch_size):
             batch = numbers[start : start + self.options.batch_size]
-            readable: list[tuple[int, TrainingSample]] = []
+            readable: list[tuple[int, Sample]] = []
             for number in batch:
                 self._read(number, readable, shard)
-            # The frames that are given are the sample, but of a file the processor takes some.
-            for given in (False, True):
-                alike = [item for item in readable if item[1].has_frames == given]
+            for indices in batches_of_one_shape([sample for _, sample in readable]):
                 with evaluation_mode([self.model]):
-                    self._collect(alike, shard)
+                    self._collect([readable[index] for index in indices], shard)
             if after_sample is not None:
                 after_sample(len(batch))
         shard.samples.sort(key=lambda sample: sample.number)
@@ -251,15 +242,14 @@ class _Collector:
     def _read(self, number: int, readable: list[Any], shard: Shard) -> None:
         try:
             sample = self.samples[number]
+            if sample.modality != self.options.modality:
+                self._skip(shard, number, OTHER_MODALITY, f"it has a {sample.modality}")
+                return
+            readable.append((number, with_frames(sample, self.processor)))
         except Exception as error:  # a decoder may raise anything
             self._skip(shard, number, UNREADABLE, error)
-            return
-        if sample.modality != self.options.modality:
-            self._skip(shard, number, OTHER_MODALITY, f"it has a {sample.modality}")
-            return
-        readable.append((number, sample))
 
-    def _collect(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+    def _collect(self, batch: Sequence[tuple[int, Sample]], shard: Shard) -> None:
         """Collect a batch; one by one where that fails, as one bad sample costs only itself."""
         if not batch:
             return
@@ -278,7 +268,7 @@ class _Collector:
         shard.samples.extend(done.samples)
         shard.skipped.extend(done.skipped)
 
-    def _collect_batch(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+    def _collect_batch(self, batch: Sequence[tuple[int, Sample]], shard: Shard) -> None:
         inputs = self._encode(batch)
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         short = []
@@ -317,9 +307,7 @@ class _Collector:
             )
         return None
 
-    def _explain(
-        self, right: Sequence[tuple[tuple[int, TrainingSample], Tensor]], shard: Shard
-    ) -> None:
+    def _explain(self, right: Sequence[tuple[tuple[int, Sample], Tensor]], shard: Shard) -> None:
         options = self.options
         inputs = self._encode([item for item, _ in right])
         report = relevance(
@@ -354,20 +342,10 @@ class _Collector:
                 CollectedSample(item[0], seen.attention.half().cpu(), scores, grids)
             )
 
-    def _encode(self, batch: Sequence[tuple[int, TrainingSample]]) -> Any:
-        options: dict[str, Any] = {"padding": True, "padding_side": "left"}
-        if batch[0][1].has_frames:
-            options["do_sample_frames"] = False
+    def _encode(self, batch: Sequence[tuple[int, Sample]]) -> Any:
         try:
-            inputs = self.processor.apply_chat_template(
-                [sample.conversation() for _, sample in batch],
-                tokenize=True,
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs=options,
-            )
-        except Exception as error:  # a decoder of videos may raise anything
+            inputs = encode_samples(self.processor, [sample for _, sample in batch])
+        except Exception as error:  # processors raise errors of many kinds
             raise ValueError(str(error) or type(error).__name__) from error
         return inputs.to(self.model.device, self.model.dtype)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hf_token_compress.data.composed import SceneSource
+from hf_token_compress.data.composed import SceneSource, scene_samples
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import KINDS
-from hf_token_compress.data.sources import SampleSource, TrainingSample
-from hf_token_compress.data.tasks import Sample, scene_samples
+from hf_token_compress.data.sources import SampleSource
 from hf_token_compress.evaluation.loading import load_model
 from hf_token_compress.evaluation.retention import (
     RetentionResult,
@@ -35,7 +35,7 @@ from ..arguments import add_model, add_questions, add_retention_ratios, comma_li
 def measure_calibration(
     model: Any,
     processor: Any,
-    prompts: Sequence[Sequence[TrainingSample]],
+    prompts: Sequence[Sequence[Sample]],
     samples: Sequence[Sample],
     *,
     scorers: Sequence[str] = ("attention",),
@@ -81,9 +81,9 @@ def measure_calibration(
     return named, seconds
 
 
-def usable_prompts(source: SampleSource, count: int) -> list[TrainingSample]:
+def usable_prompts(source: SampleSource, count: int) -> list[Sample]:
     """The first `count` samples of a source that can be read."""
-    found: list[TrainingSample] = []
+    found: list[Sample] = []
     for number in range(len(source)):
         if len(found) == count:
             break

@@ -14,9 +14,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from hf_token_compress.data.chat import encode_samples
+from hf_token_compress.data.composed import scene_samples
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import KINDS
-from hf_token_compress.data.tasks import Sample, scene_samples
-from hf_token_compress.evaluation.answering import encode_samples
 from hf_token_compress.evaluation.loading import load_model
 from hf_token_compress.relevance import (
     DEFAULT_RULE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hf_token_compress.data.tasks import Sample
+from hf_token_compress.data.sample import Sample
 
 from ..arguments import comma_list
 from .objects.cutouts import CUTOUTS_FOLDER, Cutouts

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from rich.progress import track
 
-from hf_token_compress.data.tasks import Sample
+from hf_token_compress.data.sample import Sample
 
 from ..arguments import add_questions, make_parser
 from .arguments import add_source, samples_of

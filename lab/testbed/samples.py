@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import Question
-from hf_token_compress.data.tasks import Sample
 
 from .objects.clips import make_object_clip
 from .objects.cutouts import HELD_OUT, Cutouts
@@ -114,12 +114,12 @@ def _clip_samples(kinds: Sequence[str], per_kind: int, seed: int, split: str) ->
         for question in clip_questions(clip, kinds, seed=number):
             samples.append(
                 Sample(
-                    image=clip.images[0],
+                    modality="video",
+                    visuals=(tuple(clip.images),),
                     question=question.text,
                     answer=question.answer,
                     kind=question.kind,
                     relevant_boxes=question.relevant_boxes,
-                    frames=tuple(clip.images),
                     relevant_frames=question.relevant_frames,
                 )
             )
@@ -128,7 +128,8 @@ def _clip_samples(kinds: Sequence[str], per_kind: int, seed: int, split: str) ->
 
 def _sample(scene: ObjectScene, question: Question) -> Sample:
     return Sample(
-        image=scene.image,
+        modality="image",
+        visuals=(scene.image,),
         question=question.text,
         answer=question.answer,
         kind=question.kind,

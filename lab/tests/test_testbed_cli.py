@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_token_compress.cli import app
+from lab.testbed.questions_file import DATA_FILE, export_samples
+from lab.testbed.samples import object_samples
 from lab.tests.testbed_models import assembled, need_parts, noise_image
 
 pytestmark = pytest.mark.testbed
@@ -71,3 +73,19 @@ def test_collect(folder, image, tmp_path):
     )
     assert outcome.exit_code == 0, outcome.stderr
     assert outcome.stdout.startswith("1 samples")
+
+
+@pytest.mark.parametrize(
+    ("source", "kinds"), [("drawings", ["place", "count"]), ("clips", ["first"])]
+)
+def test_evaluate(folder, tmp_path, source, kinds):
+    """The folder and the file are all that the library needs from the laboratory."""
+    export_samples(object_samples(kinds, 1, source=source), tmp_path)
+    outcome = call(
+        *("evaluate", "--model", folder, "--data", tmp_path / DATA_FILE, "--dtype", "float32"),
+        *("--scorers", "truth,attention,random", "--retention-ratios", "0.25"),
+        "--markdown",
+    )
+    assert outcome.exit_code == 0, outcome.output
+    for word in (*kinds, "truth", "attention", "random"):
+        assert word in outcome.stdout

@@ -18,6 +18,7 @@ from hf_token_compress import TokenCompressionConfig, compress, load_tiny
 from hf_token_compress.cli import app
 from hf_token_compress.compression.identity import identify
 from hf_token_compress.compression.mixin import TokenCompressionMixin
+from hf_token_compress.data.chat import conversation
 from hf_token_compress.evaluation import measure_retention, scene_samples
 from hf_token_compress.mapper import (
     MapperConfig,
@@ -25,7 +26,7 @@ from hf_token_compress.mapper import (
     RelevanceMapper,
     load_mappers,
 )
-from hf_token_compress.training.calibration import as_training_sample
+from hf_token_compress.training.calibration import as_sample
 from hf_token_compress.training.train import TrainOptions
 
 MODEL = "tiny-qwen2-vl"
@@ -326,12 +327,12 @@ def test_calibrating_scores_with_the_users_own_mapper(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sample", ["x", ("only one",), (1, 2, 3, 4), (None, 5)])
 def test_what_is_no_sample(sample: Any) -> None:
     with one_sentence(TypeError, "calibrate with"):
-        as_training_sample(sample)
+        as_sample(sample)
 
 
 def test_a_sample_may_name_its_pictures_by_their_paths() -> None:
-    sample = as_training_sample(([Path("a.png"), "b.png"], "What is red?"))
-    (turn,) = sample.conversation()
+    sample = as_sample(([Path("a.png"), "b.png"], "What is red?"))
+    (turn,) = conversation(sample)
     assert [part.get("image") for part in turn["content"]] == ["a.png", "b.png", None]
 
 
