@@ -1,1 +1,1 @@
-"""Measurements behind the documentation's tables: each module is a command, `python -m`."""
+"""The measurements behind the tables of the documentation; each module is a command."""

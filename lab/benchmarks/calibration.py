@@ -1,14 +1,13 @@
-"""What `calibrate` is worth: accuracy with mappers from a few dozen prompts.
+"""Accuracy with mappers that `calibrate` trains on a few dozen prompts.
 
     python -m lab.benchmarks.calibration --model tiny-qwen2-vl --prompts 48,96
 
-Prints a Markdown table beside the scorer "attention", which needs no prompts, and beside the mapper
-that comes with the model, if one does. Prompts and questions are streams of their own.
+Prints a Markdown table with the scorer "attention", which needs no prompts, and with the mapper
+that comes with the model, if there is one. Prompts and questions come from separate streams.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,14 +17,19 @@ from typing import Any
 
 from hf_token_compress.data.composed import SceneSource, scene_samples
 from hf_token_compress.data.sample import Sample
+from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.data.sources import SampleSource
 from hf_token_compress.evaluation.retention import (
     RetentionResult,
     measure_retention,
     retention_markdown,
 )
+from hf_token_compress.tiny import own_mapper
 from hf_token_compress.training.calibration import calibrate
 from hf_token_compress.training.collect import CollectOptions
+from lab.loading import load_model
+
+from ..arguments import add_model, add_questions, add_retention_ratios, comma_list, make_parser
 
 
 def measure_calibration(
@@ -44,12 +48,12 @@ def measure_calibration(
         processor: Its processor.
         prompts: Sets of prompts to calibrate with.
         samples: The questions.
-        scorers: What to measure beside, as `measure_retention` takes it.
+        scorers: Scorers to compare with, as `measure_retention` takes them.
         retention_ratios: Shares of visual tokens to keep.
 
     Returns:
-        The results, those of calibrated mappers named "calibrate, N prompts"; and the seconds that
-        each calibration took.
+        The results, with calibrated mappers named "calibrate, N prompts", and the seconds that each
+        calibration took.
     """
     names: dict[str, str] = {}
     seconds: list[float] = []
@@ -78,49 +82,42 @@ def measure_calibration(
 
 
 def usable_prompts(source: SampleSource, count: int) -> list[Sample]:
-    """The first so many samples of a source that can be read."""
+    """The first `count` samples of a source that can be read."""
     found: list[Sample] = []
     for number in range(len(source)):
         if len(found) == count:
             break
         try:
             found.append(source[number])
-        except ValueError:  # a scene that allows no question of its kind
+        except ValueError:  # the scene has no question of its kind
             continue
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from hf_token_compress.data.scenes import KINDS
-    from hf_token_compress.tiny import own_mapper, resolve_model
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="tiny-qwen2-vl")
-    parser.add_argument("--prompts", default="48,96", help="numbers of prompts")
-    parser.add_argument("--prompt-seed", type=int, default=60_000, help="of the first prompt")
-    parser.add_argument("--per-kind", type=int, default=60, help="questions of each kind")
-    parser.add_argument("--seed", type=int, default=0, help="of the first question")
-    parser.add_argument("--retention-ratios", default="0.5,0.25,0.1")
+    parser = make_parser("lab.benchmarks.calibration", __doc__)
+    add_model(parser)
+    add_questions(parser, per_kind=60)
+    add_retention_ratios(parser)
+    parser.add_argument(
+        "--prompts", type=comma_list(int), default=[48, 96], help="numbers of prompts"
+    )
+    parser.add_argument("--prompt-seed", type=int, default=60_000, help="seed of the first prompt")
     options = parser.parse_args(arguments)
-    location = resolve_model(options.model)
-    model = AutoModelForImageTextToText.from_pretrained(location, dtype="float32").eval()
-    processor = AutoProcessor.from_pretrained(location)
+    model, processor = load_model(options.model, dtype="float32")
     shipped = own_mapper(options.model)
-    counts = [int(count) for count in options.prompts.split(",")]
-    source = SceneSource(2 * max(counts), seed=options.prompt_seed)
+    source = SceneSource(2 * max(options.prompts), seed=options.prompt_seed)
     results, seconds = measure_calibration(
         model,
         processor,
-        [usable_prompts(source, count) for count in counts],
+        [usable_prompts(source, count) for count in options.prompts],
         scene_samples(KINDS, options.per_kind, seed=options.seed),
         scorers=["attention", *([f"mapper:{shipped}"] if shipped else [])],
-        retention_ratios=[float(ratio) for ratio in options.retention_ratios.split(",")],
+        retention_ratios=options.retention_ratios,
     )
     print(retention_markdown(results))
-    for count, passed in zip(counts, seconds, strict=True):
+    for count, passed in zip(options.prompts, seconds, strict=True):
         print(f"\nCalibrating with {count} prompts took {passed:.0f} s.")
 
 

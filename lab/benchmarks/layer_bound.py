@@ -1,17 +1,16 @@
-"""What a layer's attention holds: a collection whose relevance is the truth, to train a mapper on.
+"""Collect the ground truth as relevance, to see how good a mapper on one layer's attention can be.
 
     python -m lab.benchmarks.layer_bound --model tiny-qwen2-vl --output truth
     hf-token-compress train --collection truth --output bound
     hf-token-compress evaluate --scorers mapper:bound,mapper
 
-The mapper that comes out shows how well any teacher's mapper could do with that attention: what it
-misses is not in its input (or takes a larger network). A mapper trained on relevance falls behind
-it by what its teacher gets wrong. With `--scoring-depth` it answers for a deeper layer.
+The mapper trained on it is an upper bound for mappers with this input: what it misses is not in the
+attention, or needs a larger network. The gap to a mapper trained on relevance is the error of the
+relevance rule. `--scoring-depth` takes the attention of a deeper layer.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.composed import clip_samples, scene_samples
 from hf_token_compress.data.sample import Sample
+from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
 from hf_token_compress.evaluation.truth import true_relevance
 from hf_token_compress.prompt import Modality
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
@@ -36,6 +36,9 @@ from hf_token_compress.training.shards import (
     write_json,
     write_shard,
 )
+from lab.loading import load_model
+
+from ..arguments import add_model, add_questions, make_parser, positive
 
 _SPLIT = "mapper"
 _BATCH = 32
@@ -51,17 +54,17 @@ def collect_truth(
     scoring_depth: int = 0,
     name: str | None = None,
 ) -> None:
-    """Write a collection whose relevance is 1 for what an answer truly rests on, else 0.
+    """Write a collection whose relevance is 1 for the tokens an answer depends on, else 0.
 
-    Questions whose answer rests on no one place are left out.
+    Questions whose answer depends on no particular region are left out.
 
     Args:
         model: A loaded model of a supported family.
         processor: Its processor.
-        samples: The questions, about one picture each, or about one clip each.
+        samples: The questions, each about one image or each about one clip.
         folder: Where to write.
-        scoring_depth: Decoder layers before the one whose attention is taken.
-        name: Of the model, for the record.
+        scoring_depth: Decoder layers before the one whose attention is collected.
+        name: Name of the model, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     modality: Modality = samples[0].modality
@@ -74,12 +77,12 @@ def collect_truth(
         )
         shard = Shard()
         attention = mapper_inputs(prompt, layer, modality)
-        for row, (sample, seen) in enumerate(zip(batch, attention, strict=True)):
-            (visual,) = prompt.visuals[row]
+        for index, (sample, seen) in enumerate(zip(batch, attention, strict=True)):
+            (visual,) = prompt.visuals[index]
             relevance = true_relevance(sample, visual)
             if seen is not None and relevance.any():
                 shard.samples.append(
-                    CollectedSample(start + row, seen.attention, relevance, seen.grids)
+                    CollectedSample(start + index, seen.attention, relevance, seen.grids)
                 )
         shards.append(shard_path(folder, len(shards)))
         write_shard(shards[-1], shard)
@@ -97,31 +100,31 @@ def collect_truth(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Collect the truth."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
-    from hf_token_compress.tiny import resolve_model
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="tiny-qwen2-vl")
+    """Collect the ground truth."""
+    parser = make_parser("lab.benchmarks.layer_bound", __doc__)
+    add_model(parser)
+    add_questions(parser, per_kind=500)
     parser.add_argument("--output", type=Path, required=True, help="folder for the collection")
-    parser.add_argument("--per-kind", type=int, default=500, help="questions of each kind")
-    parser.add_argument("--clip-frames", type=int, help="ask about clips of so many scenes")
-    parser.add_argument("--clip-hold", type=int, default=1, help="frames that show each scene")
-    parser.add_argument("--scoring-depth", type=int, default=0, help="decoder layers before")
+    parser.add_argument(
+        "--clip-frames", type=positive, help="ask about clips with this many scenes"
+    )
+    parser.add_argument(
+        "--frames-per-scene", type=positive, default=1, help="frames that show each scene"
+    )
+    parser.add_argument(
+        "--scoring-depth", type=int, default=0, help="decoder layers before the scoring layer"
+    )
     options = parser.parse_args(arguments)
-    location = resolve_model(options.model)
-    model = AutoModelForImageTextToText.from_pretrained(location, dtype="float32").eval()
-    processor = AutoProcessor.from_pretrained(location)
+    model, processor = load_model(options.model, dtype="float32")
     if options.clip_frames is None:
-        samples = scene_samples(KINDS, options.per_kind, split=_SPLIT)
+        samples = scene_samples(KINDS, options.per_kind, seed=options.seed, split=_SPLIT)
     else:
         samples = clip_samples(
             CLIP_KINDS,
             options.per_kind,
+            seed=options.seed,
             frames=options.clip_frames,
-            frames_per_scene=options.clip_hold,
+            frames_per_scene=options.frames_per_scene,
             split=_SPLIT,
         )
     collect_truth(

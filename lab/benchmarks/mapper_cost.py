@@ -1,15 +1,15 @@
-"""What scoring with a mapper costs at the widths of a 7B, counted and measured.
+"""Cost of scoring with a mapper at the widths of a 7B model, counted and measured.
 
     python -m lab.benchmarks.mapper_cost
 
-The measured model has the real widths of Qwen2-VL-7B's language model (hidden 3584, 28 query and 4
-key heads), random weights, and few of its 28 layers. Layers are alike, so that the time of all 28
-is taken as 28 / `--layers` times what was measured; what scoring costs does not depend on them.
+The measured model has the widths of Qwen2-VL-7B's language model (hidden 3584, 28 query and 4 key
+heads), random weights, and a few of its 28 layers. All layers are alike: the time of 28 is
+extrapolated as 28 / `--layers` times the measured time. The cost of scoring does not depend on the
+number of layers.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from hf_token_compress.compression.identity import identify
 from hf_token_compress.config import TokenCompressionConfig
 from hf_token_compress.mapper import MapperConfig, MapperInput, ModelIdentity, RelevanceMapper
 
+from ..arguments import make_parser, positive
+
 HIDDEN, HEADS, KEY_HEADS, HEAD_DIM, MLP, LAYERS = 3584, 28, 4, 128, 18944, 28
 _IMAGE, _VISION_START, _VISION_END, _TURN_END, _WORD = 1, 2, 3, 4, 5
 
@@ -38,7 +40,7 @@ class Shapes:
         rows: Rows of visual tokens.
         columns: Columns of visual tokens.
         instruction: Tokens of the question.
-        retention_ratio: Share of the visual tokens that is kept.
+        retention_ratio: Share of visual tokens that is kept.
     """
 
     rows: int = 30
@@ -53,9 +55,9 @@ class Shapes:
 
 
 def prefill_operations(tokens: int, layers: int = LAYERS) -> float:
-    """Floating-point operations of a prefill of that many tokens, without the output head."""
+    """Floating-point operations of a prefill of `tokens` tokens, without the output head."""
     weights = HIDDEN * (2 * HEADS + 2 * KEY_HEADS) * HEAD_DIM + 3 * HIDDEN * MLP
-    # Causal attention: each token meets half of the others, in two products.
+    # Causal attention: each query sees half of the keys on average, in two products.
     attention = 2 * HEADS * HEAD_DIM * tokens / 2
     return 2.0 * layers * tokens * (weights + attention)
 
@@ -77,7 +79,7 @@ def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
         nonlocal counted
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
-        # A linear layer's outputs lie last, a convolution's first.
+        # The output channels are the last axis of a linear layer, the first of a convolution.
         outputs = output.numel() / weight.shape[0]
         counted += 2.0 * weight.numel() * outputs
 
@@ -100,13 +102,13 @@ def build_model(
     device: torch.device | str = "cpu",
     vocabulary: int = 16,
 ) -> Any:
-    """Qwen2-VL with the language model's real widths and next to no vision part.
+    """Qwen2-VL with the real widths of the language model and a minimal vision tower.
 
     Args:
         layers: Decoder layers.
-        dtype: Type of the weights, which are random.
-        device: Where the weights are made.
-        vocabulary: Words.
+        dtype: dtype of the weights, which are random.
+        device: Device on which the weights are made.
+        vocabulary: Size of the vocabulary.
     """
     config = Qwen2VLConfig(
         text_config={
@@ -133,20 +135,20 @@ def build_model(
     )
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
-        # In its own dtype from the start: a whole 7B in float32 would not fit beside it.
+        # Made in its own dtype: a 7B in float32 would need twice the memory for a moment.
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     return model.eval()
 
 
 def prompt_ids(shapes: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, S) ids of an image and a question, and which of them stand for the image."""
+    """[1, S] ids of an image and a question, and which of them stand for the image."""
     ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
     input_ids = torch.tensor([[*ids, _TURN_END]])
     return input_ids, input_ids == _IMAGE
 
 
 def make_prompt(shapes: Shapes, dtype: torch.dtype) -> dict[str, Any]:
-    """An image and a question, the image encoded already."""
+    """Model inputs of an encoded image and a question."""
     input_ids, is_image = prompt_ids(shapes)
     features = torch.randn(shapes.visual, HIDDEN, generator=torch.Generator().manual_seed(0))
     encoded = BaseModelOutputWithPooling(pooler_output=[features.to(dtype)])  # type: ignore[arg-type]
@@ -163,7 +165,7 @@ def make_prompt(shapes: Shapes, dtype: torch.dtype) -> dict[str, Any]:
 def measure(
     network: str, shapes: Shapes, layers: int, repeats: int, dtype: torch.dtype
 ) -> tuple[float, float, float]:
-    """Milliseconds of a stock prefill on the kept tokens, of scoring, and of rewriting: medians."""
+    """Median milliseconds of a stock prefill on the kept tokens, of scoring and of rewriting."""
     model = build_model(layers, dtype)
     mapper = RelevanceMapper(MapperConfig(identify(model), network=network)).eval()
     compress(model, TokenCompressionConfig(retention_ratio=shapes.retention_ratio))
@@ -179,7 +181,7 @@ def measure(
             start = perf_counter()
             model(**shorter, logits_to_keep=1)
             elapsed = 1e3 * (perf_counter() - start)
-        if repeat > 0:  # the first warms up
+        if repeat > 0:  # the first run warms up
             scoring.append(report.scoring_ms)
             rewriting.append(report.rewriting_ms)
             prefill.append(elapsed)
@@ -189,18 +191,20 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both costs as a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=2, help="decoder layers that are measured")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements, after one to warm up")
+    parser = make_parser("lab.benchmarks.mapper_cost", __doc__)
+    parser.add_argument("--layers", type=positive, default=2, help="decoder layers to measure")
+    parser.add_argument(
+        "--repeats", type=positive, default=3, help="measurements, after one to warm up"
+    )
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
-    parser.add_argument("--retention-ratio", type=float, default=0.25, help="share that is kept")
+    parser.add_argument("--retention-ratio", type=float, default=0.25, help="share to keep")
     options = parser.parse_args(arguments)
     shapes = Shapes(retention_ratio=options.retention_ratio)
     kept = round(shapes.retention_ratio * shapes.visual) + shapes.instruction
     print(
-        f"{shapes.visual} visual tokens of which {shapes.retention_ratio:.0%} are kept, "
-        f"{shapes.instruction} of the instruction; {options.layers} layers measured in "
-        f"{options.dtype} on {torch.get_num_threads()} CPU thread(s), {LAYERS} extrapolated.\n"
+        f"{shapes.visual} visual tokens, {shapes.retention_ratio:.0%} kept; "
+        f"{shapes.instruction} instruction tokens; {options.layers} layers measured in "
+        f"{options.dtype} on {torch.get_num_threads()} CPU thread(s), extrapolated to {LAYERS}.\n"
     )
     print("| network | operations, share of the prefill | scoring + rewriting | prefill | ratio |")
     print("|---|---|---|---|---|")

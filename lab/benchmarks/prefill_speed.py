@@ -1,15 +1,13 @@
-"""Time to first token, time per new token and KV cache at the shapes of Qwen2-VL-7B.
+"""Time to first token, time per new token and size of the KV cache at the shapes of Qwen2-VL-7B.
 
     python -m lab.benchmarks.prefill_speed --device cuda
 
-The language model has the real shapes and random weights: what is kept means nothing, what it
-costs does. Its vision tower is next to nothing, so that times are those of the language model, of
-scoring and of rewriting. All figures of a table come from one run.
+Random weights are fine for timing, not for accuracy. The vision tower is minimal, so times are
+those of the language model, of scoring and of rewriting. All figures of a table come from one run.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,9 @@ from hf_token_compress.compression import compress, uncompress
 from hf_token_compress.compression.identity import identify
 from hf_token_compress.config import TokenCompressionConfig
 from hf_token_compress.mapper import MapperConfig, RelevanceMapper
-from lab.benchmarks.mapper_cost import HEAD_DIM, KEY_HEADS, LAYERS, Shapes, build_model, prompt_ids
+
+from ..arguments import add_retention_ratios, comma_list, make_parser, positive
+from .mapper_cost import HEAD_DIM, KEY_HEADS, LAYERS, Shapes, build_model, prompt_ids
 
 _COLUMNS = 50
 _PIXELS_OF_A_PATCH = 3 * 2 * 14 * 14
@@ -32,7 +32,7 @@ _VOCABULARY = 152064
 
 @dataclass(frozen=True)
 class Speed:
-    """One setting.
+    """Speed of one setting.
 
     Attributes:
         first_token: Milliseconds from the prompt to the first new token, scoring included.
@@ -46,7 +46,7 @@ class Speed:
 
 
 def make_inputs(shapes: Shapes, batch: int, device: torch.device, dtype: torch.dtype) -> Any:
-    """A batch of prompts of one picture and a question each, pictures as patches."""
+    """A batch of prompts with one image and one question each; images as patches."""
     input_ids, is_image = prompt_ids(shapes)
     patches = batch * 4 * shapes.visual
     generator = torch.Generator(device).manual_seed(0)
@@ -65,7 +65,7 @@ def make_inputs(shapes: Shapes, batch: int, device: torch.device, dtype: torch.d
 
 @torch.inference_mode()
 def measure(model: Any, inputs: Any, new_tokens: int, repeats: int) -> Speed:
-    """Median times of the model as it is, compressed or not."""
+    """Median times of a model, compressed or not."""
 
     def generate(count: int) -> Any:
         return model.generate(
@@ -79,7 +79,7 @@ def measure(model: Any, inputs: Any, new_tokens: int, repeats: int) -> Speed:
     first = _milliseconds(lambda: generate(1), model.device, repeats)
     whole = _milliseconds(lambda: generate(1 + new_tokens), model.device, repeats)
     output = generate(1)
-    # Transformers 5.24 has renamed it.
+    # Transformers 5.24 renamed `past_key_values` to `cache`.
     cache = output["cache"] if "cache" in output else output["past_key_values"]
     held = sum(_bytes(layer.keys) + _bytes(layer.values) for layer in cache.layers)
     return Speed(first, (whole - first) / new_tokens, held)
@@ -94,7 +94,7 @@ def _milliseconds(run: Callable[[], Any], device: torch.device, repeats: int) ->
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    run()  # compiles, tunes and fills caches
+    run()  # compile, tune and fill caches first
     times = []
     for _ in range(repeats):
         synchronise()
@@ -107,14 +107,25 @@ def _milliseconds(run: Callable[[], Any], device: torch.device, repeats: int) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--visual-tokens", type=int, nargs="+", default=[500, 1500, 6000])
-    parser.add_argument("--retention-ratios", type=float, nargs="+", default=[0.5, 0.25, 0.1])
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--layers", type=int, default=LAYERS, help="decoder layers")
-    parser.add_argument("--new-tokens", type=int, default=16, help="tokens after the first")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements, after one to warm up")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = make_parser("lab.benchmarks.prefill_speed", __doc__)
+    add_retention_ratios(parser)
+    parser.add_argument(
+        "--visual-tokens",
+        type=comma_list(int),
+        default=[500, 1500, 6000],
+        help="visual tokens of a prompt, between commas",
+    )
+    parser.add_argument("--batch-size", type=positive, default=1, help="prompts per batch")
+    parser.add_argument("--layers", type=positive, default=LAYERS, help="decoder layers")
+    parser.add_argument("--new-tokens", type=positive, default=16, help="tokens after the first")
+    parser.add_argument(
+        "--repeats", type=positive, default=5, help="measurements, after one to warm up"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device of the model",
+    )
     parser.add_argument("--dtype", default="bfloat16", help="bfloat16, float16 or float32")
     options = parser.parse_args(arguments)
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
@@ -124,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{name}, torch {torch.__version__}, {options.dtype}, batch {options.batch_size}: "
         f"{options.layers} layers of Qwen2-VL-7B's shapes ({KEY_HEADS} key heads of {HEAD_DIM}), "
-        "random weights; vision tower left out.\n"
+        "random weights, no vision tower.\n"
     )
     print("| visual tokens | kept | scorer | first token | next tokens | KV cache |")
     print("|---|---|---|---|---|---|")

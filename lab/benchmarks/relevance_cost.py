@@ -1,8 +1,10 @@
-"""What an explanation costs: `python -m lab.benchmarks.relevance_cost`.
+"""Peak memory and time of an explanation.
 
-Peak memory and time of the rule "gae" on a random decoder, against an ordinary SDPA forward and
-backward pass and against the published way, which stores every attention map and its gradient.
-Every measurement has a process of its own, so that nothing that was freed before counts.
+    python -m lab.benchmarks.relevance_cost
+
+Compares the rule "gae" on a random decoder with an ordinary SDPA forward and backward pass, and
+with the published way, which stores every attention map and its gradient. Each measurement runs in
+its own process, so memory that an earlier one freed does not count.
 """
 
 from __future__ import annotations
@@ -13,18 +15,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from hf_token_compress.viz.figures import Curve, Panel, figure_class, line_figure, save_figure
-from lab.benchmarks.subprocess_task import run_in_own_process
-from lab.benchmarks.text_relevance import text_relevance
+
+from ..arguments import add_task, make_parser, positive
+from .subprocess_task import run_in_own_process
+from .text_relevance import text_relevance
 
 Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
 
@@ -43,9 +46,8 @@ class Cost:
     """Cost of one explanation.
 
     Attributes:
-        memory: Bytes at the peak beyond what the loaded model takes.
-        seconds: Of the fastest of several runs: on a CPU the time of all its threads, on a GPU the
-            time that passed.
+        memory: Peak bytes above the loaded model.
+        seconds: Fastest of several runs: processor time on a CPU, elapsed time on a GPU.
     """
 
     memory: int
@@ -55,16 +57,16 @@ class Cost:
 def measure(
     method: Method, *, length: int, layers: int = 8, width: int = 512, heads: int = 8, runs: int = 3
 ) -> Cost:
-    """Measure time and memory of one method, each in a process of its own (Linux or CUDA).
+    """Measure time and memory of one method, each in its own process (Linux or CUDA).
 
     Args:
-        method: "sdpa", "relevance", "checkpointed" (relevance with one layer's activations at a
-            time) or "stored".
+        method: "sdpa", "relevance", "checkpointed" (relevance with the activations of one layer at
+            a time) or "stored".
         length: Tokens of the prompt.
         layers: Decoder layers.
         width: Hidden size.
         heads: Attention heads; half as many key heads.
-        runs: Timed runs, of which the fastest counts.
+        runs: Timed runs; the fastest counts.
 
     Raises:
         RuntimeError: The measurement failed, for instance for lack of memory.
@@ -75,7 +77,7 @@ def measure(
 
 
 def measure_memory(method: Method, length: int, layers: int, width: int, heads: int) -> int:
-    """Bytes at the peak beyond what the loaded model takes; arguments and errors as `measure`."""
+    """Peak bytes above the loaded model; arguments and errors as for `measure`."""
     task = [method, length, layers, width, heads, None]
     what = _described(method, length)
     return int(run_in_own_process(_MODULE, task, what, MEASURED_ENVIRONMENT))
@@ -88,7 +90,7 @@ def _described(method: Method, length: int) -> str:
 def _measure_here(
     method: Method, length: int, layers: int, width: int, heads: int, timed_runs: int | None
 ) -> float:
-    """Seconds of the fastest of `timed_runs`, or the bytes of one run."""
+    """Seconds of the fastest of `timed_runs`, or the peak bytes of one run if it is None."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _random_decoder(method, length, layers, width, heads).to(device)
     methods: dict[Method, Callable[[Any, Tensor], None]] = {
@@ -105,7 +107,7 @@ def _measure_here(
         explain(model, ids)
         return peak.bytes()
     seconds = []
-    # On a CPU that others use too, only the time that was spent here can be compared.
+    # Processor time can be compared on a CPU that other processes use too.
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     for _ in range(timed_runs):
         start = clock()
@@ -157,12 +159,12 @@ def _stored_maps(model: Any, ids: Tensor) -> None:
 def plot_memory(
     lengths: Sequence[int], memory: dict[str, Sequence[float | None]], path: Path
 ) -> None:
-    """Draw peak memory in MiB against length.
+    """Plot peak memory against prompt length.
 
     Args:
-        lengths: Tokens.
-        memory: For each method its MiB at each length; None where it was not measured.
-        path: File to write, for instance a PNG.
+        lengths: Prompt lengths in tokens.
+        memory: For each method, MiB at each length; None where it was not measured.
+        path: Image file to write.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -171,55 +173,69 @@ def plot_memory(
     for name, values in memory.items():
         known = [(x, y) for x, y in zip(lengths, values, strict=True) if y is not None]
         curves[name] = Curve([x for x, _ in known], [y for _, y in known])
-    figure = line_figure(Panel(curves, "tokens", "MiB over the model, at the peak"))
+    figure = line_figure(Panel(curves, "tokens", "peak MiB above the model"))
     (axes,) = figure.axes
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     save_figure(figure, path)
 
 
-def main(
-    length: Annotated[int, typer.Option(min=16, help="Tokens of the prompt.")] = 1500,
-    layers: Annotated[int, typer.Option(min=1, help="Decoder layers.")] = 8,
-    width: Annotated[int, typer.Option(min=16, help="Hidden size.")] = 512,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 8,
-    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each; the fastest counts.")] = 3,
-    curve: Annotated[
-        Path | None,
-        typer.Option(help="Measure memory up to 8,000 tokens and draw it here.", metavar="FILE"),
-    ] = None,
-    task: Annotated[str | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Print what an explanation costs against a plain backward pass and against stored maps."""
-    if task is not None:
-        typer.echo(json.dumps(_measure_here(*json.loads(task))))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the cost of an explanation, of a plain backward pass and of stored maps."""
+    parser = make_parser("lab.benchmarks.relevance_cost", __doc__)
+    parser.add_argument("--length", type=positive, default=1500, help="tokens of the prompt")
+    parser.add_argument("--layers", type=positive, default=8, help="decoder layers")
+    parser.add_argument("--width", type=positive, default=512, help="hidden size")
+    parser.add_argument("--heads", type=positive, default=8, help="attention heads")
+    parser.add_argument(
+        "--runs", type=positive, default=3, help="timed runs of each method; the fastest counts"
+    )
+    parser.add_argument(
+        "--curve", type=Path, help="measure memory up to 8,000 tokens and plot it to this file"
+    )
+    add_task(parser)
+    options = parser.parse_args(arguments)
+    if options.task is not None:
+        print(json.dumps(_measure_here(*json.loads(options.task))))
         return
-    if curve is not None:
-        figure_class()  # before all the measurements, not after
-    shape = {"layers": layers, "width": width, "heads": heads}
-    costs = {method: measure(method, length=length, runs=runs, **shape) for method in METHODS}
-    _print_table(costs, f"{length} tokens, {layers} layers, width {width}, {heads} heads")
-    if curve is not None:
-        lengths = [500, 1000, 2000, 3000, 4000, 6000, 8000]
-        memory: dict[str, Sequence[float | None]] = {}
-        for method, name in METHODS.items():
-            # Stored maps at 3,000 tokens take as much as relevance at 20,000 or more.
-            memory[name] = [
-                measure_memory(method, tokens, **shape) / 2**20
-                if method != "stored" or tokens <= 2000
-                else None
-                for tokens in lengths
-            ]
-        for number, tokens in enumerate(lengths):
-            row = [values[number] for values in memory.values()]
-            shown = ", ".join("-" if mib is None else f"{mib:.0f}" for mib in row)
-            typer.echo(f"{tokens} tokens: {shown} MiB")
-        plot_memory(lengths, memory, curve)
+    if options.curve is not None:
+        figure_class()  # fail before the measurements if matplotlib is missing
+    shape = {"layers": options.layers, "width": options.width, "heads": options.heads}
+    costs = {
+        method: measure(method, length=options.length, runs=options.runs, **shape)
+        for method in METHODS
+    }
+    _print_table(
+        costs,
+        f"{options.length} tokens, {options.layers} layers, width {options.width}, "
+        f"{options.heads} heads",
+    )
+    if options.curve is not None:
+        _measure_curve(shape, options.curve)
+
+
+def _measure_curve(shape: dict[str, int], path: Path) -> None:
+    """Measure memory at several lengths, print it and plot it."""
+    lengths = [500, 1000, 2000, 3000, 4000, 6000, 8000]
+    memory: dict[str, Sequence[float | None]] = {}
+    for method, name in METHODS.items():
+        # Stored maps at 3,000 tokens need as much memory as relevance at 20,000 or more.
+        memory[name] = [
+            measure_memory(method, tokens, **shape) / 2**20
+            if method != "stored" or tokens <= 2000
+            else None
+            for tokens in lengths
+        ]
+    for number, tokens in enumerate(lengths):
+        values = [measured[number] for measured in memory.values()]
+        shown = ", ".join("-" if mib is None else f"{mib:.0f}" for mib in values)
+        print(f"{tokens} tokens: {shown} MiB")
+    plot_memory(lengths, memory, path)
 
 
 def _print_table(costs: dict[Method, Cost], title: str) -> None:
     table = Table(title=title)
-    for heading in ("", "Peak over the model", "Time", "Memory ratio", "Time ratio"):
+    for heading in ("", "Peak above the model", "Time", "Memory ratio", "Time ratio"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     base = costs["sdpa"]
     for method, name in METHODS.items():
@@ -234,8 +250,8 @@ def _print_table(costs: dict[Method, Cost], title: str) -> None:
     console = Console()
     console.print(table)
     share = costs["relevance"].memory / costs["stored"].memory
-    console.print(f"Relevance takes {share:.2f} of the memory of stored maps.")
+    console.print(f"Relevance needs {share:.2f} of the memory of stored maps.")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

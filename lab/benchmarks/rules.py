@@ -1,4 +1,7 @@
-"""Compare rules of relevance by removal: `python -m lab.benchmarks.rules`."""
+"""Compare relevance rules by removing tokens in the order of their relevance.
+
+python -m lab.benchmarks.rules --rule gae --rule rollout
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import torch
-import typer
 from torch import Tensor
 
 from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.composed import scene_samples
 from hf_token_compress.data.sample import Sample
+from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.relevance import (
     DEFAULT_RULE,
     FaithfulnessReport,
@@ -23,6 +26,9 @@ from hf_token_compress.relevance import (
     relevance,
 )
 from hf_token_compress.relevance.explain import explained_family, greedy_answers
+from lab.loading import load_model
+
+from ..arguments import add_model, add_questions, make_parser
 
 RULES: tuple[str | dict[str, Any], ...] = (
     DEFAULT_RULE,
@@ -37,23 +43,23 @@ RULES: tuple[str | dict[str, Any], ...] = (
     "last_layer",
     "best_of",
 )
-"""Rules that are compared by default: all but occlusion, which takes a pass per visual token."""
+"""Rules compared by default: all except occlusion, which needs one pass per visual token."""
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What removal says of one rule.
+    """Removal curves of one rule.
 
     Attributes:
-        name: Name of the rule, with its options.
+        name: Name of the rule and its options.
         retention_ratios: Ratios of the curves, descending from 1.
-        least_first: Mean log-probability of the answers over the ratios, least relevant tokens
-            removed first: the higher, the better the rule.
-        most_first: The same, most relevant tokens removed first: the lower, the better the rule.
-        random: The same, in random order.
-        same: For each kind of question, the share of answers whose tokens all stay the likeliest,
-            at each ratio, least relevant tokens removed first.
-        seconds: Of explaining one question.
+        least_first: Mean log-probability of the answers over the ratios with the least relevant
+            tokens removed first; higher is better.
+        most_first: The same with the most relevant tokens removed first; lower is better.
+        random: The same in random order.
+        same: For each kind of question, the share of answers whose tokens all stay the likeliest
+            at each ratio, with the least relevant tokens removed first.
+        seconds: Time to explain one question.
     """
 
     name: str
@@ -76,16 +82,16 @@ def compare_rules(
     max_new_tokens: int = 16,
     after_batch: Callable[[int], None] | None = None,
 ) -> list[RuleResult]:
-    """Explain the model's answers by every rule, and remove tokens in that order.
+    """Explain the model's answers by every rule and remove tokens in that order.
 
     Args:
         model: A model of a supported family.
         processor: Its processor.
         samples: The questions.
-        rules: Names, or dicts of a name under "rule" and its options.
-        retention_ratios: Shares of the visual tokens to keep, in (0, 1].
-        batch_size: Questions a batch.
-        max_new_tokens: Longest answer.
+        rules: Names, or dicts with the name under "rule" and the options of the rule.
+        retention_ratios: Shares of visual tokens to keep, in (0, 1].
+        batch_size: Questions per batch.
+        max_new_tokens: Longest answer in tokens.
         after_batch: Called with the number of questions after each batch of each rule.
     """
     chosen = [_name_and_options(rule) for rule in rules]
@@ -130,13 +136,13 @@ def _name_and_options(rule: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TargetsResult:
-    """One backward pass for the sum of an answer's tokens, against one for each.
+    """One backward pass for the sum of an answer's tokens, compared with one per token.
 
     Attributes:
-        rank_correlation: Spearman's, between the scores of visual tokens; mean over the answers
-            of two or more tokens.
+        rank_correlation: Spearman correlation of the scores, mean over answers of two or more
+            tokens.
         same_kept: Share of the best quarter of the visual tokens that both have in common.
-        cost_ratio: Time for the sum, as a share of the time for each token.
+        cost_ratio: Time of the single pass divided by the time of one pass per token.
     """
 
     rank_correlation: float
@@ -153,10 +159,10 @@ def compare_targets(
     batch_size: int = 32,
     max_new_tokens: int = 16,
 ) -> TargetsResult:
-    """Explain answers by their sum and token by token.
+    """Explain answers by their sum, and token by token.
 
     Raises:
-        ValueError: No answer has two tokens.
+        ValueError: No answer has two tokens or more.
     """
     seconds = {"sum": 0.0, "per_token": 0.0}
     correlations, shared = [], []
@@ -209,7 +215,7 @@ def _result(
 
 
 def rules_markdown(results: Sequence[RuleResult], ratio: float) -> str:
-    """The results as a Markdown table, with unchanged answers at one ratio in percent."""
+    """The results as a Markdown table, with the percentage of unchanged answers at one ratio."""
     place = min(
         range(len(results[0].retention_ratios)),
         key=lambda number: abs(results[0].retention_ratios[number] - ratio),
@@ -231,35 +237,28 @@ def rules_markdown(results: Sequence[RuleResult], ratio: float) -> str:
     return "\n".join(lines)
 
 
-def main(
-    model: Annotated[str, typer.Option(help="tiny-qwen2-vl, a Hub id, or a folder.")] = (
-        "tiny-qwen2-vl"
-    ),
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(help='A name, or JSON such as {"rule": "recursive", "of": "gae"}.'),
-    ] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="A kind of question.")] = None,
-    per_kind: Annotated[int, typer.Option(min=1, help="Questions of each kind.")] = 40,
-    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
-    ratio: Annotated[float, typer.Option(help="Ratio at which answers are counted.")] = 0.25,
-) -> None:
-    """Print a table of rules: areas under removal curves, and answers that stay."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from hf_token_compress.data.scenes import KINDS
-    from hf_token_compress.tiny import resolve_model
-
-    location = resolve_model(model)
-    loaded = AutoModelForImageTextToText.from_pretrained(location, dtype="float32").eval()
-    rules = [json.loads(item) if item.startswith("{") else item for item in rule or []]
-    processor = AutoProcessor.from_pretrained(location)
-    samples = scene_samples(kind or KINDS, per_kind, seed=seed)
-    found = compare_rules(loaded, processor, samples, rules or RULES)
-    typer.echo(rules_markdown(found, ratio))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print areas under the removal curves and the share of answers that do not change."""
+    parser = make_parser("lab.benchmarks.rules", __doc__)
+    add_model(parser)
+    add_questions(parser, per_kind=40)
+    parser.add_argument(
+        "--rule",
+        action="append",
+        help='name, or JSON such as {"rule": "recursive", "of": "gae"}; can be repeated',
+    )
+    parser.add_argument("--kind", action="append", help="kind of question; can be repeated")
+    parser.add_argument(
+        "--ratio", type=float, default=0.25, help="retention ratio at which answers are counted"
+    )
+    options = parser.parse_args(arguments)
+    model, processor = load_model(options.model, dtype="float32")
+    rules = [json.loads(item) if item.startswith("{") else item for item in options.rule or []]
+    samples = scene_samples(options.kind or KINDS, options.per_kind, seed=options.seed)
+    print(rules_markdown(compare_rules(model, processor, samples, rules or RULES), options.ratio))
     for name in (DEFAULT_RULE, "gae"):
-        targets = compare_targets(loaded, processor, samples, name)
-        typer.echo(
+        targets = compare_targets(model, processor, samples, name)
+        print(
             f"\nsum against per_token, {name}: rank correlation {targets.rank_correlation:.3f}, "
             f"{targets.same_kept:.0%} of the best quarter in common, "
             f"{targets.cost_ratio:.2f} of the time."
@@ -267,4 +266,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

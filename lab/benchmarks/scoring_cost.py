@@ -1,20 +1,22 @@
-"""What scoring costs: `python -m lab.benchmarks.scoring_cost`.
+"""Time and peak memory of scoring at layer 0.
 
-Time and peak memory of the layer-0 scores of a prompt at the layer shapes of Qwen2-VL-7B (random
-weights), against the eager attention of layer 0 for all rows, from which they could also be read.
-Both start from the embeddings of the prompt; both give the same scores, which is checked. Each is
-measured in a process of its own, so that nothing that was freed before counts.
+    python -m lab.benchmarks.scoring_cost
+
+Compares the scores of one prompt at the layer shapes of Qwen2-VL-7B (random weights) with the eager
+attention of layer 0 for all queries, which contains them. Both start from the embeddings of the
+prompt, and the scores are checked to be the same. Each measurement runs in its own process, so
+memory that an earlier one freed does not count.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -23,11 +25,13 @@ from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakM
 from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
 from hf_token_compress.prompt import MultimodalPrompt
 from hf_token_compress.scorers.attention import instruction_attention
-from lab.benchmarks.subprocess_task import run_in_own_process
+
+from ..arguments import add_task, make_parser, positive
+from .subprocess_task import run_in_own_process
 
 Method = Literal["eager", "scoring"]
 
-METHODS: dict[Method, str] = {"eager": "eager attention, all rows", "scoring": "layer-0 scoring"}
+METHODS: dict[Method, str] = {"eager": "eager attention, all queries", "scoring": "layer-0 scoring"}
 _MODULE = "lab.benchmarks.scoring_cost"
 _TEXT_BEFORE = 15
 
@@ -37,9 +41,9 @@ class Cost:
     """Cost of the scores of one prompt.
 
     Attributes:
-        memory: Bytes at the peak beyond the model and the prompt.
-        seconds: Of the fastest of several runs.
-        scores: Sum and largest of the visual tokens' scores.
+        memory: Peak bytes above the model and the prompt.
+        seconds: Fastest of several runs.
+        scores: Sum and maximum of the visual tokens' scores.
     """
 
     memory: int
@@ -50,14 +54,14 @@ class Cost:
 def measure(
     method: Method, *, visual_tokens: int, instruction: int, dtype: str = "float32", runs: int = 7
 ) -> Cost:
-    """Measure time and memory of one method, each in a process of its own (Linux or CUDA).
+    """Measure time and memory of one method, each in its own process (Linux or CUDA).
 
     Args:
         method: "eager" or "scoring".
         visual_tokens: Visual tokens of the prompt.
         instruction: Text tokens after them.
-        dtype: Of weights and activations, as torch names it.
-        runs: Timed runs, of which the fastest counts.
+        dtype: Name of the dtype of weights and activations.
+        runs: Timed runs; the fastest counts.
 
     Raises:
         RuntimeError: The measurement failed, for instance for lack of memory.
@@ -72,7 +76,7 @@ def measure(
 def _measure_here(
     method: Method, visual_tokens: int, instruction: int, dtype: str, timed_runs: int | None
 ) -> tuple[float, tuple[float, float]]:
-    """Seconds of the fastest of `timed_runs`, or the bytes of one run; and `Cost.scores`."""
+    """Seconds of the fastest of `timed_runs`, or peak bytes if it is None; and `Cost.scores`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _layer_zero().to(device=device, dtype=getattr(torch, dtype))
     compute = {"eager": _eager_scores, "scoring": _scores}[method]
@@ -96,7 +100,7 @@ def _measure_here(
 
 
 def _layer_zero() -> Any:
-    """One decoder layer as wide as that of Qwen2-VL-7B; nothing of its MLP or vision is used."""
+    """One decoder layer as wide as Qwen2-VL-7B's, with a minimal MLP and vision tower."""
     from transformers import Qwen2VLConfig, Qwen2VLModel
 
     torch.manual_seed(0)
@@ -128,15 +132,15 @@ def _prompt(model: Any, visual_tokens: int, instruction: int) -> MultimodalPromp
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     embeds = torch.randn(1, length, 3584, generator=generator).to(parameter)
-    columns = torch.arange(length, device=parameter.device)
-    visual = (columns >= _TEXT_BEFORE) & (columns < _TEXT_BEFORE + visual_tokens)
+    places = torch.arange(length, device=parameter.device)
+    visual = (places >= _TEXT_BEFORE) & (places < _TEXT_BEFORE + visual_tokens)
     return MultimodalPrompt(
-        input_ids=columns[None],
+        input_ids=places[None],
         inputs_embeds=embeds,
-        position_ids=columns.expand(4, 1, length),
+        position_ids=places.expand(4, 1, length),
         attention_mask=torch.ones(1, length, dtype=torch.bool, device=parameter.device),
         visual_mask=visual[None],
-        instruction_mask=(columns >= _TEXT_BEFORE + visual_tokens)[None],
+        instruction_mask=(places >= _TEXT_BEFORE + visual_tokens)[None],
         visuals=((),),
     )
 
@@ -149,34 +153,42 @@ def _eager_scores(model: Any, prompt: MultimodalPrompt) -> Tensor:
     decoder = model.language_model
     layer = decoder.layers[0]
     hidden = layer.input_layernorm(prompt.inputs_embeds)
-    turn = decoder.rotary_emb(hidden, prompt.position_ids[-3:])
+    rotary = decoder.rotary_emb(hidden, prompt.position_ids[-3:])
     length = hidden.shape[1]
     mask = torch.full((length, length), torch.finfo(hidden.dtype).min, device=hidden.device)
     mask = mask.triu_(1).to(hidden.dtype)[None, None]
-    _, attention = layer.self_attn(hidden, attention_mask=mask, position_embeddings=turn)
+    _, attention = layer.self_attn(hidden, attention_mask=mask, position_embeddings=rotary)
     return attention[:, :, prompt.instruction_mask[0]].float().mean(dim=(1, 2))
 
 
-def main(
-    visual_tokens: Annotated[int, typer.Option(min=1, help="Visual tokens.")] = 1500,
-    instruction: Annotated[int, typer.Option(min=1, help="Text tokens after them.")] = 40,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each; the fastest counts.")] = 7,
-    task: Annotated[str | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Print what layer-0 scores cost against the eager attention of layer 0 for all rows."""
-    if task is not None:
-        typer.echo(json.dumps(_measure_here(*json.loads(task))))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the cost of layer-0 scores and of eager attention for all queries."""
+    parser = make_parser(_MODULE, __doc__)
+    parser.add_argument("--visual-tokens", type=positive, default=1500, help="visual tokens")
+    parser.add_argument("--instruction", type=positive, default=40, help="text tokens after them")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    parser.add_argument(
+        "--runs", type=positive, default=7, help="timed runs of each method; the fastest counts"
+    )
+    add_task(parser)
+    options = parser.parse_args(arguments)
+    if options.task is not None:
+        print(json.dumps(_measure_here(*json.loads(options.task))))
         return
     costs = {
         method: measure(
-            method, visual_tokens=visual_tokens, instruction=instruction, dtype=dtype, runs=runs
+            method,
+            visual_tokens=options.visual_tokens,
+            instruction=options.instruction,
+            dtype=options.dtype,
+            runs=options.runs,
         )
         for method in METHODS
     }
     where = "CUDA" if torch.cuda.is_available() else "CPU"
     table = Table(
-        title=f"{visual_tokens} visual tokens, {instruction} instruction rows, {dtype}, {where}"
+        title=f"{options.visual_tokens} visual tokens, {options.instruction} instruction tokens, "
+        f"{options.dtype}, {where}"
     )
     for heading in ("", "time", "ratio", "extra memory", "ratio"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -194,8 +206,8 @@ def main(
     difference = max(
         abs(a - b) / b for a, b in zip(ours.scores, costs["eager"].scores, strict=True)
     )
-    typer.echo(f"Sum and largest of the scores differ by {difference:.1e} of themselves.")
+    print(f"Sum and maximum of the scores have a relative difference of {difference:.1e}.")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

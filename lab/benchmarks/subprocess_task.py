@@ -1,4 +1,4 @@
-"""Measure in a process of its own, so that nothing that was freed before counts."""
+"""Measure in a separate process, so that memory freed earlier does not count."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def run_in_own_process(
     Args:
         module: A module that takes `--task`, JSON, and prints its result as JSON on the last line.
         task: The task, in JSON types.
-        what: What is measured, for the message.
-        environment: Environment variables to set beside those of this process.
+        what: What is measured, for the error message.
+        environment: Environment variables to add to those of this process.
 
     Raises:
         RuntimeError: The process failed, for instance for lack of memory.

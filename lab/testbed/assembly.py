@@ -1,4 +1,4 @@
-"""Put the pretrained parts together as a stock LLaVA-OneVision."""
+"""Assemble the pretrained parts into a stock LLaVA-OneVision."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
 )
 
-from lab.testbed.language_model import PLACEHOLDERS, LanguageModelFile, with_added_rows
-from lab.testbed.lora import NO_ADAPTER, LoraAdapter, read_adapter
-from lab.testbed.parts import language_model_file, vision_tower_file
-from lab.testbed.processor import GRID_PINPOINTS, SELECT_STRATEGY, build_processor
-from lab.testbed.projector import read_projector, untrained_projector
-from lab.testbed.vision_tower import CONFIG as VISION_CONFIG
-from lab.testbed.vision_tower import fit_positions, read_vision_tower
+from .language_model import PLACEHOLDERS, LanguageModelFile, with_added_rows
+from .lora import NO_ADAPTER, LoraAdapter, read_adapter
+from .parts import language_model_file, vision_tower_file
+from .processor import GRID_PINPOINTS, SELECT_STRATEGY, build_processor
+from .projector import read_projector, untrained_projector
+from .vision_tower import CONFIG as VISION_CONFIG
+from .vision_tower import fit_positions, read_vision_tower
 
 if TYPE_CHECKING:
     from transformers import LlavaOnevisionProcessor
 
 FEATURE_LAYERS = [4, 8, 10]
-"""Layers of the tower whose hidden states a visual token is made of, side by side."""
+"""Layers of the tower whose hidden states are concatenated into a visual token."""
 
 _EMBEDDINGS = "embed_tokens.weight"
 
@@ -37,13 +37,13 @@ def assemble(
     dtype: torch.dtype | str = torch.bfloat16,
     **model_options: Any,
 ) -> tuple[Any, LlavaOnevisionProcessor]:
-    """Assemble the testbed from the pretrained parts that are installed.
+    """Assemble the testbed from the installed pretrained parts.
 
     Args:
-        adapter: Folder of a LoRA adapter of the language model, in peft's format, merged into its
-            weights in float32; None for SmolLM2 as it is.
-        projector: File that `save_projector` wrote; None for an untrained projector.
-        dtype: Of all weights: a torch dtype, its name, or "auto" for bfloat16.
+        adapter: Folder of a LoRA adapter for the language model in PEFT's format, merged into the
+            weights in float32; None for the original SmolLM2.
+        projector: File written by `save_projector`; None for an untrained projector.
+        dtype: dtype of all weights: a torch dtype, its name, or "auto" for bfloat16.
         **model_options: Passed to `from_pretrained`, for instance `token_compression=…`.
 
     Returns:
@@ -51,15 +51,17 @@ def assemble(
 
     Raises:
         FileNotFoundError: There is no such adapter or projector.
-        ImportError: A package that carries a part, or that reads it, is not installed.
-        ValueError: The adapter is not one of this language model, or there is no such dtype.
+        ImportError: A package that contains or reads a part is not installed.
+        ValueError: The adapter does not fit this language model, or there is no such dtype.
     """
     if not isinstance(dtype, torch.dtype):
         dtype = _named_dtype(dtype)
     lora = NO_ADAPTER if adapter is None else read_adapter(adapter)
+    # Config and tokenizer come from the language model's file.
     file = LanguageModelFile(language_model_file())
     tokenizer = file.tokenizer()
     config = _config(file, tokenizer)
+    # Collect the weights of all three parts.
     trained = untrained_projector(config) if projector is None else read_projector(projector)
     state = {f"model.{name}": weight.to(dtype) for name, weight in trained.items()}
     for name, weight in read_vision_tower(vision_tower_file()):
@@ -81,7 +83,7 @@ def assemble(
 def _named_dtype(name: str) -> torch.dtype:
     found = torch.bfloat16 if name == "auto" else getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f"{name!r} is no dtype: choose auto, float32, bfloat16 or float16.")
+        raise ValueError(f"There is no dtype {name!r}: choose auto, float32, bfloat16 or float16.")
     return found
 
 
@@ -100,7 +102,7 @@ def _config(file: LanguageModelFile, tokenizer: Any) -> LlavaOnevisionConfig:
 
 
 def _language_weights(file: LanguageModelFile, lora: LoraAdapter) -> Iterator[tuple[str, Tensor]]:
-    """Names below `LlamaModel`, and weights with the adapter merged and rows added, float32."""
+    """Names in `LlamaModel` and float32 weights, with the adapter merged and embeddings added."""
     unused = set(lora.pairs)
     for name, weight in file.weights():
         unused.discard(name)

@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct from its GGUF file: configuration, weights and tokenizer.
+"""Configuration, weights and tokenizer of SmolLM2-135M-Instruct, from its GGUF file.
 
-Weights are dequantised one by one, so that no more than one of them is held in float32.
+Weights are dequantised one at a time, so only one is held in float32.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lab.testbed.parts import reader
+from .parts import reader
 
 ADDED_ROWS = 64
-"""Rows behind the embeddings of SmolLM2's own tokens: those of the placeholders of pictures and
-videos, and of no token, so that the number of rows stays a multiple of 64."""
+"""Embeddings added after SmolLM2's own: two placeholders, and unused ones to keep a multiple of
+64."""
 
 PLACEHOLDERS = ("<image>", "<video>")
 
@@ -40,10 +40,10 @@ _CONTROL_TOKEN = 3
 
 
 class LanguageModelFile:
-    """A GGUF file of a Llama, mapped into memory.
+    """A memory-mapped GGUF file of a Llama.
 
     Args:
-        file: The file.
+        file: Path of the file.
 
     Raises:
         ImportError: The package gguf is not installed.
@@ -54,7 +54,7 @@ class LanguageModelFile:
         self._reader = self._gguf.GGUFReader(file)
 
     def config(self) -> dict[str, Any]:
-        """Settings of `LlamaConfig`, with `ADDED_ROWS` more rows of embeddings."""
+        """Settings of `LlamaConfig`, with `ADDED_ROWS` more embeddings."""
         return {
             "model_type": "llama",
             "vocab_size": self._setting("llama.vocab_size") + ADDED_ROWS,
@@ -76,7 +76,7 @@ class LanguageModelFile:
         }
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Names below `LlamaModel`, and weights in float32, without the added rows."""
+        """Names in `LlamaModel` and float32 weights, without the added embeddings."""
         heads = {
             "attn_q": self._setting("llama.attention.head_count"),
             "attn_k": self._setting("llama.attention.head_count_kv"),
@@ -95,9 +95,9 @@ class LanguageModelFile:
             yield f"layers.{layer}.{_LAYER_NAMES[kind]}.weight", weight
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer, with the placeholders of pictures and videos behind its own tokens.
+        """The tokenizer, with placeholders for images and videos added at the end.
 
-        Digits are split one by one, as SmolLM2's own tokenizer does ("smollm" in llama.cpp).
+        Digits are single tokens, as in SmolLM2's own tokenizer ("smollm" in llama.cpp).
         """
         tokens = self._setting("tokenizer.ggml.tokens")
         merges = [tuple(merge.split(" ")) for merge in self._setting("tokenizer.ggml.merges")]
@@ -135,19 +135,19 @@ class LanguageModelFile:
 
 
 def with_added_rows(embeddings: Tensor) -> Tensor:
-    """Embeddings [V, D] with `ADDED_ROWS` rows more, each the mean of as many others.
+    """Append `ADDED_ROWS` embeddings to [V, D], each the mean of a different group of tokens.
 
-    The logit of such a row is a mean of logits of the tied head, so that it is never the highest;
-    and no two rows are alike, so that a placeholder can be told by its embedding.
+    Its logit in the tied head is a mean of other logits and therefore never the highest. All of
+    them differ, so a placeholder can be recognised by its embedding.
     """
-    groups = embeddings.view(-1, ADDED_ROWS, embeddings.shape[1])
-    return torch.cat([embeddings, groups.mean(0)])
+    groups = embeddings.view(-1, ADDED_ROWS, embeddings.shape[1])  # [groups, ADDED_ROWS, D]
+    return torch.cat([embeddings, groups.mean(0)])  # [V + ADDED_ROWS, D]
 
 
 def _halves_instead_of_pairs(weight: Tensor, heads: int) -> Tensor:
-    """Rows of a query or key projection in Transformers' order.
+    """Reorder a query or key projection for Transformers.
 
-    RoPE turns two numbers of a head together: llama.cpp has them side by side, Transformers half a
-    head apart.
+    RoPE rotates pairs of channels: llama.cpp stores a pair side by side, Transformers half a head
+    apart.
     """
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)

@@ -1,4 +1,4 @@
-"""A LoRA adapter in peft's format, merged into weights one by one as they are read."""
+"""A LoRA adapter in PEFT's format, merged into weights as they are read."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _PLAIN = {
     "alpha_pattern": {},
     "fan_in_fan_out": False,
 }
-"""Settings under which an adapter is nothing but a pair of matrices for each weight."""
+"""Settings of an adapter that is just a pair of matrices per weight."""
 
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """Low-rank changes of a `LlamaModel`'s weights.
+    """Low-rank updates for the weights of a `LlamaModel`.
 
     Attributes:
-        pairs: By the weight's name below `LlamaModel`: A [rank, in] and B [out, rank].
-        scaling: Factor on B A.
+        pairs: A [rank, in] and B [out, rank] by the weight's name in `LlamaModel`.
+        scaling: Factor of the product B A.
     """
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     scaling: float
 
     def merge(self, name: str, weight: Tensor) -> Tensor:
-        """The weight with its change added, in float32; the weight itself where it has none.
+        """Add the update of a weight, if it has one.
 
         Args:
-            name: Name of the weight below `LlamaModel`.
+            name: Name of the weight in `LlamaModel`.
             weight: float32 [out, in].
         """
         if name not in self.pairs:
@@ -52,18 +52,21 @@ NO_ADAPTER = LoraAdapter({}, 1.0)
 
 
 def read_adapter(folder: str | Path) -> LoraAdapter:
-    """Read an adapter that peft saved of a `LlamaForCausalLM`.
+    """Read an adapter that PEFT saved for a `LlamaForCausalLM`.
 
     Raises:
         FileNotFoundError: The folder has no adapter.
-        ValueError: It is not a plain LoRA adapter of a `LlamaForCausalLM`.
+        ValueError: It is not a plain LoRA adapter for a `LlamaForCausalLM`.
     """
     folder = Path(folder)
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("peft_type") != "LORA":
-        raise ValueError(f"{folder} holds no LoRA adapter, but one of {config.get('peft_type')!r}.")
+        raise ValueError(
+            f"The adapter in {folder} is of type {config.get('peft_type')!r}: only LoRA adapters "
+            "can be merged."
+        )
     for setting, plain in _PLAIN.items():
-        # Some settings are absent, null or empty where they are not used.
+        # Unused settings may be absent, null or empty.
         if (config.get(setting) or plain) != plain:
             raise ValueError(
                 f"The adapter in {folder} has {setting}={config[setting]!r}: only plain LoRA "

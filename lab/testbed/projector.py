@@ -1,4 +1,4 @@
-"""The only part of the testbed that is trained from scratch: projector and newline."""
+"""Projector and newline: the only parts of the testbed that are trained from scratch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NEWLINE = "image_newline"
 
 
 def untrained_projector(config: Any, seed: int = 0) -> dict[str, Tensor]:
-    """First weights, float32, by their names below `LlavaOnevisionModel`.
+    """Initial weights, float32, by their names in `LlavaOnevisionModel`.
 
     Args:
         config: The `LlavaOnevisionConfig`.
-        seed: The same seed gives the same weights; torch's own generator is left as it was.
+        seed: Seed of the weights; torch's global generator does not change.
     """
     width = config.text_config.hidden_size
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -33,7 +33,7 @@ def untrained_projector(config: Any, seed: int = 0) -> dict[str, Tensor]:
 
 
 def read_projector(file: str | Path) -> dict[str, Tensor]:
-    """Read what `save_projector` wrote.
+    """Read a file written by `save_projector`.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -1,4 +1,4 @@
-"""A ViT-S/14 from the backbone of an ONNX file, for Transformers' `Dinov2Model`."""
+"""Weights of a ViT-S/14 from an ONNX file, for Transformers' `Dinov2Model`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.testbed.parts import reader
+from .parts import reader
 
 IMAGE_SIZE = 224
-"""Pixels a side of a picture, and of a tile: those for which the file was made."""
+"""Side of an image or tile in pixels."""
 
 PATCH_SIZE = 14
 PATCHES = IMAGE_SIZE // PATCH_SIZE
-"""Rows, and columns, of patches."""
+"""Patches per side."""
 
 CONFIG: dict[str, Any] = {
     "model_type": "dinov2",
@@ -43,10 +43,10 @@ _MATRIX_NODE = re.compile(r"/backbone/(encoder/layer\.\d+/.+)/MatMul")
 
 
 def read_vision_tower(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names below `Dinov2Model`, and weights, float32, position embeddings for any size.
+    """Names in `Dinov2Model` and float32 weights.
 
-    The position embeddings [1, 1 + 37 * 37, D] are those that the backbone was trained with:
-    `fit_positions` makes those of `CONFIG` of them.
+    The position embeddings are [1, 1 + 37 * 37, D], as the backbone was trained; `fit_positions`
+    resizes them for `CONFIG`.
 
     Raises:
         ImportError: The package onnx is not installed.
@@ -63,7 +63,7 @@ def read_vision_tower(file: Path) -> Iterator[tuple[str, Tensor]]:
             yield _model_name(name.removeprefix(_BACKBONE)), weight(name)
     positions: dict[str, Tensor] = {}
     for node in graph.node:
-        # An exported linear layer has its matrix transposed, under a number instead of a name.
+        # The export stores the matrix of a linear layer transposed and without a name.
         if (match := _MATRIX_NODE.fullmatch(node.name)) and node.input[1] in tensors:
             name = match[1].replace("/", ".") + ".weight"
             yield _model_name(name), weight(node.input[1]).T.contiguous()
@@ -73,10 +73,10 @@ def read_vision_tower(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def fit_positions(name: str, weight: Tensor) -> Tensor:
-    """Position embeddings [1, 1 + P, D] for pictures of `IMAGE_SIZE`; other weights as they are.
+    """Resize position embeddings [1, 1 + P, D] for `IMAGE_SIZE`; return other weights unchanged.
 
-    It is what `Dinov2Model` does with them in every forward, but for a model of LLaVA-OneVision,
-    whose configuration says by the same number how large a tile is, they have to fit beforehand.
+    `Dinov2Model` interpolates them in every forward. In LLaVA-OneVision the configured image size
+    is also the size of a tile, so they have to fit it from the start.
     """
     if name != _POSITIONS:
         return weight

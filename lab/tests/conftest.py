@@ -4,6 +4,6 @@ import os
 
 import torch
 
-# Files run side by side, and threads that outnumber the cores wait for each other at every step.
+# Test files run in parallel: more threads than cores would only wait for each other.
 torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start

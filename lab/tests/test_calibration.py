@@ -1,4 +1,4 @@
-"""Calibrating with a few prompts: worth more than the attention that needs none."""
+"""Calibrating with a few prompts beats attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lab.benchmarks.calibration import measure_calibration, usable_prompts
 
 
 def test_two_dozen_prompts_beat_attention() -> None:
-    """On letters at a tenth of the tokens, where attention misses one in three."""
+    """On letters at 10 % of the tokens, where attention misses one in three."""
     prompts = usable_prompts(SceneSource(40, kinds=["letter", "colour"], seed=60_000), 24)
     results, seconds = measure_calibration(
         *load_tiny("qwen2-vl"),

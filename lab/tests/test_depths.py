@@ -1,4 +1,4 @@
-"""Attention of several layers, rollout and the controls as scorers in one table."""
+"""Attention of several layers, rollout and the controls in one table."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_layers_are_named_by_number_and_by_place() -> None:
 
 
 @pytest.mark.parametrize("name", ["attention@4", "attention@-1", "attention@", "attention@top"])
-def test_a_layer_that_is_not_there_is_refused(name: str) -> None:
-    with one_sentence(ValueError, repr(name), "0 to 3"):
+def test_a_missing_layer_is_refused(name: str) -> None:
+    with one_sentence(ValueError, repr(name)):
         scorer_at_depth(name, LAYERS)
 
 
 def test_results_have_every_scorer_and_ratio_in_order(loaded: tuple[Any, Any]) -> None:
     results = measure_depths(*loaded, SAMPLES, SCORERS, retention_ratios=[0.5, 0.25])
-    rows = [(result.scorer, result.retention_ratio) for result in results[1:]]
-    assert rows == [(name, ratio) for name in SCORERS for ratio in (0.5, 0.25)]
+    measured = [(result.scorer, result.retention_ratio) for result in results[1:]]
+    assert measured == [(name, ratio) for name in SCORERS for ratio in (0.5, 0.25)]
     assert all(result.kept_share == result.retention_ratio for result in results[1:])
     truth = next(result for result in results if result.scorer == "truth")
     assert truth.accuracy() == 1.0
@@ -53,8 +53,8 @@ def test_attention_at_layer_0_is_the_scorer_attention(loaded: tuple[Any, Any]) -
     assert same.correct == plain.correct
 
 
-def test_rollout_is_that_of_the_row_before_the_answer(loaded: tuple[Any, Any]) -> None:
-    """Against the product of averaged attention maps that the model itself returns."""
+def test_rollout_is_that_of_the_last_query(loaded: tuple[Any, Any]) -> None:
+    """Compare with the product of the averaged attention maps that the model returns."""
     model, processor = loaded
     inputs = encode_samples(processor, SAMPLES[:1])
     rollout = scorer_at_depth("rollout", LAYERS)
@@ -79,8 +79,8 @@ def test_rollout_is_that_of_the_row_before_the_answer(loaded: tuple[Any, Any]) -
     assert torch.equal(sample.kept_visual.nonzero().flatten(), best)
 
 
-def test_an_answer_that_ends_at_once_can_be_scored(loaded: tuple[Any, Any]) -> None:
-    """The model is made to end every turn at once: its answers have no tokens of their own."""
+def test_an_empty_answer_can_be_scored(loaded: tuple[Any, Any]) -> None:
+    """The model ends every turn at once, so its answers are empty."""
     model, processor = loaded
     settings = model.generation_config
     model.generation_config = copy.deepcopy(settings)

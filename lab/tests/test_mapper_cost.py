@@ -1,4 +1,4 @@
-"""What scoring costs at the widths of a 7B, and what layer 0 holds."""
+"""The cost of scoring at the widths of a 7B, and collections of the ground truth."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_operations_of_the_papers_network_by_hand() -> None:
 
 
 def test_operations_of_a_prefill() -> None:
-    """A 7B's language model has 6.5 billion weights in its layers, each used once a token."""
+    """A 7B's language model has 6.5 billion weights in its layers, each used once per token."""
     assert prefill_operations(1) == pytest.approx(2 * 6.5e9, rel=0.01)
     assert prefill_operations(2000) > 2000 * prefill_operations(1)
 

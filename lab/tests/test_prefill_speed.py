@@ -1,4 +1,4 @@
-"""Prefill speed: what is measured is the model that is said to be, compressed as is said."""
+"""The benchmark of prefill speed measures the model and the compression that it names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.benchmarks.prefill_speed import make_inputs, measure
 
 SHAPES = Shapes(rows=4, columns=6, instruction=5)
 TEXT = 3 + SHAPES.instruction
-"""Tokens around the picture."""
+"""Tokens around the image."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def cache_bytes(tokens: int, batch: int) -> int:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_cache_is_that_of_the_tokens_that_are_kept(model: Any, batch: int) -> None:
+def test_the_cache_holds_the_kept_tokens(model: Any, batch: int) -> None:
     inputs = make_inputs(SHAPES, batch, torch.device("cpu"), torch.bfloat16)
     assert inputs["input_ids"].shape == (batch, SHAPES.visual + TEXT)
     stock = measure(model, inputs, new_tokens=1, repeats=1)

@@ -1,4 +1,4 @@
-"""What the benchmark of the relevance teacher's memory measures and prints."""
+"""The benchmark of the memory of relevance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's counters")
 def test_peak_memory_is_that_of_a_backward_pass() -> None:
-    """Beyond it comes the scratch of one chunk of rows; each runs in a process of its own."""
+    """Relevance needs scratch memory for one chunk of queries in addition."""
     plain, ours, checkpointed, stored = (
         measure_memory(method, length=1500, layers=3, width=256, heads=8) for method in METHODS
     )

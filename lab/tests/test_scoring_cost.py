@@ -1,4 +1,4 @@
-"""What scoring costs, measured in processes of their own."""
+"""The benchmark of the cost of scoring."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lab.benchmarks.scoring_cost import measure
 
 
 def test_scoring_takes_less_memory_than_whole_maps() -> None:
-    """And gives the same scores; at a fifth of the tokens of the documented figure."""
+    """With the same scores, at a fifth of the tokens of the documented figure."""
     costs = {
         method: measure(method, visual_tokens=300, instruction=10, runs=1)
         for method in ("scoring", "eager")

@@ -1,4 +1,4 @@
-"""The testbed's parts are the pretrained ones, tensor by tensor and feature by feature."""
+"""The testbed's tensors and features are those of the pretrained parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lab.testbed.language_model import ADDED_ROWS
 from lab.testbed.parts import language_model_file, vision_tower_file
 from lab.testbed.projector import read_projector, save_projector
 from lab.testbed.vision_tower import CONFIG, read_vision_tower
-from lab.tests.testbed_models import REQUIRED, assembled, need_parts, picture
+from lab.tests.testbed_models import REQUIRED, assembled, need_parts, noise_image
 
 pytestmark = [
     pytest.mark.testbed,
@@ -33,7 +33,7 @@ pytestmark = [
 
 GREETING = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 LARGEST_PEAK, LONGEST = 2e9, 20.0
-"""Bytes, and seconds of one core, that loading may take."""
+"""Limits of loading: bytes, and seconds of processor time."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +53,7 @@ def processor() -> Any:
 
 @pytest.fixture(scope="module")
 def smollm() -> Any:
-    """SmolLM2 as Transformers' own loader reads it, float32."""
+    """SmolLM2 loaded by Transformers, float32."""
     file = language_model_file()
     return AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32
@@ -62,7 +62,7 @@ def smollm() -> Any:
 
 @pytest.fixture(scope="module")
 def adapter(smollm: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A random adapter that peft saved, and SmolLM2 with it merged by peft."""
+    """A random adapter saved by PEFT, and SmolLM2 with the adapter merged by PEFT."""
     folder = tmp_path_factory.mktemp("adapter")
     torch.manual_seed(0)
     config = LoraConfig(
@@ -93,7 +93,7 @@ def test_text_logits_are_those_of_the_language_model(
     with torch.no_grad():
         expected, actual = smollm(**inputs).logits, model(**inputs).logits
     assert torch.equal(actual[..., : smollm.config.vocab_size], expected)
-    # No added row is ever the likeliest.
+    # No added embedding is ever the likeliest.
     assert (actual[..., -ADDED_ROWS:].amax(-1) < expected.amax(-1)).all()
     answer = model.generate(**inputs, max_new_tokens=12)
     text = processor.decode(answer[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
@@ -122,15 +122,15 @@ def test_digits_are_tokens_of_their_own(processor: Any) -> None:
     assert processor.tokenizer.tokenize("2024") == list("2024")
 
 
-def test_placeholders_are_one_token_and_told_by_their_embedding(model: Any, processor: Any) -> None:
+def test_placeholders_are_one_token_with_their_own_embedding(model: Any, processor: Any) -> None:
     ids = processor.tokenizer("<image><video>").input_ids
     assert ids == [model.config.image_token_id, model.config.video_token_id]
-    rows = model.get_input_embeddings().weight[-ADDED_ROWS:]
-    assert len(rows.unique(dim=0)) == ADDED_ROWS
+    added = model.get_input_embeddings().weight[-ADDED_ROWS:]
+    assert len(added.unique(dim=0)) == ADDED_ROWS
 
 
 def test_the_tower_has_every_tensor_and_hidden_state_of_the_backbone(model: Any) -> None:
-    """Loaded strictly at the size of its position embeddings, which the model then interpolates."""
+    """Load strictly at the original size of the position embeddings."""
     whole = Dinov2Model(Dinov2Config(**{**CONFIG, "image_size": 37 * 14})).eval()
     whole.load_state_dict(dict(read_vision_tower(vision_tower_file())), strict=True)
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -151,7 +151,7 @@ def test_features_are_those_of_the_onnx_graph(model: Any) -> None:
 
 
 def _graph_features(pixels: Tensor) -> dict[int, Tensor]:
-    """Hidden states by layer, computed by onnx's reference from the file as it is."""
+    """Hidden states by layer, computed from the file by onnx's reference."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -172,10 +172,10 @@ def _graph_features(pixels: Tensor) -> dict[int, Tensor]:
 
 
 @pytest.mark.parametrize("size", [(224, 224), (300, 200)])
-def test_a_picture_is_itself_twice_with_newlines(
+def test_an_image_is_encoded_twice_with_newlines(
     size: tuple[int, int], model: Any, processor: Any
 ) -> None:
-    inputs = processor(images=[picture(0, size)], text="<image>", return_tensors="pt")
+    inputs = processor(images=[noise_image(0, size)], text="<image>", return_tensors="pt")
     with torch.no_grad():
         (features,) = model.get_image_features(
             inputs["pixel_values"],
@@ -190,13 +190,13 @@ def test_a_picture_is_itself_twice_with_newlines(
 
 
 def test_frames_of_a_video_are_pooled(model: Any, processor: Any) -> None:
-    frames = [picture(n) for n in range(3)]
+    frames = [noise_image(n) for n in range(3)]
     inputs = processor(videos=[frames], text="<video>", do_sample_frames=False, return_tensors="pt")
     assert (inputs["input_ids"] == model.config.video_token_id).sum() == 3 * 64 + 1
 
 
-def test_a_question_is_put_as_the_language_model_knows_it(processor: Any) -> None:
-    content = [{"type": "image", "image": picture(0)}, {"type": "text", "text": "What is it?"}]
+def test_a_question_has_the_language_models_chat_format(processor: Any) -> None:
+    content = [{"type": "image", "image": noise_image(0)}, {"type": "text", "text": "What is it?"}]
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )
@@ -215,9 +215,7 @@ def test_a_merged_adapter_equals_pefts(adapter: tuple[Path, Any], model: Any) ->
     assert len(changed) == 7 * 30
 
 
-def test_an_adapter_that_cannot_be_merged_is_refused(
-    adapter: tuple[Path, Any], tmp_path: Path
-) -> None:
+def test_other_adapters_are_refused(adapter: tuple[Path, Any], tmp_path: Path) -> None:
     folder, _ = adapter
     config = json.loads((folder / "adapter_config.json").read_text())
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -252,7 +250,7 @@ def test_a_projector_is_read_as_it_was_saved(model: Any, tmp_path: Path) -> None
         assert torch.equal(weight, expected), name
 
 
-def test_an_untrained_projector_is_always_the_same_and_draws_no_random_number(model: Any) -> None:
+def test_an_untrained_projector_has_its_own_seed(model: Any) -> None:
     state = torch.get_rng_state()
     again, _ = assemble(dtype=torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
@@ -261,8 +259,8 @@ def test_an_untrained_projector_is_always_the_same_and_draws_no_random_number(mo
         assert torch.equal(weights[name], weight)
 
 
-def test_loading_is_quick_and_small() -> None:
-    """In a process of its own; processor time, as what else the machine does is not counted."""
+def test_loading_is_fast_and_small() -> None:
+    """Measure processor time in a separate process."""
     code = (
         "import time\n"
         "from lab.testbed import assemble\n"
@@ -285,7 +283,7 @@ def test_an_unknown_dtype_is_named() -> None:
         assemble(dtype="float99")
 
 
-def test_a_missing_part_fails_where_it_is_required_and_else_is_skipped(
+def test_a_missing_part_is_skipped_unless_required(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("lab.testbed.parts.find_spec", lambda name: None)

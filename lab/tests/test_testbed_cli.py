@@ -1,4 +1,4 @@
-"""The testbed as a checkpoint folder, which the library's commands take like any other."""
+"""The testbed as a checkpoint folder in the commands of the library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_token_compress.cli import app
-from lab.tests.testbed_models import assembled, need_parts, picture
+from lab.testbed.questions_file import DATA_FILE, export_samples
+from lab.testbed.samples import object_samples
+from lab.tests.testbed_models import assembled, need_parts, noise_image
 
 pytestmark = pytest.mark.testbed
 QUESTION = "What is in the middle?"
@@ -23,7 +25,7 @@ def call(*arguments):
 def folder(tmp_path_factory):
     """The testbed with an untrained projector.
 
-    Its outputs are large, since the model answers with its turn end alone otherwise.
+    Its outputs are scaled up: otherwise the model ends its turn at once.
     """
     need_parts()
     folder = tmp_path_factory.mktemp("testbed")
@@ -38,8 +40,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
-    picture(0).save(path)
+    path = tmp_path_factory.mktemp("images") / "image.png"
+    noise_image(0).save(path)
     return path
 
 
@@ -71,3 +73,19 @@ def test_collect(folder, image, tmp_path):
     )
     assert outcome.exit_code == 0, outcome.stderr
     assert outcome.stdout.startswith("1 samples")
+
+
+@pytest.mark.parametrize(
+    ("source", "kinds"), [("drawings", ["place", "count"]), ("clips", ["first"])]
+)
+def test_evaluate(folder, tmp_path, source, kinds):
+    """The folder and the file are all that the library needs from the laboratory."""
+    export_samples(object_samples(kinds, 1, source=source), tmp_path)
+    outcome = call(
+        *("evaluate", "--model", folder, "--data", tmp_path / DATA_FILE, "--dtype", "float32"),
+        *("--scorers", "truth,attention,random", "--retention-ratios", "0.25"),
+        "--markdown",
+    )
+    assert outcome.exit_code == 0, outcome.output
+    for word in (*kinds, "truth", "attention", "random"):
+        assert word in outcome.stdout

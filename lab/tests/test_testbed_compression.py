@@ -13,20 +13,20 @@ from torch import Tensor
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs, uncompress
 from lab.testbed import assemble
-from lab.tests.testbed_models import assembled, need_parts, picture
+from lab.tests.testbed_models import assembled, need_parts, noise_image
 
 pytestmark = pytest.mark.testbed
 
 NEW = 5
-FRAMES = [picture(seed) for seed in (5, 6)]
+FRAMES = [noise_image(seed) for seed in (5, 6)]
 CHATS: dict[str, list[dict[str, Any]]] = {
-    "picture": [
-        {"type": "image", "image": picture(0)},
+    "image": [
+        {"type": "image", "image": noise_image(0)},
         {"type": "text", "text": "Which colour is in the middle of the picture?"},
     ],
-    "pictures": [
-        {"type": "image", "image": picture(1)},
-        {"type": "image", "image": picture(2, (120, 200))},
+    "images": [
+        {"type": "image", "image": noise_image(1)},
+        {"type": "image", "image": noise_image(2, (120, 200))},
         {"type": "text", "text": "Which one is wider?"},
     ],
     "video": [
@@ -35,9 +35,9 @@ CHATS: dict[str, list[dict[str, Any]]] = {
     ],
     "text": [{"type": "text", "text": "What is the capital of France?"}],
 }
-RAGGED = ("picture", "pictures", "video", "text")
-SHORTER = ("video", "picture", "text")
-"""What generation is tested on: pictures cost the most time."""
+RAGGED = ("image", "images", "video", "text")
+SHORTER = ("video", "image", "text")
+"""Prompts for tests of generation; images take the most time."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,12 +76,12 @@ def encode(*names: str) -> Any:
 
 
 def assert_near(actual: Tensor, expected: Tensor) -> None:
-    """Equal but for float32's rounding in 30 layers: logits have a deviation of about 4."""
+    """Equal up to float32 rounding in 30 layers; the standard deviation of logits is about 4."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-3)
 
 
 def run(model: Any, inputs: Any, **options: Any) -> Any:
-    """Greedy tokens that do not end early, and their logits."""
+    """Generate exactly `NEW` tokens greedily, with their logits."""
     return model.generate(
         **inputs,
         max_new_tokens=NEW,
@@ -93,7 +93,7 @@ def run(model: Any, inputs: Any, **options: Any) -> Any:
 
 
 def logits_of(output: Any) -> Tensor:
-    """[steps, rows, vocabulary]."""
+    """[steps, B, vocabulary]."""
     return torch.stack(output.logits)
 
 
@@ -139,8 +139,8 @@ def test_compressed_equals_stock_with_dropped_tokens_hidden(pair: ModelPair) -> 
 
 
 def test_dropping_changes_the_answer(pair: ModelPair) -> None:
-    """Else the equalities would hold for a model that does not look at its pictures."""
-    inputs = encode("picture")
+    """Without this, a model that ignores its images would pass the other tests."""
+    inputs = encode("image")
     whole, kept = pair.stock(**inputs).logits[:, -1], pair.compressed(**inputs).logits[:, -1]
     assert (whole - kept).abs().max() > 0.1
 
@@ -154,23 +154,23 @@ def test_cached_equals_recomputed(pair: ModelPair) -> None:
 
 
 @pytest.mark.parametrize("scorer", ["attention", "random"])
-def test_a_row_in_a_batch_is_that_row_alone(scorer: str) -> None:
+def test_a_sample_in_a_batch_equals_the_sample_alone(scorer: str) -> None:
     stock, _ = assembled()
     setting = TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0, scorer=scorer)
     compressed = compress(copy.deepcopy(stock), setting)
     together = compressed(**encode(*RAGGED)).logits
     kept = [sample.kept_indices for sample in compressed.token_compression.last.samples]
-    for row, name in enumerate(RAGGED):
+    for index, name in enumerate(RAGGED):
         alone = compressed(**encode(name)).logits[0]
-        assert len(alone) == len(kept[row])
-        assert_near(together[row, -len(alone) :], alone)
+        assert len(alone) == len(kept[index])
+        assert_near(together[index, -len(alone) :], alone)
 
 
 @pytest.mark.parametrize(
     ("name", "counts", "grids"),
     [
-        ("picture", [256 + 16 * 17], [[(1, 16, 16), (1, 16, 16)]]),
-        ("pictures", [257, 257], [[(1, 16, 16)], [(1, 16, 16)]]),
+        ("image", [256 + 16 * 17], [[(1, 16, 16), (1, 16, 16)]]),
+        ("images", [257, 257], [[(1, 16, 16)], [(1, 16, 16)]]),
         ("video", [2 * 64 + 1], [[(2, 8, 8)]]),
     ],
 )
@@ -205,8 +205,8 @@ def test_a_saved_model_is_loaded_by_transformers(pair: ModelPair, tmp_path: Any)
     assert torch.equal(model(**inputs).logits, pair.compressed(**inputs).logits)
     processor = AutoProcessor.from_pretrained(tmp_path)
     text = "<|im_start|>user\n<image>\nin 2024<|im_end|>"
-    own = assembled()[1](images=[picture(0)], text=text, return_tensors="pt")
-    again = processor(images=[picture(0)], text=text, return_tensors="pt")
+    own = assembled()[1](images=[noise_image(0)], text=text, return_tensors="pt")
+    again = processor(images=[noise_image(0)], text=text, return_tensors="pt")
     assert torch.equal(again["input_ids"], own["input_ids"])
     # Auto classes choose the image processor that computes in torch.
     torch.testing.assert_close(again["pixel_values"], own["pixel_values"], rtol=0, atol=1e-5)

@@ -13,31 +13,31 @@ from torch import nn
 
 from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.sample import Sample
-from lab.testbed.objects.clips import make_things_clip
-from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_picture
+from lab.testbed.objects.clips import make_object_clip
+from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_scene
 from lab.testbed.objects.names import COLOURS, NAMES
-from lab.testbed.objects.picture import Picture
-from lab.testbed.objects.questions import clip_questions, picture_questions
+from lab.testbed.objects.questions import clip_questions, scene_questions
+from lab.testbed.objects.scene import ObjectScene
 from lab.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
 from lab.testbed.training.curriculum import (
     ALL_KINDS,
-    Lesson,
-    Lessons,
+    Curriculum,
     Stage,
-    curriculum,
+    TrainingBatch,
+    curriculum_stages,
 )
-from lab.testbed.training.data_loader import Feed
+from lab.testbed.training.data_loader import StepLoader
 from lab.testbed.training.export import export
 from lab.testbed.training.language import add_adapter, train_language
-from lab.testbed.training.projector import Boards
+from lab.testbed.training.projector import LabelledImages
 from lab.testbed.training.sources import drawn, store, stored
 from lab.testbed.training.vision import (
     clip_tokens,
-    picture_tokens,
+    image_tokens,
     pixels_of,
     tower_features,
 )
-from lab.testbed.training.words import BACKGROUND, ThingVocabulary, patch_classes
+from lab.testbed.training.words import BACKGROUND, ObjectVocabulary, patch_classes
 from lab.tests import testbed_models
 from lab.tiny.forward import answer_logits
 from lab.tiny.loop import LoopSettings, averaged_state
@@ -47,7 +47,7 @@ PATCHES = 16
 
 
 class Tokenizer:
-    """A token for every word: enough to pack prompts without the pretrained parts."""
+    """One token per word, to pack prompts without the pretrained parts."""
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}
@@ -66,104 +66,104 @@ def packers(tokenizer: Any) -> dict[str, Packer]:
     }
 
 
-# Pictures and lessons
+# Images and batches
 
 
-def test_a_lesson_depends_on_its_number_alone() -> None:
-    stages = (Stage(2, "bare", ALL_KINDS), Stage(20, "pictures", ALL_KINDS, 16, 0.5, 0.5))
-    one, other = (Lessons(packers(Tokenizer()), stages, pictures=4) for _ in range(2))
+def test_a_batch_depends_on_its_number_only() -> None:
+    stages = (Stage(2, "bare", ALL_KINDS), Stage(20, "images", ALL_KINDS, 16, 0.5, 0.5))
+    one, other = (Curriculum(packers(Tokenizer()), stages, images=4) for _ in range(2))
     for step in (0, 3, 4, 5, 6):
-        lesson = other[step]
-        assert_same_lesson(one[step], lesson)
-        assert lesson.asked != other[step + 1].asked
-    # What came before does not matter: a training that is gone on with sees the same.
-    fresh = Lessons(packers(Tokenizer()), stages, pictures=4)
+        batch = other[step]
+        assert_same_batch(one[step], batch)
+        assert batch.asked != other[step + 1].asked
+    # A resumed training sees the same batches.
+    fresh = Curriculum(packers(Tokenizer()), stages, images=4)
     assert fresh[6].asked == one[6].asked
 
 
-def assert_same_lesson(one: Lesson, other: Lesson) -> None:
+def assert_same_batch(one: TrainingBatch, other: TrainingBatch) -> None:
     assert one.asked == other.asked
     assert torch.equal(one.pixels, other.pixels)
     assert torch.equal(one.names, other.names)
-    assert torch.equal(one.batch.kept, other.batch.kept)
+    assert torch.equal(one.packed.kept, other.packed.kept)
 
 
-def test_a_feed_of_other_processes_gives_the_same_in_the_same_order() -> None:
-    boards = Boards([], steps=6, pictures=2)
-    ahead = Feed(boards, workers=2)
+def test_items_of_other_processes_are_the_same_and_in_order() -> None:
+    images = LabelledImages([], steps=6, images=2)
+    ahead = StepLoader(images, workers=2)
     for step in range(3, 6):
         pixels, names, colours = ahead(step)
-        expected = boards[step]
+        expected = images[step]
         assert torch.equal(pixels, expected[0])
         assert torch.equal(names, expected[1])
         assert torch.equal(colours, expected[2])
 
 
 def test_the_curriculum_ends_with_all_kinds_and_dropped_tokens() -> None:
-    stages = curriculum(528)
+    stages = curriculum_stages(528)
     ends = [stage.until for stage in stages]
     assert ends == sorted(set(ends))
     assert ends[-1] == 528
-    assert stages[-1].view == "pictures"
+    assert stages[-1].view == "images"
     assert set(stages[-1].kinds) == set(ALL_KINDS)
     assert stages[-1].drop_share > 0
 
 
 def test_the_held_out_artist_is_not_trained_on() -> None:
     source = drawn("train")
-    artists = {thing.source for number in range(40) for thing in source(number).things}
+    artists = {obj.source for number in range(40) for obj in source(number).objects}
     assert len(artists) > 1
     assert HELD_OUT_ARTIST not in artists
 
 
-def test_stored_pictures_come_back_and_begin_anew(tmp_path: Path) -> None:
-    made = [make_drawn_picture(number) for number in range(3)]
+def test_stored_images_are_read_back_and_repeat(tmp_path: Path) -> None:
+    made = [make_drawn_scene(number) for number in range(3)]
     store(tmp_path / "some.zip", made)
     source = stored(tmp_path / "some.zip")
-    for number, picture in enumerate(made):
+    for number, scene in enumerate(made):
         found = source(number + 3)
-        assert (found.things, found.rows, found.columns) == (
-            picture.things,
-            picture.rows,
-            picture.columns,
+        assert (found.objects, found.rows, found.columns) == (
+            scene.objects,
+            scene.rows,
+            scene.columns,
         )
-        assert (found.vocabulary, found.on_plates) == (picture.vocabulary, picture.on_plates)
-        difference = np.abs(np.asarray(found.image, float) - np.asarray(picture.image, float))
-        assert difference.mean() < 6  # of 255: they are stored with a little loss
+        assert (found.vocabulary, found.on_plates) == (scene.vocabulary, scene.on_plates)
+        difference = np.abs(np.asarray(found.image, float) - np.asarray(scene.image, float))
+        assert difference.mean() < 6  # of 255, since WebP is lossy
 
 
-def test_without_stored_pictures_the_step_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="'pictures'"):
+def test_without_stored_images_the_step_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="'images'"):
         stored(tmp_path / "none.zip")
 
 
-def test_patches_are_classed_by_what_lies_at_their_centre() -> None:
+def test_patches_have_the_class_of_the_object_at_their_centre() -> None:
     for number in range(8):
-        picture = make_drawn_picture(number)
-        names, colours = patch_classes(picture, PATCHES)
+        scene = make_drawn_scene(number)
+        names, colours = patch_classes(scene, PATCHES)
         assert names.shape == colours.shape == (PATCHES**2,)
         for index in range(PATCHES**2):
-            expected = thing_at(picture, index % PATCHES * 14 + 7, index // PATCHES * 14 + 7)
+            expected = object_at(scene, index % PATCHES * 14 + 7, index // PATCHES * 14 + 7)
             assert (names[index] == BACKGROUND) == (expected is None)
             if expected is not None:
                 assert NAMES[names[index]] == expected.name
                 assert list(COLOURS)[colours[index]] == expected.colour
 
 
-def thing_at(picture: Picture, x: int, y: int) -> Any:
-    for thing in picture.things:
-        left, top, right, bottom = thing.box
+def object_at(scene: ObjectScene, x: int, y: int) -> Any:
+    for obj in scene.objects:
+        left, top, right, bottom = obj.box
         if left <= x < right and top <= y < bottom:
-            return thing
+            return obj
     return None
 
 
-def test_ideal_tokens_say_what_they_are_to_say() -> None:
-    """No token is nearer to its aim, and classification finds every name and colour in it."""
+def test_target_tokens_are_classified_right() -> None:
+    """Target tokens have the smallest loss, and their names and colours are found."""
     tokenizer = Tokenizer()
     words = torch.randn(400, 96, generator=torch.Generator().manual_seed(0))
-    vocabulary = ThingVocabulary(tokenizer, words)
-    names, colours = patch_classes(make_drawn_picture(1, rows=4, columns=4), PATCHES)
+    vocabulary = ObjectVocabulary(tokenizer, words)
+    names, colours = patch_classes(make_drawn_scene(1, rows=4, columns=4), PATCHES)
     ideal = vocabulary.ideal(names, colours)
     shown = names != BACKGROUND
     assert torch.equal(vocabulary.name_scores(ideal[shown]).argmax(-1), names[shown])
@@ -188,16 +188,16 @@ def assembled() -> tuple[Any, Any]:
 @pytest.mark.testbed
 @torch.no_grad()
 def test_packed_questions_are_answered_as_single_prompts(assembled: tuple[Any, Any]) -> None:
-    """The logits of the stock model on what the processor makes of each question, and of clips."""
+    """Compare with the stock model on each question of an image and of a clip."""
     model, processor = assembled
     packer = packers(processor.tokenizer)["chat"]
-    picture, clip = make_drawn_picture(3), make_things_clip(1)
-    asked = picture_questions(picture)[:3]
+    scene, clip = make_drawn_scene(3), make_object_clip(1)
+    asked = scene_questions(scene)[:3]
     project = model.model.multi_modal_projector
-    features = tower_features(model, processor, pixels_of([picture.image]))
-    tokens = picture_tokens(model, project(features))
+    features = tower_features(model, processor, pixels_of([scene.image]))
+    tokens = image_tokens(model, project(features))
     check_first_answers(
-        model, processor, packer, tokens, asked, {"modality": "image", "visuals": (picture.image,)}
+        model, processor, packer, tokens, asked, {"modality": "image", "visuals": (scene.image,)}
     )
     features = tower_features(model, processor, pixels_of(clip.images))
     tokens = clip_tokens(model, project(features), len(clip.frames))
@@ -223,23 +223,23 @@ def check_first_answers(
         first += len(answer) + 1
 
 
-class Interrupted(Lessons):
-    """Lessons that end in the middle, as a killed process does."""
+class Interrupted(Curriculum):
+    """A curriculum that fails in the middle, like a killed process."""
 
-    def __getitem__(self, step: int) -> Lesson:
+    def __getitem__(self, step: int) -> TrainingBatch:
         if step == 2:
             raise KeyboardInterrupt
         return super().__getitem__(step)
 
 
 def train_four_updates(
-    work: Path, assembled: tuple[Any, Any], kind: type[Lessons] = Lessons
+    work: Path, assembled: tuple[Any, Any], kind: type[Curriculum] = Curriculum
 ) -> Any:
-    stages = (Stage(3, "bare", ALL_KINDS), Stage(4, "pictures", ALL_KINDS, 4))
+    stages = (Stage(3, "bare", ALL_KINDS), Stage(4, "images", ALL_KINDS, 4))
     settings = LoopSettings(4, 1e-3, warmup=1, save_every=1, report_every=10, ema=0.5)
     model, processor = copy.deepcopy(assembled[0]), assembled[1]
-    lessons = kind(packers(processor.tokenizer), stages, pictures=1, questions=2)
-    train_language(model, processor, lessons, {}, settings, work)
+    curriculum = kind(packers(processor.tokenizer), stages, images=1, questions=2)
+    train_language(model, processor, curriculum, {}, settings, work)
     return model
 
 
@@ -266,7 +266,7 @@ def test_an_interrupted_training_ends_as_a_whole_one_and_is_exported(
         expected, actual = model(**ids).logits, merged(**ids).logits
         untrained = assembled[0](**ids).logits
     change = (expected - untrained).norm()
-    # What is stored is rounded to bfloat16, which is little beside what was learned.
+    # The stored weights are rounded to bfloat16.
     assert (actual - expected).norm() < 0.05 * change
 
 

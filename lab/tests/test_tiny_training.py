@@ -1,4 +1,4 @@
-"""The shortcuts that train the tiny models give the numbers of the stock models."""
+"""The fast forwards in the training of the tiny models equal the stock models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def without_gradients() -> Any:
 
 
 Beginner = tuple[Any, Any, VisualPath]
-"""A model before its own training, its processor, and how it sees."""
+"""An untrained model, its processor and its visual path."""
 
 
 @pytest.fixture(scope="module", params=["llava_onevision", "vila"])
@@ -50,7 +50,7 @@ def beginner(request: pytest.FixtureRequest) -> Beginner:
 
 
 def asked(processor: Any, shown: dict[str, Any], question: Any) -> Any:
-    """Inputs of one question with its answer, by the processor alone."""
+    """Inputs for one question and its answer, made by the processor."""
     turns = [
         {"role": "user", "content": [shown, {"type": "text", "text": question.text}]},
         {"role": "assistant", "content": [{"type": "text", "text": question.answer}]},
@@ -63,7 +63,7 @@ def asked(processor: Any, shown: dict[str, Any], question: Any) -> Any:
 def check_packing(
     model: Any, processor: Any, packer: Packer, shown: Any, questions: Any, visual: Any, where: Any
 ) -> None:
-    """Logits that predict the answers: packed together, and each in a prompt of its own."""
+    """Compare the logits that predict the answers, packed and in separate prompts."""
     every = torch.arange(visual.shape[1])[None]
     batch = packer.pack([questions], where, every)
     logits, labels = answer_logits(model, visual, batch)
@@ -72,7 +72,7 @@ def check_packing(
     for question in questions:
         inputs = asked(processor, shown, question)
         answer = processor.tokenizer(question.answer, add_special_tokens=False)["input_ids"]
-        # The answer, the end of the turn, and a line break stand last.
+        # The prompt ends with the answer, the end of the turn and a line break.
         first = inputs["input_ids"].shape[1] - len(answer) - 2
         alone = model(**inputs).logits[0]
         own_logits.append(alone[first - 1 : first + len(answer)])
@@ -81,20 +81,20 @@ def check_packing(
     torch.testing.assert_close(logits, torch.cat(own_logits), rtol=1e-3, atol=1e-3)
 
 
-def test_packed_questions_about_a_picture_qwen2_vl() -> None:
+def test_packed_questions_about_an_image_qwen2_vl() -> None:
     model, processor = load_tiny("qwen2-vl")
     scene = make_scene(0, 3, 4)
     visual = encode_scenes(model.model.visual, [scene])
     shown = {"type": "image", "image": scene.image}
     packer = Packer(processor.tokenizer)
-    # 48 tokens are fewer than the processor's least, so that it would enlarge the picture.
+    # The processor would enlarge an image with fewer than 64 tokens.
     processor.image_processor.size = {"shortest_edge": 1, "longest_edge": 10**9}
     check_packing(
         model, processor, packer, shown, scene_questions(scene), visual, grid_positions((6, 8))
     )
 
 
-def test_packed_questions_about_a_picture(beginner: Beginner) -> None:
+def test_packed_questions_about_an_image(beginner: Beginner) -> None:
     model, processor, path = beginner
     scene = make_scene(0)
     visual, positions = path.join(path.encode([scene]), 0), path.positions((4, 4), 0)
@@ -103,21 +103,23 @@ def test_packed_questions_about_a_picture(beginner: Beginner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("boards", "rows", "columns", "hold"),
+    ("scenes", "rows", "columns", "frames_per_scene"),
     [(3, 2, 3, 1), (2, 2, 2, 2), (5, 1, 1, 1)],
     ids=["each_for_two_frames", "each_for_four_frames", "more_frames_than_rows"],
 )
 def test_packed_questions_about_a_clip_qwen2_vl(
-    boards: int, rows: int, columns: int, hold: int
+    scenes: int, rows: int, columns: int, frames_per_scene: int
 ) -> None:
-    """A frame of visual tokens shows one board: two frames of the video."""
+    """A frame of visual tokens is two frames of the video, which show one scene."""
     processor = build_processor(clip_words())
     model = qwen2_vl_video.build_model(processor.tokenizer).eval()
     path = qwen2_vl_video.visual_path(model, processor.tokenizer)
-    clip = make_clip(0, boards, rows, columns)
-    visual = path.join(path.encode(clip.frames).repeat_interleave(hold, 0), boards * hold)
-    positions = path.positions((rows, columns), boards * hold)
-    frames = [image for image in clip.images for _ in range(2 * hold)]
+    clip = make_clip(0, scenes, rows, columns)
+    visual = path.join(
+        path.encode(clip.frames).repeat_interleave(frames_per_scene, 0), scenes * frames_per_scene
+    )
+    positions = path.positions((rows, columns), scenes * frames_per_scene)
+    frames = [image for image in clip.images for _ in range(2 * frames_per_scene)]
     processor.video_processor.size = {"shortest_edge": 1, "longest_edge": 10**9}
     shown = {"type": "video", "video": frames}
     check_packing(model, processor, path.packer, shown, clip_questions(clip), visual, positions)
@@ -131,8 +133,8 @@ def test_packed_questions_about_a_clip(beginner: Beginner) -> None:
     check_packing(model, processor, path.packer, shown, clip_questions(clip), visual, positions)
 
 
-def test_what_is_text_between_visual_tokens(beginner: Beginner) -> None:
-    """It is what the processor's prompt has between its placeholders."""
+def test_text_between_visual_tokens(beginner: Beginner) -> None:
+    """It equals the tokens between the placeholders in the processor's prompt."""
     model, processor, path = beginner
     clip = make_clip(0, 3)
     shown = {"type": "video", "video": clip.images}
@@ -145,7 +147,7 @@ def test_what_is_text_between_visual_tokens(beginner: Beginner) -> None:
 
 
 def test_the_language_model_comes_from_a_trained_one(beginner: Beginner) -> None:
-    """The same text gives the same hidden states, for words that both tokenizers know."""
+    """Words that both tokenizers know give the same hidden states."""
     model, processor, _ = beginner
     sources = {"llava_onevision": "qwen2-vl", "vila15": "llava-onevision"}
     source, source_processor = load_tiny(sources[model.config.model_type])
@@ -158,14 +160,16 @@ def test_the_language_model_comes_from_a_trained_one(beginner: Beginner) -> None
 
 
 @pytest.mark.parametrize(("count", "text"), [(1, []), (136, []), (65, [0, 40, 64])])
-def test_dropped_tokens_are_drawn_from_all_but_text(count: int, text: list[int]) -> None:
+def test_text_is_never_dropped(count: int, text: list[int]) -> None:
     generator = torch.Generator().manual_seed(0)
     kept = [drop_visual_tokens(3, count, generator, text=text) for _ in range(200)]
     visual = count - len(text)
-    sizes = {rows.shape[1] - len(text) for rows in kept}
+    sizes = {indices.shape[1] - len(text) for indices in kept}
     assert max(sizes) == visual
     assert min(sizes) >= max(1, round(0.1 * visual))
     assert min(sizes) < visual or count == 1
-    assert torch.cat([rows.flatten() for rows in kept]).unique().tolist() == list(range(count))
-    assert all((rows.diff(dim=1) > 0).all() for rows in kept)
-    assert all(set(text) <= set(row) for rows in kept for row in rows.tolist())
+    assert torch.cat([indices.flatten() for indices in kept]).unique().tolist() == list(
+        range(count)
+    )
+    assert all((indices.diff(dim=1) > 0).all() for indices in kept)
+    assert all(set(text) <= set(sample) for indices in kept for sample in indices.tolist())

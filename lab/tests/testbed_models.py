@@ -1,4 +1,4 @@
-"""The testbed in tests: whether its parts are there, and a model of them."""
+"""The testbed for tests, if its parts are installed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 from lab.testbed.parts import check_parts
 
 REQUIRED = "HF_TOKEN_COMPRESS_TESTBED_REQUIRED"
-"""Environment variable under which a missing part fails a test that would be skipped without."""
+"""Environment variable that makes tests fail if a part is missing, instead of skipping them."""
 
 
 def need_parts() -> None:
-    """Skip the test, or fail it under `REQUIRED`, where a part of the testbed is not installed."""
+    """Skip the test if a part of the testbed is not installed; fail it under `REQUIRED`."""
     try:
         check_parts()
     except ImportError as error:
@@ -28,14 +28,14 @@ def need_parts() -> None:
 
 @functools.cache
 def assembled(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """The testbed with an untrained projector, and its processor; not to be changed."""
+    """The testbed with an untrained projector, and its processor; tests must not change them."""
     from lab.testbed import assemble
 
     return assemble(dtype=dtype)
 
 
-def picture(seed: int, size: tuple[int, int] = (224, 224)) -> Image.Image:
-    """A picture of coloured noise in 8 x 8 plates, (width, height) pixels."""
+def noise_image(seed: int, size: tuple[int, int] = (224, 224)) -> Image.Image:
+    """An image of coloured noise in 8 x 8 plates; `size` is (width, height) in pixels."""
     generator = torch.Generator().manual_seed(seed)
     plates = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(plates.numpy()).resize(size, Image.Resampling.NEAREST)

@@ -1,1 +1,1 @@
-"""The tiny Qwen2-VL that comes with the library: its drawings, its training, its figures."""
+"""Recipes of the tiny models that come with the library: drawings, training and evaluation."""

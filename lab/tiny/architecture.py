@@ -1,4 +1,4 @@
-"""Configuration and first weights of the tiny Qwen2-VL."""
+"""Configuration and initial weights of the tiny Qwen2-VL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from lab.tiny.processor import (
+from .processor import (
     MERGE_SIZE,
     PATCH_SIZE,
     cell_words,
@@ -26,11 +26,11 @@ INITIAL_STD = 0.02
 _MATCH_STD = 0.05
 _COPY_STRENGTH = 0.3
 WORD_STD = HIDDEN_SIZE**-0.5
-"""Standard deviation of word embeddings: their norm is about one."""
+"""Standard deviation of word embeddings, which gives them a norm of about one."""
 
 
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConfig:
-    """Configuration of about three million parameters, with two query heads a key head."""
+    """Configuration with about three million parameters and two query heads per key head."""
     return Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -74,12 +74,13 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConfig:
 def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel:
     """The untrained model, float32, on the CPU.
 
-    Two choices make it learn within an hour on one core. Word embeddings are near-orthogonal
-    vectors of about unit length; words of one kind (names, colours, …) share a small part, and a
-    leading space adds the same vector to every word. And attention starts out "mimetic": query and
-    key projections are nearly equal, so that a token attends to tokens that carry its own
-    embedding, and output and value projections are nearly each other's transpose, so that it
-    copies from them.
+    Two choices let it learn within an hour on one core:
+
+    - Word embeddings are nearly orthogonal and have about unit length. Words of one kind (names,
+      colours, …) share a small component, and a leading space adds the same vector to every word.
+    - Attention is initialised to be "mimetic": query and key projections are nearly equal, so a
+      token attends to tokens with its own embedding. Output and value projections are nearly
+      transposes of each other, so it copies from them.
     """
     torch.manual_seed(seed)
     model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
@@ -114,7 +115,7 @@ def _initialise_words(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 @torch.no_grad()
 def _make_mimetic(attention: Any) -> None:
-    """Attend to what is alike, and copy what is attended to."""
+    """Make a layer attend to similar tokens and copy from them."""
     groups = attention.num_key_value_groups
     shape = (attention.num_key_value_heads, attention.head_dim, HIDDEN_SIZE)
     keys = attention.k_proj.weight.normal_(0.0, _MATCH_STD).view(shape)
@@ -128,12 +129,12 @@ def _make_mimetic(attention: Any) -> None:
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    """Id of a text that is one token.
+    """Id of a text that is a single token.
 
     Raises:
-        ValueError: If it is not one token.
+        ValueError: It is not a single token.
     """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
-        raise ValueError(f"{text!r} is {len(ids)} tokens, not one")
+        raise ValueError(f"{text!r} must be one token, but it is {len(ids)}.")
     return ids[0]

@@ -1,15 +1,14 @@
-"""Build the atlas of drawings from the icon packages on npm.
+"""Build the atlas of drawings from icon packages on npm.
 
     python -m lab.tiny.build_drawings --packages FOLDER
 
-downloads what is missing in FOLDER (`npm pack`), renders every concept by every artist, writes the
-shipped atlas, and writes the held-out artist's atlas to `FOLDER/held-out`, which
-`load_drawings(folder)` reads. Needs `resvg-py`, and `npm` for packages that are not there yet.
+Downloads the packages missing in FOLDER (`npm pack`), renders every concept by every artist, and
+writes the shipped atlas. The atlas of the held-out artist goes to `FOLDER/held-out`, which
+`load_drawings(folder)` reads. Needs `resvg-py`, and `npm` for missing packages.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import subprocess
@@ -21,7 +20,9 @@ from typing import Any
 from PIL import Image
 
 from hf_token_compress.data.scenes.drawings import ATLAS_FOLDER, Drawings
-from lab.tiny.concepts import (
+
+from ..arguments import make_parser
+from .concepts import (
     CONCEPTS,
     HELD_OUT,
     PACKAGES,
@@ -30,16 +31,16 @@ from lab.tiny.concepts import (
 )
 
 DRAWING_SIZE = 44
-"""Pixels a side of a stored drawing."""
+"""Side of a stored drawing in pixels."""
 
 Icons = dict[str, Any]
 
 
 def fetch_package(package: Package, folder: Path) -> Path:
-    """Return the unpacked package, downloading it with `npm pack` when it is not in `folder`.
+    """Return the folder of the unpacked package; download it with `npm pack` if it is missing.
 
     Raises:
-        RuntimeError: If `npm` is missing or fails.
+        RuntimeError: `npm` is missing or fails.
     """
     target = folder / package.folder
     if target.is_dir():
@@ -50,7 +51,7 @@ def fetch_package(package: Package, folder: Path) -> Path:
         subprocess.run(["npm", "pack", spec], cwd=folder, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise RuntimeError(
-            f"could not get {spec}: install npm, or run `npm pack {spec}` in {folder} yourself"
+            f"Getting {spec} failed: install npm, or run `npm pack {spec}` in {folder}."
         ) from error
     archive = folder / f"{package.folder}.tgz"
     with tarfile.open(archive) as tar:
@@ -66,14 +67,14 @@ def fetch_package(package: Package, folder: Path) -> Path:
 def icon_name(
     concept: Concept, artist: str, icons: Icons, chars: dict[str, str], common: Sequence[str]
 ) -> str | None:
-    """Name of the concept's drawing in one package, `None` where the artist did not draw it.
+    """Name of the concept's drawing in one package; None if the artist did not draw it.
 
     Args:
-        concept: What to look for.
-        artist: Whose package `icons` and `chars` are.
-        icons: The package's icon table.
-        chars: The package's code point table; empty where it has none.
-        common: Names that the other packages use for this code point.
+        concept: The concept.
+        artist: The artist of the package.
+        icons: Icon table of the package.
+        chars: Code point table of the package; empty if it has none.
+        common: Names of this code point in the other packages.
     """
     if artist == "fxemoji":
         return concept.fxemoji
@@ -84,7 +85,7 @@ def icon_name(
 
 
 def render(icons: Icons, name: str, size: int) -> Image.Image:
-    """Render one icon of a package as a square RGBA image of `size` pixels a side."""
+    """Render one icon of a package as a square RGBA image with `size` pixels per side."""
     import resvg_py
 
     alias = icons.get("aliases", {}).get(name)
@@ -129,9 +130,9 @@ def draw_all(packages: Sequence[Package], folder: Path) -> Drawings:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser("lab.tiny.build_drawings", __doc__)
     parser.add_argument("--packages", type=Path, required=True, help="folder of npm packages")
-    parser.add_argument("--out", type=Path, default=ATLAS_FOLDER, help="where the atlas goes")
+    parser.add_argument("--out", type=Path, default=ATLAS_FOLDER, help="folder of the atlas")
     options = parser.parse_args(arguments)
     drawings = draw_all(PACKAGES, options.packages)
     drawings.save(options.out)

@@ -1,4 +1,4 @@
-"""The command lines that train the tiny models: one step a call."""
+"""The command lines that train the tiny models, one step per call."""
 
 from __future__ import annotations
 
@@ -7,40 +7,38 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lab.tiny.architecture import StockModel
-from lab.tiny.export import export
-from lab.tiny.joint_clips import (
-    Lessons,
+from ..arguments import add_threads, make_parser, set_threads
+from .architecture import StockModel
+from .export import export
+from .joint_clips import (
+    JointCurriculum,
     VisualPath,
-    train_on_pictures_and_clips,
+    train_on_images_and_clips,
 )
-from lab.tiny.loop import LoopSettings, averaged_state
-from lab.tiny.tower import warm_up_tower
+from .loop import LoopSettings, averaged_state
+from .tower import warm_up_tower
 
 
 def step_options(
-    description: str | None, steps: Sequence[str], arguments: Sequence[str] | None
+    module: str, description: str | None, steps: Sequence[str], arguments: Sequence[str] | None
 ) -> argparse.Namespace:
     """Read `step`, `--work`, `--out` and `--threads`, and set the number of threads.
 
     Args:
-        description: Help text.
-        steps: Names of the steps; "export" is the one that needs `--out`.
+        module: Module of the command.
+        description: Docstring of the module.
+        steps: Names of the steps; "export" needs `--out`.
         arguments: The arguments; by default those of the process.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(module, description)
     parser.add_argument("step", choices=steps)
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--out", type=Path, help="model folder to write, for export")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    add_threads(parser)
     options = parser.parse_args(arguments)
     if options.step == "export" and options.out is None:
         parser.error("export needs --out")
-    torch.set_num_threads(options.threads)
+    set_threads(options)
     return options
 
 
@@ -51,30 +49,30 @@ def run_step(
     path: VisualPath,
     vision: LoopSettings | None,
     joint: LoopSettings,
-    lessons: Lessons,
+    curriculum: JointCurriculum,
     frozen: Iterable[str] = (),
 ) -> None:
-    """Run the step "vision", "joint" or "export" of a model that reads pictures and clips.
+    """Run the step "vision", "joint" or "export" of a model for images and clips.
 
     Args:
-        options: As `step_options` reads them.
-        model: The model before its own training.
+        options: The result of `step_options`.
+        model: The untrained model.
         processor: Its processor.
-        path: How it sees boards.
-        vision: Schedule of the tower's training; None where the tower is trained already.
+        path: How it computes visual tokens.
+        vision: Schedule of the tower's training; None if the tower is already trained.
         joint: Schedule of the joint training.
-        lessons: What the joint training shows and asks.
-        frozen: Parameters that the joint training leaves as they are.
+        curriculum: Images, clips and questions of the joint training.
+        frozen: Names of parameters that the joint training does not change.
     """
     tokenizer = processor.tokenizer
     checkpoint = options.work / f"{options.step}.pt"
     if options.step == "vision":
-        assert vision is not None  # or else it is no step
+        assert vision is not None  # only models with a schedule have this step
         warm_up_tower(model, path.encode, tokenizer, vision, checkpoint)
     elif options.step == "joint":
         if vision is not None:
             model.model.load_state_dict(averaged_state(options.work / "vision.pt"))
-        train_on_pictures_and_clips(model, tokenizer, path, lessons, joint, checkpoint, frozen)
+        train_on_images_and_clips(model, tokenizer, path, curriculum, joint, checkpoint, frozen)
     else:
         model.load_state_dict(averaged_state(options.work / "joint.pt"))
         export(model, processor, options.out)

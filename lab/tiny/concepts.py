@@ -1,8 +1,8 @@
-"""What the pictures of the tiny model show: concepts, and where every artist's drawing of them is.
+"""The concepts that the tiny models' images show, and the npm packages with drawings of them.
 
-Each concept is one concrete English noun. Four of the six icon packages index their drawings by
-Unicode code point; EmojiOne is found under the name that another package gives that code point;
-Firefox OS Emoji has names of its own, listed here.
+Each concept is a concrete English noun. Four of the six icon packages index their drawings by
+Unicode code point. Drawings of EmojiOne are found by the name that another package has for the code
+point. Firefox OS Emoji uses its own names, which are listed here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Package:
 
     Attributes:
         artist: Short name used throughout the library.
-        npm: Package name on npm.
+        npm: Name of the package.
         version: Exact version.
-        credit: Whom to name as the author.
+        credit: Author to credit.
         licence: SPDX identifier.
-        source: Where the drawings come from.
+        source: Origin of the drawings.
     """
 
     artist: str
@@ -32,7 +32,7 @@ class Package:
 
     @property
     def folder(self) -> str:
-        """Folder name the package is unpacked to, `iconify-json-<set>-<version>`."""
+        """Name of the unpacked folder, `iconify-json-<set>-<version>`."""
         return f"{self.npm.removeprefix('@').replace('/', '-')}-{self.version}"
 
 
@@ -86,9 +86,9 @@ HELD_OUT = Package(
     "CC-BY-SA-4.0",
     "https://github.com/hfg-gmuend/openmoji",
 )
-"""Never trained on and never shipped: the artist of the harder test."""
+"""The artist of the harder test, neither used in training nor shipped."""
 
-# Word, code point, name in Firefox OS Emoji ("-" where it has no such drawing).
+# Word, code point, name in Firefox OS Emoji ("-" if it has no such drawing).
 _TABLE = """
 cat 1f431 cat
 dog 1f436 dog
@@ -208,4 +208,4 @@ def _read_table(table: str) -> tuple[Concept, ...]:
 
 
 CONCEPTS = _read_table(_TABLE)
-"""Every concept, in the order of the atlas rows."""
+"""All concepts, in the order of the atlas rows."""

@@ -1,15 +1,14 @@
-"""Measure a trained tiny model on pictures that it has never seen.
+"""Measure a trained tiny model on images that training never shows.
 
     python -m lab.tiny.evaluate MODEL_FOLDER [--held-out ATLAS_FOLDER]
 
-Answers come from the stock model of Transformers, through its processor and `generate`, and count
-as right when they equal the expected answer. Scores of pruned prompts come from the same weights
-with the greedy answer checked token by token, which is the same test without a generation loop.
+Answers come from the stock Transformers model through its processor and `generate`, and must equal
+the expected answer. On pruned prompts the greedy answer is checked token by token, which is the
+same test without a generation loop.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_token_compress.data.scenes import KINDS, Question, Scene, make_scene, scene_questions
 from hf_token_compress.data.scenes.drawings import Drawings, load_drawings
-from lab.tiny.forward import encode_pictures, patches_of
-from lab.tiny.packing import Packer, grid_positions
-from lab.tiny.scoring import right_answers
-from lab.tiny.selection import instruction_attention, relevance, top, uniform
+from lab.loading import load_model
+
+from ..arguments import add_threads, make_parser, positive, set_threads
+from .forward import encode_images, patches_of
+from .packing import Packer, grid_positions
+from .scoring import right_answers
+from .selection import instruction_attention, relevance, top, uniform
 
 SHAPES = ((4, 4), (4, 5), (5, 4), (5, 5), (4, 6), (6, 6), (5, 8), (8, 8))
 PRUNED_SHAPES = ((4, 4), (6, 6))
@@ -36,7 +37,7 @@ Outcome = dict[str, list[bool]]
 def asked_scenes(
     count: int, shape: tuple[int, int], drawings: Drawings | None = None
 ) -> Iterator[tuple[Scene, list[Question]]]:
-    """Test scenes, each with one question of every kind that it allows."""
+    """Test scenes, each with one question of every kind that it has."""
     for seed in range(count):
         scene = make_scene(seed, *shape, split="test", drawings=drawings)
         yield scene, scene_questions(scene, KINDS, seed=seed)
@@ -46,7 +47,7 @@ def asked_scenes(
 def generated_answers(
     model: Any, processor: Any, scene: Scene, questions: Sequence[Question]
 ) -> list[str]:
-    """Answers of `generate` to several questions about one scene, one prompt each."""
+    """Generate answers to several questions about one scene, one prompt per question."""
     conversations = [
         [
             {
@@ -77,7 +78,7 @@ def accuracy_in_full(
     shape: tuple[int, int],
     drawings: Drawings | None = None,
 ) -> Outcome:
-    """Right or wrong, by kind, with all visual tokens."""
+    """Which answers are right with all visual tokens, by kind."""
     outcome: Outcome = defaultdict(list)
     for scene, questions in asked_scenes(count, shape, drawings):
         answers = generated_answers(model, processor, scene, questions)
@@ -90,7 +91,7 @@ def accuracy_in_full(
 def accuracy_when_pruned(
     model: Any, processor: Any, count: int, shape: tuple[int, int]
 ) -> dict[str, Outcome]:
-    """Right or wrong by kind, for each way and share of keeping visual tokens."""
+    """Which answers are right by kind, for each way and ratio of keeping visual tokens."""
     packer = Packer(processor.tokenizer)
     grid = (2 * shape[0], 2 * shape[1])
     total = grid[0] * grid[1]
@@ -98,7 +99,7 @@ def accuracy_when_pruned(
     outcomes: dict[str, Outcome] = defaultdict(lambda: defaultdict(list))
     generator = torch.Generator().manual_seed(0)
     for scene, questions in asked_scenes(count, shape):
-        tokens = encode_pictures(model.model.visual, patches_of([scene.image]), grid)
+        tokens = encode_images(model.model.visual, patches_of([scene.image]), grid)
         tokens = tokens.expand(len(questions), -1, -1)
         single = [[question] for question in questions]
         every = torch.arange(total).expand(len(questions), total)
@@ -122,10 +123,10 @@ def accuracy_when_pruned(
 
 
 def summary(outcome: Mapping[str, Sequence[bool]]) -> dict[str, dict[str, float]]:
-    """Accuracy, its standard error, and the number of questions, by kind.
+    """Accuracy, standard error and number of questions, by kind.
 
-    For the error, one right and one wrong answer are added, so that a perfect score is not
-    reported as certain.
+    The error counts one more right and one more wrong answer, so that a perfect score still has an
+    error.
     """
     result = {}
     for kind in KINDS:
@@ -139,7 +140,7 @@ def summary(outcome: Mapping[str, Sequence[bool]]) -> dict[str, dict[str, float]
 
 
 def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown table: a row per condition, a column per kind; percent ± standard error."""
+    """Markdown table with one line per condition: percent ± standard error by kind."""
     lines = ["| |" + "|".join(KINDS) + "|n|", "|---" * (len(KINDS) + 2) + "|"]
     for name, kinds in results.items():
         cells = []
@@ -156,21 +157,20 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--held-out", type=Path, help="atlas folder of an artist never trained on")
+    parser = make_parser("lab.tiny.evaluate", __doc__)
+    parser.add_argument("model", help="model folder")
+    parser.add_argument("--held-out", type=Path, help="atlas folder of a held-out artist")
     parser.add_argument(
-        "--scenes", type=int, default=300, help="4x4 scenes; a third of other sizes"
+        "--scenes", type=positive, default=300, help="4x4 scenes; a third of other sizes"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="dtype of the model"
+    )
+    add_threads(parser)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=options.dtype)
-    processor = AutoProcessor.from_pretrained(options.model)
+    set_threads(options)
+    model, processor = load_model(options.model, dtype=options.dtype)
 
     results = {}
     for shape in SHAPES:

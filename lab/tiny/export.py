@@ -1,4 +1,4 @@
-"""Write the trained model as a folder that Transformers loads by itself."""
+"""Write the trained model as a checkpoint folder of Transformers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import ProcessorMixin
 
-from lab.tiny.architecture import StockModel
+from .architecture import StockModel
 
 
 def export(
@@ -16,16 +16,16 @@ def export(
     folder: Path,
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Save model and processor; a model card that is there already stays.
+    """Save model and processor; an existing model card is kept.
 
     Args:
         model: The trained model.
         processor: Its processor.
-        folder: Where to write to.
-        dtype: Type of the stored weights.
+        folder: Folder to write to.
+        dtype: dtype of the stored weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.to(dtype).save_pretrained(folder)
     processor.save_pretrained(folder)
     for file in folder.iterdir():
-        file.chmod(0o644)  # weights are written for the owner only, which packaging would keep
+        file.chmod(0o644)  # weights are saved readable by the owner only; a wheel would keep that

@@ -1,4 +1,4 @@
-"""The stock model's own modules, called in batches: the same numbers as `forward`, much faster."""
+"""Batched calls of the stock model's modules: the results of `forward`, much faster."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from hf_token_compress.data.scenes import Scene
-from lab.tiny.architecture import StockModel
-from lab.tiny.packing import IGNORED, PackedBatch
-from lab.tiny.processor import MERGE_SIZE, PATCH_SIZE
+
+from .architecture import StockModel
+from .packing import IGNORED, PackedBatch
+from .processor import MERGE_SIZE, PATCH_SIZE
 
 _MEAN = np.asarray(OPENAI_CLIP_MEAN, dtype=np.float32) * 255
 _STD = np.asarray(OPENAI_CLIP_STD, dtype=np.float32) * 255
 
 
 def normalised_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
-    """(B, H, W, 3) float32 of pictures of one shape, as the image processors normalise them."""
+    """Images of one shape as [B, H, W, 3] float32, normalised as by the image processors."""
     pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images])
     return torch.from_numpy((pixels - _MEAN) / _STD)
 
 
 def patches_of(images: list[Image.Image]) -> torch.Tensor:
-    """Cut pictures of one shape into normalised patches, in the image processor's order.
+    """Cut images of one shape into normalised patches, in the order of the image processor.
 
     Returns:
-        (B, N, 3 * 12 * 12) float32; four patches of one visual token follow one another.
+        [B, N, 3 * 12 * 12] float32; four patches of one visual token follow one another.
     """
     pixels = normalised_pixels(images)
     batch, height, width, _ = pixels.shape
@@ -41,16 +42,16 @@ def patches_of(images: list[Image.Image]) -> torch.Tensor:
     return cut.reshape(batch, -1, 3 * PATCH_SIZE * PATCH_SIZE)
 
 
-def encode_pictures(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Run the vision tower on pictures of one shape.
+def encode_images(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Run the vision tower on images of one shape.
 
     Args:
         visual: Vision tower of the model.
-        patches: (B, N, 432) from `patches_of`.
+        patches: [B, N, 432] from `patches_of`.
         grid: Rows and columns of visual tokens.
 
     Returns:
-        (B, N / 4, D) visual tokens, row by row.
+        [B, N / 4, D] visual tokens, row by row.
     """
     batch, count, _ = patches.shape
     kernel = visual.patch_embed.proj.weight.sum(2).flatten(1)  # both frames of a still are equal
@@ -69,13 +70,13 @@ def encode_pictures(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -
 
 
 def encode_scenes(visual: Any, scenes: Sequence[Scene]) -> torch.Tensor:
-    """(B, N, D) visual tokens of scenes of one shape."""
+    """Visual tokens [B, N, D] of scenes of one shape."""
     grid = (2 * scenes[0].rows, 2 * scenes[0].columns)
-    return encode_pictures(visual, patches_of([scene.image for scene in scenes]), grid)
+    return encode_images(visual, patches_of([scene.image for scene in scenes]), grid)
 
 
 def _patch_positions(grid: tuple[int, int]) -> torch.Tensor:
-    """(N, 2) row and column of every patch, in the image processor's order."""
+    """[N, 2] row and column of every patch, in the image processor's order."""
     rows, columns = grid
     row = torch.arange(rows * MERGE_SIZE).view(rows, 1, MERGE_SIZE, 1)
     column = torch.arange(columns * MERGE_SIZE).view(1, columns, 1, MERGE_SIZE)
@@ -84,15 +85,15 @@ def _patch_positions(grid: tuple[int, int]) -> torch.Tensor:
 
 
 def embed(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """Input of the language model's first layer.
+    """Embeddings for the first layer of the language model.
 
     Args:
         model: The model.
-        tokens: (B, N, D) visual tokens, before any is dropped.
+        tokens: [B, N, D] visual tokens, before any is dropped.
         batch: The packed questions.
 
     Returns:
-        (B, S, D) embeddings: prefix, kept visual tokens, text.
+        [B, S, D]: prefix, kept visual tokens, text.
     """
     words = model.get_input_embeddings()
     index = batch.kept[..., None].expand(-1, -1, tokens.shape[-1])
@@ -102,7 +103,7 @@ def embed(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.
 
 
 def text_states(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """(B, T, D) final hidden states of the text after the picture; arguments as for `embed`."""
+    """Final hidden states [B, T, D] of the text after the image; arguments as for `embed`."""
     hidden = model.model.language_model(
         inputs_embeds=embed(model, tokens, batch),
         attention_mask=batch.mask,
@@ -115,10 +116,10 @@ def text_states(model: StockModel, tokens: torch.Tensor, batch: PackedBatch) -> 
 def answer_logits(
     model: StockModel, tokens: torch.Tensor, batch: PackedBatch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits where answers are predicted; arguments as for `embed`.
+    """Logits at the positions that predict answers; arguments as for `embed`.
 
     Returns:
-        (A, vocabulary) float32 logits and the (A,) right next tokens.
+        float32 logits [answer tokens, vocabulary], and the right next tokens [answer tokens].
     """
     asked = batch.labels != IGNORED
     logits = model.lm_head(text_states(model, tokens, batch)[asked])
@@ -135,10 +136,10 @@ def answer_loss(
 
     Args:
         model: The model.
-        tokens: (B, N, D) visual tokens, before any is dropped.
+        tokens: [B, N, D] visual tokens, before any is dropped.
         batch: The packed questions.
-        early_weight: Weight of predicting the answer's first token from the end of the question
-            already, which shortens the path to be found first.
+        early_weight: Weight of the loss for predicting the answer's first token at the end of the
+            question, which is easier to learn first.
     """
     states = text_states(model, tokens, batch)
     loss = states.new_zeros((), dtype=torch.float32)

@@ -1,9 +1,9 @@
-"""Train the whole model end to end on pictures and questions.
+"""Train the whole model end to end on images and questions.
 
-The loss is on answers, plus a little of the vision warm-up's loss so that every visual token goes
-on saying what its cell shows. In most batches visual tokens are dropped at random before the
-language model: a model this small would otherwise count positions through the other tokens, and
-no way of pruning would mean anything on it.
+The loss is that of the answers plus a small share of the vision warm-up's loss, so that every
+visual token still describes its cell. In most batches visual tokens are dropped at random before
+the language model. Otherwise a model this small would count positions through the other tokens, and
+pruning it would mean nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import KINDS, Question, make_scene, scene_questions
-from lab.tiny.architecture import StockModel
-from lab.tiny.boards import random_questions, random_shape
-from lab.tiny.forward import answer_loss, encode_scenes
-from lab.tiny.loop import LoopSettings, train
-from lab.tiny.packing import Packer, drop_visual_tokens, grid_positions
-from lab.tiny.scoring import accuracy_by_kind, percent
-from lab.tiny.selection import instruction_attention, top
-from lab.tiny.vision_warmup import description_loss
-from lab.tiny.vocabulary import CellVocabulary
+
+from .architecture import StockModel
+from .forward import answer_loss, encode_scenes
+from .grids import random_questions, random_shape
+from .loop import LoopSettings, train
+from .packing import Packer, drop_visual_tokens, grid_positions
+from .scoring import accuracy_by_kind, percent
+from .selection import instruction_attention, top
+from .vision_warmup import description_loss
+from .vocabulary import CellVocabulary
 
 DESCRIPTION_WEIGHT = 0.2
 
@@ -34,7 +35,7 @@ def train_jointly(
     tokenizer: PreTrainedTokenizerBase,
     settings: LoopSettings,
     checkpoint: Path,
-    pictures: int = 16,
+    images: int = 16,
     questions: int = 12,
     seed: int = 3,
 ) -> None:
@@ -45,9 +46,9 @@ def train_jointly(
         tokenizer: Its tokenizer.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        pictures: Pictures of 16 cells per update; fewer where they are larger.
+        images: Images per update if they have 16 cells; fewer if they are larger.
         questions: Questions per 16 cells.
-        seed: Seed of pictures and questions.
+        seed: Seed of images and questions.
     """
     packer, vocabulary = Packer(tokenizer), CellVocabulary(tokenizer)
 
@@ -55,10 +56,10 @@ def train_jointly(
         rng = np.random.default_rng([seed, step])
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         rows, columns = random_shape(rng)
-        count = max(1, pictures * 16 // (rows * columns))
-        first = (seed << 32) + step * pictures
+        count = max(1, images * 16 // (rows * columns))
+        first = (seed << 32) + step * images
         scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
-        asked = [random_questions(s, questions * pictures // count, rng) for s in scenes]
+        asked = [random_questions(s, questions * images // count, rng) for s in scenes]
         grid = (2 * rows, 2 * columns)
         kept = drop_visual_tokens(count, grid[0] * grid[1], generator)
         batch = packer.pack(asked, grid_positions(grid), kept)
@@ -88,15 +89,15 @@ def accuracy_line(
     asked: Sequence[Sequence[Question]],
     text: Sequence[int] = (),
 ) -> str:
-    """Accuracy by kind with all visual tokens, and with the best and a random quarter of them.
+    """Accuracy by kind with all visual tokens, and with the best or a random quarter of them.
 
     Args:
         model: The model.
-        packer: Of its prompts.
-        tokens: (B, N, D) visual tokens of the pictures.
-        positions: (A, N) int64, as `Packer.pack` takes them.
-        asked: Questions about every picture.
-        text: Which of the tokens are text, which is kept.
+        packer: Packer of its prompts.
+        tokens: [B, N, D] visual tokens of the images.
+        positions: [A, N] int64, as `Packer.pack` takes them.
+        asked: Questions about each image.
+        text: Indices of tokens that are text and always kept.
     """
     count = tokens.shape[1]
     whole = packer.pack(asked, positions, torch.arange(count).expand(len(tokens), count))

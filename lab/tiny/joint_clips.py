@@ -1,7 +1,7 @@
-"""Train a whole model end to end on pictures and on clips, of whatever family.
+"""Train a whole model of any family end to end on images and clips.
 
-As in the training on pictures alone, the loss is on answers plus a little of the vision warm-up's,
-and in a part of the updates visual tokens are dropped at random before the language model.
+As in the training on images alone, the loss is that of the answers plus a small share of the vision
+warm-up's loss, and some updates drop visual tokens at random before the language model.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from hf_token_compress.data.scenes import (
     make_scene,
     scene_questions,
 )
-from lab.tiny.architecture import StockModel
-from lab.tiny.boards import (
+
+from .architecture import StockModel
+from .forward import answer_loss
+from .grids import (
     CLIP_MIXTURE,
     random_clip_questions,
     random_questions,
 )
-from lab.tiny.forward import answer_loss
-from lab.tiny.joint import DESCRIPTION_WEIGHT, accuracy_line
-from lab.tiny.loop import LoopSettings, train
-from lab.tiny.packing import Packer, drop_visual_tokens
-from lab.tiny.vision_warmup import description_loss
-from lab.tiny.vocabulary import CellVocabulary
+from .joint import DESCRIPTION_WEIGHT, accuracy_line
+from .loop import LoopSettings, train
+from .packing import Packer, drop_visual_tokens
+from .vision_warmup import description_loss
+from .vocabulary import CellVocabulary
 
-CLIP_BOARD = (4, 4)
+CLIP_GRID = (4, 4)
 """Rows and columns of the frames of clips."""
 
 
@@ -44,23 +45,23 @@ def _no_text(frames: int) -> Sequence[int]:
     return ()
 
 
-def _always_clip_board(rng: np.random.Generator) -> tuple[int, int]:
-    return CLIP_BOARD
+def _always_clip_grid(rng: np.random.Generator) -> tuple[int, int]:
+    return CLIP_GRID
 
 
 @dataclass(frozen=True)
 class VisualPath:
-    """How boards become visual tokens: the shortcuts of one family.
+    """How a family turns scenes into visual tokens.
 
     Attributes:
-        encode: From B scenes of one shape to the (B, N, D) tokens that describe their cells.
-        join: From those and a number of frames F to the visual tokens that the language model
-            sees: (B / F, V, D) of clips, or (B, V, D) of pictures where F is 0.
-        positions: From rows and columns of cells and a number of frames, 0 for a picture, to the
-            (A, V) int64 positions of the visual tokens.
-        packer: Packs prompts of the family.
-        text: From a number of frames, 0 for a picture, to what of those V tokens is text, such as
-            line breaks between frames: it is never dropped.
+        encode: From B scenes of one shape to the tokens [B, N, D] that describe their cells.
+        join: From these tokens and a number of frames F to the visual tokens of the language model:
+            [B / F, V, D] for clips, or [B, V, D] for images, where F is 0.
+        positions: From rows and columns of cells and a number of frames (0 for an image) to the
+            positions of the visual tokens, int64 [axes, V].
+        packer: Packer of the family's prompts.
+        text: From a number of frames (0 for an image) to the indices of those V tokens that are
+            text, such as line breaks between frames, and never dropped.
     """
 
     encode: Callable[[Sequence[Scene]], torch.Tensor]
@@ -71,48 +72,48 @@ class VisualPath:
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What the updates show and ask.
+class JointCurriculum:
+    """Images, clips and questions of each update.
 
     Attributes:
-        period: One update of so many is on pictures, the others are on clips.
-        shape: Draws rows and columns of an update's pictures.
-        pictures: Pictures of 16 cells per update; fewer where they are larger.
+        period: One in `period` updates is on images, the others are on clips.
+        shape: Draws rows and columns of an update's images.
+        images: Images per update if they have 16 cells; fewer if they are larger.
         questions: Questions per 16 cells.
         clips: Clips per update.
         clip_questions: Questions per clip.
-        clip_mixture: How often each kind of question is asked about clips.
-        boards: Fewest and most boards of a clip.
-        hold_share: Share of the updates on clips in which every board lasts for several frames.
-        longest_hold: The most frames it lasts then, so that the model can read longer videos.
-        picture_drop_share: Share of the updates on pictures in which visual tokens are dropped.
+        clip_mixture: Relative frequency of each kind of question about clips.
+        scenes_per_clip: Minimum and maximum number of scenes in a clip.
+        repeated_scene_share: Share of updates on clips that show each scene for several frames.
+        max_frames_per_scene: Maximum number of these frames; they teach the model longer videos.
+        image_drop_share: Share of updates on images in which visual tokens are dropped.
         clip_drop_share: The same for clips.
-        clip_early_weight: Weight of predicting answers about clips before the question ends, as in
-            `answer_loss`: to tell frames apart is new to a language model that read pictures.
-        seed: Seed of pictures, clips and questions.
+        clip_early_weight: `early_weight` of `answer_loss` for clips, because telling frames apart
+            is new to a language model that has read images.
+        seed: Seed of images, clips and questions.
     """
 
     period: int = 3
-    shape: Callable[[np.random.Generator], tuple[int, int]] = _always_clip_board
-    pictures: int = 16
+    shape: Callable[[np.random.Generator], tuple[int, int]] = _always_clip_grid
+    images: int = 16
     questions: int = 12
     clips: int = 6
     clip_questions: int = 24
     clip_mixture: Mapping[str, float] = field(default_factory=lambda: CLIP_MIXTURE)
-    boards: tuple[int, int] = (2, 4)
-    hold_share: float = 0.2
-    longest_hold: int = 4
-    picture_drop_share: float = 0.6
+    scenes_per_clip: tuple[int, int] = (2, 4)
+    repeated_scene_share: float = 0.2
+    max_frames_per_scene: int = 4
+    image_drop_share: float = 0.6
     clip_drop_share: float = 0.3
     clip_early_weight: float = 0.3
     seed: int = 5
 
 
-def train_on_pictures_and_clips(
+def train_on_images_and_clips(
     model: StockModel,
     tokenizer: PreTrainedTokenizerBase,
     path: VisualPath,
-    lessons: Lessons,
+    curriculum: JointCurriculum,
     settings: LoopSettings,
     checkpoint: Path,
     frozen: Iterable[str] = (),
@@ -120,34 +121,38 @@ def train_on_pictures_and_clips(
     """Train a model, in place.
 
     Args:
-        model: The model, whose tower and language model have learned to read pictures.
+        model: The model; its tower and language model can already read images.
         tokenizer: Its tokenizer.
-        path: How its family sees boards.
-        lessons: What to show and ask.
+        path: How its family computes visual tokens.
+        curriculum: Images, clips and questions of each update.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        frozen: Parameters not to train; a frozen tower is no part of the loss.
+        frozen: Names of parameters not to train; a frozen tower does not contribute to the loss.
     """
-    vocabulary, seed = CellVocabulary(tokenizer), lessons.seed
+    vocabulary, seed = CellVocabulary(tokenizer), curriculum.seed
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, step])
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        first = (seed << 32) + step * lessons.pictures
-        if step % lessons.period:
-            scenes, asked, frames, hold = _clip_lesson(lessons, first, rng)
+        first = (seed << 32) + step * curriculum.images
+        if step % curriculum.period:
+            scenes, asked, frames, frames_per_scene = _clip_batch(curriculum, first, rng)
         else:
-            scenes, asked = _picture_lesson(lessons, first, rng)
-            frames, hold = 0, 1
+            scenes, asked = _image_batch(curriculum, first, rng)
+            frames, frames_per_scene = 0, 1
         with torch.autocast("cpu", torch.bfloat16):
             encoded = path.encode(scenes).float()
-            tokens = path.join(encoded.repeat_interleave(hold, 0), frames * hold)
-            share = lessons.clip_drop_share if frames else lessons.picture_drop_share
-            text = path.text(frames * hold)
+            tokens = path.join(
+                encoded.repeat_interleave(frames_per_scene, 0), frames * frames_per_scene
+            )
+            share = curriculum.clip_drop_share if frames else curriculum.image_drop_share
+            text = path.text(frames * frames_per_scene)
             batch_size, count, _ = tokens.shape
             kept = drop_visual_tokens(batch_size, count, generator, share, text=text)
-            batch = path.packer.pack(asked, _positions(path, scenes, frames * hold), kept)
-            early = lessons.clip_early_weight if frames else 0.0
+            batch = path.packer.pack(
+                asked, _positions(path, scenes, frames * frames_per_scene), kept
+            )
+            early = curriculum.clip_early_weight if frames else 0.0
             loss = answer_loss(model, tokens, batch, early)
         if not encoded.requires_grad:
             return loss
@@ -156,11 +161,11 @@ def train_on_pictures_and_clips(
 
     @torch.no_grad()
     def report(step: int) -> str:
-        scenes = [make_scene(i, *CLIP_BOARD, "validation") for i in range(24)]
+        scenes = [make_scene(i, *CLIP_GRID, "validation") for i in range(24)]
         asked = [scene_questions(scene, KINDS, seed=i) for i, scene in enumerate(scenes)]
-        lines = [f"pictures: {line_of(scenes, asked, 0)}"]
-        frames = lessons.boards[1]
-        clips = [make_clip(i, frames, *CLIP_BOARD, "validation") for i in range(24)]
+        lines = [f"images: {line_of(scenes, asked, 0)}"]
+        frames = curriculum.scenes_per_clip[1]
+        clips = [make_clip(i, frames, *CLIP_GRID, "validation") for i in range(24)]
         scenes = [scene for clip in clips for scene in clip.frames]
         asked = [clip_questions(clip, seed=i) for i, clip in enumerate(clips)]
         lines.append(f"clips: {line_of(scenes, asked, frames)}")
@@ -174,31 +179,40 @@ def train_on_pictures_and_clips(
     train(model, loss_of_step, settings, checkpoint, report, frozen)
 
 
-def _picture_lesson(
-    lessons: Lessons, first: int, rng: np.random.Generator
+def _image_batch(
+    curriculum: JointCurriculum, first: int, rng: np.random.Generator
 ) -> tuple[list[Scene], list[list[Question]]]:
-    """Pictures from seed `first` on, and questions about them."""
-    rows, columns = lessons.shape(rng)
-    count = max(1, lessons.pictures * 16 // (rows * columns))
+    """Images from seed `first`, and questions about them."""
+    rows, columns = curriculum.shape(rng)
+    count = max(1, curriculum.images * 16 // (rows * columns))
     scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
-    each = lessons.questions * lessons.pictures // count
+    each = curriculum.questions * curriculum.images // count
     return scenes, [random_questions(scene, each, rng) for scene in scenes]
 
 
-def _clip_lesson(
-    lessons: Lessons, first: int, rng: np.random.Generator
+def _clip_batch(
+    curriculum: JointCurriculum, first: int, rng: np.random.Generator
 ) -> tuple[list[Scene], list[list[Question]], int, int]:
-    """Boards of clips from seed `first` on, questions, boards a clip, and frames that one lasts."""
-    boards = int(rng.integers(lessons.boards[0], lessons.boards[1] + 1))
-    clips = [make_clip(first + i, boards, *CLIP_BOARD, "train") for i in range(lessons.clips)]
+    """Scenes of clips from seed `first`, questions, scenes per clip, and frames per scene."""
+    scenes_per_clip = int(
+        rng.integers(curriculum.scenes_per_clip[0], curriculum.scenes_per_clip[1] + 1)
+    )
+    clips = [
+        make_clip(first + i, scenes_per_clip, *CLIP_GRID, "train") for i in range(curriculum.clips)
+    ]
     asked = [
-        random_clip_questions(clip, lessons.clip_questions, rng, lessons.clip_mixture)
+        random_clip_questions(clip, curriculum.clip_questions, rng, curriculum.clip_mixture)
         for clip in clips
     ]
-    hold = 1
-    if rng.random() < lessons.hold_share:
-        hold = int(rng.integers(2, lessons.longest_hold + 1))
-    return [scene for clip in clips for scene in clip.frames], asked, boards, hold
+    frames_per_scene = 1
+    if rng.random() < curriculum.repeated_scene_share:
+        frames_per_scene = int(rng.integers(2, curriculum.max_frames_per_scene + 1))
+    return (
+        [scene for clip in clips for scene in clip.frames],
+        asked,
+        scenes_per_clip,
+        frames_per_scene,
+    )
 
 
 def _positions(path: VisualPath, scenes: Sequence[Scene], frames: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""Teach the language model to answer from ideal visual tokens; no picture is rendered.
+"""Train the language model to answer from ideal visual tokens, without rendered images.
 
-An ideal visual token is the sum of the word embeddings of all that its cell shows. Noise, missing
-and wrong words stand in for what a vision tower gets wrong. Word embeddings stay as they are,
-because the vision warm-up aims at them at the same time.
+An ideal visual token is the sum of the word embeddings of everything its cell shows. Noise, missing
+words and wrong words stand in for the errors of a vision tower. Word embeddings are frozen, because
+the vision warm-up uses them as targets at the same time.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import Question, Scene
-from lab.tiny.architecture import StockModel
-from lab.tiny.boards import (
+
+from .architecture import StockModel
+from .forward import answer_loss
+from .grids import (
     CURRICULUM,
     curriculum_shape,
-    random_board,
     random_questions,
+    random_scene,
 )
-from lab.tiny.forward import answer_loss
-from lab.tiny.loop import LoopSettings, train
-from lab.tiny.packing import (
+from .loop import LoopSettings, train
+from .packing import (
     PackedBatch,
     Packer,
     drop_visual_tokens,
     grid_positions,
 )
-from lab.tiny.scoring import accuracy_by_kind, percent
-from lab.tiny.vocabulary import ATTRIBUTES, CellVocabulary
+from .scoring import accuracy_by_kind, percent
+from .vocabulary import ATTRIBUTES, CellVocabulary
 
 WORDS = "model.language_model.embed_tokens.weight"
 _BLUR = 0.3
@@ -46,21 +47,21 @@ def warm_up_language(
     tokenizer: PreTrainedTokenizerBase,
     settings: LoopSettings,
     checkpoint: Path,
-    boards: int = 16,
+    batch_size: int = 16,
     questions: int = 12,
     seed: int = 1,
 ) -> None:
-    """Train everything of the language model but its word embeddings, in place."""
+    """Train the language model except its word embeddings, in place."""
     packer, vocabulary = Packer(tokenizer), CellVocabulary(tokenizer)
 
     def batch_of(
         rng: np.random.Generator, generator: torch.Generator, shape: tuple[int, int], share: float
     ) -> tuple[torch.Tensor, PackedBatch, Sequence[Sequence[Question]]]:
-        scenes = [random_board(rng, *shape) for _ in range(boards)]
+        scenes = [random_scene(rng, *shape) for _ in range(batch_size)]
         asked = [random_questions(scene, questions, rng) for scene in scenes]
         words = model.get_input_embeddings().weight.detach()
         tokens = noisy_ideal_tokens(scenes, vocabulary, words, generator)
-        kept = drop_visual_tokens(boards, tokens.shape[1], generator, share)
+        kept = drop_visual_tokens(batch_size, tokens.shape[1], generator, share)
         grid = (2 * shape[0], 2 * shape[1])
         return tokens, packer.pack(asked, grid_positions(grid), kept), asked
 
@@ -92,19 +93,19 @@ def noisy_ideal_tokens(
     words: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Ideal visual tokens with blur, and with some words missing or wrong.
+    """Ideal visual tokens with noise, and with some words missing or wrong.
 
-    The letter is often missing from the tokens that do not show the badge, because a small tower
-    hardly carries it there.
+    The letter is often missing from tokens that do not show the badge, because a small tower hardly
+    brings it there.
 
     Args:
         scenes: B scenes of one shape.
         vocabulary: What their cells can show.
-        words: (vocabulary, D) word embeddings.
-        generator: Source of the noise.
+        words: Word embeddings [vocabulary, D].
+        generator: Generator of the noise.
 
     Returns:
-        (B, N, D) float32.
+        float32 [B, N, D].
     """
     classes = vocabulary.classes(scenes)
     shape = classes.shape[:2]

@@ -1,4 +1,4 @@
-"""What the three trainings share: schedule, checkpoints, progress lines."""
+"""The training loop that all trainings share: schedule, checkpoints, reports."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch import nn
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast to train.
+    """Schedule of a training.
 
     Attributes:
-        steps: Updates in all.
+        steps: Number of updates.
         learning_rate: Peak learning rate.
-        warmup: Updates over which the rate rises to its peak; it then falls as a cosine to 5 %.
+        warmup: Updates of linear warmup; a cosine decay to 5 % follows.
         weight_decay: AdamW weight decay of matrices.
         save_every: Updates between checkpoints.
         report_every: Updates between reports.
-        ema: Decay of the averaged weights, 0 for none.
+        ema: Decay of the averaged weights; 0 for no averaging.
     """
 
     steps: int
@@ -52,16 +52,17 @@ def train(
     report: Callable[[int], str],
     frozen: Iterable[str] = (),
 ) -> None:
-    """Train `module` in place; go on from `checkpoint` when it exists.
+    """Train `module` in place; resume from `checkpoint` if it exists.
 
     Args:
-        module: What to train. At the end it holds the averaged weights, if they are averaged.
-        loss_of_step: The loss of an update, given its number; must depend on nothing else, so
-            that a resumed run sees what an unbroken run would.
+        module: The module to train. At the end it has the averaged weights, if there are any.
+        loss_of_step: The loss of an update, given its number. It must depend on nothing else, so
+            that a resumed run equals an uninterrupted one.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        report: Called now and then with the update number, on averaged weights if there are any.
-        frozen: Parameter names not to train.
+        report: Returns a line for the log, given the number of the update; it is called with the
+            averaged weights in place.
+        frozen: Names of parameters not to train.
     """
     frozen = set(frozen)
     trained = {n: p for n, p in module.named_parameters() if n not in frozen}
@@ -111,7 +112,7 @@ def train(
 
 
 def averaged_state(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """State dict of a checkpoint, with the averaged weights where there are any."""
+    """State dict of a checkpoint, with averaged weights if there are any."""
     saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
     return {**saved["module"], **saved["average"]}
 
@@ -128,7 +129,7 @@ def _update_average(
 def _swap_in(
     values: dict[str, torch.Tensor], trained: dict[str, nn.Parameter]
 ) -> dict[str, torch.Tensor]:
-    """Copy `values` into the parameters and return what was there."""
+    """Copy `values` into the parameters and return the previous values."""
     before = {name: trained[name].detach().clone() for name in values}
     for name, value in values.items():
         trained[name].copy_(value)

@@ -1,7 +1,7 @@
-"""Configuration, processor and first weights of the tiny LLaVA-OneVision.
+"""Configuration, processor and initial weights of the tiny LLaVA-OneVision.
 
-Its language model starts from the trained tiny Qwen2-VL's: both have the same layers, and on text
-the latter's three position axes are one.
+Its language model starts from that of the trained tiny Qwen2-VL: both have the same layers, and the
+three position axes of Qwen2-VL are equal on text.
 """
 
 from __future__ import annotations
@@ -24,39 +24,40 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
 
 from hf_token_compress.data.scenes.clip import CLIP_TEMPLATES
 from hf_token_compress.tiny import load_tiny
-from lab.tiny.architecture import (
+
+from .architecture import (
     WORD_STD,
     StockModel,
     greedy_generation,
     token_id,
 )
-from lab.tiny.processor import build_tokenizer, chat_template, words_of
-from lab.tiny.transplant import (
+from .processor import build_tokenizer, chat_template, words_of
+from .transplant import (
     see_coarsely,
     take_language_model,
     text_settings,
 )
 
 TILE = 192
-"""Pixels a side of a tile: four cells."""
+"""Side of a tile in pixels: four cells."""
 
 PATCH_SIZE = 24
-"""Pixels a side of a patch, which is one visual token: a quarter of a cell."""
+"""Side of a patch in pixels: half a cell. A patch is one visual token."""
 
 PATCHES = TILE // PATCH_SIZE
-"""Rows, and columns, of visual tokens of a tile."""
+"""Visual tokens per side of a tile."""
 
 POOLED = PATCHES // 2
-"""Rows, and columns, of visual tokens of a frame of a video: one token a cell."""
+"""Visual tokens per side of a video frame: one per cell."""
 
 RESOLUTIONS = [[rows * TILE, columns * TILE] for rows in (1, 2) for columns in (1, 2)]
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 OPENING, CLOSING = "<|im_start|>user\n", "\n"
-"""What the chat template puts before and after the visual tokens of a question."""
+"""Text that the chat template puts before and after the visual tokens."""
 
 
 def build_processor() -> LlavaOnevisionProcessor:
-    """The processor: tiles of 192 pixels, at most two by two of them, and videos of any length."""
+    """Build the processor: tiles of 192 pixels, at most two by two, and videos of any length."""
     tokenizer = build_tokenizer(
         words_of(text for texts in CLIP_TEMPLATES.values() for text in texts)
     )
@@ -76,7 +77,7 @@ def build_processor() -> LlavaOnevisionProcessor:
 
 
 def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> LlavaOnevisionConfig:
-    """Configuration of about four million parameters.
+    """Configuration with about four million parameters.
 
     Args:
         tokenizer: Tokenizer of the model.
@@ -102,7 +103,7 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Ll
 
 
 def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel:
-    """The model before its own training, float32, on the CPU."""
+    """The untrained model, float32, on the CPU."""
     source, source_processor = load_tiny("qwen2-vl")
     text = {**text_settings(source, tokenizer), "model_type": "qwen2"}
     torch.manual_seed(seed)

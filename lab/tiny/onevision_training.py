@@ -1,9 +1,8 @@
-"""What is particular to the trainings of the tiny LLaVA-OneVision: its tower alone, then all.
+"""How the tiny LLaVA-OneVision computes visual tokens in training.
 
-The tower learns to give the visual tokens that the trained tiny Qwen2-VL's tower gives for the
-same picture, which the language model reads already. The joint training then gets it used to
-its own tower, to positions on one axis, to every picture coming twice (whole and as tiles), and
-to clips.
+Its tower first learns the visual tokens of the trained tiny Qwen2-VL, which the language model can
+already read. The joint training then adapts the language model to this tower, to positions on one
+axis, to seeing every image twice (whole and as tiles), and to clips.
 """
 
 from __future__ import annotations
@@ -14,21 +13,22 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import Scene
-from lab.tiny.architecture import StockModel
-from lab.tiny.joint_clips import VisualPath
-from lab.tiny.onevision_architecture import CLOSING, OPENING, POOLED
-from lab.tiny.onevision_forward import (
+
+from .architecture import StockModel
+from .joint_clips import VisualPath
+from .onevision_architecture import CLOSING, OPENING, POOLED
+from .onevision_forward import (
     IMAGE_TOKENS,
     clip_tokens,
     encode_tiles,
     image_tokens,
     tile_pixels,
 )
-from lab.tiny.packing import Packer, sequence_positions
+from .packing import Packer, sequence_positions
 
 
 def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> VisualPath:
-    """How the tiny LLaVA-OneVision sees pictures of one tile, and clips."""
+    """The visual path for clips and for images with one tile."""
     return VisualPath(
         encode=lambda scenes: encode_tiles(model, _pixels(scenes)),
         join=lambda tiles, frames: (

@@ -1,8 +1,8 @@
-r"""Many single-turn prompts about one picture in one sequence.
+r"""Pack many single-turn prompts about one image into one sequence.
 
-Every question sees the picture and itself, nothing of the other questions, at the very positions
-it would have in a prompt of its own: the loss of a packed sequence is that of as many single
-prompts, for the price of encoding the picture once.
+Every question sees the image and itself, but no other question, at the positions that it would have
+in its own prompt. The loss of a packed sequence is that of the separate prompts, but the image is
+encoded only once.
 
 Sequence: prefix (for Qwen2-VL `<|im_start|>user\n<|vision_start|>`), visual tokens, what closes
 them (`<|vision_end|>`), then one segment per question
@@ -26,22 +26,22 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Pictures of one shape, with their questions, ready for the language model.
+    """Images of one shape and their questions, as inputs of the language model.
 
-    Shapes: B pictures, V kept visual tokens, P prefix tokens, T text tokens after the picture
-    (padded), S = P + V + T. A picture may be a video: what counts are its visual tokens.
+    Shapes: B images or videos, V kept visual tokens, P prefix tokens, T text tokens after the image
+    (padded), S = P + V + T.
 
     Attributes:
-        prefix_ids: (P,) int64.
-        text_ids: (B, T) int64.
-        labels: (B, T) int64, the next token where an answer is predicted, else -100.
-        early_labels: (B, T) int64, the answer's first token at the last two words of the question
+        prefix_ids: int64 [P].
+        text_ids: int64 [B, T].
+        labels: int64 [B, T], the next token where an answer is predicted, else -100.
+        early_labels: int64 [B, T], the answer's first token at the last two words of the question
             and in the turn that follows, else -100.
-        position_ids: (A, B, S) int64 on the A axes of the language model, or (B, S) on one.
-        segments: (B, S) int64, 0 for what all may see, the question's number at its tokens, -1 for
-            padding.
-        question_rows: (B, S) bool, True at the words of the questions.
-        kept: (B, V) int64, which visual tokens are kept, ascending.
+        position_ids: int64 [axes, B, S], or [B, S] for a language model with one position axis.
+        segments: int64 [B, S], 0 for tokens that all may see, the number of the question at its
+            tokens, -1 for padding.
+        question_mask: bool [B, S], True at the words of the questions.
+        kept: int64 [B, V], indices of the kept visual tokens, ascending.
     """
 
     prefix_ids: torch.Tensor
@@ -50,7 +50,7 @@ class PackedBatch:
     early_labels: torch.Tensor
     position_ids: torch.Tensor
     segments: torch.Tensor
-    question_rows: torch.Tensor
+    question_mask: torch.Tensor
     kept: torch.Tensor
 
     def to(self, device: torch.device | str) -> PackedBatch:
@@ -60,7 +60,7 @@ class PackedBatch:
 
     @cached_property
     def mask(self) -> torch.Tensor:
-        """(B, 1, S, S) bool, True where attention is allowed."""
+        """The attention mask, bool [B, 1, S, S], True where attention is allowed."""
         group, size = self.segments, self.segments.shape[1]
         causal = torch.ones(size, size, dtype=torch.bool, device=group.device).tril()
         same = group[:, :, None] == group[:, None, :]
@@ -68,14 +68,14 @@ class PackedBatch:
 
     @cached_property
     def visual_slice(self) -> slice:
-        """Where the visual tokens stand in the sequence."""
+        """Positions of the visual tokens in the sequence."""
         start = self.prefix_ids.numel()
         return slice(start, start + self.kept.shape[1])
 
 
 @dataclass
 class _Text:
-    """The text after one picture; segment 0 is seen by all others, labels are next tokens."""
+    """The text after one image; all segments see segment 0, and labels are next tokens."""
 
     ids: list[int]
     labels: list[int]
@@ -90,10 +90,10 @@ class Packer:
 
     Args:
         tokenizer: Tokenizer of the model.
-        opening: What the chat template puts before the visual tokens.
-        closing: What it puts after them.
-        turn: What it puts between question and answer.
-        before_answer: What stands before the words of every answer, such as a space.
+        opening: Text before the visual tokens in the chat template.
+        closing: Text after them.
+        turn: Text between question and answer.
+        before_answer: Text at the start of every answer, such as a space.
     """
 
     def __init__(
@@ -123,17 +123,17 @@ class Packer:
         positions: torch.Tensor,
         kept: torch.Tensor,
     ) -> PackedBatch:
-        """Pack the questions of each picture.
+        """Pack the questions of each image.
 
         Args:
-            questions: Of every picture of the batch.
-            positions: (A, N) int64, where each of a picture's N visual tokens lies, before any is
-                dropped: from `grid_positions` or `sequence_positions`.
-            kept: (B, V) int64, ascending indices of the visual tokens to keep.
+            questions: Questions about each image.
+            positions: int64 [axes, N], positions of the visual tokens before any is dropped, from
+                `grid_positions` or `sequence_positions`.
+            kept: int64 [B, V], ascending indices of the visual tokens to keep.
         """
-        # Text goes on after the rows and columns; the time of a video is not counted.
+        # Text continues after the largest row or column; the time axis of a video does not count.
         start = len(self._prefix) + int(positions[-2:].max()) + 1
-        encoded = [self._encode_picture(asked, start) for asked in questions]
+        encoded = [self._encode_image(asked, start) for asked in questions]
         length = max(len(one.ids) for one in encoded)
         batch = len(encoded)
         text_ids = torch.full((batch, length), self._end[0])
@@ -158,11 +158,11 @@ class Packer:
             early_labels=early,
             position_ids=self._positions(positions, kept, text_positions),
             segments=torch.cat([torch.zeros(batch, shared, dtype=torch.long), segments], dim=1),
-            question_rows=asking,
+            question_mask=asking,
             kept=kept,
         )
 
-    def _encode_picture(self, questions: Sequence[Question], start: int) -> _Text:
+    def _encode_image(self, questions: Sequence[Question], start: int) -> _Text:
         count = len(self._closing)
         text = _Text(
             ids=list(self._closing),
@@ -192,20 +192,20 @@ class Packer:
     ) -> torch.Tensor:
         axes, batch, prefix = len(positions), len(text), len(self._prefix)
         before = torch.arange(prefix).expand(axes, batch, prefix)
-        visual = positions[:, kept] + prefix  # (A, B, V)
+        visual = positions[:, kept] + prefix  # [axes, B, V]
         together = torch.cat([before, visual, text.expand(axes, *text.shape)], dim=2)
         return together[0] if axes == 1 else together
 
 
 def grid_positions(grid: tuple[int, int], frames: int = 1) -> torch.Tensor:
-    """Time, height and width of the visual tokens of a picture or of a video.
+    """Positions of the visual tokens of an image or a video in time, height and width.
 
     Args:
         grid: Rows and columns of visual tokens.
         frames: Frames of visual tokens.
 
     Returns:
-        (3, frames * rows * columns) int64.
+        int64 [3, frames * rows * columns].
     """
     rows, columns = grid
     return torch.cartesian_prod(
@@ -214,7 +214,7 @@ def grid_positions(grid: tuple[int, int], frames: int = 1) -> torch.Tensor:
 
 
 def sequence_positions(count: int) -> torch.Tensor:
-    """(1, count) int64: visual tokens counted in text order."""
+    """Positions of visual tokens in text order, int64 [1, count]."""
     return torch.arange(count)[None]
 
 
@@ -226,20 +226,20 @@ def drop_visual_tokens(
     floor: float = 0.1,
     text: Sequence[int] = (),
 ) -> torch.Tensor:
-    """Choose at random which visual tokens of each picture a batch keeps.
+    """Choose at random which visual tokens of each image a batch keeps.
 
-    Nothing about pictures, questions or answers enters the choice.
+    The choice does not depend on images, questions or answers.
 
     Args:
-        batch: Pictures.
-        count: Tokens of each, from the first visual one to the last.
-        generator: Source of the choice.
+        batch: Number of images.
+        count: Tokens per image, from the first visual token to the last.
+        generator: Generator for the choice.
         share: Share of batches in which tokens are dropped.
-        floor: Least share of visual tokens kept; the share is uniform between it and 1.
-        text: Which of the tokens are text, which is kept.
+        floor: Minimum share of visual tokens kept; the share is uniform between it and 1.
+        text: Indices of tokens that are text and always kept.
 
     Returns:
-        (batch, kept) int64, ascending.
+        int64 [batch, kept], ascending.
     """
     visual = count - len(text)
     keep = visual

@@ -1,4 +1,4 @@
-"""Tokenizer and processor of the tiny Qwen2-VL: stock classes, a vocabulary of its own."""
+"""Tokenizer and processor of the tiny Qwen2-VL: stock classes with their own vocabulary."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ _CHAT_TEMPLATE = """\
 
 
 def chat_template(image: str, video: str) -> str:
-    """Chat template in which these texts, quoted as in Jinja, stand for images and videos."""
+    """Chat template with these texts, quoted for Jinja, in place of images and videos."""
     return _CHAT_TEMPLATE.replace("IMAGE", image).replace("VIDEO", video)
 
 
 def cell_words() -> dict[str, list[str]]:
-    """All that a cell of a scene can be said to show, by attribute.
+    """Words for everything that a cell can show, by attribute.
 
-    `row 1` … `column 8` are one token each, so that a cell's row and column are words too.
+    `row 1` … `column 8` are single tokens, so that the row and column of a cell are words too.
     """
     numbers = range(1, MAX_SIDE + 1)
     return {
@@ -83,12 +83,12 @@ def sentence_words() -> list[str]:
 
 
 def clip_words() -> list[str]:
-    """The words of questions that only a clip allows."""
+    """Words of the questions about clips."""
     return words_of(text for texts in CLIP_TEMPLATES.values() for text in texts)
 
 
 def words_of(sentences: Iterable[str]) -> list[str]:
-    """Every word of sentences or templates once, sorted; fields in braces are passed over."""
+    """The distinct words of sentences or templates, sorted, without fields in braces."""
     words = set()
     for sentence in sentences:
         for word in sentence.replace("?", "").replace(".", "").replace(",", "").split():
@@ -98,12 +98,12 @@ def words_of(sentences: Iterable[str]) -> list[str]:
 
 
 def build_tokenizer(more_words: Sequence[str] = ()) -> Qwen2Tokenizer:
-    """Byte-level BPE in which every word of the scenes is one token, with and without a space.
+    """Build a byte-level BPE in which every word is one token, with and without a leading space.
 
-    All 256 bytes are in the alphabet, so that any text can be encoded and decoded back.
+    All 256 bytes are in the alphabet, so any text can be encoded and decoded.
 
     Args:
-        more_words: Further words that are to be one token each.
+        more_words: Further words to make single tokens.
     """
     cells = cell_words()
     positions = cells.pop("row") + cells.pop("column")
@@ -137,13 +137,13 @@ def build_tokenizer(more_words: Sequence[str] = ()) -> Qwen2Tokenizer:
 
 
 def _merges(trained: Tokenizer) -> Any:
-    """Merges of a trained tokenizer as pairs, which is how they are handed on."""
+    """Merges of a trained tokenizer, as pairs."""
     merges = json.loads(trained.to_str())["model"]["merges"]
     return [tuple(pair) for pair in merges]
 
 
 def build_processor(more_words: Sequence[str] = ()) -> Qwen2VLProcessor:
-    """The processor of the tiny model: pictures of 64 to 256 visual tokens of 24 pixels a side.
+    """Build the processor: images of 64 to 256 visual tokens with 24 pixels per side.
 
     Args:
         more_words: As for `build_tokenizer`.

@@ -5,8 +5,8 @@
     python -m lab.tiny.qwen2_vl joint    --work FOLDER
     python -m lab.tiny.qwen2_vl export   --work FOLDER --out MODEL_FOLDER
 
-`language` and `vision` do not depend on each other and may run side by side. Every training
-writes a checkpoint to FOLDER and goes on from it when it is started again.
+`language` and `vision` are independent and can run at the same time. Each training writes a
+checkpoint to FOLDER and resumes from it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.tiny.architecture import StockModel, build_model
-from lab.tiny.command import step_options
-from lab.tiny.export import export
-from lab.tiny.forward import encode_scenes
-from lab.tiny.joint import train_jointly
-from lab.tiny.language_warmup import warm_up_language
-from lab.tiny.loop import LoopSettings, averaged_state
-from lab.tiny.processor import build_processor
-from lab.tiny.vision_warmup import warm_up_vision
+from .architecture import StockModel, build_model
+from .command import step_options
+from .export import export
+from .forward import encode_scenes
+from .joint import train_jointly
+from .language_warmup import warm_up_language
+from .loop import LoopSettings, averaged_state
+from .processor import build_processor
+from .vision_warmup import warm_up_vision
 
 LANGUAGE = LoopSettings(steps=3000, learning_rate=1.5e-3)
 VISION = LoopSettings(steps=5000, learning_rate=2e-3)
@@ -31,10 +31,10 @@ JOINT = LoopSettings(steps=3700, learning_rate=7e-4, ema=0.998, save_every=100)
 
 
 def load_warm_ups(model: StockModel, work: Path) -> None:
-    """Put the weights of both warm-ups into the model.
+    """Load the weights of both warm-ups into the model.
 
     Raises:
-        FileNotFoundError: If a warm-up has not been run.
+        FileNotFoundError: A warm-up has not been run.
     """
     model.load_state_dict(averaged_state(work / "language.pt"))
     model.model.visual.load_state_dict(averaged_state(work / "vision.pt"))
@@ -42,7 +42,8 @@ def load_warm_ups(model: StockModel, work: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    options = step_options(__doc__, ("language", "vision", "joint", "export"), arguments)
+    steps = ("language", "vision", "joint", "export")
+    options = step_options("lab.tiny.qwen2_vl", __doc__, steps, arguments)
     processor = build_processor()
     tokenizer = processor.tokenizer
     model = build_model(tokenizer)

@@ -1,10 +1,10 @@
-"""Train the tiny Qwen2-VL that reads pictures and videos, one command per step.
+"""Train the tiny Qwen2-VL for images and videos, one command per step.
 
     python -m lab.tiny.qwen2_vl_video joint  --work FOLDER
     python -m lab.tiny.qwen2_vl_video export --work FOLDER --out MODEL
 
-It starts from the trained tiny Qwen2-VL, which has seen pictures alone, and keeps its vision tower.
-The training writes a checkpoint to FOLDER and goes on from it when it is started again.
+It starts from the trained tiny Qwen2-VL, which has seen only images, and keeps its vision tower.
+The training writes a checkpoint to FOLDER and resumes from it.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.tiny import load_tiny
-from lab.tiny.architecture import StockModel
-from lab.tiny.architecture import build_model as build_untrained
-from lab.tiny.boards import random_shape
-from lab.tiny.command import run_step, step_options
-from lab.tiny.forward import encode_scenes
-from lab.tiny.joint_clips import Lessons, VisualPath
-from lab.tiny.loop import LoopSettings
-from lab.tiny.packing import Packer, grid_positions
-from lab.tiny.processor import build_processor, clip_words
-from lab.tiny.transplant import take_language_model
+
+from .architecture import StockModel
+from .architecture import build_model as build_untrained
+from .command import run_step, step_options
+from .forward import encode_scenes
+from .grids import random_shape
+from .joint_clips import JointCurriculum, VisualPath
+from .loop import LoopSettings
+from .packing import Packer, grid_positions
+from .processor import build_processor, clip_words
+from .transplant import take_language_model
 
 JOINT = LoopSettings(steps=1100, learning_rate=1.2e-3, ema=0.998, save_every=100, report_every=100)
 
-LESSONS = Lessons(
+CURRICULUM = JointCurriculum(
     period=5,
     shape=random_shape,
-    pictures=6,
+    images=6,
     clips=3,
     clip_questions=20,
     clip_mixture={"during": 6.0, "first": 2.0, "last": 2.0, "colour": 0.5, "letter": 1.5},
-    hold_share=0.15,
-    longest_hold=2,
+    repeated_scene_share=0.15,
+    max_frames_per_scene=2,
     clip_drop_share=0.4,
 )
-"""A frame of visual tokens is two frames of the video, through which a board lasts at least."""
+"""A frame of visual tokens is two frames of the video, which show the same scene."""
 
 
 def build_model(tokenizer: PreTrainedTokenizerBase) -> StockModel:
-    """The model before its own training, float32, on the CPU."""
+    """The untrained model, float32, on the CPU."""
     loaded: Any = load_tiny("qwen2-vl")
     source, source_processor = loaded
     model = build_untrained(tokenizer)
@@ -55,7 +56,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase) -> StockModel:
 
 
 def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> VisualPath:
-    """How the tiny Qwen2-VL sees pictures, and clips whose boards last for two frames each."""
+    """The visual path for images, and for clips that show each scene for two frames."""
     return VisualPath(
         encode=functools.partial(encode_scenes, model.model.visual),
         join=_join,
@@ -65,18 +66,18 @@ def visual_path(model: StockModel, tokenizer: PreTrainedTokenizerBase) -> Visual
 
 
 def _join(tokens: torch.Tensor, frames: int) -> torch.Tensor:
-    """Frames of a clip follow one another: (B * frames, N, D) → (B, frames * N, D)."""
+    """Concatenate the frames of each clip: [B * frames, N, D] → [B, frames * N, D]."""
     return tokens.unflatten(0, (-1, frames)).flatten(1, 2) if frames else tokens
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
-    options = step_options(__doc__, ("joint", "export"), arguments)
+    options = step_options("lab.tiny.qwen2_vl_video", __doc__, ("joint", "export"), arguments)
     processor = build_processor(clip_words())
     model = build_model(processor.tokenizer)
     path = visual_path(model, processor.tokenizer)
     tower = [name for name, _ in model.named_parameters() if name.startswith("model.visual.")]
-    run_step(options, model, processor, path, None, JOINT, LESSONS, frozen=tower)
+    run_step(options, model, processor, path, None, JOINT, CURRICULUM, frozen=tower)
 
 
 if __name__ == "__main__":

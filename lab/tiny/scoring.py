@@ -1,6 +1,6 @@
-"""Which packed questions are answered right, with the right answer so far as context.
+"""Find out which packed questions are answered right, with the right answer as context.
 
-All answer tokens are then predicted right if and only if greedy decoding gives the answer.
+All tokens of the answer are predicted right if and only if greedy decoding returns the answer.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from itertools import islice
 import torch
 
 from hf_token_compress.data.scenes import Question
-from lab.tiny.architecture import StockModel
-from lab.tiny.forward import answer_logits
-from lab.tiny.packing import IGNORED, PackedBatch
+
+from .architecture import StockModel
+from .forward import answer_logits
+from .packing import IGNORED, PackedBatch
 
 
 @torch.no_grad()
@@ -24,20 +25,20 @@ def right_answers(
     batch: PackedBatch,
     questions: Sequence[Sequence[Question]],
 ) -> list[list[bool]]:
-    """Whether each question of each picture is answered right.
+    """Whether each question of each image is answered right.
 
     Args:
         model: The model.
-        tokens: (B, N, D) visual tokens, before any is dropped.
+        tokens: [B, N, D] visual tokens, before any is dropped.
         batch: The packed questions.
-        questions: The same questions, of every picture of the batch.
+        questions: The questions about each image.
     """
     logits, labels = answer_logits(model, tokens, batch)
     hits = iter((logits.argmax(-1) == labels).tolist())
     answers = (batch.labels != IGNORED).tolist()
     result = []
-    for row, asked in zip(answers, questions, strict=True):
-        lengths = _run_lengths(row)
+    for flags, asked in zip(answers, questions, strict=True):
+        lengths = _run_lengths(flags)
         pairs = zip(asked, lengths, strict=True)
         result.append([all(list(islice(hits, length))) for _, length in pairs])
     return result
@@ -71,5 +72,5 @@ def _run_lengths(flags: Sequence[bool]) -> list[int]:
 
 
 def percent(accuracy: dict[str, float]) -> str:
-    """One compact line of percentages."""
+    """Percentages on one line."""
     return " ".join(f"{kind} {100 * value:.0f}" for kind, value in accuracy.items())

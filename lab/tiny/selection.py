@@ -1,7 +1,4 @@
-"""Ways to keep some visual tokens, to see whether dropping the others means anything.
-
-None of them is used in training. Batches hold one question per row.
-"""
+"""Ways to select visual tokens, for evaluation only; each sample has one question."""
 
 from __future__ import annotations
 
@@ -11,25 +8,26 @@ import torch
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb, repeat_kv
 
 from hf_token_compress.data.scenes import Question
-from lab.tiny.architecture import StockModel
-from lab.tiny.forward import embed
-from lab.tiny.packing import PackedBatch
-from lab.tiny.processor import MERGE_SIZE, PATCH_SIZE
+
+from .architecture import StockModel
+from .forward import embed
+from .packing import PackedBatch
+from .processor import MERGE_SIZE, PATCH_SIZE
 
 
 @torch.no_grad()
 def instruction_attention(
     model: StockModel, tokens: torch.Tensor, batch: PackedBatch
 ) -> torch.Tensor:
-    """Attention that the question's words pay to each visual token in the first layer.
+    """Attention from the words of the question to each visual token in the first layer.
 
     Args:
         model: The model.
-        tokens: (B, N, D) visual tokens.
-        batch: B packed questions, one a row.
+        tokens: [B, N, D] visual tokens.
+        batch: B packed questions, one per sample.
 
     Returns:
-        (B, V) float32, mean over heads and over the words of the question.
+        float32 [B, V], mean over heads and over the words of the question.
     """
     text = model.model.language_model
     layer = text.layers[0]
@@ -42,18 +40,18 @@ def instruction_attention(
     key = repeat_kv(key, attention.num_key_value_groups)
     scores = (query @ key.transpose(2, 3) * attention.scaling).float()
     weights = scores.masked_fill(~batch.mask, float("-inf")).softmax(-1)
-    rows = batch.question_rows[:, None, :, None]
-    seen = (weights * rows).sum((1, 2)) / (rows.sum((1, 2)) * query.shape[1])
-    return seen[:, batch.visual_slice]
+    asking = batch.question_mask[:, None, :, None]  # [B, 1, S, 1]
+    mean = (weights * asking).sum((1, 2)) / (asking.sum((1, 2)) * query.shape[1])  # [B, S]
+    return mean[:, batch.visual_slice]
 
 
 def top(scores: torch.Tensor, keep: int) -> torch.Tensor:
-    """(B, keep) int64, ascending: the tokens with the highest scores."""
+    """The tokens with the highest scores, int64 [B, keep], ascending."""
     return scores.topk(keep, dim=1).indices.sort(dim=1).values
 
 
 def uniform(batch: int, count: int, keep: int) -> torch.Tensor:
-    """(batch, keep) int64: every n-th token of the grid."""
+    """Every n-th token of the grid, int64 [batch, keep]."""
     index = torch.linspace(0, count - 1, keep).round().long()
     return index.expand(batch, keep)
 
@@ -61,15 +59,15 @@ def uniform(batch: int, count: int, keep: int) -> torch.Tensor:
 def relevance(
     questions: Sequence[Question], grid: tuple[int, int], generator: torch.Generator
 ) -> torch.Tensor:
-    """Random scores below one, and above one for the tokens that an answer rests on.
+    """Random scores below 1, and above 1 for the tokens that the answer depends on.
 
     Args:
         questions: B questions.
         grid: Rows and columns of visual tokens.
-        generator: Source of the random scores.
+        generator: Generator of the random scores.
 
     Returns:
-        (B, rows * columns) float32.
+        float32 [B, rows * columns].
     """
     side = PATCH_SIZE * MERGE_SIZE
     scores = torch.rand(len(questions), *grid, generator=generator)

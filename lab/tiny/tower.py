@@ -1,4 +1,4 @@
-"""Train the tower of a model of another family to see as the trained tiny Qwen2-VL's does."""
+"""Distil the vision tower of the trained tiny Qwen2-VL into the tower of another family."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.tiny import load_tiny
-from lab.tiny.architecture import StockModel
-from lab.tiny.forward import encode_scenes
-from lab.tiny.joint_clips import CLIP_BOARD
-from lab.tiny.loop import LoopSettings
-from lab.tiny.vision_warmup import Encoder, warm_up_vision
 
-LESSONS = 600
-"""Updates after which the tower's pictures come again."""
+from .architecture import StockModel
+from .forward import encode_scenes
+from .joint_clips import CLIP_GRID
+from .loop import LoopSettings
+from .vision_warmup import Encoder, warm_up_vision
+
+REPEAT_AFTER = 600
+"""Updates after which the images repeat."""
 
 
 def warm_up_tower(
@@ -27,12 +28,11 @@ def warm_up_tower(
 ) -> None:
     """Train vision tower and projector, in place.
 
-    They learn to give the visual tokens that the trained tower gives for the same picture, which
-    the language model reads already.
+    They learn the visual tokens of the trained tower, which the language model can already read.
 
     Args:
         model: The model.
-        encode: From boards to its (B, 64, D) visual tokens, row by row.
+        encode: From scenes to its visual tokens [B, 64, D], row by row.
         tokenizer: Its tokenizer.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
@@ -50,9 +50,9 @@ def warm_up_tower(
         tokenizer,
         settings,
         checkpoint,
-        shape=lambda rng: CLIP_BOARD,
-        shown=(CLIP_BOARD,),
+        shape=lambda rng: CLIP_GRID,
+        shown=(CLIP_GRID,),
         targets=functools.partial(encode_scenes, teacher.model.visual),
         frozen=frozen,
-        lessons=LESSONS,
+        repeat_after=REPEAT_AFTER,
     )

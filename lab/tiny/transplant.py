@@ -1,6 +1,6 @@
-"""First weights of a tiny model: the language model of a trained one of another family.
+"""Initialise a tiny model with the language model of a trained one of another family.
 
-The families' layers are the same, and on text the three position axes of a Qwen2-VL are one.
+The layers of the families are the same, and the three position axes of Qwen2-VL are equal on text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lab.tiny.architecture import WORD_STD, StockModel
+from .architecture import WORD_STD, StockModel
 
 _WAVES = 6
 _SIZES = (
@@ -26,7 +26,7 @@ _SIZES = (
 
 
 def text_settings(source: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Configuration of a language model that takes the trained layers, but for its type.
+    """Configuration of a language model for the trained layers, without its model type.
 
     Args:
         source: The trained tiny model.
@@ -48,9 +48,9 @@ def text_settings(source: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, 
 def take_language_model(
     model: StockModel, tokenizer: PreTrainedTokenizerBase, source: Any, source_processor: Any
 ) -> None:
-    """Copy the layers, and the embeddings of the words that both tokenizers have.
+    """Copy the layers, and the embeddings of words that both tokenizers have.
 
-    Biases that the trained layers do not have are zero, as in a new model.
+    Biases that the trained layers lack stay zero.
 
     Args:
         model: The new model, in place.
@@ -71,13 +71,13 @@ def take_language_model(
 
 @torch.no_grad()
 def see_coarsely(kernel: torch.Tensor) -> None:
-    """First patch embedding: random mixtures of smooth waves, each about as loud as the others.
+    """Initialise a patch embedding with random mixtures of smooth waves of similar magnitude.
 
-    A kernel of independent pixels tells a drawing from the same one moved by two pixels; smooth
-    ones do not, and the tower learns what is drawn many times faster.
+    With a kernel of independent pixels, features change when a drawing moves by two pixels. With
+    smooth kernels they hardly change, and the tower learns many times faster.
 
     Args:
-        kernel: (width, 3, patch, patch), overwritten.
+        kernel: [width, 3, patch, patch], overwritten.
     """
     width, channels, size, _ = kernel.shape
     frequency = torch.arange(_WAVES)
@@ -85,6 +85,6 @@ def see_coarsely(kernel: torch.Tensor) -> None:
     wave = torch.cos(math.pi / size * frequency[:, None] * pixel) * (2 / size) ** 0.5
     wave[0] /= 2**0.5  # orthonormal: rows of a cosine transform
     mixture = torch.randn(width, channels, _WAVES, _WAVES)
-    # Fine waves are fainter in pictures, about as one over their frequency.
+    # The amplitude of waves in natural images is about one over their frequency.
     mixture *= (1 + frequency[:, None] + frequency) / (size * (channels * _WAVES**2) ** 0.5)
     kernel.copy_(torch.einsum("ocuv,uh,vw->ochw", mixture, wave, wave))

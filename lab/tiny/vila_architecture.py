@@ -1,8 +1,8 @@
-"""Configuration, processor and first weights of the tiny VILA.
+"""Configuration, processor and initial weights of the tiny VILA.
 
-Its tower has an odd number of patches a side, as that of the published VILA1.5 has, so that the
-projector pads them. Its language model starts from the trained tiny LLaVA-OneVision's, which has
-read clips, and its tower from the trained tiny Qwen2-VL's, which has patches of about this size.
+Its tower has an odd number of patches per side, as in the published VILA1.5, so the projector has
+to pad. The language model starts from the trained tiny LLaVA-OneVision, which has seen clips, and
+the tower from the trained tiny Qwen2-VL, whose patches have a similar size.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from hf_token_compress.models.vila import (
     VilaProcessor,
 )
 from hf_token_compress.tiny import load_tiny
-from lab.tiny.architecture import StockModel, greedy_generation, token_id
-from lab.tiny.processor import build_tokenizer, chat_template, clip_words
-from lab.tiny.transplant import take_language_model, text_settings
+
+from .architecture import StockModel, greedy_generation, token_id
+from .processor import build_tokenizer, chat_template, clip_words
+from .transplant import take_language_model, text_settings
 
 PATCHES, PATCH_SIZE = 15, 13
-"""Patches a side of a picture, and pixels a side of a patch."""
+"""Patches per side of an image, and pixels per side of a patch."""
 
 IMAGE_SIZE = PATCHES * PATCH_SIZE
-"""Pixels a side that pictures are resized to; boards of four by four cells have 192."""
+"""Side in pixels to which images are resized; scenes of 4 x 4 cells have 192."""
 
 SIDE = (PATCHES + 1) // 2
-"""Rows, and columns, of visual tokens of a picture; the last ones are half padding."""
+"""Visual tokens per side of an image; the last ones are half padding."""
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 _POSITION_STRENGTH = 2.0
 _OCTAVES = (-0.5, 3.0)
 
 OPENING, CLOSING = "<|im_start|>user\n", "\n"
-"""What the chat template puts before and after the visual tokens of a question."""
+"""Text that the chat template puts before and after the visual tokens."""
 
 
 def build_processor() -> VilaProcessor:
-    """The processor: square pictures, and videos of up to 16 frames."""
+    """Build the processor: square images, and videos of up to 16 frames."""
     tokenizer = build_tokenizer(clip_words())
     return VilaProcessor(
         image_processor=SiglipImageProcessorPil(
@@ -63,7 +64,7 @@ def build_processor() -> VilaProcessor:
 
 
 def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> VilaConfig:
-    """Configuration of about three million parameters.
+    """Configuration with about three million parameters.
 
     Args:
         tokenizer: Tokenizer of the model.
@@ -90,7 +91,7 @@ def build_config(tokenizer: PreTrainedTokenizerBase, text: dict[str, Any]) -> Vi
 
 
 def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel:
-    """The model before its own training, float32, on the CPU."""
+    """The untrained model, float32, on the CPU."""
     source, source_processor = load_tiny("llava-onevision")
     # Queries, keys and values of the trained layers have biases.
     text = {**text_settings(source, tokenizer), "model_type": "llama", "attention_bias": True}
@@ -106,13 +107,13 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> StockModel
 
 @torch.no_grad()
 def _take_tower(tower: Any, source: Any) -> None:
-    """Copy a trained tower of the same sizes; only its rotary positions have no counterpart.
+    """Copy a trained tower of the same size, except for its rotary positions.
 
     Args:
-        tower: SigLIP tower, in place.
+        tower: SigLIP tower, changed in place.
         source: Tower of the trained tiny Qwen2-VL.
     """
-    # A still is two equal frames there. Pixels are normalised otherwise here, and patches larger.
+    # Qwen2-VL sees an image as two equal frames, normalises differently and has smaller patches.
     kernel = source.patch_embed.proj.weight.sum(2)
     enlarged = nn.functional.interpolate(kernel, size=(PATCH_SIZE, PATCH_SIZE), mode="bicubic")
     enlarged *= (kernel.shape[-1] / PATCH_SIZE) ** 2
@@ -135,17 +136,17 @@ def _take_tower(tower: Any, source: Any) -> None:
 
 @torch.no_grad()
 def _take_norm(norm: Any, source: Any) -> None:
-    """Copy a norm of one patch to that of the projector, of two by two patches."""
+    """Copy the norm of one patch to the projector's norm of two by two patches."""
     norm.weight.copy_(source.weight.repeat(4))
     norm.bias.copy_(source.bias.repeat(4))
 
 
 def _waves(width: int) -> torch.Tensor:
-    """First position embeddings, so that neighbours are alike: (patches, width) float32."""
+    """Initial position embeddings, float32 [patches, width], similar for neighbours."""
     octaves = torch.linspace(*_OCTAVES, width // 4)
     place = torch.arange(PATCHES) + 0.5
     angle = math.pi / PATCHES * place[:, None] * 2.0**octaves
-    along = torch.cat([angle.sin(), angle.cos()], dim=1)  # (PATCHES, width / 2)
+    along = torch.cat([angle.sin(), angle.cos()], dim=1)  # [PATCHES, width / 2]
     shape = (PATCHES, PATCHES, width // 2)
     both = torch.cat([along[:, None].expand(shape), along.expand(shape)], dim=2)
     return _POSITION_STRENGTH * both.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Visual tokens of pictures and of clips, by the tiny VILA's own modules."""
+"""Visual tokens of images and clips, by the tiny VILA's modules."""
 
 from __future__ import annotations
 
@@ -9,44 +9,45 @@ from PIL import Image
 
 from hf_token_compress.data.scenes import Scene
 from hf_token_compress.models.vila import VilaProcessor
-from lab.tiny.architecture import StockModel
-from lab.tiny.joint_clips import VisualPath
-from lab.tiny.packing import Packer, sequence_positions
-from lab.tiny.vila_architecture import CLOSING, OPENING, SIDE
+
+from .architecture import StockModel
+from .joint_clips import VisualPath
+from .packing import Packer, sequence_positions
+from .vila_architecture import CLOSING, OPENING, SIDE
 
 
-def picture_pixels(processor: VilaProcessor, images: Sequence[Image.Image]) -> torch.Tensor:
-    """(B, 3, 195, 195) float32 of pictures of any size."""
+def image_pixels(processor: VilaProcessor, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Images of any size as float32 [B, 3, 195, 195]."""
     pixels: torch.Tensor = processor.image_processor(list(images), return_tensors="pt")[
         "pixel_values"
     ]
     return pixels
 
 
-def encode_pictures(model: StockModel, pixels: torch.Tensor) -> torch.Tensor:
-    """(B, 64, D) visual tokens of pictures, row by row: not in the order of the prompt."""
+def encode_images(model: StockModel, pixels: torch.Tensor) -> torch.Tensor:
+    """Visual tokens [B, 64, D] of images, row by row; the prompt has them column by column."""
     tokens = torch.stack(list(model.model.get_image_features(pixels).pooler_output))
     return turned(tokens)
 
 
 def turned(tokens: torch.Tensor) -> torch.Tensor:
-    """(B, 64, D) in the other order: from row by row to column by column, or back."""
+    """Reorder tokens [B, 64, D] from row by row to column by column, or back."""
     return tokens.unflatten(1, (SIDE, SIDE)).transpose(1, 2).flatten(1, 2)
 
 
 def visual_path(model: StockModel, processor: VilaProcessor) -> VisualPath:
-    """How the tiny VILA sees pictures, and clips with a line break between frames."""
+    """The visual path for images, and for clips with a line break between frames."""
     (line_break,) = processor.tokenizer(CLOSING, add_special_tokens=False)["input_ids"]
     tokens = SIDE**2
 
     def encode(scenes: Sequence[Scene]) -> torch.Tensor:
-        return encode_pictures(model, picture_pixels(processor, [s.image for s in scenes]))
+        return encode_images(model, image_pixels(processor, [s.image for s in scenes]))
 
-    def join(pictures: torch.Tensor, frames: int) -> torch.Tensor:
-        shown = turned(pictures).unflatten(0, (-1, max(1, frames)))  # [B, frames, 64, D]
+    def join(images: torch.Tensor, frames: int) -> torch.Tensor:
+        shown = turned(images).unflatten(0, (-1, max(1, frames)))  # [B, frames, 64, D]
         word = model.get_input_embeddings().weight[line_break].to(shown.dtype)
         broken = torch.cat([shown, word.expand(*shown.shape[:2], 1, -1)], dim=2)
-        # The break after the last frame is the closing.
+        # The line break after the last frame belongs to the closing.
         return broken.flatten(1, 2)[:, :-1]
 
     def text(frames: int) -> range:

@@ -1,8 +1,7 @@
-"""Teach the vision tower to describe every visual token's cell in word embeddings.
+"""Train the vision tower to describe the cell of each visual token in word embeddings.
 
-Each token of a cell is to say all five attributes of the cell: it is classified against the word
-embeddings of each attribute and pulled towards their sum, the ideal token that the language
-warm-up uses.
+Each token of a cell describes all five attributes of the cell: it is classified against the word
+embeddings of each attribute and pulled towards their sum, the ideal token of the language warm-up.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import Scene, make_scene
-from lab.tiny.boards import random_shape
-from lab.tiny.loop import LoopSettings, train
-from lab.tiny.vocabulary import ATTRIBUTES, CellVocabulary
+
+from .grids import random_shape
+from .loop import LoopSettings, train
+from .vocabulary import ATTRIBUTES, CellVocabulary
 
 Encoder: TypeAlias = Callable[[Sequence[Scene]], torch.Tensor]
-"""From B scenes of one shape to their visual tokens, (B, N, D)."""
+"""From B scenes of one shape to their visual tokens [B, N, D]."""
 
 _SHARPNESS = 8.0
 _PULL = 1.0
@@ -41,36 +41,36 @@ def warm_up_vision(
     shown: Sequence[tuple[int, int]] = ((4, 4), (6, 6)),
     targets: Encoder | None = None,
     frozen: Iterable[str] = (),
-    pictures: int = 16,
-    lessons: int | None = None,
+    images: int = 16,
+    repeat_after: int | None = None,
     seed: int = 2,
 ) -> None:
     """Train a vision tower, in place.
 
     Args:
-        module: What holds the tower's parameters.
+        module: Module with the tower's parameters.
         encode: The tower.
-        words: (vocabulary, D) word embeddings of the language model.
+        words: Word embeddings [vocabulary, D] of the language model.
         tokenizer: Tokenizer of the model.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        shape: Draws rows and columns of an update's pictures.
-        shown: Rows and columns of pictures in reports.
-        targets: Another tower, whose visual tokens are to be met; by default the ideal ones.
-        frozen: Parameters of `module` not to train.
-        pictures: Pictures of 16 cells per update; fewer where they are larger.
-        lessons: Updates after which the same pictures come again, kept in memory with their
-            targets; by default every update has new ones.
-        seed: Seed of the pictures.
+        shape: Draws rows and columns of an update's images.
+        shown: Rows and columns of images in reports.
+        targets: Another tower with the target tokens; by default the targets are ideal tokens.
+        frozen: Names of parameters of `module` not to train.
+        images: Images per update if they have 16 cells; fewer if they are larger.
+        repeat_after: Updates after which the images repeat; they are kept in memory with their
+            targets. By default every update has new images.
+        seed: Seed of the images.
     """
     vocabulary = CellVocabulary(tokenizer)
 
-    @functools.lru_cache(maxsize=lessons or 1)
-    def lesson(number: int) -> tuple[list[Scene], torch.Tensor | None]:
+    @functools.lru_cache(maxsize=repeat_after or 1)
+    def images_of_step(number: int) -> tuple[list[Scene], torch.Tensor | None]:
         rng = np.random.default_rng([seed, number])
         rows, columns = shape(rng)
-        count = max(1, pictures * 16 // (rows * columns))
-        first = (seed << 32) + number * pictures
+        count = max(1, images * 16 // (rows * columns))
+        first = (seed << 32) + number * images
         scenes = [make_scene(first + i, rows, columns, "train") for i in range(count)]
         if targets is None:
             return scenes, None
@@ -78,7 +78,7 @@ def warm_up_vision(
             return scenes, targets(scenes).float()
 
     def loss_of_step(step: int) -> torch.Tensor:
-        scenes, target = lesson(step % lessons if lessons else step)
+        scenes, target = images_of_step(step % repeat_after if repeat_after else step)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = encode(scenes).float()
         return description_loss(tokens, scenes, vocabulary, words, target)
@@ -105,17 +105,17 @@ def description_loss(
     words: torch.Tensor,
     target: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How badly visual tokens describe their cells.
+    """Loss of visual tokens against the description of their cells.
 
     Args:
-        tokens: (B, N, D) float32 visual tokens of all of each picture.
+        tokens: All visual tokens of each image, float32 [B, N, D].
         scenes: The B scenes, of one shape.
         vocabulary: What a cell can show.
-        words: (vocabulary, D) word embeddings.
-        target: (B, N, D) visual tokens to be met; by default the ideal ones.
+        words: Word embeddings [vocabulary, D].
+        target: Target tokens [B, N, D]; by default the ideal tokens.
 
     Returns:
-        Scalar: classification losses of all attributes, and the distance to the target.
+        Scalar: classification losses of all attributes, plus the distance to the target.
     """
     scores = _scores(tokens, vocabulary, words)
     classes = vocabulary.classes(scenes)
@@ -132,18 +132,18 @@ def description_loss(
 def _scores(
     tokens: torch.Tensor, vocabulary: CellVocabulary, words: torch.Tensor
 ) -> list[torch.Tensor]:
-    """(B, N, classes) logits of each attribute."""
+    """Logits [B, N, classes] of each attribute."""
     return [_SHARPNESS * tokens @ vectors.T for vectors in vocabulary.vectors(words)]
 
 
 def _badge_loss(
     scores: list[torch.Tensor], classes: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Extra loss of the tokens that show a badge, on letter and name.
+    """Additional loss for letter and name at the tokens that show a badge.
 
-    Letters are the smallest things in a picture, and are learned where they are before other
-    tokens of the cell can learn to fetch them from there. And where a badge is, little is seen of
-    the drawing, so that its name has to be fetched from the other tokens.
+    The letter is small: it is learned at the badge first, and then the other tokens of the cell
+    learn to fetch it from there. The badge hides much of the drawing, so its token has to fetch the
+    name from the other tokens.
     """
     loss = classes.new_zeros((), dtype=torch.float32)
     for attribute in ("letter", "name"):

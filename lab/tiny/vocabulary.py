@@ -8,21 +8,22 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_token_compress.data.scenes import CELL_SIZE, Scene
-from lab.tiny.architecture import token_id
-from lab.tiny.processor import cell_words
+
+from .architecture import token_id
+from .processor import cell_words
 
 ATTRIBUTES = ("name", "colour", "letter", "row", "column")
-"""What every visual token is to say about the cell that it lies in."""
+"""What each visual token describes about its cell."""
 
 
 class CellVocabulary:
-    """Class numbers and token ids of everything a cell can show.
+    """Class numbers and token ids of everything that a cell can show.
 
     Args:
         tokenizer: Tokenizer of the model.
 
     Attributes:
-        token_ids: For each attribute, the (classes,) int64 ids of its words without a space.
+        token_ids: For each attribute, ids of its words without a space, int64 [classes].
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -34,13 +35,13 @@ class CellVocabulary:
         }
 
     def classes(self, scenes: Sequence[Scene]) -> torch.Tensor:
-        """Class numbers of the cell that each visual token lies in.
+        """Class numbers of each visual token's cell.
 
         Args:
             scenes: B scenes of one shape of R x C cells.
 
         Returns:
-            (B, 2R * 2C, 5) int64, in the order of `ATTRIBUTES`, tokens row by row.
+            int64 [B, 2R * 2C, 5], tokens row by row, attributes in the order of `ATTRIBUTES`.
         """
         rows, columns = scenes[0].rows, scenes[0].columns
         index = self._index
@@ -63,7 +64,7 @@ class CellVocabulary:
 
     @staticmethod
     def badge_tokens(scenes: Sequence[Scene]) -> torch.Tensor:
-        """(B, cells) int64 index of the visual token that shows each cell's badge."""
+        """Index of the visual token that shows each cell's badge, int64 [B, cells]."""
         half = CELL_SIZE // 2
         width = 2 * scenes[0].columns
         return torch.tensor(
@@ -71,14 +72,14 @@ class CellVocabulary:
         )
 
     def vectors(self, words: torch.Tensor) -> list[torch.Tensor]:
-        """Embedding of every class, per attribute: (classes, D) each.
+        """Embeddings [classes, D] of every class, per attribute.
 
         Args:
-            words: (vocabulary, D) word embeddings of the language model.
+            words: Word embeddings [vocabulary, D] of the language model.
         """
         return [words[self.token_ids[key]] for key in ATTRIBUTES]
 
     def ideal_tokens(self, classes: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Sum of the word embeddings of all that a token's cell shows: (..., D)."""
+        """Sum [..., D] of the word embeddings of everything that a token's cell shows."""
         vectors = self.vectors(words)
         return torch.stack([v[classes[..., i]] for i, v in enumerate(vectors)]).sum(0)

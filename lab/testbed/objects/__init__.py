@@ -1,1 +1,1 @@
-"""Pictures of named things for the testbed, and questions in natural words about them."""
+"""Images of named objects for the testbed, and questions about them in plain English."""

@@ -1,4 +1,4 @@
-"""Short videos of drawn pictures, each frame with plates of one colour of its own."""
+"""Short videos of drawn images; all plates of a frame have one colour, different in each frame."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ import numpy as np
 from PIL import Image
 
 from hf_token_compress.data.scenes.surfaces import background
-from lab.testbed.objects.compose import compose, random_names
-from lab.testbed.objects.drawn import TRAIN_ARTISTS, drawings_by, drawn_vocabulary
-from lab.testbed.objects.layout import spots_of
-from lab.testbed.objects.names import COLOURS
-from lab.testbed.objects.picture import SIDE, Picture
+
+from .compose import compose, random_names
+from .drawn import TRAIN_ARTISTS, drawings_by, drawn_vocabulary
+from .layout import spots_of
+from .names import COLOURS
+from .scene import SIDE, ObjectScene
 
 _GRIDS = ((2, 2), (2, 3), (3, 2), (3, 3))
 
 
 @dataclass(frozen=True)
-class ThingsClip:
-    """A short video; nothing is shown twice in it.
+class ObjectClip:
+    """A short video in which no object occurs twice.
 
     Attributes:
-        frames: Its pictures, all on grids of one shape, in order of time.
+        frames: Its frames in temporal order, all with grids of the same shape.
     """
 
-    frames: tuple[Picture, ...]
+    frames: tuple[ObjectScene, ...]
 
     @property
     def images(self) -> list[Image.Image]:
-        """The frames' pictures."""
+        """The images of the frames."""
         return [frame.image for frame in self.frames]
 
 
-def make_things_clip(
+def make_object_clip(
     number: int, split: str = "test", frames: int = 4, artists: Sequence[str] = TRAIN_ARTISTS
-) -> ThingsClip:
-    """Compose one clip: a function of its arguments alone.
+) -> ObjectClip:
+    """Compose one clip; the same arguments give the same clip.
 
     Args:
         number: Number of the clip in its split, at least 0.
-        split: Name of a split; every split is a stream of clips of its own.
-        frames: Frames, 1 to 7.
-        artists: Whose drawings to use.
+        split: Name of a split; every split is a separate stream of clips.
+        frames: Number of frames, 1 to 7.
+        artists: Artists whose drawings are used.
 
     Raises:
-        ValueError: `frames` is out of range, or an artist drew none of the names.
+        ValueError: `frames` is out of range, or the artists drew too few objects.
     """
     if not 1 <= frames <= 7:
         raise ValueError(f"frames must be 1 to 7, but it is {frames}.")
@@ -63,4 +64,4 @@ def make_things_clip(
         image = background(rng, SIDE, SIDE)
         cutout = drawings_by(tuple(artists))
         made.append(compose(image, rng, spots, shown, cutout, vocabulary, colour))
-    return ThingsClip(tuple(made))
+    return ObjectClip(tuple(made))

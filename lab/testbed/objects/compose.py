@@ -1,4 +1,4 @@
-"""Paint things on coloured plates."""
+"""Paint objects on coloured plates."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hf_token_compress.data.scenes.surfaces import jittered
-from lab.testbed.objects.layout import Spot
-from lab.testbed.objects.names import COLOURS
-from lab.testbed.objects.picture import Picture, Thing
 
-Cutout = Callable[[str, np.random.Generator], tuple[Image.Image, str]]
-"""From a name to an RGBA picture of it, and whose picture that is."""
+from .layout import Spot
+from .names import COLOURS
+from .scene import ObjectScene, SceneObject
+
+CutoutMaker = Callable[[str, np.random.Generator], tuple[Image.Image, str]]
+"""From a name to an RGBA cutout of the object, and the source of the cutout."""
 
 _REPEATING_SHARE = 0.5
 _MOST_REPEATS = 4
@@ -25,7 +26,7 @@ _MAX_TILT = 12.0
 def random_names(
     rng: np.random.Generator, vocabulary: Sequence[str], count: int, repeating: bool = True
 ) -> list[str]:
-    """Names of so many things; in half of the pictures of at least four, some come repeatedly."""
+    """Draw `count` names; half of the images with four objects or more repeat some names."""
     names = [vocabulary[i] for i in rng.choice(len(vocabulary), count, replace=False)]
     if repeating and count >= 4 and rng.random() < _REPEATING_SHARE:
         names = _repeated(rng, names)
@@ -34,7 +35,7 @@ def random_names(
 
 
 def _repeated(rng: np.random.Generator, names: list[str]) -> list[str]:
-    """One or two names in the places of others, at least one of which stays as it is."""
+    """Let one or two names replace others, of which at least one stays."""
     names, free = list(names), len(names) - 2
     for kept in range(int(rng.integers(1, 3))):
         more = int(rng.integers(1, _MOST_REPEATS))
@@ -51,32 +52,32 @@ def compose(
     rng: np.random.Generator,
     spots: Sequence[Spot],
     names: Sequence[str],
-    cutout: Cutout,
+    cutout: CutoutMaker,
     vocabulary: Sequence[str],
     colour: str | None = None,
-) -> Picture:
-    """Paint a picture, in place.
+) -> ObjectScene:
+    """Paint objects on an image, in place.
 
     Args:
-        image: The surface, RGB.
-        rng: Source of everything that is not given.
-        spots: Where things lie.
-        names: What lies there.
-        cutout: Gives pictures of names.
-        vocabulary: What a picture of this kind can show.
-        colour: Colour name of all plates; by default each has one of its own.
+        image: The background, RGB.
+        rng: Generator for all random choices.
+        spots: Place of each object.
+        names: Name of each object.
+        cutout: Returns a cutout for a name.
+        vocabulary: Names that an image of this kind can show.
+        colour: Colour name of all plates; by default each plate gets a random one.
     """
-    things = []
+    objects = []
     for spot, name in zip(spots, names, strict=True):
         plate = list(COLOURS)[rng.integers(len(COLOURS))] if colour is None else colour
         _draw_plate(image, rng, spot, plate)
-        picture, source = cutout(name, rng)
-        _draw_cutout(image, rng, spot, picture)
-        things.append(Thing(name, plate, spot.box, spot.row, spot.column, source))
+        drawn, source = cutout(name, rng)
+        _draw_cutout(image, rng, spot, drawn)
+        objects.append(SceneObject(name, plate, spot.box, spot.row, spot.column, source))
     on_grid = spots[0].row is not None
-    return Picture(
+    return ObjectScene(
         image,
-        tuple(things),
+        tuple(objects),
         rows=spots[-1].row if on_grid else None,
         columns=spots[-1].column if on_grid else None,
         vocabulary=tuple(vocabulary),
@@ -100,7 +101,7 @@ def _draw_plate(image: Image.Image, rng: np.random.Generator, spot: Spot, colour
 def _draw_cutout(
     image: Image.Image, rng: np.random.Generator, spot: Spot, cutout: Image.Image
 ) -> None:
-    """The cut-out in the middle of its spot, perhaps mirrored and tilted."""
+    """Paste the cutout into the middle of its spot, sometimes flipped or tilted."""
     left, top, right, bottom = spot.box
     if rng.random() < 0.5:
         cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,7 +1,7 @@
-"""Cut-out photographs with names: stamps of Tux Paint, and photographs to lie before.
+"""Cut-out photographs of named objects, and photographs as backgrounds.
 
-The stamps come from the Debian package tuxpaint-stamps-default (GPL-2) and are read where it puts
-them; the photographs come from the Python package scikit-image. None of them is copied.
+The cutouts are the stamps of Tux Paint, read from where the Debian package tuxpaint-stamps-default
+(GPL-2) installs them. The photographs come from the Python package scikit-image. No file is copied.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lab.testbed.objects.picture import SIDE
+from .scene import SIDE
 
-STAMPS_FOLDER = Path("/usr/share/tuxpaint/stamps")
-"""Where Debian's package puts the stamps."""
+CUTOUTS_FOLDER = Path("/usr/share/tuxpaint/stamps")
+"""Where the Debian package installs the stamps."""
 
 HELD_OUT = "held-out"
-"""Split whose pictures show only stamps that no other split shows."""
+"""Split that shows only the cutouts that no other split shows."""
 
 _LARGEST = 128
 _HOLD_OUT_FROM = 3
@@ -105,56 +105,56 @@ _FILES = {
 }
 
 PHOTOGRAPHED_NAMES: tuple[str, ...] = tuple(_FILES)
-"""What photographs show."""
+"""Names of the photographed objects."""
 
 
-class Stamps:
-    """Stamps by name.
+class Cutouts:
+    """Cutouts by name of the object.
 
     Args:
-        folder: Folder of the stamps.
+        folder: Folder of Tux Paint's stamps.
 
     Raises:
-        FileNotFoundError: A stamp is missing.
+        FileNotFoundError: A cutout is missing.
     """
 
-    def __init__(self, folder: Path = STAMPS_FOLDER) -> None:
+    def __init__(self, folder: Path = CUTOUTS_FOLDER) -> None:
         self._folder = folder
         self._images: dict[str, Image.Image] = {}
         for name in PHOTOGRAPHED_NAMES:
-            for stamp in _FILES[name].split():
-                if not (folder / f"{stamp}.png").is_file():
+            for file in _FILES[name].split():
+                if not (folder / f"{file}.png").is_file():
                     raise FileNotFoundError(
-                        f"There is no stamp {stamp!r} in {str(folder)!r}: install the Debian "
-                        "package tuxpaint-stamps-default, or give the folder of its stamps."
+                        f"There is no cutout {file!r} in {str(folder)!r}: install the Debian "
+                        "package tuxpaint-stamps-default, or pass the folder of its stamps."
                     )
 
     def names(self, split: str) -> tuple[str, ...]:
-        """Names that pictures of a split can show."""
+        """Names that a split can show."""
         return tuple(name for name in PHOTOGRAPHED_NAMES if self.of(name, split))
 
     @staticmethod
     def of(name: str, split: str) -> list[str]:
-        """Stamps of a name for a split: of three or more, the last is held out."""
-        stamps = _FILES[name].split()
-        held_out = stamps[-1:] if len(stamps) >= _HOLD_OUT_FROM else []
-        return held_out if split == HELD_OUT else stamps[: len(stamps) - len(held_out)]
+        """Cutout files of a name in a split; the last of three or more is held out."""
+        cutouts = _FILES[name].split()
+        held_out = cutouts[-1:] if len(cutouts) >= _HOLD_OUT_FROM else []
+        return held_out if split == HELD_OUT else cutouts[: len(cutouts) - len(held_out)]
 
-    def image(self, stamp: str) -> Image.Image:
-        """The stamp, RGBA, without empty margins, at most 128 pixels a side."""
-        if stamp not in self._images:
-            image = Image.open(self._folder / f"{stamp}.png").convert("RGBA")
+    def image(self, file: str) -> Image.Image:
+        """The cutout, RGBA, without empty margins, at most 128 pixels per side."""
+        if file not in self._images:
+            image = Image.open(self._folder / f"{file}.png").convert("RGBA")
             image = image.crop(image.getchannel("A").getbbox())
             image.thumbnail((_LARGEST, _LARGEST))
-            self._images[stamp] = image
-        return self._images[stamp]
+            self._images[file] = image
+        return self._images[file]
 
 
 def photographic_background(rng: np.random.Generator) -> Image.Image:
-    """A square of a photograph, 224 pixels a side, perhaps mirrored.
+    """A square crop of a photograph, 224 pixels per side, flipped half of the time.
 
     Raises:
-        ImportError: scikit-image, which carries the photographs, is not installed.
+        ImportError: scikit-image, which contains the photographs, is not installed.
     """
     photographs = _photographs()
     photograph = photographs[rng.integers(len(photographs))]
@@ -172,8 +172,7 @@ def _photographs() -> list[Image.Image]:
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise ImportError(
-            "Photographed pictures need the photographs of scikit-image: install it with "
-            "pip install scikit-image."
+            "Photographed images need the photographs of scikit-image: pip install scikit-image."
         )
     folder = Path(spec.origin).parent / "data"
     return [Image.open(folder / name).convert("RGB") for name in _BACKGROUNDS]

@@ -1,4 +1,4 @@
-"""Pictures of drawings on coloured plates."""
+"""Images of drawings on coloured plates."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from PIL import Image
 
 from hf_token_compress.data.scenes import load_drawings
 from hf_token_compress.data.scenes.surfaces import background
-from lab.testbed.objects.compose import Cutout, compose, random_names
-from lab.testbed.objects.layout import spots_of
-from lab.testbed.objects.names import DRAWN_NAMES
-from lab.testbed.objects.picture import SIDE, Picture
+
+from .compose import CutoutMaker, compose, random_names
+from .layout import spots_of
+from .names import DRAWN_NAMES
+from .scene import SIDE, ObjectScene
 
 HELD_OUT_ARTIST = "emojione"
-"""Whose drawings the testbed is not trained on."""
+"""Artist whose drawings are not used in training."""
 
 TRAIN_ARTISTS: tuple[str, ...] = ("noto", "twemoji", "fluent", "fxemoji")
-"""Whose drawings it is trained on."""
+"""Artists whose drawings are used in training."""
 
 
-def make_drawn_picture(
+def make_drawn_scene(
     number: int,
     split: str = "test",
     *,
     rows: int | None = None,
     columns: int | None = None,
-    things: int | None = None,
+    objects: int | None = None,
     artists: Sequence[str] = TRAIN_ARTISTS,
-) -> Picture:
-    """Compose one picture: a function of its arguments alone.
+) -> ObjectScene:
+    """Compose one image; the same arguments give the same image.
 
     Args:
-        number: Number of the picture in its split, at least 0.
-        split: Name of a split; every split is a stream of pictures of its own.
+        number: Number of the image in its split, at least 0.
+        split: Name of a split; every split is a separate stream of images.
         rows: Rows of the grid, 1 to 4.
         columns: Columns of the grid, 1 to 4.
-        things: Number of things that are scattered, 1 to 8, instead of a grid. Without a layout
-            each picture has a random one.
-        artists: Whose drawings to use.
+        objects: Number of scattered objects, 1 to 8, instead of a grid. Without rows, columns and
+            objects the layout is random.
+        artists: Artists whose drawings are used.
 
     Raises:
-        ValueError: The layout is out of range, or an artist drew none of the names.
+        ValueError: The layout is out of range, or the artists drew too few objects.
     """
     rng = np.random.default_rng([zlib.crc32(f"drawn {split}".encode()), number])
-    spots = spots_of(rng, rows, columns, things)
+    spots = spots_of(rng, rows, columns, objects)
     vocabulary = drawn_vocabulary(tuple(artists))
     names = random_names(rng, vocabulary, len(spots))
     image = background(rng, SIDE, SIDE)
@@ -56,24 +57,24 @@ def make_drawn_picture(
 
 @cache
 def drawn_vocabulary(artists: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that at least one of the artists drew.
+    """Names drawn by at least one of the artists.
 
     Raises:
-        ValueError: There are fewer names than a picture has things.
+        ValueError: There are fewer names than objects in an image.
     """
     drawings = load_drawings()
     found = tuple(n for n in DRAWN_NAMES if set(drawings.artists_of(n)) & set(artists))
     if len(found) < 16:
         raise ValueError(
-            f"The artists {', '.join(artists)} drew too few things: choose of "
+            f"The artists {', '.join(artists)} drew too few objects: choose from "
             f"{', '.join(drawings.artists)}."
         )
     return found
 
 
 @cache
-def drawings_by(artists: tuple[str, ...]) -> Cutout:
-    """Drawings of these artists, one at random where several drew a name."""
+def drawings_by(artists: tuple[str, ...]) -> CutoutMaker:
+    """Drawings by these artists; a random one where several artists drew a name."""
 
     def cutout(name: str, rng: np.random.Generator) -> tuple[Image.Image, str]:
         drawings = load_drawings()

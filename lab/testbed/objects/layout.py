@@ -1,4 +1,4 @@
-"""Where things lie: on a grid, or scattered without overlapping."""
+"""Layout of the objects: on a grid, or scattered without overlap."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.testbed.objects.picture import SIDE, Box
+from .scene import SIDE, Box
 
 MAX_GRID = 4
-"""Most rows, and most columns."""
+"""Maximum number of rows and of columns."""
 
 MAX_SCATTERED = 8
-"""Most things that are scattered."""
+"""Maximum number of scattered objects."""
 
 _GRIDS = ((2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (4, 4))
 _SCATTERED_SHARE = 0.35
@@ -24,7 +24,7 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Spot:
-    """A square of a picture for one thing, as `Thing` describes its place."""
+    """The square of one object; attributes as in `SceneObject`."""
 
     box: Box
     row: int | None = None
@@ -32,13 +32,13 @@ class Spot:
 
 
 def random_layout(rng: np.random.Generator, most: int = MAX_GRID**2) -> dict[str, int]:
-    """A grid, or a number of scattered things, of at most so many things.
+    """Draw a grid or a number of scattered objects, at most `most` objects.
 
     Returns:
-        `rows` and `columns`, or `things`.
+        `rows` and `columns`, or `objects`.
     """
     if rng.random() < _SCATTERED_SHARE:
-        return {"things": int(rng.integers(3, min(most, MAX_SCATTERED) + 1))}
+        return {"objects": int(rng.integers(3, min(most, MAX_SCATTERED) + 1))}
     fitting = [grid for grid in _GRIDS if grid[0] * grid[1] <= most]
     rows, columns = fitting[rng.integers(len(fitting))]
     return {"rows": rows, "columns": columns}
@@ -48,22 +48,22 @@ def spots_of(
     rng: np.random.Generator,
     rows: int | None = None,
     columns: int | None = None,
-    things: int | None = None,
+    objects: int | None = None,
 ) -> list[Spot]:
-    """Spots of a grid, or scattered ones; without a layout, a random one.
+    """Draw the spots of a grid or scattered spots; without arguments the layout is random.
 
     Raises:
-        ValueError: Only one of rows and columns is given, both are given with `things`, or one is
+        ValueError: Only one of rows and columns is given, they are given with `objects`, or one is
             out of range.
     """
-    if rows is None and columns is None and things is None:
+    if rows is None and columns is None and objects is None:
         return spots_of(rng, **random_layout(rng))
-    if things is not None:
+    if objects is not None:
         if rows is not None or columns is not None:
-            raise ValueError("Give rows and columns, or the number of scattered things, not both.")
-        if not 1 <= things <= MAX_SCATTERED:
-            raise ValueError(f"things must be 1 to {MAX_SCATTERED}, but it is {things}.")
-        return _scattered(rng, things)
+            raise ValueError("Give rows and columns, or the number of scattered objects, not both.")
+        if not 1 <= objects <= MAX_SCATTERED:
+            raise ValueError(f"objects must be 1 to {MAX_SCATTERED}, but it is {objects}.")
+        return _scattered(rng, objects)
     if rows is None or columns is None:
         raise ValueError("A grid needs both rows and columns.")
     if not (1 <= rows <= MAX_GRID and 1 <= columns <= MAX_GRID):
@@ -97,7 +97,7 @@ def _scattered(rng: np.random.Generator, count: int) -> list[Spot]:
                 boxes.append(box)
                 break
         else:
-            # Too crowded: begin anew with smaller things.
+            # No free place: start again with smaller objects.
             boxes, largest = [], max(_SCATTERED_SIDES[0], largest - 8)
     return [Spot(box) for box in boxes]
 

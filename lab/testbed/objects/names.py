@@ -1,15 +1,16 @@
-"""Names of things and colours: each is one token of SmolLM2's tokenizer after a space."""
+"""Names of objects and colours; each is one token of SmolLM2 after a space."""
 
 from __future__ import annotations
 
 from hf_token_compress.data.scenes import COLOURS as _COLOURS
-from lab.testbed.objects.cutouts import PHOTOGRAPHED_NAMES
+
+from .cutouts import PHOTOGRAPHED_NAMES
 
 COLOURS = dict(_COLOURS)
 """RGB by name."""
 
 NUMBERS = ("one", "two", "three", "four", "five", "six")
-"""Words of rows, columns and counts."""
+"""Words for rows, columns and counts."""
 
 DRAWN_NAMES: tuple[str, ...] = (
     "cat",
@@ -79,10 +80,10 @@ DRAWN_NAMES: tuple[str, ...] = (
     "drum",
     "bell",
 )
-"""What drawings show; each was drawn by several artists."""
+"""Names of drawn objects, each by several artists."""
 
 SOLIDS: tuple[str, ...] = ("ball", "cube", "cylinder", "cone")
-"""What rendered pictures show."""
+"""Names of rendered objects."""
 
 NAMES: tuple[str, ...] = tuple(dict.fromkeys((*DRAWN_NAMES, *PHOTOGRAPHED_NAMES, *SOLIDS)))
-"""Every name."""
+"""All names."""

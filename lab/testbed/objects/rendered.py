@@ -1,4 +1,4 @@
-"""Pictures of coloured solids on a table, rendered in the manner of CLEVR."""
+"""Images of coloured solids on a table, in the style of CLEVR."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import zlib
 import numpy as np
 
 from hf_token_compress.data.scenes.surfaces import jittered
-from lab.testbed.objects.names import COLOURS, SOLIDS
-from lab.testbed.objects.picture import Box, Picture, Thing
-from lab.testbed.objects.renderer import Solid, photograph
+
+from .names import COLOURS, SOLIDS
+from .renderer import Solid, render
+from .scene import Box, ObjectScene, SceneObject
 
 MAX_SOLIDS = 6
-"""Most solids of a picture."""
+"""Maximum number of solids in an image."""
 
 _SIZES = (0.36, 0.5)
 _REACH = 1.55
@@ -22,18 +23,18 @@ _COLOUR_JITTER = 14
 _LEAST_SEEN = 0.6
 
 
-def make_rendered_picture(
+def make_rendered_scene(
     number: int, split: str = "test", *, solids: int | None = None
-) -> Picture:
-    """Render one picture: a function of its arguments alone.
+) -> ObjectScene:
+    """Render one image; the same arguments give the same image.
 
     Args:
-        number: Number of the picture in its split, at least 0.
-        split: Name of a split; every split is a stream of pictures of its own.
-        solids: Number of solids, 1 to 6; by default 3 to 6 at random.
+        number: Number of the image in its split, at least 0.
+        split: Name of a split; every split is a separate stream of images.
+        solids: Number of solids, 1 to 6; by default a random number from 3 to 6.
 
     Raises:
-        ImportError: MuJoCo is not installed, or finds no library to render with.
+        ImportError: MuJoCo is not installed or cannot render.
         ValueError: `solids` is out of range.
     """
     if solids is not None and not 1 <= solids <= MAX_SOLIDS:
@@ -42,15 +43,15 @@ def make_rendered_picture(
     count = int(rng.integers(3, MAX_SOLIDS + 1)) if solids is None else solids
     while True:
         placed, colours = _place(rng, count)
-        image, boxes = photograph(placed, rng)
-        # None may hide behind another: what stands nearer would hide most of it.
+        image, boxes = render(placed, rng)
+        # Draw again if one solid hides most of another.
         if all(_well_seen(box) for box in boxes):
             break
-    things = tuple(
-        Thing(solid.shape, colour, box, source="MuJoCo")
+    objects = tuple(
+        SceneObject(solid.shape, colour, box, source="MuJoCo")
         for solid, colour, box in zip(placed, colours, boxes, strict=True)
     )
-    return Picture(image, things, vocabulary=SOLIDS, on_plates=False)
+    return ObjectScene(image, objects, vocabulary=SOLIDS, on_plates=False)
 
 
 def _place(rng: np.random.Generator, count: int) -> tuple[list[Solid], list[str]]:

@@ -1,4 +1,4 @@
-"""A table with solids on it, rendered by MuJoCo without a screen."""
+"""Render solids on a table with MuJoCo, without a display."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 
-from lab.testbed.objects.picture import SIDE, Box
-from lab.testbed.parts import INSTALL_READERS
+from ..parts import INSTALL_READERS
+from .scene import SIDE, Box
 
 _GEOMS = {
     "ball": 'type="sphere" size="{r}"',
@@ -47,11 +47,11 @@ class Solid:
 
     Attributes:
         shape: One of `SOLIDS`.
-        rgb: Its colour, 0 to 255.
-        across: Where it stands, to the right of the middle, in metres.
-        away: Where it stands, away from the camera, in metres.
-        size: Half its height, in metres.
-        turn: Its turn about the vertical, in degrees.
+        rgb: Colour, 0 to 255.
+        across: Position to the right of the centre, in metres.
+        away: Position behind the centre, in metres.
+        size: Half the height, in metres.
+        turn: Rotation about the vertical axis, in degrees.
     """
 
     shape: str
@@ -62,31 +62,28 @@ class Solid:
     turn: float
 
 
-def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image.Image, list[Box]]:
+def render(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image.Image, list[Box]]:
     """Render the solids.
 
     Args:
-        solids: What stands on the table.
-        rng: Source of table, light and camera.
+        solids: The solids.
+        rng: Generator for table, light and camera.
 
     Returns:
-        The picture, and the box of what is seen of each solid; an empty box (0, 0, 0, 0) where
-        nothing is.
+        The image, and the box of the visible part of each solid; (0, 0, 0, 0) if it is hidden.
 
     Raises:
-        ImportError: MuJoCo is not installed, or finds no library to render with.
+        ImportError: MuJoCo is not installed or cannot render.
     """
     if find_spec("mujoco") is None:
-        raise ImportError(
-            f"Rendered pictures need the package mujoco, which is not installed: {INSTALL_READERS}."
-        )
+        raise ImportError(f"Rendered images need the package mujoco: {INSTALL_READERS}.")
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     try:
         import mujoco
     except (ImportError, AttributeError, OSError) as error:
         raise ImportError(
-            "MuJoCo cannot render here: install OSMesa (Debian: apt-get install libosmesa6), or "
-            f"set MUJOCO_GL to what there is ({error})."
+            "MuJoCo cannot render here: install OSMesa (Debian: apt-get install libosmesa6) or "
+            f"set MUJOCO_GL to another backend ({error})."
         ) from error
     model = mujoco.MjModel.from_xml_string(_xml(solids, rng))
     data = mujoco.MjData(model)
@@ -102,7 +99,7 @@ def photograph(solids: Sequence[Solid], rng: np.random.Generator) -> tuple[Image
         image = Image.fromarray(renderer.render().copy())
         renderer.enable_segmentation_rendering()
         renderer.update_scene(data, camera)
-        seen = renderer.render()[..., 0]  # (H, W) number of the geom, the table's is 0
+        seen = renderer.render()[..., 0]  # [H, W], number of the geom; the table is 0
     finally:
         renderer.close()
     return image, [_box(seen == number) for number in range(1, len(solids) + 1)]
@@ -137,7 +134,7 @@ def _xml(solids: Sequence[Solid], rng: np.random.Generator) -> str:
 
 
 def _cone(size: float) -> str:
-    """Vertices of a cone as high as the other solids, in metres."""
+    """Vertices in metres of a cone as high as the other solids."""
     angles = np.linspace(0, 2 * np.pi, _SIDES_OF_CONE, endpoint=False)
     rim = np.stack([0.85 * size * np.cos(angles), 0.85 * size * np.sin(angles), 0 * angles], 1)
     return _numbers(np.concatenate([rim, [[0, 0, 2 * size]]]).ravel())

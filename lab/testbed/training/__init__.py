@@ -1,1 +1,1 @@
-"""How the testbed's projector and adapter were trained."""
+"""Training of the testbed's projector and adapter."""

@@ -1,7 +1,7 @@
-"""Accuracy of the trained testbed by source of pictures and kind of question, for its card.
+"""Accuracy of the trained testbed by source and kind of question, for its model card.
 
-Questions are packed behind their picture, with the right answer so far as context: an answer counts
-if all of its tokens are the likeliest, which is when greedy decoding gives it.
+Questions are packed after their image, with the right answer as context. An answer counts if all of
+its tokens are the likeliest, which is the case exactly when greedy decoding returns it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from torch import Tensor
 
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import Question
-from lab.testbed import load_testbed
-from lab.testbed.objects.cutouts import Stamps
-from lab.testbed.objects.questions import CLIP_KINDS, KINDS
-from lab.testbed.processor import BEFORE_ANSWER, CLOSING, OPENING
-from lab.testbed.samples import SOURCES, things_samples
-from lab.testbed.training.vision import (
+
+from ...tiny.packing import Packer, sequence_positions
+from ...tiny.scoring import right_answers
+from .. import load_testbed
+from ..objects.cutouts import Cutouts
+from ..objects.questions import CLIP_KINDS, KINDS
+from ..processor import BEFORE_ANSWER, CLOSING, OPENING
+from ..samples import SOURCES, object_samples
+from .vision import (
     clip_tokens,
-    picture_tokens,
+    image_tokens,
     pixels_of,
     tower_features,
 )
-from lab.tiny.packing import Packer, sequence_positions
-from lab.tiny.scoring import right_answers
 
 
 def measure_accuracy(
@@ -38,27 +39,27 @@ def measure_accuracy(
     *,
     kinds: Sequence[str] | None = None,
     seed: int = 0,
-    stamps: Stamps | None = None,
+    cutouts: Cutouts | None = None,
 ) -> tuple[Counter[str], Counter[str]]:
-    """Right answers and questions by kind.
+    """Count right answers and questions by kind.
 
     Args:
         source: One of `SOURCES`.
         per_kind: Questions of each kind.
         kinds: Kinds of questions; by default all.
-        seed: Number of the first picture.
-        stamps: The cut-outs of photographs.
+        seed: Number of the first image.
+        cutouts: The cut-outs of photographs.
     """
     if kinds is None:
         kinds = CLIP_KINDS if source == "clips" else KINDS
-    samples = things_samples(kinds, per_kind, source=source, seed=seed, stamps=stamps)
+    samples = object_samples(kinds, per_kind, source=source, seed=seed, cutouts=cutouts)
     model, processor = load_testbed()
     packer = Packer(processor.tokenizer, OPENING, CLOSING, before_answer=BEFORE_ANSWER)
-    by_picture: dict[int, list[Sample]] = {}
+    by_image: dict[int, list[Sample]] = {}
     for sample in samples:
-        by_picture.setdefault(id(sample.image), []).append(sample)
+        by_image.setdefault(id(sample.image), []).append(sample)
     right, asked = Counter[str](), Counter[str]()
-    for group in track(list(by_picture.values()), source):
+    for group in track(list(by_image.values()), source):
         tokens = _visual_tokens(model, processor, group[0])
         count = tokens.shape[1]
         questions = [[Question(s.kind, s.question, s.answer, ()) for s in group]]
@@ -77,29 +78,29 @@ def _visual_tokens(model: Any, processor: Any, sample: Sample) -> Tensor:
     patches = model.model.multi_modal_projector(features)
     if sample.frames:
         return clip_tokens(model, patches, len(shown))
-    return picture_tokens(model, patches)
+    return image_tokens(model, patches)
 
 
-def accuracy_lines(per_kind: int, *, seed: int = 0, stamps: Path | None = None) -> Iterator[str]:
-    """Lines of a Markdown table in percent, a row a source, as they are measured.
+def accuracy_lines(per_kind: int, *, seed: int = 0, cutouts: Path | None = None) -> Iterator[str]:
+    """Measure one source after the other; yield the lines of a Markdown table in percent.
 
     Args:
         per_kind: Questions of each kind.
-        seed: Number of the first picture.
-        stamps: Folder of stamps; photographs are left out without it.
+        seed: Number of the first image.
+        cutouts: Folder of cutouts; without it photographs are left out.
     """
-    yield "| pictures | " + " | ".join(KINDS) + " |"
+    yield "| images | " + " | ".join(KINDS) + " |"
     yield "|---|" + "---|" * len(KINDS)
     for source in SOURCES:
-        if "photographs" in source and stamps is None:
+        if "photographs" in source and cutouts is None:
             continue
         right, asked = measure_accuracy(
             source,
             per_kind,
-            # No name comes twice in a picture of held-out stamps.
+            # Images of held-out cutouts do not repeat names.
             kinds=[k for k in KINDS if k != "count"] if source == "held-out-photographs" else None,
             seed=seed,
-            stamps=None if stamps is None else Stamps(stamps),
+            cutouts=None if cutouts is None else Cutouts(cutouts),
         )
         shares = {kind: f"{100 * right[kind] / count:.1f}" for kind, count in asked.items()}
         if source == "clips":

@@ -1,4 +1,4 @@
-"""Items of a dataset in order of the updates, made ahead by other processes."""
+"""Load the items of a dataset in the order of the updates, ahead of time in other processes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 
-class Feed:
-    """Gives the item of every update, in order, from whichever update comes first.
+class StepLoader:
+    """Returns the items of consecutive updates, starting at any update.
 
     Args:
-        items: A dataset whose items depend on their number alone.
-        workers: Processes that make items ahead; 0 makes each when it is asked for.
+        items: A dataset whose items depend on their number only.
+        workers: Processes that prepare items; 0 prepares each item when it is needed.
     """
 
     def __init__(self, items: Dataset[Any], workers: int = 0) -> None:
@@ -22,7 +22,7 @@ class Feed:
         self._ahead: Iterator[Any] | None = None
 
     def __call__(self, step: int) -> Any:
-        """The item of an update; after the first, updates follow one another."""
+        """The item of an update; calls after the first must be for consecutive updates."""
         if not self._workers:
             return self._items[step]
         if self._ahead is None:

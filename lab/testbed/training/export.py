@@ -1,4 +1,4 @@
-"""Write what was trained in the form that `load_testbed` reads: safetensors, bfloat16."""
+"""Write the trained weights for `load_testbed`: safetensors, bfloat16."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from lab.testbed.training.language import lora_config
-from lab.tiny.loop import averaged_state
+from ...tiny.loop import averaged_state
+from .language import lora_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +23,11 @@ _NEWLINE = "image_newline"
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """Write adapter and projector of a checkpoint of the language model's training.
+    """Write the adapter and the projector from a checkpoint of the language model's training.
 
     Args:
-        checkpoint: File of that training; its averaged weights are taken.
-        folder: Where `adapter/` and `projector.safetensors` are written.
+        checkpoint: The checkpoint; its averaged weights are used.
+        folder: Folder for `adapter/` and `projector.safetensors`.
     """
     state = {name.replace("/", "."): value for name, value in averaged_state(checkpoint).items()}
     adapter = folder / "adapter"
@@ -42,7 +42,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 
 
 def adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The adapter's tensors under peft's names for a LlamaForCausalLM."""
+    """The adapter's tensors under PEFT's names for a `LlamaForCausalLM`."""
     return {
         "base_model.model.model."
         + name.removeprefix(_LANGUAGE_MODEL).replace(".default.", "."): _stored(value)
@@ -52,7 +52,7 @@ def adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def projector_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Projector and newline by their names below a `LlavaOnevisionModel`."""
+    """Projector and newline by their names in a `LlavaOnevisionModel`."""
     below = {name.removeprefix(_MODEL): value for name, value in state.items()}
     kept = (_PROJECTOR, _NEWLINE)
     return {name: _stored(value) for name, value in below.items() if name.startswith(kept)}

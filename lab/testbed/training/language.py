@@ -1,4 +1,4 @@
-"""Train a LoRA adapter of the language model, with projector and newline, on packed questions."""
+"""Train the language model's LoRA adapter, the projector and the newline on packed questions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.testbed.training.curriculum import Lesson, Lessons
-from lab.testbed.training.data_loader import Feed
-from lab.testbed.training.vision import clip_tokens, picture_tokens, tower_features
-from lab.testbed.training.words import ThingVocabulary
-from lab.tiny.architecture import StockModel
-from lab.tiny.forward import answer_loss
-from lab.tiny.loop import LoopSettings, train
-from lab.tiny.scoring import accuracy_by_kind, percent
+from ...tiny.architecture import StockModel
+from ...tiny.forward import answer_loss
+from ...tiny.loop import LoopSettings, train
+from ...tiny.scoring import accuracy_by_kind, percent
+from .curriculum import Curriculum, TrainingBatch
+from .data_loader import StepLoader
+from .vision import clip_tokens, image_tokens, tower_features
+from .words import ObjectVocabulary
 
 RANK = 16
 ALPHA = 32
@@ -26,21 +26,22 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def lora_config() -> Any:
-    """The adapter's peft configuration."""
+    """The adapter's PEFT configuration."""
     from peft import LoraConfig
 
     return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
 
 
 def add_adapter(model: StockModel, seed: int = 0) -> nn.ParameterDict:
-    """Put an untrained adapter into the language model, and freeze all but what is trained.
+    """Add an untrained adapter to the language model and freeze everything that is not trained.
 
     Args:
         model: The testbed.
-        seed: Of the adapter's first weights; torch's own generator is left as it was.
+        seed: Seed of the adapter's weights; torch's global generator does not change.
 
     Returns:
-        All that is trained, by name with "/" for ".": adapter, projector and newline, in float32.
+        The trained parameters (adapter, projector and newline) in float32, by their names with "/"
+        instead of ".".
     """
     from peft import inject_adapter_in_model
 
@@ -62,32 +63,31 @@ def add_adapter(model: StockModel, seed: int = 0) -> nn.ParameterDict:
 
 
 def visual_tokens(
-    model: StockModel, processor: Any, lesson: Lesson, words: ThingVocabulary
+    model: StockModel, processor: Any, batch: TrainingBatch, words: ObjectVocabulary
 ) -> tuple[Tensor, Tensor | None]:
-    """What the language model sees of a lesson.
+    """Visual tokens of a batch, as the language model sees them.
 
     Returns:
-        Visual tokens (B, V, D), and what the projector made of the patches (B * F, N, D), or None
-        where the lesson shows ideal tokens.
+        Visual tokens [B, V, D], and the projector's output [B * F, N, D], or None for ideal tokens.
     """
-    if lesson.view != "pictures":
-        patches, described = words.ideal(lesson.names, lesson.colours), None
-        if lesson.view == "bare":
+    if batch.view != "images":
+        patches, described = words.ideal(batch.names, batch.colours), None
+        if batch.view == "bare":
             return patches, None
     else:
-        features = tower_features(model, processor, lesson.pixels)
+        features = tower_features(model, processor, batch.pixels)
         patches = model.model.multi_modal_projector(features.float()).float()
         described = patches
-    if lesson.frames:
-        return clip_tokens(model, patches, lesson.frames), described
-    return picture_tokens(model, patches), described
+    if batch.frames:
+        return clip_tokens(model, patches, batch.frames), described
+    return image_tokens(model, patches), described
 
 
 def train_language(
     model: StockModel,
     processor: Any,
-    lessons: Lessons,
-    validation: Mapping[str, Lesson],
+    curriculum: Curriculum,
+    validation: Mapping[str, TrainingBatch],
     settings: LoopSettings,
     work: Path,
     workers: int = 0,
@@ -97,35 +97,35 @@ def train_language(
     Args:
         model: The testbed with a warmed-up projector, on the device to train on.
         processor: Its processor.
-        lessons: What to show and ask.
-        validation: By name, lessons to report the accuracy of.
+        curriculum: Batch of each update.
+        validation: Batches by name, on which accuracy is reported.
         settings: Schedule.
-        work: Folder of the checkpoint, and of `curve.jsonl`, a line a report.
-        workers: Processes that make lessons.
+        work: Folder for the checkpoint and for `curve.jsonl`, with one line per report.
+        workers: Processes that prepare batches.
     """
     trained = add_adapter(model)
     device = model.get_input_embeddings().weight.device
-    words = ThingVocabulary(processor.tokenizer, model.get_input_embeddings().weight)
-    feed = Feed(lessons, workers)
+    words = ObjectVocabulary(processor.tokenizer, model.get_input_embeddings().weight)
+    loader = StepLoader(curriculum, workers)
 
     def loss_of_step(step: int) -> Tensor:
-        lesson = feed(step).to(device)
+        batch = loader(step).to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            tokens, patches = visual_tokens(model, processor, lesson, words)
-            loss = answer_loss(model, tokens, lesson.batch, lesson.early_weight)
+            tokens, patches = visual_tokens(model, processor, batch, words)
+            loss = answer_loss(model, tokens, batch.packed, batch.early_weight)
         if patches is None:
             return loss
-        described = words.loss(patches, lesson.names, lesson.colours)
+        described = words.loss(patches, batch.names, batch.colours)
         return loss + DESCRIPTION_WEIGHT * described
 
     @torch.no_grad()
     def report(step: int) -> str:
         accuracies = {}
-        for title, lesson in validation.items():
-            moved = lesson.to(device)
+        for title, batch in validation.items():
+            moved = batch.to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 tokens, _ = visual_tokens(model, processor, moved, words)
-                accuracies[title] = accuracy_by_kind(model, tokens, moved.batch, moved.asked)
+                accuracies[title] = accuracy_by_kind(model, tokens, moved.packed, moved.asked)
         with (work / "curve.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **accuracies}) + "\n")
         lines = [f"{title}: {percent(found)}" for title, found in accuracies.items()]

@@ -1,4 +1,4 @@
-"""Teach the projector to say in word embeddings what every patch lies on."""
+"""Train the projector to describe each patch's object in word embeddings."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lab.testbed.training.data_loader import Feed
-from lab.testbed.training.sources import Source, random_source
-from lab.testbed.training.vision import pixels_of, tower_features
-from lab.testbed.training.words import BACKGROUND, ThingVocabulary, patch_classes
-from lab.tiny.architecture import StockModel
-from lab.tiny.loop import LoopSettings, train
+from ...tiny.architecture import StockModel
+from ...tiny.loop import LoopSettings, train
+from .data_loader import StepLoader
+from .sources import Source, random_source
+from .vision import tower_features
+from .words import BACKGROUND, ObjectVocabulary, labelled_pixels
 
 
-class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Pixels and patch classes of every update: a function of its number alone.
+class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Pixels and patch classes of each update; they depend on the number of the update only.
 
     Args:
-        sources: Of pictures beside drawn ones, with how often each is shown.
-        steps: Updates.
-        patches: Patches a side of a picture.
-        pictures: Pictures an update.
-        seed: Seed of everything.
+        sources: Sources other than drawings, with the share of each.
+        steps: Number of updates.
+        patches: Patches per side of an image.
+        images: Images per update.
+        seed: Seed of all random choices.
     """
 
     def __init__(
@@ -35,33 +35,28 @@ class Boards(Dataset[tuple[Tensor, Tensor, Tensor]]):
         sources: Sequence[tuple[Source, float]],
         steps: int,
         patches: int = 16,
-        pictures: int = 32,
+        images: int = 32,
         seed: int = 5,
     ) -> None:
         self._sources, self._steps, self._patches = sources, steps, patches
-        self._pictures, self._seed = pictures, seed
+        self._images, self._seed = images, seed
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng([self._seed, step])
-        # Numbers far from those of the language model's training.
-        first = (1 << 32) + step * self._pictures
-        sources = [random_source(rng, self._sources) for _ in range(self._pictures)]
+        # The language model's training uses other numbers.
+        first = (1 << 32) + step * self._images
+        sources = [random_source(rng, self._sources) for _ in range(self._images)]
         shown = [source(first + i) for i, source in enumerate(sources)]
-        classes = [patch_classes(picture, self._patches) for picture in shown]
-        return (
-            pixels_of([picture.image for picture in shown]),
-            torch.stack([names for names, _ in classes]),
-            torch.stack([colours for _, colours in classes]),
-        )
+        return labelled_pixels(shown, self._patches)
 
 
 def warm_up_projector(
     model: StockModel,
     processor: Any,
-    boards: Boards,
+    images: LabelledImages,
     validation: dict[str, tuple[Tensor, Tensor, Tensor]],
     settings: LoopSettings,
     checkpoint: Path,
@@ -72,20 +67,20 @@ def warm_up_projector(
     Args:
         model: The testbed, on the device to train on.
         processor: Its processor.
-        boards: What to show.
-        validation: By name of a source, pixels and classes as a board has them.
+        images: Pixels and classes of each update.
+        validation: Pixels and classes by name of a source, as in `images`.
         settings: Schedule.
         checkpoint: File to write to and to resume from.
-        workers: Processes that make pictures.
+        workers: Processes that make images.
     """
     projector = model.model.multi_modal_projector.float()
-    words = ThingVocabulary(processor.tokenizer, model.get_input_embeddings().weight)
-    feed = Feed(boards, workers)
+    words = ObjectVocabulary(processor.tokenizer, model.get_input_embeddings().weight)
+    loader = StepLoader(images, workers)
     if not checkpoint.exists():
-        _standardise(projector.linear_1, tower_features(model, processor, boards[0][0]))
+        _standardise(projector.linear_1, tower_features(model, processor, images[0][0]))
 
     def loss_of_step(step: int) -> Tensor:
-        pixels, names, colours = (part.to(words.centre.device) for part in feed(step))
+        pixels, names, colours = (part.to(words.centre.device) for part in loader(step))
         features = tower_features(model, processor, pixels).float()
         with torch.autocast(features.device.type, torch.bfloat16):
             tokens = projector(features)
@@ -94,8 +89,8 @@ def warm_up_projector(
     @torch.no_grad()
     def report(step: int) -> str:
         parts = []
-        for title, board in validation.items():
-            pixels, names, colours = (part.to(words.centre.device) for part in board)
+        for title, labelled in validation.items():
+            pixels, names, colours = (part.to(words.centre.device) for part in labelled)
             tokens = projector(tower_features(model, processor, pixels).float())
             shown = names != BACKGROUND
             name = words.name_scores(tokens[shown]).argmax(-1) == names[shown]
@@ -109,7 +104,7 @@ def warm_up_projector(
 
 @torch.no_grad()
 def _standardise(linear: torch.nn.Linear, features: Tensor) -> None:
-    """Let a new layer see every feature with mean 0 and deviation 1, without any more module."""
+    """Fold a standardisation of the features (mean 0, deviation 1) into a new layer."""
     flat = features.float().flatten(0, -2)
     mean, deviation = flat.mean(0), flat.std(0) + 1e-3
     linear.weight.copy_(linear.weight / deviation)

@@ -1,4 +1,4 @@
-"""Samples of pictures of things, and their export as JSON lines."""
+"""Samples about images of objects, and their export as JSON lines."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from errors import one_sentence
 from PIL import Image
 
 from hf_token_compress.data.sources import JsonLines
-from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_picture
+from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_scene
 from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.questions_file import DATA_FILE, export_samples, main
-from lab.testbed.samples import things_samples
+from lab.testbed.samples import object_samples
 
 
-def test_every_kind_is_asked_as_often_as_wanted() -> None:
-    samples = things_samples(KINDS, 3, seed=5)
+def test_every_kind_has_as_many_questions() -> None:
+    samples = object_samples(KINDS, 3, seed=5)
     assert Counter(sample.kind for sample in samples) == dict.fromkeys(KINDS, 3)
-    again = things_samples(KINDS, 3, seed=5)
+    again = object_samples(KINDS, 3, seed=5)
     assert [(s.question, s.answer) for s in again] == [(s.question, s.answer) for s in samples]
-    other = things_samples(KINDS, 3, seed=500)
+    other = object_samples(KINDS, 3, seed=500)
     assert [s.question for s in other] != [s.question for s in samples]
 
 
 def test_clips_are_samples_with_frames() -> None:
-    samples = things_samples(CLIP_KINDS, 2, source="clips")
+    samples = object_samples(CLIP_KINDS, 2, source="clips")
     assert Counter(sample.kind for sample in samples) == dict.fromkeys(CLIP_KINDS, 2)
     for sample in samples:
         assert len(sample.frames) == 4
@@ -36,29 +36,29 @@ def test_clips_are_samples_with_frames() -> None:
         assert len(sample.relevant_frames) == len(sample.relevant_boxes) == 1
 
 
-def test_the_held_out_artist_draws_the_pictures_of_its_source() -> None:
-    (sample,) = things_samples(["attribute"], 1, source="held-out-artist", seed=7)
-    picture = make_drawn_picture(7, artists=(HELD_OUT_ARTIST,))
-    assert np.array_equal(np.asarray(sample.image), np.asarray(picture.image))
-    assert {thing.source for thing in picture.things} == {HELD_OUT_ARTIST}
+def test_the_held_out_artist_draws_its_source() -> None:
+    (sample,) = object_samples(["attribute"], 1, source="held-out-artist", seed=7)
+    scene = make_drawn_scene(7, artists=(HELD_OUT_ARTIST,))
+    assert np.array_equal(np.asarray(sample.image), np.asarray(scene.image))
+    assert {obj.source for obj in scene.objects} == {HELD_OUT_ARTIST}
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "words"),
     [
-        ((KINDS, 1), {"source": "films"}, ("'films'", "drawings")),
-        ((["smell"], 1), {}, ("'smell'", "drawings", "place")),
-        ((["place"], 1), {"source": "clips"}, ("'place'", "clips", "during")),
-        ((KINDS, 0), {}, ("per_kind", "0")),
+        ((KINDS, 1), {"source": "films"}, ("'films'",)),
+        ((["smell"], 1), {}, ("'smell'",)),
+        ((["place"], 1), {"source": "clips"}, ("'place'",)),
+        ((KINDS, 0), {}, ("per_kind",)),
     ],
 )
-def test_what_cannot_be_asked_is_named(arguments: tuple, options: dict, words: tuple) -> None:
+def test_an_impossible_question_is_refused(arguments: tuple, options: dict, words: tuple) -> None:
     with one_sentence(ValueError, *words):
-        things_samples(*arguments, **options)
+        object_samples(*arguments, **options)
 
 
 def test_an_export_is_what_collect_reads(tmp_path: Path) -> None:
-    samples = things_samples(["place", "attribute"], 3) + things_samples(
+    samples = object_samples(["place", "attribute"], 3) + object_samples(
         ["first"], 1, source="clips"
     )
     export_samples(samples, tmp_path)
@@ -72,12 +72,12 @@ def test_an_export_is_what_collect_reads(tmp_path: Path) -> None:
         assert found.modality == ("video" if sample.frames else "image")
         for visual, expected in zip(visuals, shown, strict=True):
             assert np.array_equal(as_pixels(visual), np.asarray(expected))
-    rows = [json.loads(line) for line in (tmp_path / DATA_FILE).read_text().splitlines()]
-    assert [row["kind"] for row in rows] == [sample.kind for sample in samples]
-    assert tuple(map(tuple, rows[0]["relevant_boxes"])) == samples[0].relevant_boxes
-    # A picture that is asked twice is written once.
+    lines = [json.loads(line) for line in (tmp_path / DATA_FILE).read_text().splitlines()]
+    assert [line["kind"] for line in lines] == [sample.kind for sample in samples]
+    assert tuple(map(tuple, lines[0]["relevant_boxes"])) == samples[0].relevant_boxes
+    # Questions about one image share its file.
     assert len(list(tmp_path.glob("*.png"))) == len({id(s.image) for s in samples}) + 3
-    with pytest.raises(FileExistsError, match="already"):
+    with pytest.raises(FileExistsError, match="questions"):
         export_samples(samples, tmp_path)
 
 
@@ -86,13 +86,11 @@ def as_pixels(visual: object) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def test_the_command_writes_and_says_what_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_or_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--per-kind", "1", "--kinds", "place", "--out", str(tmp_path / "new")])
     assert len((tmp_path / "new" / DATA_FILE).read_text().splitlines()) == 1
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        main(["--source", "photographs", "--stamps", str(tmp_path), "--out", str(tmp_path / "x")])
+        main(["--source", "photographs", "--cutouts", str(tmp_path), "--out", str(tmp_path / "x")])
     assert ended.value.code == 2
     assert "tuxpaint-stamps-default" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Random shapes, boards and question mixtures for training."""
+"""Random grid shapes, scenes and questions for training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHAPES: dict[tuple[int, int], float] = {
     (8, 5): 0.04,
     (8, 8): 0.06,
 }
-"""Rows and columns of training boards, and how often each shape comes."""
+"""Rows and columns of training grids, with the probability of each shape."""
 
 MIXTURE: dict[str, float] = {
     "place": 3.0,
@@ -45,7 +45,7 @@ MIXTURE: dict[str, float] = {
     "presence": 1.0,
     "relation": 2.0,
 }
-"""How often each kind of question is asked in training."""
+"""Relative frequency of each kind of question in training."""
 
 
 CLIP_MIXTURE: dict[str, float] = {
@@ -55,30 +55,30 @@ CLIP_MIXTURE: dict[str, float] = {
     "colour": 1.0,
     "letter": 1.0,
 }
-"""How often each kind of question is asked about clips in training."""
+"""Relative frequency of each kind of question about clips in training."""
 
 
 CURRICULUM: tuple[tuple[int, int], ...] = ((300, 2), (600, 3))
-"""Before update `first`, language warm-up boards have at most `second` rows and columns."""
+"""Pairs (update, side): before this update of the warm-up, grids have at most this side."""
 
 
 def random_shape(rng: np.random.Generator) -> tuple[int, int]:
-    """A training shape, rows and columns."""
+    """Draw rows and columns of a training grid."""
     shapes = list(SHAPES)
     weights = np.asarray(list(SHAPES.values()))
     return shapes[rng.choice(len(shapes), p=weights / weights.sum())]
 
 
 def curriculum_shape(rng: np.random.Generator, step: int) -> tuple[int, int]:
-    """A shape for update `step` of the language warm-up: small boards come first."""
+    """Draw a shape for update `step` of the language warm-up; small grids come first."""
     for until, side in CURRICULUM:
         if step < until:
             return int(rng.integers(side - 1, side + 1)), side
     return random_shape(rng)
 
 
-def random_board(rng: np.random.Generator, rows: int, columns: int) -> Scene:
-    """A scene without a picture, for the language warm-up: its image is one blank pixel."""
+def random_scene(rng: np.random.Generator, rows: int, columns: int) -> Scene:
+    """A scene whose image is one blank pixel, for the language warm-up."""
     names = load_drawings().names
     chosen = rng.choice(len(names), rows * columns, replace=False)
     letters = rng.permutation(len(LETTERS) * 3)[: rows * columns] % len(LETTERS)
@@ -108,7 +108,7 @@ def random_board(rng: np.random.Generator, rows: int, columns: int) -> Scene:
 def random_questions(
     scene: Scene, count: int, rng: np.random.Generator, mixture: Mapping[str, float] = MIXTURE
 ) -> list[Question]:
-    """About `count` questions of the mixture about one scene."""
+    """Ask up to `count` questions about one scene, with kinds drawn from the mixture."""
     asked = (ask(scene, kind, rng) for kind in _random_kinds(mixture, count, rng))
     return [question for question in asked if question is not None]
 
@@ -116,7 +116,7 @@ def random_questions(
 def random_clip_questions(
     clip: Clip, count: int, rng: np.random.Generator, mixture: Mapping[str, float] = CLIP_MIXTURE
 ) -> list[Question]:
-    """`count` questions of the mixture about one clip."""
+    """Ask `count` questions about one clip, with kinds drawn from the mixture."""
     return [ask_clip(clip, kind, rng) for kind in _random_kinds(mixture, count, rng)]
 
 

@@ -1,0 +1,1 @@
+"""PEFT adapters and Accelerate hooks on a compressed model."""

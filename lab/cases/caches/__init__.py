@@ -1,0 +1,1 @@
+"""What a cache remembers of a compressed prompt."""

@@ -1,0 +1,1 @@
+"""Mapper files, model folders and settings."""

@@ -1,0 +1,1 @@
+"""Model classes, and text models other than the usual ones."""

@@ -1,0 +1,1 @@
+"""One compressed model in several threads."""

@@ -1,0 +1,1 @@
+"""Trainers and losses on a compressed model."""

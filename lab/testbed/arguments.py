@@ -1,0 +1,39 @@
+"""Command-line arguments that choose questions of the testbed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hf_token_compress.data.sample import Sample
+
+from ..arguments import comma_list
+from .objects.cutouts import CUTOUTS_FOLDER, Cutouts
+from .objects.questions import CLIP_KINDS, KINDS
+from .samples import SOURCES, object_samples
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add `--source`, `--split`, `--kinds` and `--cutouts`."""
+    parser.add_argument(
+        "--source", choices=SOURCES, default="drawings", help="what the images show"
+    )
+    parser.add_argument("--split", default="test", help="name of a stream of images")
+    parser.add_argument(
+        "--kinds", type=comma_list(str), help="kinds of questions, between commas; default all"
+    )
+    parser.add_argument(
+        "--cutouts", type=Path, default=CUTOUTS_FOLDER, help="folder of Tux Paint's stamps"
+    )
+
+
+def samples_of(options: argparse.Namespace) -> list[Sample]:
+    """The questions that `add_source` and `add_questions` describe; errors of `object_samples`."""
+    return object_samples(
+        options.kinds or (CLIP_KINDS if options.source == "clips" else KINDS),
+        options.per_kind,
+        source=options.source,
+        seed=options.seed,
+        split=options.split,
+        cutouts=Cutouts(options.cutouts) if "photographs" in options.source else None,
+    )
