@@ -16,7 +16,7 @@ test:
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile
 
 matrix:  ## every combination of family, prompt, dtype and attention
-	$(PYTHON) -m pytest tests -n 2 --dist loadfile -m "matrix or not matrix"
+	$(PYTHON) -m pytest tests -n 2 --dist loadfile --matrix
 
 lab:
 	$(PYTHON) -m pytest lab -n 2 --dist loadfile

@@ -21,7 +21,8 @@ from code_blocks import (
     module_commands,
 )
 from docs_hub import docs_hub
-from places import REPOSITORY, SUPPORT
+from hub_server import TOKEN
+from places import DATA, REPOSITORY, SUPPORT
 from typer.main import get_command
 
 from hf_token_compress.cli import app
@@ -56,10 +57,26 @@ each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 each_page = pytest.mark.parametrize("path", [*DOCUMENTS, *DIARIES], ids=name_of)
 
 
-def image_file() -> bytes:
+def files_of(path: Path) -> dict[str, str]:
+    """Files that the blocks of a document name and do not make, as hexadecimal text."""
     content = io.BytesIO()
     make_scene(6, rows=4, columns=4, split="test").image.convert("RGB").save(content, "JPEG")
-    return content.getvalue()
+    asked = [
+        {"image": "receipt.jpg", "question": question, "answer": answer}
+        for question, answer in (
+            ("What is left of the coffee?", "bell"),
+            ("What is at row 2, column 1?", "castle"),
+            ("Is there a castle?", "yes"),
+            ("Is there a coffee?", "yes"),
+        )
+    ]
+    files = {
+        "receipt.jpg": content.getvalue(),
+        "questions.jsonl": "".join(json.dumps(row) + "\n" for row in asked).encode(),
+        "clip.mp4": (DATA / "cockatoo.mp4").read_bytes(),
+    }
+    text = path.read_text(encoding="utf-8")
+    return {name: file.hex() for name, file in files.items() if name in text}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +94,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pop
                 **environment,
                 "HF_ENDPOINT": hub.address,
                 "HF_HOME": str(tmp_path_factory.mktemp("cache")),
+                "HF_TOKEN": TOKEN,
                 "COLUMNS": "200",
             },
         )
@@ -92,7 +110,7 @@ def test_the_blocks_of_a_document_run(
     request = {
         "name": name_of(path),
         "folder": str(tmp_path / "work"),
-        "files": {"receipt.jpg": image_file().hex()},
+        "files": files_of(path),
         "blocks": [(block.line, block.language, block.text) for block in blocks],
     }
     assert session.stdin is not None
