@@ -189,20 +189,13 @@ def test_programs_of_the_checkout_exist_with_their_options(path: Path) -> None:
 def program_source(program: str) -> str | None:
     """The source of a program of this checkout; None for other people's modules.
 
-    Where a package runs by its `__main__`, options may be those of any of its modules.
+    Options may be declared in a package's other modules, or shared by the laboratory's commands.
     """
-    if not program.endswith(".py"):
-        if program.partition(".")[0] != "lab":
-            return None
-        program = program.replace(".", "/")
-        folder = REPOSITORY / program
-        if folder.is_dir():
-            assert (folder / "__main__.py").exists(), program
-            return "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
-        program += ".py"
-    source = (REPOSITORY / program).read_text(encoding="utf-8")
-    if "add_argument" not in source and "typer.run" not in source:
-        # The tiny models share one command line.
-        neighbours = (REPOSITORY / program).parent.glob("*.py")
-        return "".join(file.read_text(encoding="utf-8") for file in neighbours)
-    return source
+    if program.endswith(".py"):
+        return (REPOSITORY / program).read_text(encoding="utf-8")
+    if program.partition(".")[0] != "lab":
+        return None
+    path = REPOSITORY / program.replace(".", "/")
+    module = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    shared = [*module.parent.glob("*.py"), *(REPOSITORY / "lab").rglob("arguments.py")]
+    return "".join(file.read_text(encoding="utf-8") for file in (module, *shared))
