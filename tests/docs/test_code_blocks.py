@@ -197,5 +197,8 @@ def program_source(program: str) -> str | None:
         return None
     path = REPOSITORY / program.replace(".", "/")
     module = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
-    shared = [*module.parent.glob("*.py"), *(REPOSITORY / "lab").rglob("arguments.py")]
-    return "".join(file.read_text(encoding="utf-8") for file in (module, *shared))
+    source = module.read_text(encoding="utf-8")
+    shared = list((REPOSITORY / "lab").rglob("arguments.py"))
+    if path.is_dir() or "add_argument" not in source:
+        shared += module.parent.glob("*.py")
+    return source + "".join(file.read_text(encoding="utf-8") for file in shared)
