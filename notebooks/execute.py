@@ -2,10 +2,11 @@
 
     python notebooks/execute.py              # all of them
     python notebooks/execute.py 04_video     # one
-    python notebooks/execute.py --links      # only the links: after a change of the address
+    python notebooks/execute.py --links      # only the links, after a change of the address
 
-The address of the repository, in links to Colab and in the cells that install the library, is that
-of `[project.urls]` in pyproject.toml; this program puts it in.
+The address of the repository is `Repository` under `[project.urls]` in pyproject.toml. Where it is
+set, this program adds badges that lead to Colab, and cells install the library from there; where it
+is not, there are no badges, and cells install the checkout that the notebook is in.
 
 Needs the library with its extra `test`, and no network.
 """
@@ -31,23 +32,18 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(HERE.glob("[0-9]*.ipynb"))
 SECONDS_PER_CELL = 600
-_ADDRESS = re.compile(
-    r"(git\+https://github\.com/|colab\.research\.google\.com/github/)[\w.-]+/[\w-]+"
-)
+_COLAB = "https://colab.research.google.com"
+_BADGE = f"[![Open in Colab]({_COLAB}/assets/colab-badge.svg)]({_COLAB}/github/"
+_INSTALLED = re.compile(r'pip install -q "[^"\[]*\[([\w,]+)\][^"]*"')
+_LISTED = re.compile(r"(\[[^]]+\]\((\d\d_\w+\.ipynb)\))(?: \[!\[Open in Colab\]\S*)?")
 _COLOURS = 128
 
 
-def repository() -> str:
-    """Owner and name on GitHub, as pyproject.toml tells them.
-
-    Raises:
-        ValueError: It does not tell them.
-    """
+def repository() -> str | None:
+    """Owner and name on GitHub, as pyproject.toml has them; None where it has no address."""
     text = (HERE.parent / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$', text, re.MULTILINE)
-    if found is None:
-        raise ValueError("pyproject.toml has no Repository under [project.urls].")
-    return found[1]
+    return None if found is None else found[1]
 
 
 def execute(path: Path, folder: Path) -> Any:
@@ -61,10 +57,10 @@ def execute(path: Path, folder: Path) -> Any:
         The notebook with its outputs.
 
     Raises:
-        nbclient.exceptions.CellExecutionError: A cell failed; tells its source and traceback.
+        nbclient.exceptions.CellExecutionError: A cell failed; it holds its source and traceback.
     """
     notebook = nbformat.read(path, as_version=4)
-    # No kernel but that of this interpreter, whatever is installed on the machine.
+    # Only this interpreter's kernel, whatever is installed on the machine.
     kernels = KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=kernels)
     own = folder / ".jupyter"
@@ -80,7 +76,7 @@ def execute(path: Path, folder: Path) -> Any:
 
 
 def tidy(notebook: Any) -> Any:
-    """Leave out what changes from run to run without telling anything, and make pictures small."""
+    """Leave out what changes from run to run and means nothing, and make images small."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -95,23 +91,54 @@ def tidy(notebook: Any) -> Any:
                 output.pop("metadata", None)
                 if "data" in output:
                     output.metadata = {}
-                    _shrink_picture(output.data)
+                    _shrink_image(output.data)
     return notebook
 
 
-def set_links(text: str) -> str:
-    """The text with the repository's address in all links to it."""
-    return _ADDRESS.sub(lambda found: found[1] + repository(), text)
+def badge(name: str) -> str | None:
+    """A badge that opens a notebook in Colab; None where the repository has no address."""
+    address = repository()
+    return None if address is None else f"{_BADGE}{address}/blob/main/notebooks/{name})"
 
 
-def _shrink_picture(data: Any) -> None:
+def link_notebook(notebook: Any, name: str) -> Any:
+    """Set the badge below the title, and where the first code cell installs the library from."""
+    first = notebook.cells[0]
+    title, *rest = first.source.split("\n\n")
+    rest = [part for part in rest if not part.startswith(_BADGE)]
+    first.source = "\n\n".join(filter(None, [title, badge(name), *rest]))
+    address = repository()
+    package = "..[{}]"  # the checkout that the notebook is in
+    if address is not None:
+        package = f"hf-token-compress[{{}}] @ git+https://github.com/{address}"
+    install = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    install.source = _INSTALLED.sub(
+        lambda found: f'pip install -q "{package.format(found[1])}"', install.source
+    )
+    return notebook
+
+
+def link_index(text: str) -> str:
+    """Set a badge behind every notebook that the index lists."""
+    return _LISTED.sub(lambda found: " ".join(filter(None, [found[1], badge(found[2])])), text)
+
+
+def set_links() -> None:
+    """Set all links of the notebooks and their index to the repository's address."""
+    for path in NOTEBOOKS:
+        nbformat.write(link_notebook(nbformat.read(path, as_version=4), path.name), path)
+    index = HERE / "README.md"
+    index.write_text(link_index(index.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _shrink_image(data: Any) -> None:
     if "image/png" not in data:
         return
     data.pop("image/jpeg", None)  # Pillow offers both
-    with Image.open(BytesIO(base64.b64decode(data["image/png"]))) as picture:
-        if picture.mode == "P":  # it has few colours already
+    with Image.open(BytesIO(base64.b64decode(data["image/png"]))) as image:
+        if image.mode == "P":  # it has few colours already
             return
-        few = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     content = BytesIO()
     few.save(content, format="PNG", optimize=True)
     data["image/png"] = base64.b64encode(content.getvalue()).decode("ascii")
@@ -126,10 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(known)):
         parser.error(f"there is no notebook {unknown[0]!r}")
-    for path in [*NOTEBOOKS, HERE / "README.md"]:
-        text = path.read_text(encoding="utf-8")
-        if (linked := set_links(text)) != text:
-            path.write_text(linked, encoding="utf-8")
+    set_links()
     if options.links:
         return
     for path in NOTEBOOKS:

@@ -91,7 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
             repository = self._repository("/".join(parts[:2]))
             if repository is not None:
                 route, revision = parts[2:4] if len(parts) > 3 else ("revision", "main")
-                self._describe("/".join(parts[:2]), repository, route, revision)
+                folder = "/".join(parts[4:])
+                self._describe("/".join(parts[:2]), repository, route, revision, folder)
             return
         name, _, rest = path.lstrip("/").partition("/resolve/")
         repository = self._repository(name)
@@ -134,12 +135,19 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return repository
 
-    def _describe(self, name: str, repository: Repository, route: str, revision: str) -> None:
+    def _describe(
+        self, name: str, repository: Repository, route: str, revision: str, folder: str
+    ) -> None:
         commit = repository.find(revision)
         if commit is None:
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
         files = repository.commits[commit]
+        if folder:
+            files = {path: files[path] for path in files if path.startswith(f"{folder}/")}
+        if not files and folder:
+            self._error(404, "EntryNotFound", "Entry not found")
+            return
         if route == "tree":
             self._json([_tree_entry(path, content) for path, content in files.items()])
             return
