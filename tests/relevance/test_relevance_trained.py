@@ -99,7 +99,7 @@ def test_the_command_takes_videos_and_answers(tmp_path: Path) -> None:
         (("--image", "{picture}", "--rule", "gea"), ("gea", "gae")),
         (("--image", "{picture}", "--rule-option", "target"), ("--rule-option", "KEY=VALUE")),
         (("--image", "{picture}", "--answer", ""), ("no tokens",)),
-        (("--video", "{empty}"), ("no pictures",)),
+        (("--video", "{empty}"), ("no images",)),
     ],
 )
 def test_the_command_tells_what_is_wrong(
