@@ -12,9 +12,10 @@ from ..compression.mixin import TokenCompressionMixin
 from ..data.sample import Sample
 from ..data.sources import SampleList
 from ..mapper import RelevanceMapper
-from .collect import CollectOptions, collect
+from .collect import collect
 from .distributed import from_main_process
-from .train import Epoch, TrainOptions, train_mapper
+from .options import CollectOptions, TrainOptions
+from .train import Epoch, train_mapper
 
 _STEPS = 500
 _BATCH = 16
@@ -92,10 +93,10 @@ def few_samples_options(samples: int) -> TrainOptions:
         network_options={"start_from_attention": True},
         epochs=max(_FEWEST_EPOCHS, epochs),
         batch_size=_BATCH,
-        held_out=0.1,
+        validation_fraction=0.1,
         keep_best=False,
         weight_decay=0.1,
-        mirror=True,
+        random_flip=True,
         head_dropout=0.3,
         noise=0.5,
     )

@@ -10,32 +10,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..checks import check_choice, check_count, check_flag, check_keyword_arguments
 from ..compression.depth import check_depth
 from ..compression.identity import identify
 from ..compression.reading import read_prompt
-from ..config import InstructionRows
-from ..data.answers import Match, is_right
+from ..data.answers import is_right
 from ..data.chat import batches_of_one_shape, encode_samples
 from ..data.media import with_frames
 from ..data.sample import Sample
 from ..data.sources import SampleSource
 from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
-from ..prompt import Modality
-from ..relevance import DEFAULT_RULE, Targets, relevance
+from ..relevance import relevance
 from ..relevance.explain import explained_family, greedy_answers
 from ..relevance.rules import build_rule
 from ..scorers.mapper_inputs import mapper_inputs
 from .distributed import process_state
+from .options import CollectOptions
 from .shards import (
     COLLECTION_FILE,
     INDEX_FILE,
@@ -57,71 +54,6 @@ UNREADABLE = "cannot be read"
 TOO_LONG = "too long"
 OTHER_MODALITY = "other modality"
 NO_RELEVANCE = "no relevance"
-
-
-@dataclass(frozen=True)
-class CollectOptions:
-    """How to collect.
-
-    Attributes:
-        modality: "image" or "video"; samples of the other are skipped.
-        shard_size: Samples a shard, at least 1: what a killed run does over again, at most, per
-            process.
-        batch_size: Samples that go through the model at once, at least 1.
-        max_new_tokens: Longest answer, in tokens, at least 1.
-        max_prompt_tokens: Prompts of more tokens are skipped, at least 1; None for no limit but the
-            model's own, within which a prompt and its longest answer must lie in any case.
-        match: Which answers count as right where the right one is known: "exact" (but for case,
-            outer spaces and a full stop), "contains", or a function of the given and the right.
-        rule: Rule of relevance.
-        rule_options: Its keyword arguments.
-        targets: "per_token" or "sum", as in `relevance`.
-        recursive: As in `relevance`.
-        instruction: Rows that ask the question, as in `TokenCompressionConfig`.
-        scoring_depth: Decoder layers that run before the one whose attention is collected, at
-            least 0 and fewer than the model has.
-
-    Raises:
-        TypeError: A value has the wrong type.
-        ValueError: A value is outside its range, or none of its choices.
-    """
-
-    modality: Modality = "image"
-    shard_size: int = 64
-    batch_size: int = 16
-    max_new_tokens: int = 64
-    max_prompt_tokens: int | None = None
-    match: Match = "exact"
-    rule: str = DEFAULT_RULE
-    rule_options: Mapping[str, Any] = field(default_factory=dict)
-    targets: Targets = "per_token"
-    recursive: bool = False
-    instruction: InstructionRows = "last_turn"
-    scoring_depth: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("modality", self.modality, get_args(Modality))
-        for name in ("shard_size", "batch_size", "max_new_tokens"):
-            check_count(name, getattr(self, name), at_least=1)
-        if self.max_prompt_tokens is not None:
-            check_count("max_prompt_tokens", self.max_prompt_tokens, at_least=1)
-        if not callable(self.match):
-            check_choice("match", self.match, ("exact", "contains"))
-        if not isinstance(self.rule, str):
-            raise TypeError(f"rule must be the name of a rule, not {type(self.rule).__name__}.")
-        check_keyword_arguments("rule_options", self.rule_options)
-        check_choice("targets", self.targets, get_args(Targets))
-        check_flag("recursive", self.recursive)
-        check_choice("instruction", self.instruction, get_args(InstructionRows))
-        check_count("scoring_depth", self.scoring_depth, at_least=0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of them as JSON types."""
-        match: Any = self.match
-        if callable(match):
-            # A `functools.partial`, for one, has no name of its own.
-            match = getattr(match, "__qualname__", type(match).__qualname__)
-        return {**asdict(self), "match": match}
 
 
 def collect(
