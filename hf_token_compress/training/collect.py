@@ -1,8 +1,8 @@
-"""Collect what mappers learn from: a model's layer-0 attention and the relevance of its answers.
+"""Collect what mappers learn from: a model's attention and the relevance of its answers.
 
     accelerate launch --module hf_token_compress.cli collect --model … --data … --output FOLDER
 
-Run it with any number of processes and machines on one folder, and again after it was stopped.
+Any number of processes and machines may work on one folder. After a stop, run it again to resume.
 """
 
 from __future__ import annotations
@@ -68,12 +68,11 @@ def collect(
 ) -> ShardFolder | None:
     """Ask the model every question, explain the right answers, and write shards.
 
-    Shards that are there already are left alone. A sample that cannot be used is logged, counted
-    and skipped.
+    Shards that exist already are kept. A sample that cannot be used is logged, counted and skipped.
 
     Args:
         model: A loaded model of a supported family, compressed or not, on this process's device. It
-            is asked in evaluation mode, and given back as it was.
+            runs in evaluation mode and is left as it was.
         processor: Its processor.
         samples: The questions.
         folder: Where to write; on one machine, or shared by all.
@@ -85,7 +84,7 @@ def collect(
         The collection, or None where other machines have shards yet to be copied into the folder.
 
     Raises:
-        TypeError: `model` is no Transformers model, or an option of the rule has the wrong type.
+        TypeError: `model` is not a Transformers model, or an option of the rule has the wrong type.
         ValueError: There are no samples, there is no such rule, the model cannot be explained or
             has too few layers, the folder holds a collection with other settings, or not one sample
             could be used.
@@ -93,7 +92,7 @@ def collect(
     options = options or CollectOptions()
     if len(samples) == 0:
         raise ValueError("There are no samples to collect from: the data is empty.")
-    # What fails for every sample must not be written down as the fault of each.
+    # Errors that concern every sample are raised here, not recorded for each of them.
     build_rule(options.rule, options.rule_options)
     check_depth(model, explained_family(model), options.scoring_depth)
     state = process_state()
@@ -104,25 +103,35 @@ def collect(
         "data": samples.describe(),
         "options": options.to_dict(),
     }
+    _start(folder, settings, state)
+    size = options.shard_size
+    shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
+    collector = _Collector(model, processor, samples, options)
+    for number, path in enumerate(shards):
+        is_own = number % state.num_processes == state.process_index
+        numbers = range(number * size, min((number + 1) * size, len(samples)))
+        if not _is_done(path):
+            if is_own:
+                write_shard(path, collector.shard(numbers, after_sample))
+        elif is_own and after_sample is not None:
+            after_sample(len(numbers))
+    return _finish(folder, shards, state, len(samples))
+
+
+def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> None:
+    """Write the settings of a new collection, or compare them with those of one that is there."""
     if state.is_local_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / COLLECTION_FILE).is_file():
             content = {**settings, "hf_token_compress_version": __version__}
             write_json(folder / COLLECTION_FILE, content)
     state.wait_for_everyone()
-    # Every process checks, so that none waits for another that has given up.
+    # Every process checks, so that none waits for another that has failed.
     _check_started(folder, settings)
-    size = options.shard_size
-    shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
-    collector = _Collector(model, processor, samples, options)
-    for number, path in enumerate(shards):
-        numbers = range(number * size, min((number + 1) * size, len(samples)))
-        if _is_done(path):
-            if after_sample is not None and number % state.num_processes == state.process_index:
-                after_sample(len(numbers))
-            continue
-        if number % state.num_processes == state.process_index:
-            write_shard(path, collector.shard(numbers, after_sample))
+
+
+def _finish(folder: Path, shards: Sequence[Path], state: Any, samples: int) -> ShardFolder | None:
+    """Write the index once all shards are there."""
     state.wait_for_everyone()
     complete = all(path.is_file() for path in shards)
     if complete and state.is_main_process:
@@ -137,7 +146,7 @@ def collect(
     if len(collection) == 0:
         skipped = collection.index["skipped_samples"][0]
         raise ValueError(
-            f"Not one of {len(samples)} samples could be used: the first was skipped because "
+            f"Not one of {samples} samples could be used: the first was skipped because "
             f"{skipped['reason']} ({skipped['detail']})."
         )
     return collection
@@ -189,7 +198,7 @@ class _Collector:
         try:
             self._collect_batch(batch, done)
         except (torch.OutOfMemoryError, ValueError) as error:
-            # Anything else is no sample's fault, and must not be written down as if it were.
+            # Any other error is not the fault of a sample.
             if len(batch) == 1:
                 reason = TOO_LONG if isinstance(error, torch.OutOfMemoryError) else UNREADABLE
                 self._skip(shard, batch[0][0], reason, error)
@@ -283,35 +292,35 @@ class _Collector:
 
     def _skip(self, shard: Shard, number: int, reason: str, detail: object) -> None:
         line = str(detail).splitlines()[0] if str(detail) else type(detail).__name__
-        # Wrong answers are many, and nothing to put right.
+        # Wrong answers are common and need no action.
         level = logging.INFO if reason == WRONG else logging.WARNING
         logger.log(level, "Sample %d is skipped: %s (%s).", number, reason, line)
         shard.skipped.append(SkippedSample(number, reason, line))
 
 
 def _is_done(path: Path) -> bool:
-    """Whether a shard is there in full; a damaged one is made anew."""
+    """Whether a shard is there in full; a damaged one is collected again."""
     if not path.is_file():
         return False
     try:
         shard_summary(path)
     except ValueError as error:
-        logger.warning("%s It is made anew.", error)
+        logger.warning("%s It is collected again.", error)
         return False
     return True
 
 
 def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise unless the folder's collection is the one that these settings start.
+    """Raise unless the folder's collection has these settings.
 
     Raises:
-        ValueError: It is another.
+        ValueError: It has others.
     """
     started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
     for name, value in settings.items():
         wanted, found = json.loads(json.dumps(value)), started.get(name)
         if name == "base_model":
-            # Another kind of hardware rounds the fingerprint differently.
+            # Other hardware rounds the fingerprint differently.
             first, second = (ModelIdentity.from_dict(item) for item in (wanted, found))
             same = first.name == second.name and first.difference(second) is None
         else:
