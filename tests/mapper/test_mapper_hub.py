@@ -202,6 +202,15 @@ def test_a_pushed_mapper_loads_and_has_a_card(
     assert ask("pull", "owner/pushed", token=TOKEN)["weights"] == first_conv_weights(mapper)
 
 
+def test_saving_can_push_too(hub: Hub, owner: Ask, tmp_path: Path) -> None:
+    make_mapper(seed=6).save_pretrained(tmp_path)
+    assert owner("save", str(tmp_path)) == {"commit": None}
+    saved = owner("save", str(tmp_path), push_to_hub=True, repo_id="owner/saved", private=True)
+    assert saved["commit"].startswith(f"{hub.address}/owner/saved/commit/"), saved
+    assert hub.repositories["owner/saved"].private
+    assert owner("pull", "owner/saved")["weights"] == first_weights(6)
+
+
 def test_a_push_replaces_the_mappers_of_the_repository(
     hub: Hub, owner: Ask, tmp_path: Path
 ) -> None:
