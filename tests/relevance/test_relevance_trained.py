@@ -93,15 +93,9 @@ def test_the_command_takes_videos_and_answers(tmp_path: Path) -> None:
     [
         ((), ("--image", "--video")),
         (("--image", "missing.png"), ("missing.png",)),
-<<<<<<< HEAD
-        (("--image", "{picture}", "--rule", "gea"), ("gea", "gae")),
-        (("--image", "{picture}", "--rule-option", "target"), ("--rule-option", "KEY=VALUE")),
-        (("--image", "{picture}", "--answer", ""), ("no tokens",)),
-=======
         (("--image", "{image}", "--rule", "gea"), ("gea", "gae")),
         (("--image", "{image}", "--rule-option", "target"), ("--rule-option", "KEY=VALUE")),
         (("--image", "{image}", "--answer", ""), ("no tokens",)),
->>>>>>> options
         (("--video", "{empty}"), ("no images",)),
     ],
 )
