@@ -66,13 +66,10 @@ class EvaluateOptions:
             "metavar": "FILE",
         },
     )
-    frames: int | None = field(
-        default=None,
+    frames: int = field(
+        default=8,
         metadata={
-            "help": (
-                "Frames to take of each video file of --data. Some processors round the number. By "
-                "default as many as the processor says."
-            ),
+            "help": "Frames to take of each video file. Some processors round the number.",
             "interval": "[1, inf)",
         },
     )
@@ -83,8 +80,6 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.data is None and self.frames is not None:
-            raise ValueError("--frames is about the videos of --data: give --data too.")
 
 
 @one_sentence_errors

@@ -30,13 +30,10 @@ class QuestionOptions:
             "metavar": "PATH",
         },
     )
-    frames: int | None = field(
-        default=None,
+    frames: int = field(
+        default=8,
         metadata={
-            "help": (
-                "Frames to take of each video file. Some processors round the number. By default "
-                "as many as the processor says."
-            ),
+            "help": "Frames to take of each video file. Some processors round the number.",
             "interval": "[1, inf)",
         },
     )

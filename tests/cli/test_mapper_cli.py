@@ -179,7 +179,6 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
         (["collect", "--model", MODEL, "--output", "x"], ("--data", "--scenes", "--clips")),
         (["evaluate", "--frames-per-scene", 2], ("--frames-per-scene",)),
         (["evaluate", "--markdown", "--json"], ("--markdown",)),
-        (["evaluate", "--frames", 2], ("--frames",)),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--data", "y"],
             ("--data",),

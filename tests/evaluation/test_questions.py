@@ -187,7 +187,6 @@ def test_without_boxes_the_command_leaves_out_the_scorer_truth(tmp_path: Path) -
         (["--data", "x", "--per-kind", 3], ("--per-kind",)),
         (["--data", "x", "--seed", 0], ("--seed",)),
         (["--data", "none.jsonl"], ("no data file",)),
-        (["--frames", 3], ("--frames",)),
         (["--match", "nearly"], ("match",)),
     ],
 )
