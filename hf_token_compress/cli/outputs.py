@@ -1,8 +1,11 @@
-"""Where a command writes its images."""
+"""Where a command writes its results."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -34,6 +37,24 @@ def numbered_paths(path: Path, count: int) -> list[Path]:
             exit_code=2,
         )
     if not path.parent.is_dir():
-        raise CommandError(f"There is no folder {str(path.parent)!r} to write {path.name} to.")
+        raise CommandError(
+            f"There is no folder {str(path.parent)!r} to write {path.name} to.", exit_code=2
+        )
     more = (path.with_stem(f"{path.stem}-{number}") for number in range(2, count + 1))
     return [path, *more]
+
+
+def check_output(path: Path | None) -> None:
+    """Fail before the work and not after it.
+
+    Raises:
+        CommandError: The file cannot be written, as its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise CommandError(f"There is no folder for {str(path)!r}: make it first.", exit_code=2)
+
+
+def write_json(content: Mapping[str, Any], path: Path | None) -> None:
+    """Write an object to the file of `--output`, if there is one."""
+    if path is not None:
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

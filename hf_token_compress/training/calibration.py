@@ -12,9 +12,10 @@ from ..compression.mixin import TokenCompressionMixin
 from ..data.sample import Sample
 from ..data.sources import SampleList
 from ..mapper import RelevanceMapper
-from .collect import CollectOptions, collect
+from .collect import collect
 from .distributed import from_main_process
-from .train import Epoch, TrainOptions, train_mapper
+from .options import CollectOptions, TrainOptions
+from .train import Epoch, train_mapper
 
 _STEPS = 500
 _BATCH = 16
@@ -77,35 +78,35 @@ def calibrate(
 
 
 def few_samples_options(samples: int) -> TrainOptions:
-    """How to train on so few samples that a network would learn them by heart.
+    """How to train on so few samples that a network would memorize them.
 
-    A "grid" network that starts from the attention itself sees every sample that is not held out
-    8000 / `samples` times, but 30 to 500 times, each time mirrored, disturbed and with heads left
-    out by chance. The last weights are kept: the loss on the few held-out samples is mostly chance.
+    A "grid" network starts from the attention itself. It sees every training sample 8000 /
+    `samples` times, but 30 to 500 times, with random flips, noise and dropped heads. The last
+    weights are kept: the loss on the few validation samples is mostly noise.
 
     Args:
         samples: Samples of the collection.
     """
-    # Fewer samples than a batch are one step an epoch all the same.
+    # An epoch has at least one step, however few the samples.
     epochs = math.ceil(_STEPS * _BATCH / max(_BATCH, samples))
     return TrainOptions(
         network_options={"start_from_attention": True},
         epochs=max(_FEWEST_EPOCHS, epochs),
         batch_size=_BATCH,
-        held_out=0.1,
+        validation_fraction=0.1,
         keep_best=False,
         weight_decay=0.1,
-        mirror=True,
+        random_flip=True,
         head_dropout=0.3,
         noise=0.5,
     )
 
 
 def as_sample(sample: Any) -> Sample:
-    """Read what users pass to `calibrate`.
+    """Turn what users pass to `calibrate` into a sample.
 
     Raises:
-        TypeError: It is no sample.
+        TypeError: It is not a sample.
     """
     if isinstance(sample, Sample):
         return sample

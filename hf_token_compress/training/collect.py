@@ -1,8 +1,8 @@
-"""Collect what mappers learn from: a model's layer-0 attention and the relevance of its answers.
+"""Collect what mappers learn from: a model's attention and the relevance of its answers.
 
     accelerate launch --module hf_token_compress.cli collect --model … --data … --output FOLDER
 
-Run it with any number of processes and machines on one folder, and again after it was stopped.
+Any number of processes and machines may work on one folder. After a stop, run it again to resume.
 """
 
 from __future__ import annotations
@@ -10,32 +10,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..checks import check_choice, check_count, check_flag, check_keyword_arguments
 from ..compression.depth import check_depth
 from ..compression.identity import identify
 from ..compression.reading import read_prompt
-from ..config import InstructionRows
-from ..data.answers import Match, is_right
+from ..data.answers import is_right
 from ..data.chat import batches_of_one_shape, encode_samples
 from ..data.media import with_frames
 from ..data.sample import Sample
 from ..data.sources import SampleSource
 from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
-from ..prompt import Modality
-from ..relevance import DEFAULT_RULE, Targets, relevance
+from ..relevance import relevance
 from ..relevance.explain import explained_family, greedy_answers
 from ..relevance.rules import build_rule
 from ..scorers.mapper_inputs import mapper_inputs
 from .distributed import process_state
+from .options import CollectOptions
 from .shards import (
     COLLECTION_FILE,
     INDEX_FILE,
@@ -59,71 +56,6 @@ OTHER_MODALITY = "other modality"
 NO_RELEVANCE = "no relevance"
 
 
-@dataclass(frozen=True)
-class CollectOptions:
-    """How to collect.
-
-    Attributes:
-        modality: "image" or "video"; samples of the other are skipped.
-        shard_size: Samples a shard, at least 1: what a killed run does over again, at most, per
-            process.
-        batch_size: Samples that go through the model at once, at least 1.
-        max_new_tokens: Longest answer, in tokens, at least 1.
-        max_prompt_tokens: Prompts of more tokens are skipped, at least 1; None for no limit but the
-            model's own, within which a prompt and its longest answer must lie in any case.
-        match: Which answers count as right where the right one is known: "exact" (but for case,
-            outer spaces and a full stop), "contains", or a function of the given and the right.
-        rule: Rule of relevance.
-        rule_options: Its keyword arguments.
-        targets: "per_token" or "sum", as in `relevance`.
-        recursive: As in `relevance`.
-        instruction: Rows that ask the question, as in `TokenCompressionConfig`.
-        scoring_depth: Decoder layers that run before the one whose attention is collected, at
-            least 0 and fewer than the model has.
-
-    Raises:
-        TypeError: A value has the wrong type.
-        ValueError: A value is outside its range, or none of its choices.
-    """
-
-    modality: Modality = "image"
-    shard_size: int = 64
-    batch_size: int = 16
-    max_new_tokens: int = 64
-    max_prompt_tokens: int | None = None
-    match: Match = "exact"
-    rule: str = DEFAULT_RULE
-    rule_options: Mapping[str, Any] = field(default_factory=dict)
-    targets: Targets = "per_token"
-    recursive: bool = False
-    instruction: InstructionRows = "last_turn"
-    scoring_depth: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("modality", self.modality, get_args(Modality))
-        for name in ("shard_size", "batch_size", "max_new_tokens"):
-            check_count(name, getattr(self, name), at_least=1)
-        if self.max_prompt_tokens is not None:
-            check_count("max_prompt_tokens", self.max_prompt_tokens, at_least=1)
-        if not callable(self.match):
-            check_choice("match", self.match, ("exact", "contains"))
-        if not isinstance(self.rule, str):
-            raise TypeError(f"rule must be the name of a rule, not {type(self.rule).__name__}.")
-        check_keyword_arguments("rule_options", self.rule_options)
-        check_choice("targets", self.targets, get_args(Targets))
-        check_flag("recursive", self.recursive)
-        check_choice("instruction", self.instruction, get_args(InstructionRows))
-        check_count("scoring_depth", self.scoring_depth, at_least=0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of them as JSON types."""
-        match: Any = self.match
-        if callable(match):
-            # A `functools.partial`, for one, has no name of its own.
-            match = getattr(match, "__qualname__", type(match).__qualname__)
-        return {**asdict(self), "match": match}
-
-
 def collect(
     model: Any,
     processor: Any,
@@ -136,12 +68,11 @@ def collect(
 ) -> ShardFolder | None:
     """Ask the model every question, explain the right answers, and write shards.
 
-    Shards that are there already are left alone. A sample that cannot be used is logged, counted
-    and skipped.
+    Shards that exist already are kept. A sample that cannot be used is logged, counted and skipped.
 
     Args:
         model: A loaded model of a supported family, compressed or not, on this process's device. It
-            is asked in evaluation mode, and given back as it was.
+            runs in evaluation mode and is left as it was.
         processor: Its processor.
         samples: The questions.
         folder: Where to write; on one machine, or shared by all.
@@ -153,7 +84,7 @@ def collect(
         The collection, or None where other machines have shards yet to be copied into the folder.
 
     Raises:
-        TypeError: `model` is no Transformers model, or an option of the rule has the wrong type.
+        TypeError: `model` is not a Transformers model, or an option of the rule has the wrong type.
         ValueError: There are no samples, there is no such rule, the model cannot be explained or
             has too few layers, the folder holds a collection with other settings, or not one sample
             could be used.
@@ -161,7 +92,7 @@ def collect(
     options = options or CollectOptions()
     if len(samples) == 0:
         raise ValueError("There are no samples to collect from: the data is empty.")
-    # What fails for every sample must not be written down as the fault of each.
+    # Errors that concern every sample are raised here, not recorded for each of them.
     build_rule(options.rule, options.rule_options)
     check_depth(model, explained_family(model), options.scoring_depth)
     state = process_state()
@@ -172,25 +103,35 @@ def collect(
         "data": samples.describe(),
         "options": options.to_dict(),
     }
+    _start(folder, settings, state)
+    size = options.shard_size
+    shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
+    collector = _Collector(model, processor, samples, options)
+    for number, path in enumerate(shards):
+        is_own = number % state.num_processes == state.process_index
+        numbers = range(number * size, min((number + 1) * size, len(samples)))
+        if not _is_done(path):
+            if is_own:
+                write_shard(path, collector.shard(numbers, after_sample))
+        elif is_own and after_sample is not None:
+            after_sample(len(numbers))
+    return _finish(folder, shards, state, len(samples))
+
+
+def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> None:
+    """Write the settings of a new collection, or compare them with those of one that is there."""
     if state.is_local_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / COLLECTION_FILE).is_file():
             content = {**settings, "hf_token_compress_version": __version__}
             write_json(folder / COLLECTION_FILE, content)
     state.wait_for_everyone()
-    # Every process checks, so that none waits for another that has given up.
+    # Every process checks, so that none waits for another that has failed.
     _check_started(folder, settings)
-    size = options.shard_size
-    shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
-    collector = _Collector(model, processor, samples, options)
-    for number, path in enumerate(shards):
-        numbers = range(number * size, min((number + 1) * size, len(samples)))
-        if _is_done(path):
-            if after_sample is not None and number % state.num_processes == state.process_index:
-                after_sample(len(numbers))
-            continue
-        if number % state.num_processes == state.process_index:
-            write_shard(path, collector.shard(numbers, after_sample))
+
+
+def _finish(folder: Path, shards: Sequence[Path], state: Any, samples: int) -> ShardFolder | None:
+    """Write the index once all shards are there."""
     state.wait_for_everyone()
     complete = all(path.is_file() for path in shards)
     if complete and state.is_main_process:
@@ -205,7 +146,7 @@ def collect(
     if len(collection) == 0:
         skipped = collection.index["skipped_samples"][0]
         raise ValueError(
-            f"Not one of {len(samples)} samples could be used: the first was skipped because "
+            f"Not one of {samples} samples could be used: the first was skipped because "
             f"{skipped['reason']} ({skipped['detail']})."
         )
     return collection
@@ -257,7 +198,7 @@ class _Collector:
         try:
             self._collect_batch(batch, done)
         except (torch.OutOfMemoryError, ValueError) as error:
-            # Anything else is no sample's fault, and must not be written down as if it were.
+            # Any other error is not the fault of a sample.
             if len(batch) == 1:
                 reason = TOO_LONG if isinstance(error, torch.OutOfMemoryError) else UNREADABLE
                 self._skip(shard, batch[0][0], reason, error)
@@ -351,35 +292,35 @@ class _Collector:
 
     def _skip(self, shard: Shard, number: int, reason: str, detail: object) -> None:
         line = str(detail).splitlines()[0] if str(detail) else type(detail).__name__
-        # Wrong answers are many, and nothing to put right.
+        # Wrong answers are common and need no action.
         level = logging.INFO if reason == WRONG else logging.WARNING
         logger.log(level, "Sample %d is skipped: %s (%s).", number, reason, line)
         shard.skipped.append(SkippedSample(number, reason, line))
 
 
 def _is_done(path: Path) -> bool:
-    """Whether a shard is there in full; a damaged one is made anew."""
+    """Whether a shard is there in full; a damaged one is collected again."""
     if not path.is_file():
         return False
     try:
         shard_summary(path)
     except ValueError as error:
-        logger.warning("%s It is made anew.", error)
+        logger.warning("%s It is collected again.", error)
         return False
     return True
 
 
 def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise unless the folder's collection is the one that these settings start.
+    """Raise unless the folder's collection has these settings.
 
     Raises:
-        ValueError: It is another.
+        ValueError: It has others.
     """
     started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
     for name, value in settings.items():
         wanted, found = json.loads(json.dumps(value)), started.get(name)
         if name == "base_model":
-            # Another kind of hardware rounds the fingerprint differently.
+            # Other hardware rounds the fingerprint differently.
             first, second = (ModelIdentity.from_dict(item) for item in (wanted, found))
             same = first.name == second.name and first.difference(second) is None
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,6 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..checks import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    SHARE_NOT_ALL,
-    SHARE_OF_BOTH,
-    check_choice,
-    check_count,
-    check_flag,
-    check_keyword_arguments,
-    check_number,
-)
 from ..mapper import (
     MapperConfig,
     MapperInput,
@@ -36,102 +24,26 @@ from ..mapper import (
     label_divergence,
     relevance_label,
 )
-from ..mapper.config import NETWORKS
 from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .distributed import Accelerator, from_main_process, make_accelerator
 from .joined import LABEL_OPTIONS, JoinedCollections
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
+from .options import TrainOptions
 from .shards import ShardFolder, write_json
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.json"
 
-_RANGES = {
-    "masked_share": SHARE_NOT_ALL,
-    "temperature": POSITIVE,
-    "learning_rate": POSITIVE,
-    "warm_up": SHARE,
-    "held_out": SHARE_OF_BOTH,
-    "weight_decay": NOT_NEGATIVE,
-    "head_dropout": SHARE_NOT_ALL,
-    "noise": NOT_NEGATIVE,
-}
-# Seeds of epochs are made of it, which have to fit into 64 bits.
-_SEEDS = 2**32
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train. The defaults follow the paper where it says something.
-
-    Attributes:
-        network: "grid" or "conv1d".
-        network_options: Keyword arguments of the network.
-        masked_share: Share of the least relevant tokens that the label sets to zero, in [0, 1).
-        temperature: Of the label, as in `relevance_label`, above 0.
-        epochs: Passes over the data, at most; at least 1.
-        batch_size: Samples a step, over all processes; at least 1.
-        learning_rate: Highest learning rate of Adam, above 0; it falls along a cosine to zero.
-        warm_up: Share of the steps in which it rises to that, in [0, 1].
-        held_out: Share of the samples that only measure, in (0, 1); at least one sample does.
-        patience: Epochs without a lower held-out loss after which training stops, at least 1.
-        keep_best: Keep the weights of the epoch with the lowest held-out loss. Otherwise train to
-            the end and keep the last: for few samples, where that loss is mostly chance.
-        weight_decay: Of AdamW, at least 0; 0 is Adam.
-        mirror: As in `augment`, for few samples; so are the next two.
-        head_dropout: As in `augment`, in [0, 1).
-        noise: As in `augment`, at least 0.
-        seed: Of the weights, the split, the order and the augmentation, in [0, 2**32).
-
-    Raises:
-        TypeError: An option has the wrong type.
-        ValueError: An option is out of range.
-    """
-
-    network: str = "grid"
-    network_options: Mapping[str, Any] = field(default_factory=dict)
-    masked_share: float = 0.5
-    temperature: float = 1.0
-    epochs: int = 100
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    warm_up: float = 0.05
-    held_out: float = 0.1
-    patience: int = 20
-    keep_best: bool = True
-    weight_decay: float = 0.0
-    mirror: bool = False
-    head_dropout: float = 0.0
-    noise: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("network", self.network, NETWORKS)
-        check_keyword_arguments("network_options", self.network_options)
-        for name, allowed in _RANGES.items():
-            check_number(name, getattr(self, name), allowed)
-        for name in ("epochs", "batch_size", "patience"):
-            check_count(name, getattr(self, name), at_least=1)
-        for name in ("keep_best", "mirror"):
-            check_flag(name, getattr(self, name))
-        check_count("seed", self.seed, at_least=0)
-        if self.seed >= _SEEDS:
-            raise ValueError(f"seed must be below {_SEEDS}, but it is {self.seed}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types."""
-        return {**asdict(self), "network_options": dict(self.network_options)}
-
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch reached.
+    """Loss and metrics of one epoch.
 
     Attributes:
         number: Counted from 1.
         train_loss: Mean KL divergence over the training samples, as they were visited.
-        metrics: On the held-out samples: "kl", "recall_50", "recall_25", "recall_10" and
+        metrics: On the validation samples: "kl", "recall_50", "recall_25", "recall_10" and
             "rank_correlation".
     """
 
@@ -149,22 +61,22 @@ def train_mapper(
 ) -> RelevanceMapper:
     """Train a mapper and save it.
 
-    A run that was stopped goes on after its last epoch and ends where it would have ended. The
-    weights do not depend on the number of processes, but for rounding.
+    A run that was stopped continues after its last epoch and ends where it would have ended. Except
+    for rounding, the weights do not depend on the number of processes.
 
     Args:
         collections: What `collect` wrote, in one folder or in several.
-        output: Where the mapper goes, with a checkpoint and the history of the run beside it.
+        output: Folder for the mapper, a checkpoint and the history.
         options: How to train.
         after_epoch: Called after each epoch, for progress bars.
 
     Returns:
-        The mapper with the lowest held-out loss (or the last), on this process's device.
+        The mapper with the lowest validation loss (or the last), on this process's device.
 
     Raises:
-        ValueError: There are too few samples, a label is NaN, the collections do not go together
+        ValueError: There are too few samples, a label is NaN, the collections do not fit together
             (as in `JoinedCollections`), `output` holds another run, or the loss of an epoch is not
-            finite; the checkpoint of the epoch before that stays.
+            finite; the checkpoint of the epoch before it is kept.
     """
     options = options or TrainOptions()
     output = Path(output)
@@ -173,7 +85,7 @@ def train_mapper(
     )
     run = _Run(joined, options, make_accelerator())
     settings = {"options": options.to_dict(), "collections": joined.describe()}
-    # Of the main process, which alone writes it: the others may not see that folder.
+    # Load on rank 0 and broadcast: other ranks may not share the filesystem.
     start = from_main_process(lambda: load_checkpoint(output / CHECKPOINT_FILE, settings))
     if start is not None:
         run.restore(start)
@@ -199,20 +111,22 @@ class _Run:
         self, samples: JoinedCollections, options: TrainOptions, accelerator: Accelerator
     ) -> None:
         self.samples, self.options, self.accelerator = samples, options, accelerator
+        # Split the samples.
         generator = torch.Generator().manual_seed(options.seed)
         order = torch.randperm(len(samples), generator=generator).tolist()
-        held_out = max(1, round(options.held_out * len(order)))
+        measured = max(1, round(options.validation_fraction * len(order)))
         if len(order) < 2:
             raise ValueError(
                 f"The collection has {len(order)} samples, but training needs at least two: one to "
                 "learn from and one to measure on."
             )
-        if held_out == len(order):
+        if measured == len(order):
             raise ValueError(
-                f"A held_out of {options.held_out} leaves none of the {len(order)} samples to "
-                "learn from: hold a smaller share out, or collect more samples."
+                f"A validation_fraction of {options.validation_fraction} leaves none of the "
+                f"{len(order)} samples to learn from: choose a smaller one or collect more samples."
             )
-        self.measured, self.learned = order[:held_out], order[held_out:]
+        self.measured, self.learned = order[:measured], order[measured:]
+        # Initial weights depend on the seed alone.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             mapper = RelevanceMapper(self._config({}))
@@ -257,7 +171,7 @@ class _Run:
         return epoch
 
     def _check_finite(self, loss: float) -> None:
-        """Every process has the same loss, so that none goes on without the others."""
+        """Fail on all processes at once: they have the same loss."""
         if not math.isfinite(loss):
             raise ValueError(
                 f"The training diverged in epoch {len(self.history) + 1}, whose loss is {loss}: "
@@ -268,11 +182,11 @@ class _Run:
         """One update on a batch that all processes share; returns this process's summed loss."""
         state = self.accelerator
         own = chosen[state.process_index :: state.num_processes]
-        # A process without a sample still has to take part in averaging the gradients.
+        # A process without a sample still takes part in averaging the gradients.
         losses = self._losses(own or chosen[:1])
         loss = losses.sum() if own else losses.sum() * 0.0
         self.optimizer.zero_grad()
-        # Gradients are averaged over processes: the batch is divided by all its samples once.
+        # Gradients are averaged over processes, so divide by the samples of the whole batch.
         state.backward(loss * state.num_processes / len(chosen))
         state.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -284,7 +198,7 @@ class _Run:
         labels = [
             relevance_label(
                 sample.relevance,
-                masked_share=self.options.masked_share,
+                mask_ratio=self.options.mask_ratio,
                 temperature=self.options.temperature,
             ).to(device)
             for sample in samples
@@ -296,16 +210,16 @@ class _Run:
         return label_divergence(labels, self.model(inputs))
 
     def _augmented(self, place: int, item: MapperInput) -> MapperInput:
-        """What this epoch makes of a sample, whichever process has it."""
+        """This epoch's variant of a sample, the same on every process."""
         options = self.options
-        if not (options.mirror or options.head_dropout or options.noise):
+        if not (options.random_flip or options.head_dropout or options.noise):
             return item
         epoch = (options.seed + 1) * 100_003 + len(self.history)
         generator = torch.Generator().manual_seed((epoch * len(self.samples) + place) % 2**63)
         return augment(
             item,
             generator,
-            mirror=options.mirror,
+            mirror=options.random_flip,
             head_dropout=options.head_dropout,
             noise=options.noise,
         )
@@ -326,7 +240,7 @@ class _Run:
             for sample, logits in zip(samples, model(inputs), strict=True):
                 label = relevance_label(
                     sample.relevance,
-                    masked_share=self.options.masked_share,
+                    mask_ratio=self.options.mask_ratio,
                     temperature=self.options.temperature,
                 )
                 found = logits.cpu()
@@ -341,11 +255,11 @@ class _Run:
 
     def _set_learning_rate(self, step: int) -> None:
         steps = self.options.epochs * self.steps_per_epoch
-        warm_up = max(1, round(self.options.warm_up * steps))
-        if step < warm_up:
-            factor = (step + 1) / warm_up
+        warmup = max(1, round(self.options.warmup_ratio * steps))
+        if step < warmup:
+            factor = (step + 1) / warmup
         else:
-            factor = 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
 
@@ -363,7 +277,7 @@ class _Run:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on after the epoch of a checkpoint."""
+        """Continue after the epoch of a checkpoint."""
         self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint.weights)
         state = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**state, "state": checkpoint.optimizer})
@@ -371,7 +285,7 @@ class _Run:
         self.history = [Epoch(**epoch) for epoch in checkpoint.history]
 
     def best_mapper(self) -> RelevanceMapper:
-        """The mapper with the lowest held-out loss so far."""
+        """The mapper of the best epoch, or of the last one."""
         epoch = self.history[-1]
         if self.options.keep_best:
             epoch = min(self.history, key=lambda item: item.metrics["kl"])
@@ -390,7 +304,7 @@ class _Run:
             training={
                 "data": self.samples.data,
                 "samples": len(self.samples),
-                "held_out_samples": len(self.measured),
+                "validation_samples": len(self.measured),
                 "relevance": {name: options[name] for name in LABEL_OPTIONS},
                 "instruction": options["instruction"],
                 **{

@@ -19,7 +19,6 @@ from hf_token_compress.data.composed import SceneSource, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.data.sources import SampleSource
-from hf_token_compress.evaluation.loading import load_model
 from hf_token_compress.evaluation.retention import (
     RetentionResult,
     measure_retention,
@@ -30,6 +29,7 @@ from hf_token_compress.training.calibration import calibrate
 from hf_token_compress.training.collect import CollectOptions
 
 from ..arguments import add_model, add_questions, add_retention_ratios, comma_list, make_parser
+from ..loading import load_model
 
 
 def measure_calibration(

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_token_compress.evaluation.loading import load_model
 from hf_token_compress.evaluation.retention import (
     TRUTH,
     ConfiguredScorer,
@@ -32,6 +31,7 @@ from ..arguments import (
     make_parser,
     positive,
 )
+from ..loading import load_model
 from ..testbed.arguments import add_source, samples_of
 
 SCORERS = (TRUTH, "attention@0", "attention@middle", "attention@last", "rollout", "random")

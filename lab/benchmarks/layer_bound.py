@@ -23,7 +23,6 @@ from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.composed import clip_samples, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
-from hf_token_compress.evaluation.loading import load_model
 from hf_token_compress.evaluation.truth import true_relevance
 from hf_token_compress.prompt import Modality
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
@@ -39,6 +38,7 @@ from hf_token_compress.training.shards import (
 )
 
 from ..arguments import add_model, add_questions, make_parser, positive
+from ..loading import load_model
 
 _SPLIT = "mapper"
 _BATCH = 32

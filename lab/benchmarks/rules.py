@@ -18,7 +18,6 @@ from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.composed import scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import KINDS
-from hf_token_compress.evaluation.loading import load_model
 from hf_token_compress.relevance import (
     DEFAULT_RULE,
     FaithfulnessReport,
@@ -29,6 +28,7 @@ from hf_token_compress.relevance import (
 from hf_token_compress.relevance.explain import explained_family, greedy_answers
 
 from ..arguments import add_model, add_questions, make_parser
+from ..loading import load_model
 
 RULES: tuple[str | dict[str, Any], ...] = (
     DEFAULT_RULE,

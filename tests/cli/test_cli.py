@@ -35,8 +35,8 @@ def question(scene):
 
 
 @pytest.fixture(scope="module")
-def picture(scene, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "board.png"
+def image(scene, tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "board.png"
     scene.image.save(path)
     return path
 
@@ -47,14 +47,22 @@ def answer_json(*arguments):
     return json.loads(outcome.stdout)
 
 
-def test_help_and_version_do_not_load_torch():
+def test_help_and_wrong_arguments_do_not_load_torch():
     program = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from hf_token_compress.cli import app\n"
-        "for words in (['--help'], ['run', '--help'], ['demo', '--help'], ['--version']):\n"
+        "verbs = ('run', 'demo', 'evaluate', 'explain', 'collect', 'train', 'push', 'env')\n"
+        "for words in (['--help'], *([verb, '--help'] for verb in verbs), ['--version']):\n"
         "    outcome = CliRunner().invoke(app, words)\n"
         "    assert outcome.exit_code == 0 and outcome.stdout, words\n"
+        "for words in (\n"
+        "    ['run', '--prompt', 'x', '--retention-ratio', '2'],\n"
+        "    ['collect', '--output', 'x', '--scenes', '3', '--targets', 'none'],\n"
+        "    ['train', '--output', 'x', '--collection', 'y', '--mask-ratio', '2'],\n"
+        "    ['evaluate', '--retention-ratio', 'few'],\n"
+        "):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 2, words\n"
         "print(outcome.stdout.strip(), sorted({'torch', 'transformers'} & set(sys.modules)))\n"
     )
     done = subprocess.run(
@@ -68,22 +76,23 @@ def test_help_shows_whole_commands():
     assert "hf-token-compress demo" in call("demo", "--help").stdout
 
 
-def test_run_answers_with_a_quarter_of_the_tokens(picture, question):
-    found = answer_json("--model", MODEL, "--image", picture, "--prompt", question.text)
+def test_run_answers_with_half_of_the_tokens(image, question):
+    found = answer_json("--model", MODEL, "--image", image, "--prompt", question.text)
     assert found["answer"] == question.answer
     # 4 x 4 cells of 2 x 2 tokens.
-    assert (found["visual_tokens_before"], found["visual_tokens_after"]) == (64, 16)
-    assert found["prompt_tokens_before"] - found["prompt_tokens_after"] == 64 - 16
+    assert (found["visual_tokens_before"], found["visual_tokens_after"]) == (64, 32)
+    assert found["prompt_tokens_before"] - found["prompt_tokens_after"] == 64 - 32
     assert found["new_tokens"] >= 1
     assert all(found[f"{part}_ms"] > 0 for part in ("vision", "scoring", "rewriting", "generation"))
-    assert found["token_compression"]["retention_ratio"] == 0.25
+    assert found["token_compression"]["retention_ratio"] == 0.5
+    assert found["scorer"] == found["token_compression"]["scorer"] == "attention"
 
 
-def test_stdout_of_a_process_is_one_json_object(picture):
+def test_stdout_of_a_process_is_one_json_object(image):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "hf_token_compress.cli", "run", "--model", MODEL, "--json"),
-            *("--image", str(picture), "--prompt", "Where is the cat?", "--max-new-tokens", "4"),
+            *("--image", str(image), "--prompt", "Where is the cat?", "--max-new-tokens", "4"),
         ],
         capture_output=True,
         text=True,
@@ -93,19 +102,20 @@ def test_stdout_of_a_process_is_one_json_object(picture):
     assert json.loads(done.stdout)["new_tokens"] <= 4
 
 
-def test_run_prints_the_answer_and_the_counts(picture, question):
-    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", question.text)
+def test_run_prints_the_answer_and_the_counts(image, question):
+    outcome = call("run", "--model", MODEL, "--image", image, "--prompt", question.text)
     assert outcome.exit_code == 0
     assert outcome.stdout.splitlines()[0] == question.answer
-    assert "64 → 16" in outcome.stdout
+    assert "64 → 32" in outcome.stdout
+    assert "attention" in outcome.stdout
     assert "warm-up" not in outcome.stdout
     assert "warm-up" in outcome.stderr
 
 
-def test_options_reach_the_compression(picture):
-    base = ["--model", MODEL, "--image", picture, "--prompt", "What is at row 1, column 1?"]
-    half = answer_json(*base, "--retention-ratio", 0.5)
-    assert half["visual_tokens_after"] == 32
+def test_options_reach_the_compression(image):
+    base = ["--model", MODEL, "--image", image, "--prompt", "What is at row 1, column 1?"]
+    quarter = answer_json(*base, "--retention-ratio", 0.25)
+    assert quarter["visual_tokens_after"] == 16
     capped = answer_json(*base, "--max-visual-tokens", 5)
     assert capped["visual_tokens_after"] == 5
     left_alone = answer_json(*base, "--min-visual-tokens", 65)
@@ -117,23 +127,23 @@ def test_options_reach_the_compression(picture):
     assert seeded["token_compression"]["scorer_options"] == {"seed": 3}
 
 
-def test_overlays_are_written_for_every_picture(picture, tmp_path):
+def test_overlays_are_written_for_every_image(image, tmp_path):
     wide = tmp_path / "wide.png"
     make_scene(1, 4, 6).image.save(wide)
     target = tmp_path / "out.png"
     found = answer_json(
-        *("--model", MODEL, "--image", picture, "--image", wide),
+        *("--model", MODEL, "--image", image, "--image", wide),
         *("--prompt", "Where is the cat?", "--overlay", target, "--max-new-tokens", 2),
     )
     assert found["visual_tokens_before"] == 64 + 96
     assert found["overlays"] == [str(target), str(tmp_path / "out-2.png")]
-    for path, source in zip(found["overlays"], (picture, wide), strict=True):
+    for path, source in zip(found["overlays"], (image, wide), strict=True):
         drawn, original = Image.open(path), Image.open(source)
         assert drawn.width / drawn.height == original.width / original.height
         assert np.asarray(drawn).mean() < np.asarray(original).mean()
 
 
-def test_a_picture_is_turned_upright_as_its_exif_tag_says(tmp_path):
+def test_an_image_is_turned_upright_as_its_exif_tag_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side
     lying = tmp_path / "lying.jpg"
@@ -147,12 +157,12 @@ def test_a_picture_is_turned_upright_as_its_exif_tag_says(tmp_path):
     assert drawn.height > drawn.width
 
 
-def test_a_saved_setting_is_the_default_and_can_be_overridden(picture, tmp_path):
+def test_a_saved_setting_is_the_default_and_can_be_overridden(image, tmp_path):
     saved = TokenCompressionConfig(retention_ratio=0.125, scorer="uniform")
     model, processor = load_tiny("qwen2-vl", token_compression=saved)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    base = ["--model", tmp_path, "--image", picture, "--prompt", "x", "--max-new-tokens", 1]
+    base = ["--model", tmp_path, "--image", image, "--prompt", "x", "--max-new-tokens", 1]
     as_saved = answer_json(*base)
     assert as_saved["visual_tokens_after"] == 8
     assert as_saved["token_compression"]["scorer"] == "uniform"
@@ -161,7 +171,7 @@ def test_a_saved_setting_is_the_default_and_can_be_overridden(picture, tmp_path)
     assert overridden["token_compression"]["scorer"] == "random"
 
 
-def test_demo_writes_a_picture_per_question_and_is_mostly_right(tmp_path):
+def test_demo_writes_an_image_per_question_and_is_mostly_right(tmp_path):
     folder = tmp_path / "new" / "demo"
     outcome = call("demo", "--output", folder, "--questions", 3, "--seed", 5)
     assert outcome.exit_code == 0, outcome.stderr
@@ -184,19 +194,24 @@ def write_config(folder, text):
 
 
 BAD_OPTIONS = [
-    (["--retention-ratio", "0"], "must be in (0, 1], but it is 0.0"),
-    (["--retention-ratio", "2"], "must be in (0, 1], but it is 2.0"),
-    (["--top-p", "1.5"], "top_p must be in (0, 1]"),
-    (["--max-visual-tokens", "0"], "at least 1"),
-    (["--scorer", "foo"], "There is no scorer named 'foo'"),
-    (["--scorer", "random", "--scorer-option", "sed=1"], "does not take the option"),
-    (["--scorer", "random", "--scorer-option", "seed"], "takes KEY=VALUE"),
-    (["--scorer", "mapper"], "needs a trained mapper"),
-    (["--scorer", "random", "--mapper", "a/b"], "is not used by"),
-    (["--dtype", "float7"], "'float7' is no dtype"),
-    (["--device", "abacus"], "'abacus' is no device"),
-    (["--overlay", "out.xyz"], "does not end as a picture's name does"),
-    (["--overlay", "no/such/folder/out.png"], "There is no folder"),
+    (["--retention-ratio", "0"], "retention_ratio"),
+    (["--retention-ratio", "2"], "retention_ratio"),
+    (["--top-p", "1.5"], "top_p"),
+    (["--max-visual-tokens", "0"], "max_visual_tokens"),
+    (["--position-ids", "none"], "position_ids"),
+    (["--instruction", "none"], "instruction"),
+    (["--frames", "0"], "frames"),
+    (["--scorer", "foo"], "foo"),
+    (["--scorer", "random", "--scorer-option", "sed=1"], "sed"),
+    (["--scorer", "random", "--scorer-option", "seed"], "KEY=VALUE"),
+    (["--scorer", "mapper"], "trained mapper"),
+    (["--scorer", "random", "--mapper", "a/b"], "a/b"),
+    (["--mapper-revision", "main"], "mapper_revision"),
+    (["--dtype", "float7"], "float7"),
+    (["--device", "abacus"], "abacus"),
+    (["--output", "no/such/folder/out.json"], "no folder"),
+    (["--overlay", "out.xyz"], "out.xyz"),
+    (["--overlay", "no/such/folder/out.png"], "no folder"),
 ]
 
 
@@ -209,20 +224,21 @@ def assert_one_sentence(outcome, message):
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
-def test_bad_options_are_told_in_one_sentence(picture, options, message):
-    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", *options)
+def test_bad_options_are_told_in_one_sentence(image, options, message):
+    outcome = call("run", "--model", MODEL, "--image", image, "--prompt", "x", *options)
+    assert outcome.exit_code == 2
     assert_one_sentence(outcome, message)
 
 
-def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
+def test_bad_images_are_told_in_one_sentence(image, tmp_path):
     text, cut, thin = (tmp_path / name for name in ("text.png", "cut.png", "thin.png"))
-    text.write_text("no picture")
-    cut.write_bytes(picture.read_bytes()[:3000])
+    text.write_text("no image")
+    cut.write_bytes(image.read_bytes()[:3000])
     Image.new("RGB", (900, 2)).save(thin)
     for path, message in [
         (tmp_path / "none.png", "There is no image file"),
         (tmp_path, "is a folder"),
-        (text, "is not a picture"),
+        (text, "is not an image"),
         (cut, "cannot be read"),
         (thin, "aspect ratio"),
     ]:
@@ -230,7 +246,7 @@ def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
         assert_one_sentence(outcome, message)
 
 
-def test_bad_models_are_told_in_one_sentence(picture, tmp_path):
+def test_bad_models_are_told_in_one_sentence(image, tmp_path):
     BertConfig().save_pretrained(tmp_path / "bert")
     config = (Path(resolve_model(MODEL)) / "config.json").read_text()
     (tmp_path / "empty").mkdir()
@@ -238,22 +254,22 @@ def test_bad_models_are_told_in_one_sentence(picture, tmp_path):
         ("tiny-other", "There is no tiny model 'other'"),
         (tmp_path / "bert", "does not support"),
         (tmp_path / "empty", "has no config.json"),
-        (picture, "has no config.json"),
+        (image, "has no config.json"),
         (write_config(tmp_path / "cut", config[:300]), "not a valid JSON file"),
         (write_config(tmp_path / "weightless", config), "cannot be loaded"),
         (tmp_path / "none", "There is no model"),
         ("not a name!", "There is no model"),
     ]:
-        outcome = call("run", "--model", model, "--image", picture, "--prompt", "x")
+        outcome = call("run", "--model", model, "--image", image, "--prompt", "x")
         assert_one_sentence(outcome, message)
 
 
-def test_an_unreachable_hub_is_told_in_one_sentence(picture, tmp_path):
+def test_an_unreachable_hub_is_told_in_one_sentence(image, tmp_path):
     # The Hub client reads its variables on import: only a new process obeys them.
     done = subprocess.run(
         [
             *(sys.executable, "-m", "hf_token_compress.cli", "run", "--model", "nobody/nothing"),
-            *("--image", str(picture), "--prompt", "x"),
+            *("--image", str(image), "--prompt", "x"),
         ],
         capture_output=True,
         text=True,
@@ -261,14 +277,13 @@ def test_an_unreachable_hub_is_told_in_one_sentence(picture, tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
-        "Error: The model 'nobody/nothing' is no folder here and not in the cache, and the Hub "
-        "cannot be reached."
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "cannot be reached" in line
 
 
-def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(picture):
-    assert_one_sentence(call("demo", "--output", picture), "cannot be made")
+def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(image):
+    assert_one_sentence(call("demo", "--output", image), "cannot be made")
 
 
 def test_a_missing_option_exits_with_2():
@@ -278,15 +293,15 @@ def test_a_missing_option_exits_with_2():
     assert "--image" in outcome.stderr
 
 
-def test_debugging_shows_the_exception(picture, monkeypatch):
+def test_debugging_shows_the_exception(image, monkeypatch):
     monkeypatch.setenv("HF_TOKEN_COMPRESS_DEBUG", "1")
-    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", "--top-p", 0)
+    outcome = call("run", "--model", MODEL, "--image", image, "--prompt", "x", "--top-p", 0)
     assert isinstance(outcome.exception, ValueError)
 
 
-def test_a_run_equals_generate(picture, question):
+def test_a_run_equals_generate(image, question):
     found = answer_json(
-        *("--model", MODEL, "--image", picture, "--prompt", question.text),
+        *("--model", MODEL, "--image", image, "--prompt", question.text),
         *("--retention-ratio", 0.1, "--dtype", "float32"),
     )
     setting = TokenCompressionConfig(retention_ratio=0.1)
@@ -295,7 +310,7 @@ def test_a_run_equals_generate(picture, question):
         resolve_model(MODEL), token_compression=setting, dtype="float32"
     )
     content = [
-        {"type": "image", "image": Image.open(picture)},
+        {"type": "image", "image": Image.open(image)},
         {"type": "text", "text": question.text},
     ]
     inputs = processor.apply_chat_template(

@@ -51,7 +51,8 @@ def test_run_answers_and_draws_what_was_kept(name: str, video: str, tmp_path: Pa
     before = steps * rows * columns + NEWLINES[name]
     sheet, animation = tmp_path / "kept.png", tmp_path / "kept.gif"
     for target in (sheet, animation):
-        outcome = call("run", name, video, "--json", "--overlay", target, "--max-new-tokens", 4)
+        options = ("--retention-ratio", 0.25, "--max-new-tokens", 4, "--overlay", target)
+        outcome = call("run", name, video, "--json", *options)
         assert outcome.exit_code == 0, outcome.stderr
         found = json.loads(outcome.stdout)
         kept = (found["visual_tokens_before"], found["visual_tokens_after"])

@@ -63,7 +63,7 @@ def video(clip: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> 
 def test_run_answers_about_a_video(video: Path) -> None:
     outcome = call(
         *("run", "--json", "--model", MODEL, "--video", video, "--frames", 4),
-        *("--prompt", "Where is the cat?", "--max-new-tokens", 4),
+        *("--prompt", "Where is the cat?", "--max-new-tokens", 4, "--retention-ratio", 0.25),
     )
     assert outcome.exit_code == 0, outcome.stderr
     found = json.loads(outcome.stdout)
@@ -102,7 +102,7 @@ def test_run_draws_an_animation(video: Path, tmp_path: Path) -> None:
 
 def test_evaluate_asks_about_clips() -> None:
     outcome = call(
-        *("evaluate", "--clip-frames", 2, "--kind", "colour", "--per-kind", 2, "--json", "-"),
+        *("evaluate", "--clip-frames", 2, "--kind", "colour", "--per-kind", 2, "--json"),
         *("--scorer", "truth", "--retention-ratio", 0.5),
     )
     assert outcome.exit_code == 0, outcome.stderr
