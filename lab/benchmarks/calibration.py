@@ -30,6 +30,7 @@ from hf_token_compress.training.collect import CollectOptions
 from lab.loading import load_model
 
 from ..arguments import add_model, add_questions, add_retention_ratios, comma_list, make_parser
+from ..loading import load_model
 
 
 def measure_calibration(

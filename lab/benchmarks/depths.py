@@ -22,7 +22,6 @@ from hf_token_compress.evaluation.retention import (
     measure_retention,
     retention_markdown,
 )
-from lab.loading import load_model
 
 from ..arguments import (
     add_model,
@@ -32,6 +31,7 @@ from ..arguments import (
     make_parser,
     positive,
 )
+from ..loading import load_model
 from ..testbed.arguments import add_source, samples_of
 
 SCORERS = (TRUTH, "attention@0", "attention@middle", "attention@last", "rollout", "random")

@@ -39,6 +39,7 @@ from hf_token_compress.training.shards import (
 from lab.loading import load_model
 
 from ..arguments import add_model, add_questions, make_parser, positive
+from ..loading import load_model
 
 _SPLIT = "mapper"
 _BATCH = 32

@@ -29,6 +29,7 @@ from hf_token_compress.relevance.explain import explained_family, greedy_answers
 from lab.loading import load_model
 
 from ..arguments import add_model, add_questions, make_parser
+from ..loading import load_model
 
 RULES: tuple[str | dict[str, Any], ...] = (
     DEFAULT_RULE,

@@ -13,6 +13,7 @@ import argparse
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -25,11 +26,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .outcome import RIGHT, SKIPPED, STATUS, WRONG
+from .outcome import EXIT_STATUS, RIGHT, SKIPPED, WRONG
 
 FOLDER = Path(__file__).parent
 EXPECTED = FOLDER / "expected.json"
 CHECKOUT = FOLDER.parents[1]
+
+_MISSING = re.compile(r"No module named '(peft|accelerate)'")
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,13 @@ def run_case(name: str, time_limit: float) -> Found:
         )
     except subprocess.TimeoutExpired:
         return Found("out of time", "", time.monotonic() - start)
-    status = STATUS.get(done.returncode, "crashed")
-    if "Traceback" in done.stderr and status == WRONG:
-        status = "crashed"  # Python, too, exits with 1
-    output = done.stdout if status != "crashed" else done.stderr[-2000:]
-    return Found(status, output, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    output, _, verdict = done.stdout.rstrip().rpartition("\n")
+    if EXIT_STATUS.get(verdict) == done.returncode:
+        return Found(verdict, output, seconds)
+    if missing := _MISSING.search(done.stderr):
+        return Found(SKIPPED, missing[0], seconds)
+    return Found("crashed", done.stderr[-2000:], seconds)
 
 
 def as_recorded(found: Found, expected: str | None) -> bool:

@@ -1,14 +1,15 @@
-"""How a case ends: by its exit status."""
+"""How a case ends: its last line of output and its exit status."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 RIGHT, WRONG, SKIPPED = "right", "wrong", "skipped"
 
-STATUS = {0: RIGHT, 1: WRONG, 2: SKIPPED}
-"""What each exit status means; any other status is a crash."""
+EXIT_STATUS = {RIGHT: 0, WRONG: 1, SKIPPED: 2}
+"""Exit status of each verdict. A case that ends without a verdict has crashed."""
 
 _SHOWN = 12
 
@@ -18,7 +19,7 @@ class Skipped(Exception):  # noqa: N818
 
 
 def report(problems: Callable[[], Iterator[str]]) -> None:
-    """Run a case, print what is wrong, and exit.
+    """Run a case, print what is wrong and then the verdict, and exit.
 
     Args:
         problems: Yields one line per wrong result. Nothing yielded means that all is right.
@@ -27,12 +28,17 @@ def report(problems: Callable[[], Iterator[str]]) -> None:
         found = list(problems())
     except Skipped as reason:
         print(reason)
-        sys.exit(2)
+        _end(SKIPPED)
     for line in found[:_SHOWN]:
         print(line)
     if len(found) > _SHOWN:
         print(f"… and {len(found) - _SHOWN} more")
-    sys.exit(1 if found else 0)
+    _end(WRONG if found else RIGHT)
+
+
+def _end(verdict: str) -> NoReturn:
+    print(verdict, flush=True)
+    sys.exit(EXIT_STATUS[verdict])
 
 
 def failure(error: BaseException) -> str:

@@ -32,6 +32,7 @@ def trainer_of(model: Any, items: Sequence[dict[str, Any]], **options: Any) -> I
             use_cpu=True,
             remove_unused_columns=False,
             disable_tqdm=True,
+            logging_strategy="no",
             **options,
         )
         yield Trainer(

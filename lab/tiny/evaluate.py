@@ -19,9 +19,9 @@ import torch
 
 from hf_token_compress.data.scenes import KINDS, Question, Scene, make_scene, scene_questions
 from hf_token_compress.data.scenes.drawings import Drawings, load_drawings
-from lab.loading import load_model
 
 from ..arguments import add_threads, make_parser, positive, set_threads
+from ..loading import load_model
 from .forward import encode_images, patches_of
 from .packing import Packer, grid_positions
 from .scoring import right_answers

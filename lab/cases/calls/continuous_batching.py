@@ -8,18 +8,17 @@ from typing import Any
 from transformers import GenerationConfig
 
 from ..outcome import failure, report
-from ..random_models import RANDOM, compressed
+from ..random_models import compressed, qwen2_vl
 
 PROMPTS = [[10, 11, 12, 13], [20, 21, 22]]
 
 
 def problems() -> Iterator[str]:
     """Answer two prompts by continuous batching, stock and compressed."""
-    for family, (make_model, _) in RANDOM.items():
-        expected = _answers(make_model())
-        found = _answers(compressed(make_model(), 0.5))
-        if found != expected:
-            yield f"{family}: {found}, stock {expected}"
+    # One family is enough: a batch manager takes half a minute to start and to stop.
+    expected, found = _answers(qwen2_vl()), _answers(compressed(qwen2_vl(), 0.5))
+    if found != expected:
+        yield f"{found}, stock {expected}"
 
 
 def _answers(model: Any) -> list[list[int]] | str:
