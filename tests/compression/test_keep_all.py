@@ -7,27 +7,29 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import each_attention, each_dtype, full_only
 from pairs import KEEP_ALL, make_pair
 from tiny_models import family_prompts, make_inputs, tiny_base_model
 
 from hf_token_compress import compress
 
+pytestmark = [pytest.mark.core, each_attention, each_dtype]
+
 each_prompt = pytest.mark.parametrize(("family", "prompts"), family_prompts())
-pytestmark = [
-    pytest.mark.core,
-    pytest.mark.parametrize("attention", ["eager", "sdpa"]),
-    pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"]),
-]
+# A batch shows what a lone prompt shows, and padding.
+each_batch = pytest.mark.parametrize(
+    ("family", "prompts"), family_prompts("ragged", "ragged_videos")
+)
 
 
 def labels_of(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The last five tokens of every row, where they are no padding."""
+    """The last five tokens of every sample, where they are not padding."""
     labels = inputs["input_ids"].clone()
     labels[:, :-5] = -100
     return labels.masked_fill(inputs["attention_mask"] == 0, -100)
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("padding_side", ["left", full_only("right")])
 @each_prompt
 def test_logits_and_loss(
     family: str, prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype
@@ -42,7 +44,7 @@ def test_logits_and_loss(
     assert expected.loss.isfinite()
 
 
-@each_prompt
+@each_batch
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_generated_ids(
     family: str, prompts: Any, options: dict[str, Any], attention: str, dtype: torch.dtype
@@ -54,8 +56,8 @@ def test_generated_ids(
     assert torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
-@each_prompt
+@pytest.mark.parametrize("padding_side", ["right", full_only("left")])
+@each_batch
 def test_base_model(
     family: str, prompts: Any, padding_side: Any, attention: str, dtype: torch.dtype
 ) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib
-import inspect
 import json
 import os
 import pkgutil
 import re
-import statistics
 import subprocess
 import sys
 from importlib import metadata, resources
@@ -77,18 +75,6 @@ def test_importing_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert run_python(code, tmp_path) == "[]"
-
-
-def test_importing_adds_little_to_importing_transformers(tmp_path: Path) -> None:
-    code = (
-        "import time, transformers\n"
-        "from transformers import PreTrainedModel\n"
-        "start = time.perf_counter()\n"
-        "import hf_token_compress\n"
-        "print(time.perf_counter() - start)"
-    )
-    seconds = statistics.median(float(run_python(code, tmp_path)) for _ in range(3))
-    assert seconds < 0.3
 
 
 CHANGES = """
@@ -167,34 +153,15 @@ def test_from_pretrained_is_wrapped_once_whatever_is_imported_first(
     assert run_python(code, tmp_path) == "1 True"
 
 
-def library_modules() -> list[str]:
-    """Every module of the library that is made for import, by name."""
-    skipped = ("__main__",)
-    return [
-        "hf_token_compress",
-        *(
-            module.name
-            for module in pkgutil.walk_packages(hf_token_compress.__path__, "hf_token_compress.")
-            if not module.name.endswith(skipped)
-        ),
-    ]
-
-
-@pytest.mark.parametrize("name", library_modules())
-def test_public_names_exist_and_are_documented(name: str) -> None:
-    module = importlib.import_module(name)
-    public = getattr(module, "__all__", None)
-    if public is None:
-        public = [
-            own
-            for own, value in vars(module).items()
-            if not own.startswith("_") and getattr(value, "__module__", None) == name
-        ]
-    for own in public:
-        value = getattr(module, own)
-        if inspect.isclass(value) or inspect.isfunction(value):
-            assert inspect.getdoc(value), f"{name}.{own}"
-    assert set(public) <= set(dir(module))
+def test_public_names_exist() -> None:
+    """Of every module that lists them; ruff sees to their docstrings."""
+    for module in pkgutil.walk_packages(hf_token_compress.__path__, "hf_token_compress."):
+        if module.name.endswith("__main__"):
+            continue
+        loaded = importlib.import_module(module.name)
+        missing = {name for name in getattr(loaded, "__all__", ()) if not hasattr(loaded, name)}
+        assert missing == set(), module.name
+        assert set(getattr(loaded, "__all__", ())) <= set(dir(loaded)), module.name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
