@@ -11,9 +11,8 @@ model = AutoModelForImageTextToText.from_pretrained(
 )
 ```
 
-Importing the library lets `from_pretrained` of every Transformers model take
-`token_compression=`, and makes VILA1.5 known to its Auto classes; nothing else of Transformers is
-changed.
+Importing the library lets `from_pretrained` of every Transformers model take `token_compression=`,
+and registers VILA1.5 with the Auto classes. It changes nothing else in Transformers.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ __all__ = [
 ]
 
 
-# torch and the model code load on first use, so that importing the library stays cheap.
+# torch and the model code load on first use, so importing the library stays cheap.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 
@@ -108,7 +107,7 @@ def _register_vila_processor(processing_auto: Any) -> None:
     register_processor(processing_auto)
 
 
-# The oracle stands above the scorers: it needs the whole model.
+# This scorer needs the whole model, so its module stands above the scorers.
 SCORERS.add_built_in("relevance", f"{__name__}.relevance.scorer:RelevanceScorer")
 
 register_post_import_hook(_wrap_from_pretrained, "transformers.modeling_utils")

@@ -13,7 +13,7 @@ from ._version import __version__
 from .checks import check_choice, check_count, check_keyword_arguments, check_share
 
 PositionIdPolicy = Literal["original", "compact"]
-InstructionRows = Literal["last_turn", "after_visual", "all_text"]
+InstructionScope = Literal["last_turn", "after_visual", "all_text"]
 
 _VERSION_KEY = "hf_token_compress_version"
 
@@ -65,7 +65,7 @@ class TokenCompressionConfig(dict[str, Any]):
     mapper: str | None = None
     mapper_revision: str | None = None
     position_ids: PositionIdPolicy = "original"
-    instruction: InstructionRows = "last_turn"
+    instruction: InstructionScope = "last_turn"
 
     def __post_init__(self) -> None:
         check_share("retention_ratio", self.retention_ratio)
@@ -82,7 +82,7 @@ class TokenCompressionConfig(dict[str, Any]):
                 raise TypeError(f"{name} must be a string or None, not {type(value).__name__}.")
         check_keyword_arguments("scorer_options", self.scorer_options)
         check_choice("position_ids", self.position_ids, get_args(PositionIdPolicy))
-        check_choice("instruction", self.instruction, get_args(InstructionRows))
+        check_choice("instruction", self.instruction, get_args(InstructionScope))
         if self.scorer == "mapper" and self.mapper is None:
             raise ValueError(
                 "scorer='mapper' needs a trained mapper: pass mapper='<folder or Hub id>', train "

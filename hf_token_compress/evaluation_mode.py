@@ -1,4 +1,4 @@
-"""Modules in evaluation mode for a while, each given back in the mode that it was in."""
+"""Put modules into evaluation mode for a while."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Switch off dropout, and all else that is for training only, inside the `with` block.
+    """Switch off dropout and whatever else is for training only, inside the `with` block.
 
     Args:
-        modules: The modules; those inside them are switched too.
+        modules: The modules, switched with all modules inside them. Each returns to its own mode.
     """
     training = [part for module in modules for part in module.modules() if part.training]
     for part in training:

@@ -1,4 +1,4 @@
-"""Names of a package that are imported from its modules when they are first used."""
+"""Import the public names of a package on first use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lazy_names(
 
     Args:
         package: Its `__name__`.
-        homes: For each name, the module that has it, relative to the package.
+        homes: For each name, the module that defines it, relative to the package.
     """
     module = sys.modules[package]
 

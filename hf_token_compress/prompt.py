@@ -1,4 +1,4 @@
-"""What is known of a multimodal prompt before layer 0 of the language model."""
+"""A multimodal prompt as layer 0 of the language model sees it, and where its images lie."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .config import InstructionRows
+from .config import InstructionScope
 
 Modality = Literal["image", "video"]
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Visual tokens that lie on a grid over an image, or over the frames of a video.
+    """Visual tokens on a grid over an image, or over the frames of a video.
 
     Attributes:
-        index: int64 [frames, rows, columns] on the CPU, which of its visual's tokens covers each
-            cell; row 0 is the top, column 0 the left.
-        area: What the grid covers of the image: left, top, right and bottom as shares of its
-            width and height. A grid over a padded image reaches beyond (0, 0, 1, 1).
+        index: int64 [frames, rows, columns] on the CPU, the token of each cell, counted within
+            its image or video; row 0 is the top, column 0 the left.
+        area: Left, top, right and bottom of the grid as shares of the image's width and height. A
+            grid over a padded image reaches beyond (0, 0, 1, 1).
     """
 
     index: Tensor
@@ -37,12 +37,12 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class VisualLayout:
-    """How the visual tokens of one image or video lie on it.
+    """Where the visual tokens of one image or video lie on it.
 
     Attributes:
         count: N, its visual tokens.
         grids: Grids over it, such as a coarse one over the whole image and a fine one over its
-            tiles. A token lies on one grid, or on none where it only separates others.
+            tiles. A token lies on one grid, or on none if it only separates others.
     """
 
     count: int
@@ -50,7 +50,7 @@ class VisualLayout:
 
     @classmethod
     def row_major(cls, frames: int, rows: int, columns: int) -> VisualLayout:
-        """One grid whose tokens follow each other frame by frame and row by row."""
+        """One grid, filled frame by frame and row by row."""
         count = frames * rows * columns
         return cls(count, (TokenGrid(torch.arange(count).view(frames, rows, columns)),))
 
@@ -61,8 +61,8 @@ class VisualSpan:
 
     Attributes:
         modality: "image" or "video".
-        positions: int64 [N], columns of its visual tokens in the caller's sequence, ascending.
-        grids: The grids on which its tokens lie, as in `VisualLayout`.
+        positions: int64 [N], positions of its visual tokens in the caller's sequence, ascending.
+        grids: The grids over it, as in `VisualLayout`.
     """
 
     modality: Modality
@@ -80,7 +80,7 @@ class MultimodalPrompt:
         position_ids: int64 [A, B, S] or [B, S], as the language model takes them (A axes).
         attention_mask: bool [B, S], False on padding.
         visual_mask: bool [B, S], True on visual tokens.
-        instruction_mask: bool [B, S], True on the rows that ask the question.
+        instruction_mask: bool [B, S], True on instruction tokens.
         visuals: For each prompt, its images and videos in order of appearance.
     """
 
@@ -98,11 +98,11 @@ def find_visual_spans(
     layouts: Sequence[VisualLayout],
     modality: Modality,
 ) -> tuple[tuple[VisualSpan, ...], ...]:
-    """Give each image or video of a batch its placeholder columns.
+    """Find the placeholders of each image or video of a batch.
 
     Args:
         placeholder_mask: bool [B, S], True on the placeholders of this modality.
-        layouts: Of each image or video, over the batch.
+        layouts: One per image or video, in the order of the prompts.
         modality: "image" or "video".
 
     Returns:
@@ -113,88 +113,88 @@ def find_visual_spans(
     """
     spans: list[tuple[VisualSpan, ...]] = []
     remaining = list(reversed(layouts))
-    for row, mask in enumerate(placeholder_mask):
-        columns = mask.nonzero().flatten()  # [placeholders of this prompt]
-        row_spans: list[VisualSpan] = []
+    for sample, mask in enumerate(placeholder_mask):
+        positions = mask.nonzero().flatten()  # [placeholders of this prompt]
+        own_spans: list[VisualSpan] = []
         start = 0
-        while start < len(columns) and remaining:
+        while start < len(positions) and remaining:
             layout = remaining.pop()
-            own = columns[start : start + layout.count]
-            row_spans.append(VisualSpan(modality, own, layout.grids))
-            start += layout.count
-        if start != len(columns):
+            end = start + layout.count
+            own_spans.append(VisualSpan(modality, positions[start:end], layout.grids))
+            start = end
+        if start != len(positions):
             raise ValueError(
-                f"Prompt {row} has {len(columns)} {modality} placeholders, but the {modality}s it "
-                f"was given have {start} visual tokens: pass the input_ids and the {modality}s of "
-                "one and the same processor call, untruncated."
+                f"Prompt {sample} has {len(positions)} {modality} placeholders, but its "
+                f"{modality}s have {start} visual tokens: pass input_ids and {modality}s of the "
+                "same processor call, untruncated."
             )
-        spans.append(tuple(row_spans))
+        spans.append(tuple(own_spans))
     if remaining:
         raise ValueError(
             f"{len(remaining)} of {len(layouts)} {modality}s have no placeholders in input_ids: "
-            f"pass the input_ids and the {modality}s of one and the same processor call, "
-            "untruncated."
+            f"pass input_ids and {modality}s of the same processor call, untruncated."
         )
     return tuple(spans)
 
 
-def find_instruction_rows(
+def find_instruction_tokens(
     text_mask: Tensor,
     visual_mask: Tensor,
     turn_end_mask: Tensor,
-    rows: InstructionRows,
+    scope: InstructionScope,
 ) -> Tensor:
-    """Mark the text rows that ask the question.
+    """Mark the instruction tokens: the text that asks the question.
 
-    A turn is closed by a turn-end token (the model's end-of-sequence tokens). Text before the last
-    visual token cannot attend to it, so only text after it counts unless `rows` is "all_text".
-    Where that leaves nothing, the search widens: to all text after the last visual token, then to
-    the last token of the prompt, so that every prompt has at least one row.
+    Text before the last visual token cannot attend to it, so only text after it counts unless
+    `scope` is "all_text". A turn is closed by a turn-end token (the model's end-of-sequence
+    tokens). If nothing is left, the search widens: first to all text after the last visual token,
+    then to the last token of the prompt. Every prompt with a token gets at least one.
 
     Args:
-        text_mask: bool [B, S], True on text that may be instruction (no padding, no visual token,
-            no token that only marks structure).
+        text_mask: bool [B, S], True on text that may be instruction: no padding, no visual token,
+            no token that only marks structure.
         visual_mask: bool [B, S], True on visual tokens.
         turn_end_mask: bool [B, S], True on tokens that close a turn.
-        rows: "last_turn", "after_visual" or "all_text".
+        scope: "last_turn", "after_visual" or "all_text".
 
     Returns:
         bool [B, S].
     """
-    columns = torch.arange(text_mask.shape[1], device=text_mask.device)
+    positions = torch.arange(text_mask.shape[1], device=text_mask.device)
     result = torch.zeros_like(text_mask)
-    for row in range(text_mask.shape[0]):
-        text = text_mask[row]
-        if rows == "all_text" and text.any():
-            result[row] = text
+    for sample in range(text_mask.shape[0]):
+        text = text_mask[sample]
+        if scope == "all_text" and text.any():
+            result[sample] = text
             continue
-        after = columns > _last_column(visual_mask[row])
+        after = positions > _last_position(visual_mask[sample])
         chosen = text & after
-        if rows == "last_turn":
-            chosen = _last_closed_turn(chosen, turn_end_mask[row] & after, columns)
+        if scope == "last_turn":
+            chosen = _last_closed_turn(chosen, turn_end_mask[sample] & after, positions)
+        # Nothing there: widen the search.
         if not chosen.any():
             chosen = text & after
         if not chosen.any():
-            present = text | visual_mask[row] | turn_end_mask[row]
-            chosen = columns == _last_column(present)
-        result[row] = chosen
+            present = text | visual_mask[sample] | turn_end_mask[sample]
+            chosen = positions == _last_position(present)
+        result[sample] = chosen
     return result
 
 
-def _last_closed_turn(text: Tensor, turn_ends: Tensor, columns: Tensor) -> Tensor:
+def _last_closed_turn(text: Tensor, turn_ends: Tensor, positions: Tensor) -> Tensor:
     """Text of the last closed turn that has any; all of `text` where no turn is closed."""
     if not turn_ends.any():
         return text
     ends = turn_ends.nonzero().flatten().tolist()
     starts = [-1, *ends[:-1]]
     for start, end in zip(reversed(starts), reversed(ends), strict=True):
-        turn = text & (columns > start) & (columns < end)
+        turn = text & (positions > start) & (positions < end)
         if turn.any():
             return turn
     return text
 
 
-def _last_column(mask: Tensor) -> int:
-    """Column of the last True, or -1."""
-    columns = mask.nonzero().flatten()
-    return int(columns[-1]) if len(columns) else -1
+def _last_position(mask: Tensor) -> int:
+    """Position of the last True, or -1."""
+    positions = mask.nonzero().flatten()
+    return int(positions[-1]) if len(positions) else -1

@@ -1,4 +1,4 @@
-"""Classes found by name: built-in ones that load on first use, and those that users register."""
+"""Classes by name: built-in ones, loaded on first use, and those that users register."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Registry(Generic[Base]):
     """Subclasses of one base class by name.
 
     Args:
-        noun: What a class is called in messages, as in "scorer".
-        base: "module:class" of the base class, imported when it is first needed.
+        noun: What error messages call a class, such as "scorer".
+        base: "module:class" of the base class, imported on first use.
         built_in: "module:class" of each built-in class by its name.
     """
 
@@ -47,7 +47,7 @@ class Registry(Generic[Base]):
                 f"register_{self.noun}({name!r}) takes a subclass of {base.__name__}, not {cls!r}."
             )
         known = self.registered.get(name)
-        # A notebook cell that is run again defines the same class again: let it replace itself.
+        # Running a notebook cell again defines the same class again: let it replace itself.
         redefined = known is not None and (known.__module__, known.__qualname__) == (
             cls.__module__,
             cls.__qualname__,
@@ -73,7 +73,7 @@ class Registry(Generic[Base]):
         return None if location is None else _load(location)
 
     def build(self, name: str, options: Mapping[str, Any]) -> Base:
-        """An instance of the class of that name.
+        """Make an instance of the class of that name.
 
         Raises:
             ValueError: There is no such class, or it does not take one of the options.

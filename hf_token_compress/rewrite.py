@@ -1,4 +1,4 @@
-"""The rewrite: from a prompt and a keep mask to the inputs of a shorter prompt. Pure functions."""
+"""From a prompt and a keep mask to a shorter prompt: pure tensor functions."""
 
 from __future__ import annotations
 
@@ -10,72 +10,70 @@ from torch import Tensor
 PaddingSide = Literal["left", "right"]
 
 
-def kept_column_index(keep: Tensor, padding_side: PaddingSide) -> Tensor:
-    """Columns of the kept tokens, padded to the longest row.
+def kept_positions(keep: Tensor, padding_side: PaddingSide) -> Tensor:
+    """Positions of the kept tokens, padded to the longest sample.
 
     Args:
         keep: bool [B, S], True on tokens that stay (never on padding).
-        padding_side: Side on which shorter rows are padded; generation needs "left".
+        padding_side: Side on which shorter samples are padded; generation needs "left".
 
     Returns:
-        int64 [B, K], K the longest kept row; -1 marks padding.
+        int64 [B, K], K the most tokens that a sample keeps; -1 marks padding.
     """
     lengths = keep.sum(dim=1)  # [B]
     longest = int(lengths.max()) if len(lengths) else 0
-    # A stable sort of the negated mask lists each row's kept columns first, in order.
-    columns = torch.sort((~keep).to(torch.int8), dim=1, stable=True).indices[:, :longest]  # [B, K]
+    # A stable sort of the negated mask puts the kept positions of each sample first, in order.
+    positions = torch.sort((~keep).to(torch.int8), dim=1, stable=True).indices  # [B, S]
     slots = torch.arange(longest, device=keep.device)
-    index = columns.masked_fill(slots >= lengths[:, None], -1)
+    index = positions[:, :longest].masked_fill(slots >= lengths[:, None], -1)  # [B, K]
     if padding_side == "left":
-        # Rotate each row so that its padding comes first.
-        source = (slots - (longest - lengths)[:, None]) % max(longest, 1)
+        # Rotate each sample so that its padding comes first.
+        source = (slots - (longest - lengths)[:, None]) % max(longest, 1)  # [B, K]
         index = index.gather(1, source)
     return index
 
 
-def gather_columns(tensor: Tensor, index: Tensor, fill: int | float | bool) -> Tensor:
-    """Take the indexed columns of every row.
+def gather_positions(tensor: Tensor, index: Tensor, fill: int | float | bool) -> Tensor:
+    """Take the indexed positions of every sample.
 
     Args:
-        tensor: [..., B, S], for instance ids [B, S] or position ids [A, B, S].
+        tensor: [..., B, S], such as ids [B, S] or position ids [A, B, S].
         index: int64 [B, K], -1 for padding.
         fill: Value at padding.
 
     Returns:
         [..., B, K].
     """
-    expanded = index.clamp(min=0).expand(*tensor.shape[:-1], index.shape[1])
+    expanded = index.clamp(min=0).expand(*tensor.shape[:-1], index.shape[1])  # [..., B, K]
     return tensor.gather(-1, expanded).masked_fill(index < 0, fill)
 
 
-def compact_position_ids(
-    position_ids: Tensor, dropped_rows: Tensor, attention_mask: Tensor
-) -> Tensor:
-    """Renumber 0, 1, 2, … on every axis the rows that lost tokens.
+def compact_position_ids(position_ids: Tensor, shortened: Tensor, attention_mask: Tensor) -> Tensor:
+    """Number the tokens of shortened samples 0, 1, 2, … on every axis.
 
     Args:
         position_ids: int64 [..., B, K] of the shorter prompt.
-        dropped_rows: bool [B], True where a row lost visual tokens.
+        shortened: bool [B], True on samples that lost visual tokens.
         attention_mask: bool [B, K] of the shorter prompt.
 
     Returns:
         int64 [..., B, K].
     """
     compact = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # [B, K]
-    return torch.where(dropped_rows[:, None], compact, position_ids)
+    return torch.where(shortened[:, None], compact, position_ids)
 
 
 def restore_prompt(sequences: Tensor, prompt_ids: Tensor, prompt_length: int) -> Tensor:
-    """Put the caller's own prompt before what was generated from a shorter one.
+    """Put the caller's prompt before the tokens generated from a shorter one.
 
     Args:
         sequences: int64 [B * n, K + new], generated from the rewritten prompt.
         prompt_ids: int64 [B, S], the caller's prompt.
-        prompt_length: K, columns of the rewritten prompt.
+        prompt_length: K, length of the rewritten prompt.
 
     Returns:
         int64 [B * n, S + new].
     """
     copies = sequences.shape[0] // prompt_ids.shape[0]
-    prompts = prompt_ids.to(sequences.device).repeat_interleave(copies, dim=0)
+    prompts = prompt_ids.to(sequences.device).repeat_interleave(copies, dim=0)  # [B * n, S]
     return torch.cat([prompts, sequences[:, prompt_length:]], dim=1)

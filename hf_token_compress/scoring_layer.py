@@ -1,4 +1,4 @@
-"""The parts of decoder layer 0 that scoring needs, without the model around them."""
+"""The parts of a decoder layer that scoring needs, without the model around them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Projection = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ScoringLayer:
-    """Query and key path of decoder layer 0.
+    """Query and key path of a decoder layer.
 
-    Nothing of its values, output projection or MLP is needed, and modules are called rather than
-    their weights read, so that quantised, offloaded and LoRA-wrapped layers work.
+    Values, output projection and MLP are not needed. Modules are called and their weights are not
+    read, so quantised, offloaded and LoRA-wrapped layers work.
 
     Attributes:
         input_norm: [..., D] → [..., D].
@@ -29,8 +29,8 @@ class ScoringLayer:
             R ≤ head_dim.
         head_dim: Size of one head.
         scaling: Factor on the attention logits.
-        query_norm, key_norm: Norms on single heads before RoPE, where the family has them.
-        sliding_window: Keys that a row sees at most, itself included; None for all.
+        query_norm, key_norm: Norms of single heads before RoPE; None if the family has none.
+        sliding_window: Number of keys that a query sees, its own included; None for all.
     """
 
     input_norm: Projection
@@ -44,18 +44,18 @@ class ScoringLayer:
     sliding_window: int | None = None
 
     def queries(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Queries after RoPE: hidden [R, D], cos and sin [R, rotary] → [R, heads, head_dim]."""
+        """Queries after RoPE: hidden [Q, D], cos and sin [Q, R] → [Q, heads, head_dim]."""
         return self._heads(self.query_projection, self.query_norm, hidden, cos, sin)
 
     def keys(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Keys after RoPE: hidden [B, S, D], cos, sin [B, S, rotary] → [B, S, heads, head_dim]."""
+        """Keys after RoPE: hidden [B, S, D], cos and sin [B, S, R] → [B, S, heads, head_dim]."""
         return self._heads(self.key_projection, self.key_norm, hidden, cos, sin)
 
     @contextmanager
     def in_evaluation_mode(self) -> Iterator[None]:
         """Switch off dropout, such as that of LoRA layers, inside the `with` block.
 
-        Scores are then the same in training as in evaluation, and draw no random numbers.
+        Scores are then the same in training and evaluation, and draw no random numbers.
         """
         parts = (self.input_norm, self.query_projection, self.key_projection)
         with evaluation_mode(part for part in parts if isinstance(part, nn.Module)):
@@ -69,7 +69,7 @@ class ScoringLayer:
         cos: Tensor,
         sin: Tensor,
     ) -> Tensor:
-        heads = projection(hidden).unflatten(-1, (-1, self.head_dim))
+        heads = projection(hidden).unflatten(-1, (-1, self.head_dim))  # [..., heads, head_dim]
         if norm is not None:
             heads = norm(heads)
         return apply_rotary(heads, cos.unsqueeze(-2), sin.unsqueeze(-2))
@@ -80,7 +80,7 @@ def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         heads: [..., head_dim].
-        cos: [..., R], R ≤ head_dim; dimensions past R are left alone.
+        cos: [..., R], R ≤ head_dim; dimensions past R stay as they are.
         sin: [..., R].
     """
     rotary_dim = cos.shape[-1]

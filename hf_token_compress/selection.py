@@ -16,13 +16,13 @@ def visual_token_budget(
     min_visual_tokens: int = 0,
     max_visual_tokens: int | None = None,
 ) -> int:
-    """How many of `count` visual tokens a prompt may keep.
+    """How many of its `count` visual tokens a prompt may keep.
 
     Args:
         count: Visual tokens of the prompt.
-        retention_ratio: Share that is kept, in (0, 1], rounded to the nearest token, at least one.
+        retention_ratio: Share to keep, in (0, 1], rounded to the nearest token, at least one.
         min_visual_tokens: A prompt with fewer visual tokens keeps all of them.
-        max_visual_tokens: Cap on what is kept.
+        max_visual_tokens: Upper limit on kept tokens.
     """
     if count < min_visual_tokens:
         return count
@@ -36,18 +36,18 @@ def top_p_budget(scores: Tensor, top_p: float) -> int:
     """The fewest tokens whose scores sum to at least the share `top_p` of the total.
 
     Args:
-        scores: float [N], none negative. Where all are zero, every token is needed.
+        scores: float [N], none negative. If all are zero, every token is needed.
         top_p: Share of the total, in (0, 1].
 
     Raises:
-        ValueError: A score is negative, so that a share of the total means nothing.
+        ValueError: A score is negative, so a share of the total has no meaning.
     """
     if (scores < 0).any():
         raise ValueError(
-            "top_p needs scores that are not negative, but the scorer gave negative ones: use a "
-            "scorer whose scores are shares (such as 'attention'), or leave top_p out."
+            "top_p cannot use negative scores: choose a scorer whose scores are shares (such as "
+            "'attention'), or leave top_p out."
         )
-    # float64, so that a share of 1.0 is not missed by rounding over many tokens.
+    # float64, so that rounding over many tokens does not miss a share of 1.0.
     cumulative = scores.double().sort(descending=True).values.cumsum(0)
     if len(cumulative) == 0 or cumulative[-1] == 0:
         return len(scores)
@@ -67,15 +67,15 @@ def select_visual_tokens(
     """Keep the best-scored visual tokens of one prompt.
 
     Every image or video first keeps its own best `min_tokens_per_visual`, and every frame of a
-    video its own best `min_tokens_per_frame`; the rest of the budget goes to the best of all
-    others. Between equal scores the earlier token wins.
+    video its own best `min_tokens_per_frame`. The rest of the budget goes to the best remaining
+    tokens. Between equal scores the earlier token wins.
 
     Args:
         scores: float [N], one score per visual token of the prompt, in order.
         visual_lengths: Visual tokens of each image or video; they sum to N.
-        budget: How many tokens to keep in all.
-        min_tokens_per_visual: Tokens that every image or video keeps (all, where it has fewer);
-            where these exceed the budget, they are kept all the same.
+        budget: Number of tokens to keep in all.
+        min_tokens_per_visual: Tokens that every image or video keeps (all, if it has fewer), even
+            if they exceed the budget.
         frames: int64 [n] for each frame of the videos, which of the N tokens lie on it.
         min_tokens_per_frame: Tokens that every frame keeps, in the same way.
 
@@ -86,11 +86,13 @@ def select_visual_tokens(
     order = torch.sort(scores, descending=True, stable=True).indices  # [N]
     starts = [0, *accumulate(visual_lengths)]
     visuals = [torch.arange(first, end) for first, end in pairwise(starts)]
+    # First the minimum of each image, video and frame.
     for groups, floor in ((visuals, min_tokens_per_visual), (frames, min_tokens_per_frame)):
         for group in groups if floor > 0 else ():
             belongs = torch.zeros_like(keep)
             belongs[group.to(scores.device)] = True
             keep[order[belongs[order]][:floor]] = True
+    # Then the best of the rest.
     rest = order[~keep[order]]
     keep[rest[: max(0, budget - int(keep.sum()))]] = True
     return keep

@@ -19,8 +19,8 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | str) -> Model:
     """Compress the visual tokens of every later call of this model, in place.
 
-    Only this instance changes; other models of its class do not. On a compressed model the setting
-    is replaced.
+    Only this instance changes, not other models of its class. If the model is compressed already,
+    its setting is replaced.
 
     Args:
         model: A loaded Transformers model of a supported family.
@@ -30,15 +30,15 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
         The same model.
 
     Raises:
-        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
-        TypeError: `model` is no Transformers model, or `config` has the wrong type.
+        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached or refuses.
+        TypeError: `model` is not a Transformers model, or `config` has the wrong type.
         ValueError: The family is not supported, a setting is outside its range, or the mapper is
             damaged or belongs to another model.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
-            f"compress takes a loaded Transformers model, not {type(model).__name__}: for a "
-            "wrapped one, compress the model inside before wrapping it."
+            f"compress takes a loaded Transformers model, not {type(model).__name__}: if it wraps "
+            "one, compress that model before you wrap it."
         )
     compression = TokenCompression(TokenCompressionConfig.coerce(config))
     compression.scorer.check_model(lambda: identify(model))
@@ -50,7 +50,7 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
 
 
 def uncompress(model: Model) -> Model:
-    """Give a model its stock class and behaviour back, in place.
+    """Give a model back its stock class and behaviour, in place.
 
     Raises:
         ValueError: The model is not compressed.
@@ -65,19 +65,22 @@ def uncompress(model: Model) -> Model:
 def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     """The shorter inputs that a compressed model hands to the stock class.
 
-    They can be passed to the stock model's `forward` or `generate`, which then do what the
-    compressed model does. Inputs without images and videos come back unchanged. Call it under
-    `torch.no_grad()` unless gradients are to reach the vision part.
+    With these inputs, the stock model's `forward` and `generate` do what the compressed model does.
+    Inputs without images and videos come back unchanged. Call it under `torch.no_grad()` unless
+    gradients should reach the vision part.
 
     Args:
         model: A compressed model.
         **inputs: What the processor returned, and optionally `retention_ratio` and
-            `instruction_mask` for this call. Rows are padded on the left. Add `use_cache=False`
-            where they are for a `generate` without a cache.
+            `instruction_mask` for this call. Add `use_cache=False` if the result is for a
+            `generate` without a cache.
+
+    Returns:
+        The same keywords for the kept tokens, padded on the left.
 
     Raises:
         ValueError: The model is not compressed, the inputs do not fit each other, or a prompt has
-            no row that asks where the scorer needs one.
+            no instruction token but the scorer needs one.
     """
     if not isinstance(model, TokenCompressionMixin):
         raise ValueError(
@@ -86,24 +89,26 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     options = {name: inputs.pop(name, None) for name in ("retention_ratio", "instruction_mask")}
     if not present_modalities(model.family, inputs):
         return inputs
-    spare_column = inputs.get("use_cache") is False
-    compressed = model._compress(inputs, padding_side="left", spare_column=spare_column, **options)
+    spare_position = inputs.get("use_cache") is False
+    compressed = model._compress(
+        inputs, padding_side="left", spare_position=spare_position, **options
+    )
     return compressed.inputs
 
 
 def _change_class(model: Any, new_class: type) -> None:
-    """Change the class of an instance, under the hooks that Accelerate may have put on it."""
+    """Change the class of an instance, and keep the hooks that Accelerate put on it."""
     hook = getattr(model, "_hf_hook", None)
     if hook is not None:
         from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 
-        # A hook replaces `forward` on the instance and remembers the old class's.
+        # A hook holds the `forward` of the old class: take it off and put it on again.
         remove_hook_from_module(model)
         vars(model).pop("forward", None)
     elif "forward" in vars(model):
         raise ValueError(
             "model.forward was replaced on this instance (by Accelerator.prepare or by hand): "
-            "compress or uncompress the model before that."
+            "compress or uncompress the model before you replace it."
         )
     model.__class__ = new_class
     if hook is not None:

@@ -1,4 +1,4 @@
-"""Go on from the cache of a compressed prompt as if the prompt had been whole."""
+"""Continue from the cache of a compressed prompt as if the prompt were whole."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CACHE_INPUTS = ("cache", "past_key_values")
 
 @dataclass(frozen=True)
 class CompressedPrefix:
-    """What a cache must remember of the prompt that filled it.
+    """What a cache remembers about the compressed prompt that filled it.
 
     Attributes:
-        caller_length: S, columns of the caller's prompt.
+        caller_length: S, length of the caller's prompt.
         attention_mask: int64 [B, K], of the rewritten prompt.
-        padded: Whether that mask hides anything.
+        padded: Whether the rewritten prompt has padding.
         next_position: int64 [A, B, 1] or [B, 1], position ids of the token after the prompt.
     """
 
@@ -34,10 +34,11 @@ class CompressedPrefix:
 
 
 def remember_prefix(output: Any, prefix: CompressedPrefix) -> None:
-    """Note the prefix on the cache in a model output, if there is one."""
-    values: Iterable[Any]
-    values = output.values() if isinstance(output, ModelOutput) else ()
-    if isinstance(output, tuple):
+    """Attach the prefix to the cache in a model output, if it has one."""
+    values: Iterable[Any] = ()
+    if isinstance(output, ModelOutput):
+        values = output.values()
+    elif isinstance(output, tuple):
         values = output
     for value in values:
         if isinstance(value, Cache):
@@ -45,7 +46,7 @@ def remember_prefix(output: Any, prefix: CompressedPrefix) -> None:
 
 
 def recall_prefix(cache: Any) -> CompressedPrefix | None:
-    """The prefix noted on a cache; None where it holds no compressed prompt."""
+    """The prefix attached to a cache; None if it holds no compressed prompt."""
     return getattr(cache, _ATTRIBUTE, None)
 
 
@@ -61,12 +62,12 @@ def cached_length(cache: Any) -> int:
 
 
 def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs of a forward over new tokens, with the mask and positions that the cache needs.
+    """Inputs of a forward over new tokens, with the mask and position ids that fit the cache.
 
     Args:
         prefix: What the cache remembers.
-        inputs: Inputs of the stock forward for n new tokens. Its attention mask may cover the
-            caller's whole sequence or the compressed one.
+        inputs: Inputs of the stock forward for new tokens. The attention mask may cover the
+            caller's sequence or the compressed one.
 
     Raises:
         ValueError: The attention mask covers neither.
@@ -80,6 +81,7 @@ def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) ->
     generated = cached_length(given_cache(inputs)) - prefix_mask.shape[1]
     result = dict(inputs)
 
+    # Replace the part of the mask that covers the caller's prompt.
     mask = inputs.get("attention_mask")
     if mask is None and prefix.padded:
         mask = prefix_mask.new_ones(batch, prefix.caller_length + generated + new)
@@ -87,15 +89,15 @@ def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) ->
         whole = prefix.caller_length + generated + new
         compressed = prefix_mask.shape[1] + generated + new
         if mask.shape[1] == whole:
-            tail = mask[:, prefix.caller_length :]
-            mask = torch.cat([prefix_mask.to(mask), tail], dim=1)
+            tail = mask[:, prefix.caller_length :]  # [B, generated + new]
+            mask = torch.cat([prefix_mask.to(mask), tail], dim=1)  # [B, K + generated + new]
         elif mask.shape[1] != compressed:
             raise ValueError(
-                f"attention_mask has {mask.shape[1]} columns, but the cache of this compressed "
-                f"prompt goes on at {whole} (the whole sequence) or {compressed} (the compressed "
-                "one)."
+                f"attention_mask covers {mask.shape[1]} tokens, but it must cover {whole} (the "
+                f"whole sequence) or {compressed} (the compressed one) to match the cache."
             )
     result["attention_mask"] = mask
+    # New tokens count on from the position ids of the compressed prompt.
     if inputs.get("position_ids") is None:
         first = prefix.next_position.repeat_interleave(copies, dim=-2) + generated
         result["position_ids"] = first + torch.arange(new, device=first.device)

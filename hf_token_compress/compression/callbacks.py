@@ -1,4 +1,4 @@
-"""Show the caller's own prompt to everything that the caller handed to `generate`."""
+"""Show the caller's own prompt to the callbacks that were passed to `generate`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..rewrite import restore_prompt
 
 @dataclass(frozen=True)
 class PromptRestorer:
-    """Replaces the rewritten prompt by the caller's in running sequences.
+    """Puts the caller's prompt back in place of the rewritten one.
 
     Attributes:
         prompt_ids: int64 [B, S], the caller's prompt.
-        prompt_length: K, columns of the rewritten prompt.
+        prompt_length: K, length of the rewritten prompt.
     """
 
     prompt_ids: Tensor
@@ -31,14 +31,14 @@ class PromptRestorer:
         """int64 [B * n, K + new] → [B * n, S + new]."""
         return restore_prompt(sequences, self.prompt_ids, self.prompt_length)
 
-    def row(self, batch_index: int, sequence: Tensor) -> Tensor:
-        """int64 [K + new] of one prompt of the batch → [S + new]."""
-        prompt = self.prompt_ids[batch_index].to(sequence.device)
+    def one(self, sample: int, sequence: Tensor) -> Tensor:
+        """int64 [K + new] of one sample of the batch → [S + new]."""
+        prompt = self.prompt_ids[sample].to(sequence.device)
         return torch.cat([prompt, sequence[self.prompt_length :]])
 
 
 class RestoredCriteria(StoppingCriteria):
-    """A stopping criterion of the caller's, which sees the caller's prompt."""
+    """The caller's stopping criterion, shown the caller's prompt."""
 
     def __init__(self, criteria: Any, restore: PromptRestorer) -> None:
         self._criteria = criteria
@@ -56,7 +56,7 @@ class RestoredCriteria(StoppingCriteria):
 
 
 class RestoredProcessor(LogitsProcessor):
-    """A logits processor of the caller's, which sees the caller's prompt."""
+    """The caller's logits processor, shown the caller's prompt."""
 
     def __init__(self, processor: Any, restore: PromptRestorer) -> None:
         self._processor = processor
@@ -68,7 +68,7 @@ class RestoredProcessor(LogitsProcessor):
 
 
 class RestoredStreamer:
-    """A streamer of the caller's: its first `put` is the caller's prompt."""
+    """The caller's streamer, whose first `put` is the caller's prompt."""
 
     def __init__(self, streamer: Any, restore: PromptRestorer) -> None:
         self._streamer = streamer
@@ -76,19 +76,19 @@ class RestoredStreamer:
         self._prompt_is_next = True
 
     def put(self, value: Tensor) -> None:
-        """Pass on new tokens, or the caller's prompt in place of the rewritten one."""
+        """Pass on new tokens; at first the caller's prompt instead of the rewritten one."""
         if self._prompt_is_next:
             self._prompt_is_next = False
             value = self._restore(value)
         self._streamer.put(value)
 
     def end(self) -> None:
-        """Pass on that the sequence is complete."""
+        """Pass on the end of the sequence."""
         self._streamer.end()
 
 
 def restored_callbacks(arguments: dict[str, Any], restore: PromptRestorer) -> dict[str, Any]:
-    """Wrap the caller's criteria, processors, prefix function and streamer where given."""
+    """Wrap the criteria, processors, prefix function and streamer among `generate`'s arguments."""
     wrapped: dict[str, Any] = {}
     if criteria := arguments.get("stopping_criteria"):
         wrapped["stopping_criteria"] = type(criteria)(
@@ -107,7 +107,7 @@ def restored_callbacks(arguments: dict[str, Any], restore: PromptRestorer) -> di
 
 
 def _takes_ids_and_scores(processor: Any) -> bool:
-    """Whether the processor has the usual two arguments; others are the decoding loop's own."""
+    """Whether this is an ordinary processor; the decoding loop's own ones take more arguments."""
     return len(inspect.signature(processor.__call__).parameters) == 2
 
 
@@ -115,6 +115,6 @@ def _restored_prefix_function(
     allowed: Callable[[int, Tensor], list[int]], restore: PromptRestorer
 ) -> Callable[[int, Tensor], list[int]]:
     def allowed_tokens(batch_index: int, sequence: Tensor) -> list[int]:
-        return allowed(batch_index, restore.row(batch_index, sequence))
+        return allowed(batch_index, restore.one(batch_index, sequence))
 
     return allowed_tokens

@@ -1,4 +1,4 @@
-"""Score at a deeper layer: the first layers of the stock model on the whole prompt, then stop."""
+"""Score at a deeper layer: run the stock decoder on the whole prompt up to that layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..scoring_layer import ScoringLayer
 
 
 class _ReachedError(Exception):
-    """Ends a forward at the layer whose input was wanted."""
+    """Stops a forward at the scoring layer."""
 
 
 def at_depth(
@@ -26,24 +26,24 @@ def at_depth(
         model: The loaded model.
         family: Its family.
         prompt: The prompt before layer 0.
-        depth: Decoder layers that run first, at least 0 and fewer than the model has.
+        depth: Number of decoder layers that run before, less than the model has.
 
     Raises:
-        ValueError: The model has too few layers, or its family cannot be scored there.
+        ValueError: The model has no such layer.
     """
     check_depth(model, family, depth)
     if depth == 0:
         return prompt, family.scoring_layer(model)
     decoder = family.decoder(model)
     hidden = _input_of(decoder.layers[depth], decoder, prompt)
-    return replace(prompt, inputs_embeds=hidden), family.deeper_layer(model, depth)
+    return replace(prompt, inputs_embeds=hidden), family.scoring_layer(model, depth)
 
 
 def check_depth(model: Any, family: ModelFamily, depth: int) -> None:
-    """Raise unless the model can be scored at that depth; arguments as for `at_depth`.
+    """Check that the model has a decoder layer `depth`; arguments as for `at_depth`.
 
     Raises:
-        ValueError: The model has too few layers, or its family cannot be scored there.
+        ValueError: The model has no such layer.
     """
     if depth == 0:
         return
@@ -56,7 +56,7 @@ def check_depth(model: Any, family: ModelFamily, depth: int) -> None:
 
 @torch.no_grad()
 def _input_of(layer: nn.Module, decoder: Any, prompt: MultimodalPrompt) -> Tensor:
-    """Hidden states [B, S, D] that come into a layer of the stock decoder."""
+    """Hidden states [B, S, D] at the input of a layer of the stock decoder."""
     found: list[Tensor] = []
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Tell which model a loaded one is, so that a mapper of another is not put on it."""
+"""Identify a loaded model, so that no mapper of another model is used with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
 
     Args:
         model: A Transformers model of a supported family, compressed or not.
-        name: Hub id to go by; by default where the model was loaded from (of a folder, its name).
+        name: Hub id; by default where the model was loaded from, or the folder's name.
 
     Raises:
         ValueError: The family is not supported.
@@ -24,7 +24,7 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
     origin = str(name or model.config._name_or_path or model.config.model_type)
     weight = model.get_input_embeddings().weight
     family = model_family(getattr(model, "stock_class", type(model)))
-    # Weights on the meta device are yet to be loaded.
+    # Weights on the meta device are not loaded yet.
     fingerprint = () if weight.is_meta else layer_fingerprint(family.scoring_layer(model), weight)
     return ModelIdentity(
         name=_folder_name(origin) if Path(origin).exists() else origin,
@@ -38,5 +38,5 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
 
 
 def _folder_name(folder: str) -> str:
-    # "." and ".." have none of their own, and the root has none at all.
+    # "." and ".." need the full path to have a name, and the root has none.
     return Path(os.path.abspath(folder)).name or folder

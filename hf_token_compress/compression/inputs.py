@@ -1,4 +1,4 @@
-"""Read the inputs of a stock forward: which columns are visual, and with which features."""
+"""Read the inputs of a stock forward: which tokens are visual, and with which features."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ class PromptLayout:
     def visuals(self) -> tuple[tuple[VisualSpan, ...], ...]:
         """For each prompt, images and videos together, in order of appearance."""
         return tuple(
-            tuple(sorted(sum(rows, ()), key=lambda span: int(span.positions[0])))
-            for rows in zip(*self.spans.values(), strict=True)
+            tuple(sorted(sum(spans, ()), key=lambda span: int(span.positions[0])))
+            for spans in zip(*self.spans.values(), strict=True)
         )
 
     def visual_mask(self) -> Tensor:
         """Bool [B, S], True on visual tokens."""
         mask = torch.zeros_like(self.attention_mask)
-        for row, row_spans in enumerate(self.visuals):
-            for span in row_spans:
-                mask[row, span.positions] = True
+        for sample, spans in enumerate(self.visuals):
+            for span in spans:
+                mask[sample, span.positions] = True
         return mask
 
     def inputs_embeds(self, word_embeddings: Tensor) -> Tensor:
-        """Visual features in place of their placeholders: float [B, S, D]."""
+        """Word embeddings with visual features at their placeholders, float [B, S, D]."""
         embeds = word_embeddings.clone()
-        for modality, row_spans in self.spans.items():
+        for modality, spans_of_samples in self.spans.items():
             features = iter(self.encoded[modality].features)
-            for row, spans in enumerate(row_spans):
+            for sample, spans in enumerate(spans_of_samples):
                 for span in spans:
-                    columns = span.positions.to(embeds.device)
-                    embeds[row, columns] = next(features).to(embeds)
+                    positions = span.positions.to(embeds.device)
+                    embeds[sample, positions] = next(features).to(embeds)
         return embeds
 
     def prompt(self, word_embeddings: Tensor, instruction_mask: Tensor) -> MultimodalPrompt:
@@ -74,7 +74,7 @@ class PromptLayout:
 
 
 def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[Modality, ...]:
-    """Modalities whose pixels, or whose not yet compressed features, are in `inputs`."""
+    """Modalities whose pixels, or features that are not yet compressed, are in `inputs`."""
     encoded = inputs.get("mm_encoder_outputs") or {}
     found: list[Modality] = []
     for modality in MODALITIES:
@@ -87,7 +87,7 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
 
 
 def has_pixels_to_encode(family: ModelFamily, inputs: Mapping[str, Any]) -> bool:
-    """Whether the vision part has to run: pixels of a modality whose features are not given."""
+    """Whether the vision part must run: a modality has pixels but no features yet."""
     encoded = inputs.get("mm_encoder_outputs") or {}
     return any(
         inputs.get(pixels) is not None and encoded.get(modality) is None
@@ -101,7 +101,7 @@ def encode_visuals(
     """Run the vision part once for every modality that is present.
 
     Raises:
-        ValueError: A feature tensor does not have one row per visual token of its grid.
+        ValueError: The number of features does not match the number of visual tokens.
     """
     encoded = {}
     for modality in present_modalities(family, inputs):
@@ -117,7 +117,7 @@ def encode_visuals(
             if features.shape[0] != layout.count:
                 shapes = " and ".join(" x ".join(map(str, grid.shape)) for grid in layout.grids)
                 raise ValueError(
-                    f"{modality} {number} has {features.shape[0]} feature rows, but its grid of "
+                    f"{modality} {number} has {features.shape[0]} features, but its grid of "
                     f"{shapes} needs {layout.count}: pass the features of the same processor call."
                 )
         encoded[modality] = visuals
@@ -130,11 +130,11 @@ def read_layout(
     inputs: Mapping[str, Any],
     encoded: dict[Modality, EncodedVisuals],
 ) -> PromptLayout:
-    """Find every visual token's column and position.
+    """Find the visual tokens and the position ids of a batch.
 
     Raises:
         TypeError: `input_ids` or `attention_mask` is not a tensor.
-        ValueError: Something is missing from `inputs`, or does not fit the rest.
+        ValueError: An input is missing or does not fit the others.
     """
     input_ids, attention_mask = _checked_sequence(inputs)
     spans = {}
@@ -150,12 +150,30 @@ def read_layout(
     if position_ids.shape[-2:] != input_ids.shape:
         raise ValueError(
             f"position_ids must end in the shape of input_ids, {list(input_ids.shape)}, but have "
-            f"shape {list(position_ids.shape)}."
+            f"the shape {list(position_ids.shape)}."
         )
     axis = family.text_order_axis(position_ids)
     if axis is not None:
-        _check_one_sequence_a_row(position_ids[axis], attention_mask)
+        _check_one_sequence_per_sample(position_ids[axis], attention_mask)
     return PromptLayout(input_ids, attention_mask, position_ids, encoded, spans)
+
+
+def check_shape(name: str, tensor: object, input_ids: Tensor) -> None:
+    """Check an input with one entry per token.
+
+    Raises:
+        TypeError: It is not a tensor.
+        ValueError: It does not have the shape of `input_ids`.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor of the shape of input_ids, not {type(tensor).__name__}."
+        )
+    if tensor.shape != input_ids.shape:
+        raise ValueError(
+            f"{name} must have the shape of input_ids, {list(input_ids.shape)}, but has "
+            f"{list(tensor.shape)}."
+        )
 
 
 def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
@@ -170,19 +188,14 @@ def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     attention_mask = inputs.get("attention_mask")
     if attention_mask is None:
         return input_ids, torch.ones_like(input_ids, dtype=torch.bool)
-    if not isinstance(attention_mask, Tensor) or attention_mask.shape != input_ids.shape:
-        shape = list(attention_mask.shape) if isinstance(attention_mask, Tensor) else "no shape"
-        raise ValueError(
-            f"attention_mask must have the shape of input_ids, {list(input_ids.shape)}, for token "
-            f"compression, but has {shape}."
-        )
+    check_shape("attention_mask", attention_mask, input_ids)
     return input_ids, attention_mask.bool()
 
 
-def _check_one_sequence_a_row(text_positions: Tensor, attention_mask: Tensor) -> None:
-    for row, mask in enumerate(attention_mask):
-        if (text_positions[row][mask].diff() != 1).any():
+def _check_one_sequence_per_sample(text_positions: Tensor, attention_mask: Tensor) -> None:
+    for sample, mask in enumerate(attention_mask):
+        if (text_positions[sample][mask].diff() != 1).any():
             raise ValueError(
-                f"The text positions of prompt {row} have gaps or restarts, as in packed "
-                "sequences: token compression takes one sequence per row, padded."
+                f"The text positions of prompt {sample} have gaps or restarts, as in packed "
+                "sequences: pad the prompts instead of packing them."
             )

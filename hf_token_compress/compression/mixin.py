@@ -24,8 +24,9 @@ from .cached_prefix import (
     remember_prefix,
 )
 from .callbacks import PromptRestorer, restored_callbacks
-from .compressor import CompressedInputs, compress_inputs
+from .compressor import compress_inputs
 from .inputs import present_modalities
+from .rewriting import CompressedInputs
 from .state import TokenCompression
 
 CONFIG_KEY = "token_compression"
@@ -35,11 +36,10 @@ _CALL_OPTIONS = ("retention_ratio", "instruction_mask")
 
 
 class TokenCompressionMixin:
-    """Rewrites the inputs, then calls the stock class: nothing of a stock forward is copied.
+    """Rewrites the inputs, then calls the stock class; no stock forward is copied.
 
-    It stands before a stock class in the class that `compressed_class` makes. The per-call options
-    `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]) are taken by `forward` and
-    `generate`.
+    `compressed_class` puts it in front of a stock class. `forward` and `generate` take two more
+    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]).
     """
 
     stock_class: ClassVar[Any]
@@ -47,12 +47,12 @@ class TokenCompressionMixin:
 
     @property
     def token_compression(self) -> TokenCompression:
-        """Setting, last report and switch of this model's compression."""
+        """Setting, last report and on/off switch of this model's compression."""
         return self._compression.of_model(self)
 
     @property
     def _compression(self) -> TokenCompression:
-        """The same without a reference to the model: calls of the model stay traceable."""
+        """The same without a reference to the model, so that calls stay traceable."""
         compression: TokenCompression = vars(self)[STATE_ATTRIBUTE]
         return compression
 
@@ -61,7 +61,7 @@ class TokenCompressionMixin:
         inputs = _by_name(self.stock_class.forward, self, args, kwargs)
         stock_forward = super().forward  # type: ignore[misc]
         cache = given_cache(inputs)
-        if self._is_to_compress(inputs):
+        if self._should_compress(inputs):
             _refuse_filled_cache(cache)
             compressed = self._compress(inputs, padding_side=_padding_side(inputs), **options)
             output = stock_forward(**compressed.inputs)
@@ -79,19 +79,21 @@ class TokenCompressionMixin:
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
         cache = given_cache(arguments)
-        if cached_length(cache) > 0 and recall_prefix(cache) is not None:
+        should_compress = self._should_compress(arguments)
+        if should_compress or recall_prefix(cache) is not None:
             _refuse_filled_cache(cache)
-        if not self._is_to_compress(arguments):
+        if not should_compress:
             return stock_generate(**arguments)
-        _refuse_filled_cache(cache)
         self._refuse_broken_chunked_prefill(arguments)
 
+        # 1. Shorten the prompt.
         compressed = self._compress(
             self._with_position_ids(self._with_padding_mask(arguments)),
             padding_side="left",
-            spare_column=self._generation_setting(arguments, "use_cache") is False,
+            spare_position=self._generation_setting(arguments, "use_cache") is False,
             **options,
         )
+        # 2. Generate; callbacks see the caller's prompt, and limits count it.
         prompt_ids = arguments["input_ids"]
         prompt_length = compressed.inputs["input_ids"].shape[1]
         restore = PromptRestorer(prompt_ids, prompt_length)
@@ -102,6 +104,7 @@ class TokenCompressionMixin:
                 **self._shortened_limits(arguments, prompt_ids.shape[1] - prompt_length),
             }
         )
+        # 3. Put the caller's prompt back.
         if isinstance(output, ModelOutput):
             output["sequences"] = restore(output["sequences"])
             remember_prefix(output, _prefix_of(compressed))
@@ -109,7 +112,7 @@ class TokenCompressionMixin:
         return restore(output)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers, with the compression setting in config.json."""
+        """Save the model with the compression setting in config.json."""
         model_config = self.config  # type: ignore[attr-defined]
         setattr(model_config, CONFIG_KEY, self.token_compression.saved_config.to_dict())
         try:
@@ -118,24 +121,24 @@ class TokenCompressionMixin:
             delattr(model_config, CONFIG_KEY)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # The class is made at run time: rebuild it from the stock class instead of by name.
+        # The class is made at run time, so rebuild it from the stock class, not by name.
         reduced: Any = super().__reduce_ex__(max(protocol, 2))
         return (_new_compressed, (self.stock_class,), *reduced[2:])
 
-    def _is_to_compress(self, inputs: dict[str, Any]) -> bool:
+    def _should_compress(self, inputs: dict[str, Any]) -> bool:
         return self._compression.enabled and bool(present_modalities(self.family, inputs))
 
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
         return compress_inputs(self, self.family, self._compression, inputs, **options)
 
     def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
-        """A setting as `generate` resolves it: argument, config given, own config."""
+        """A setting as `generate` resolves it: argument, given config, the model's own config."""
         configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
         given = [arguments.get(name)] + [getattr(config, name, None) for config in configs]
         return next((value for value in given if value is not None), None)
 
     def _with_padding_mask(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The mask that `generate` infers where it is given none: padding ids are padding."""
+        """Add the mask that `generate` would infer from padding ids."""
         ids = arguments.get("input_ids")
         pad = self._generation_setting(arguments, "pad_token_id")
         eos = self._generation_setting(arguments, "eos_token_id")
@@ -146,7 +149,7 @@ class TokenCompressionMixin:
         return {**arguments, "attention_mask": (ids != pad).long()}
 
     def _with_position_ids(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The position ids that `generate` fills in where it is given none."""
+        """Add the position ids that `generate` would fill in."""
         ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
         if arguments.get("position_ids") is not None or not isinstance(ids, Tensor):
             return arguments
@@ -164,7 +167,7 @@ class TokenCompressionMixin:
             )
 
     def _shortened_limits(self, arguments: dict[str, Any], removed: int) -> dict[str, int]:
-        """`max_length` and `min_length` count the caller's prompt: take off what was dropped."""
+        """`max_length` and `min_length` without the dropped tokens: both count the prompt."""
         limits = {}
         counterparts = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
         for length_name, count_name in counterparts.items():
@@ -176,7 +179,7 @@ class TokenCompressionMixin:
 
 @functools.cache
 def compressed_class(stock_class: Any) -> Any:
-    """The class of a compressed `stock_class`; Transformers and others see the stock name.
+    """The class of a compressed `stock_class`, under the stock name.
 
     Raises:
         ValueError: The family, or that class of it, is not supported.
@@ -214,7 +217,7 @@ def _by_name(
 ) -> dict[str, Any]:
     """All arguments of a method call by name."""
     if not args:
-        # Every step of a decoding loop comes this way: it stays cheap and traceable.
+        # Every decoding step takes this path, which stays cheap and traceable.
         return kwargs
     bound = inspect.signature(function).bind(self, *args, **kwargs).arguments
     bound.pop("self")
@@ -242,6 +245,6 @@ def _prefix_of(compressed: CompressedInputs) -> CompressedPrefix:
 def _refuse_filled_cache(cache: Any) -> None:
     if cached_length(cache) > 0:
         raise ValueError(
-            "Token compression cannot take up a cache that already holds a prompt: start without a "
-            "cache, or run inside model.token_compression.disabled() from the first turn."
+            "Token compression cannot continue a cache that already holds a prompt: start without "
+            "a cache, or run inside model.token_compression.disabled() from the first turn."
         )

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     """Let `from_pretrained` take `token_compression`, and apply a saved setting.
 
-    The value is a config, its dict, the folder or Hub id of a mapper, or False to load without
-    compression a model that was saved with it.
+    The value is a config, its dict, or the folder or Hub id of a mapper; False ignores a saved
+    setting.
     """
     stock = model_base.__dict__["from_pretrained"].__func__
     if getattr(stock, "accepts_token_compression", False):
@@ -23,7 +23,7 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     def from_pretrained(
         cls: type[PreTrainedModel], *args: Any, token_compression: Any = None, **kwargs: Any
     ) -> Any:
-        # Imported here, so that the library costs nothing where no model is loaded.
+        # Imported late, so that importing the library stays cheap.
         from ..config import TokenCompressionConfig
         from ..models.registry import model_family
         from .attach import compress

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..config import InstructionRows
+from ..config import InstructionScope
 from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
-from ..prompt import MultimodalPrompt, find_instruction_rows
+from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
 from .depth import at_depth
 from .inputs import PromptLayout, encode_visuals, read_layout
@@ -20,47 +21,65 @@ def read_prompt(
     model: Any,
     inputs: Mapping[str, Any],
     *,
-    instruction: InstructionRows = "last_turn",
+    instruction: InstructionScope = "last_turn",
     scoring_depth: int = 0,
 ) -> tuple[MultimodalPrompt, ScoringLayer]:
-    """The prompt and the layer that a scorer of this model would be given for these inputs.
+    """The prompt and the scoring layer that a scorer of this model would get for these inputs.
 
-    Call it under `torch.no_grad()` unless gradients are to reach the vision part.
+    Call it under `torch.no_grad()` unless gradients should reach the vision part.
 
     Args:
         model: A Transformers model of a supported family, compressed or not.
         inputs: What its processor returned, with images or videos.
-        instruction: Rows that ask the question, as in `TokenCompressionConfig`.
-        scoring_depth: Decoder layers that run before the one that is scored at.
+        instruction: Which text is the instruction, as in `TokenCompressionConfig`.
+        scoring_depth: Number of decoder layers before the scoring layer.
 
     Raises:
         TypeError, ValueError: As in a compressed call.
     """
     family = model_family(getattr(model, "stock_class", type(model)))
     layout = read_layout(model, family, inputs, encode_visuals(model, family, inputs))
-    rows = instruction_rows(model, family, layout, instruction, layout.attention_mask)
-    prompt = layout.prompt(family.embed(model, layout.input_ids), rows)
+    instruction_mask = instruction_tokens(model, family, layout, instruction)
+    prompt = layout.prompt(family.embed(model, layout.input_ids), instruction_mask)
     return at_depth(model, family, prompt, scoring_depth)
 
 
-def instruction_rows(
+def instruction_tokens(
     model: Any,
     family: ModelFamily,
     layout: PromptLayout,
-    instruction: InstructionRows,
-    question: Tensor,
+    instruction: InstructionScope,
+    labels: Tensor | None = None,
 ) -> Tensor:
-    """Rows that ask the question, bool [B, S].
+    """Mark the instruction tokens, bool [B, S].
 
     Args:
         model: The loaded model.
         family: Its family.
         layout: The prompts.
-        instruction: Which text counts.
-        question: bool [B, S], columns that may count at all.
+        instruction: Which text is the instruction, as in `TokenCompressionConfig`.
+        labels: int64 [B, S], -100 where nothing is learned; in training, only tokens before the
+            answer can be instruction.
     """
+    question = layout.attention_mask
+    if labels is not None:
+        question = _before_last_answer(labels, question)
     visual_mask = layout.visual_mask()
     turn_ends = is_token(layout.input_ids, family.turn_end_ids(model)) & question
     structure = is_token(layout.input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
-    return find_instruction_rows(text, visual_mask & question, turn_ends, instruction)
+    return find_instruction_tokens(text, visual_mask & question, turn_ends, instruction)
+
+
+def _before_last_answer(labels: Tensor, attention_mask: Tensor) -> Tensor:
+    """Tokens before the last run of labelled tokens, bool [B, S].
+
+    A sample labelled from its first token on, or nowhere, has no separate question: all its tokens
+    count.
+    """
+    labelled = labels != -100
+    starts = labelled & ~torch.nn.functional.pad(labelled, (1, 0))[:, :-1]
+    positions = torch.arange(labels.shape[1], device=labels.device)
+    last_start = torch.where(starts, positions, -1).amax(dim=1, keepdim=True)  # [B, 1]
+    before = attention_mask & (positions < last_start)
+    return torch.where(before.any(dim=1, keepdim=True), before, attention_mask)

@@ -1,4 +1,4 @@
-"""What a compressed call did: which tokens were kept, with which scores, in what time."""
+"""What a compressed call did: which tokens it kept, their scores, and how long it took."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class SampleReport:
     """What happened to one prompt.
 
     Attributes:
-        kept_indices: int64 [K], columns of all tokens that were kept, text too, in the caller's
+        kept_indices: int64 [K], positions of all kept tokens, text included, in the caller's
             sequence.
-        visual_indices: int64 [N], columns of all its visual tokens in the caller's sequence.
-        kept_visual: bool [N], which of them were kept.
-        scores: float32 [N], the scorer's scores; None where nothing had to be scored.
-        visuals: Its images and videos, with their columns and grids.
+        visual_indices: int64 [N], positions of all visual tokens in the caller's sequence.
+        kept_visual: bool [N], which visual tokens were kept.
+        scores: float32 [N], the scorer's scores; None if no token had to be dropped.
+        visuals: Its images and videos, with their positions and grids.
     """
 
     kept_indices: Tensor
@@ -45,7 +45,7 @@ class CompressionReport:
 
     Attributes:
         samples: One report per prompt of the batch.
-        vision_ms: Milliseconds of the vision part (zero where features were given).
+        vision_ms: Milliseconds of the vision part (zero if the caller passed features).
         scoring_ms: Milliseconds of the scorer.
         rewriting_ms: Milliseconds of selection and rewrite.
     """

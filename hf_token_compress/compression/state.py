@@ -1,4 +1,4 @@
-"""What a compressed model carries: its setting, and what the last call did."""
+"""The state of a compressed model: its setting and the report of its last call."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class TokenCompression:
         self._model: weakref.ref[Any] | None = None
 
     def of_model(self, model: Any) -> TokenCompression:
-        """This, knowing the model that carries it."""
-        # A weak reference, so that a model that is deleted gives its memory back at once.
+        """This state, with a reference to the model that carries it."""
+        # Weak, so that deleting the model frees its memory at once.
         self._model = weakref.ref(model)
         return self
 
@@ -51,9 +51,9 @@ class TokenCompression:
         return {**vars(self), "_model": None}
 
     def use_mapper(self, mapper: RelevanceMapper) -> None:
-        """Score with a mapper in memory from now on.
+        """Score with this mapper from now on.
 
-        To keep it with a saved model, save or push the mapper before the model.
+        To save it with the model, save or push the mapper first.
 
         Raises:
             ValueError: The mapper belongs to another model.
@@ -74,7 +74,7 @@ class TokenCompression:
 
         Args:
             samples: (image or list of images, question) or (images, question, right answer) each;
-                where the right answer is given, only prompts that the model answers so are used.
+                prompts with a right answer are only used if the model gives it.
             processor: The model's processor.
             collect_options: How to collect.
             train_options: How to train.
@@ -84,10 +84,10 @@ class TokenCompression:
 
         Raises:
             ImportError: Accelerate is not installed.
-            TypeError: A sample is something else.
+            TypeError: A sample has another form.
             ValueError: There are fewer than two samples that the model can use.
         """
-        # The one import of a higher room: a model is asked to learn.
+        # Imported late: training is built on top of compression.
         from ..training.calibration import calibrate
 
         return calibrate(
@@ -100,13 +100,13 @@ class TokenCompression:
 
     @property
     def saved_config(self) -> TokenCompressionConfig:
-        """The setting to save with the model: it names the mapper in use, if that can be named."""
+        """The setting to save with the model; it names the mapper in use if that was saved."""
         if self._mapper is None:
             return _with_absolute_folder(self.config)
         if self._mapper.source is None:
             warnings.warn(
                 "The mapper in use is in memory only and is not saved with the model: call "
-                "mapper.save_pretrained(folder) or mapper.push_to_hub(repo_id) before.",
+                "mapper.save_pretrained(folder) or mapper.push_to_hub(repo_id) first.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -123,8 +123,8 @@ class TokenCompression:
         model = None if self._model is None else self._model()
         if model is None:
             raise ValueError(
-                "This setting is on no model: reach it as model.token_compression of a compressed "
-                "model."
+                "This setting does not belong to a model: use model.token_compression of a "
+                "compressed model."
             )
         return model
 
@@ -135,7 +135,7 @@ class TokenCompression:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Run the stock model within the `with` block; may be nested."""
+        """Run the stock model inside the `with` block; may be nested."""
         self._disabled += 1
         try:
             yield
@@ -148,7 +148,7 @@ class TokenCompression:
 
 
 def _with_absolute_folder(config: TokenCompressionConfig) -> TokenCompressionConfig:
-    """Name a mapper's folder so that it is found from every working directory."""
+    """Make the mapper's folder absolute, so that it is found from any working directory."""
     if config.mapper is None or not Path(config.mapper).is_dir():
         return config
     return replace(config, mapper=str(Path(config.mapper).resolve()))

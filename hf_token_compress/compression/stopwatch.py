@@ -1,4 +1,4 @@
-"""Milliseconds of a block, the device's queued work included."""
+"""Time blocks of code, including the work they queue on the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the milliseconds of the blocks it measures on one device."""
+    """Adds up the milliseconds of the blocks that it measures on one device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,4 +1,4 @@
-"""Model families: what a family calls its parts, and where its visual tokens lie."""
+"""Model families: what each calls its parts, and where its visual tokens lie."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ _HOMES = {
 
 __all__ = ["EncodedVisuals", "ModelFamily", "register_family", "supported_families"]
 
-# Configurations under this package are imported while Transformers is still being imported.
+# Transformers imports configurations of this package while it is being imported itself.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

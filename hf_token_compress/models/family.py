@@ -1,10 +1,11 @@
-"""What a model family has to tell: the names of its parts and the layout of its prompts."""
+"""A model family: what its parts are called, and where its visual tokens lie."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from ..scoring_layer import ScoringLayer
 
 @dataclass
 class CompressedVisionOutput(BaseModelOutputWithPooling):
-    """Vision features whose prompt is compressed already, so that it is not done twice."""
+    """Vision features of an already compressed prompt: they are not compressed again."""
 
 
 @dataclass(frozen=True)
@@ -34,39 +35,33 @@ class EncodedVisuals:
 
 
 class ModelFamily(ABC):
-    """One model family. It holds no state and knows no scorer.
+    """One model family; it holds no state and knows no scorer.
+
+    A new family needs `model_classes` and `encode`. The other methods describe a stock decoder
+    with one position per token; override what differs.
 
     Attributes:
         model_classes: The Transformers classes that can be compressed.
         pixel_inputs: For each modality, the forward keyword that carries its pixels.
-        consumed_inputs: Forward keywords that the rewritten inputs no longer need.
+        consumed_inputs: Other forward keywords that the rewritten inputs no longer need.
     """
 
     model_classes: ClassVar[tuple[type, ...]]
-    pixel_inputs: ClassVar[Mapping[Modality, str]]
-    consumed_inputs: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
-        """Token ids of which each stands for one visual token."""
+    pixel_inputs: ClassVar[Mapping[Modality, str]] = MappingProxyType(
+        {"image": "pixel_values", "video": "pixel_values_videos"}
+    )
+    consumed_inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
         """Run the vision part once, or read the features in `inputs["mm_encoder_outputs"]`.
 
         Raises:
-            ValueError: Something that the family needs is missing from `inputs`.
-        """
-
-    @abstractmethod
-    def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
-        """Position ids of the whole prompt, int64 [A, B, S] or [B, S].
-
-        Where there are A > 1 axes and one of them counts plain text order, it comes first.
+            ValueError: `inputs` lacks something that the family needs.
         """
 
     def vision_output(self, features: list[Tensor], modality: Modality) -> CompressedVisionOutput:
-        """What the stock forward takes the kept features of all images or videos from.
+        """Wrap the kept features for the stock forward.
 
         Args:
             features: float [K, D] of each image or video.
@@ -75,15 +70,57 @@ class ModelFamily(ABC):
         pooler_output: Any = features
         return CompressedVisionOutput(pooler_output=pooler_output)
 
+    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
+        """Ids of the tokens that each stand for one visual token."""
+        return {getattr(model.config, f"{modality}_token_id")}
+
+    def structure_ids(self, model: Any) -> set[int]:
+        """Ids that mark structure around visual tokens and never belong to the instruction."""
+        return set()
+
+    def turn_end_ids(self, model: Any) -> set[int]:
+        """Ids that close a turn of a conversation: the end-of-sequence tokens."""
+        ids: set[int] = set()
+        for config in _configs(model):
+            eos = getattr(config, "eos_token_id", None)
+            ids.update([eos] if isinstance(eos, int) else eos or [])
+        return ids
+
+    def padding_id(self, model: Any) -> int:
+        """Id to pad with; it must not be a placeholder."""
+        for config in _configs(model):
+            pad = getattr(config, "pad_token_id", None)
+            if isinstance(pad, int):
+                return pad
+        return min(self.turn_end_ids(model), default=0)
+
+    def position_ids(self, model: Any, inputs: Mapping[str, Any], attention_mask: Tensor) -> Tensor:
+        """Position ids of the whole prompt, as the stock forward would fill them in.
+
+        Returns:
+            int64 [A, B, S] or [B, S]. If one of A axes counts plain text order, it comes first.
+        """
+        given: Tensor | None = inputs.get("position_ids")
+        if given is None:
+            # The stock forward counts every position, padding too.
+            given = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
+        shared = given.shape == (1, attention_mask.shape[1])
+        return given.expand(attention_mask.shape) if shared else given  # [B, S]
+
     def generation_position_ids(self, attention_mask: Tensor) -> Tensor | None:
-        """What the stock `generate` fills in where the caller gives no position ids.
+        """Position ids as the stock `generate` fills them in.
 
         Args:
             attention_mask: bool or 0/1 [B, S].
 
         Returns:
-            int64 [A, B, S] or [B, S]; None where it is what `position_ids` gives.
+            int64 [A, B, S] or [B, S]; None if they are those of `position_ids`.
         """
+        tokens = attention_mask.long()
+        return (tokens.cumsum(-1) - 1).masked_fill(tokens == 0, 0)
+
+    def text_order_axis(self, position_ids: Tensor) -> int | None:
+        """Axis of `position_ids` that counts plain text order and must have no gaps."""
         return None
 
     def embed(self, model: Any, input_ids: Tensor) -> Tensor:
@@ -91,59 +128,35 @@ class ModelFamily(ABC):
         embeddings: Tensor = model.get_input_embeddings()(input_ids)
         return embeddings
 
-    @abstractmethod
-    def scoring_layer(self, model: Any) -> ScoringLayer:
-        """Query and key path of decoder layer 0."""
-
-    def deeper_layer(self, model: Any, depth: int) -> ScoringLayer:
-        """Query and key path of decoder layer `depth`, for scoring at depth 1 or more.
-
-        Raises:
-            ValueError: The family can only be scored at layer 0.
-        """
-        raise ValueError(
-            f"{type(model).__name__} can only be scored at layer 0: leave scoring_depth at 0."
-        )
-
     def decoder(self, model: Any) -> Any:
-        """The language model without its head: it takes `inputs_embeds` and has `layers`.
+        """The language model without its head: it takes `inputs_embeds` and has `layers`."""
+        return model.base_model.language_model
 
-        Raises:
-            ValueError: The family can only be scored at layer 0.
-        """
-        raise ValueError(
-            f"{type(model).__name__} can only be scored at layer 0: leave scoring_depth at 0."
+    def scoring_layer(self, model: Any, depth: int = 0) -> ScoringLayer:
+        """Query and key path of decoder layer `depth`."""
+        decoder = self.decoder(model)
+        layer = decoder.layers[depth]
+        attention = layer.self_attn
+        return ScoringLayer(
+            input_norm=layer.input_layernorm,
+            query_projection=attention.q_proj,
+            key_projection=attention.k_proj,
+            rotary=decoder.rotary_emb,
+            head_dim=attention.head_dim,
+            scaling=attention.scaling,
+            query_norm=getattr(attention, "q_norm", None),
+            key_norm=getattr(attention, "k_norm", None),
+            sliding_window=getattr(attention, "sliding_window", None),
         )
-
-    @abstractmethod
-    def structure_ids(self, model: Any) -> set[int]:
-        """Ids that only mark structure around visuals and never belong to the instruction."""
-
-    def turn_end_ids(self, model: Any) -> set[int]:
-        """Ids that close a turn of a conversation: the end-of-sequence tokens."""
-        ids: set[int] = set()
-        generation_config = getattr(model, "generation_config", None)
-        for config in (generation_config, model.config, model.config.get_text_config()):
-            eos = getattr(config, "eos_token_id", None)
-            ids.update([eos] if isinstance(eos, int) else eos or [])
-        return ids
-
-    def padding_id(self, model: Any) -> int:
-        """Id to pad with; it must not be a placeholder."""
-        generation_config = getattr(model, "generation_config", None)
-        for config in (generation_config, model.config, model.config.get_text_config()):
-            pad = getattr(config, "pad_token_id", None)
-            if isinstance(pad, int):
-                return pad
-        ends = self.turn_end_ids(model)
-        return min(ends) if ends else 0
-
-    def text_order_axis(self, position_ids: Tensor) -> int | None:
-        """Axis of `position_ids` that counts plain text order and must stay free of gaps."""
-        return None
 
 
 def is_token(input_ids: Tensor, token_ids: set[int]) -> Tensor:
     """Bool [B, S], True where the id is one of `token_ids`."""
     wanted = torch.tensor(sorted(token_ids), dtype=input_ids.dtype, device=input_ids.device)
     return torch.isin(input_ids, wanted)
+
+
+def _configs(model: Any) -> tuple[Any, ...]:
+    """Where a model may name its special tokens, in order of precedence."""
+    generation_config = getattr(model, "generation_config", None)
+    return generation_config, model.config, model.config.get_text_config()

@@ -1,12 +1,12 @@
-"""LLaVA-OneVision: whole image, tiles and newlines of images; pooled frames of videos.
+"""LLaVA-OneVision: images as a whole image, tiles and newlines; videos as pooled frames.
 
-An image that is the only one of its prompt comes twice: shrunk to one tile, and cut into tiles
-whose tokens form one fine grid; after every row of that grid comes a newline token. Each of
-several images of a prompt, and each video, ends in one newline token.
+The only image of a prompt is encoded twice: shrunk to one tile, and cut into tiles whose tokens
+form one fine grid with a newline token after every row. If a prompt has several images, each is
+one tile and one newline token. A video is its frames and one newline token.
 
-Newline tokens lie on no grid, but they are visual tokens like the others: scored, kept or dropped
-by their own score. They are one and the same trained vector, so that dropping one loses nothing
-that another does not say, and every kept token keeps its own position.
+Newline tokens lie on no grid, but they are visual tokens like the others: each is kept or dropped
+by its own score. They all are the same trained vector, so dropping one loses no information, and
+every kept token keeps its own position.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,31 +23,20 @@ from transformers.image_processing_utils import select_best_resolution
 from typing_extensions import override
 
 from ..prompt import Modality, TokenGrid, VisualLayout
-from .family import CompressedVisionOutput, EncodedVisuals
-from .text_decoder import TextDecoderFamily
+from .family import CompressedVisionOutput, EncodedVisuals, ModelFamily
 
 Area = tuple[float, float, float, float]
 
 _VISION_OPTIONS = ("vision_feature_layer", "vision_feature_select_strategy")
-# Transformers leaves a tile grid as it is until it is this many times too fine a side.
+# Transformers shrinks the grid over the tiles only if its side is this many times too long.
 _SHRINKING_STARTS_AT = 1.1
 
 
-class LlavaOnevisionFamily(TextDecoderFamily):
-    """Adapter of `LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`."""
+class LlavaOnevisionFamily(ModelFamily):
+    """`LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`."""
 
     model_classes = (LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel)
-    pixel_inputs = MappingProxyType({"image": "pixel_values", "video": "pixel_values_videos"})
     consumed_inputs = ("image_sizes", "batch_num_images", "image_sizes_videos")
-
-    @override
-    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
-        return {getattr(model.config, f"{modality}_token_id")}
-
-    @override
-    def decoder(self, model: Any) -> Any:
-        base = model if isinstance(model, LlavaOnevisionModel) else model.model
-        return base.language_model
 
     @override
     def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
@@ -107,27 +95,26 @@ class LlavaOnevisionFamily(TextDecoderFamily):
             if not isinstance(pixels, Tensor) or pixels.ndim != 5:
                 raise ValueError(
                     "pixel_values_videos must be one tensor [videos, frames, channels, height, "
-                    "width], which needs videos of equally many frames: sample the same number "
-                    "of frames from each."
+                    "width]: sample the same number of frames from each video."
                 )
             given = model.get_video_features(pixels, return_dict=True, **options)
         geometry = _Geometry.of(model.config)
-        features = list(given.pooler_output)  # of each [frames * pooled + 1, D]
+        features = list(given.pooler_output)  # [frames * pooled + 1, D] each
         layouts = [geometry.video(len(tokens)) for tokens in features]
         return EncodedVisuals(features, layouts)
 
 
 class _RaggedFeatures(list[Tensor]):
-    """Features of videos that keep unlike numbers of tokens, float [K, D] each."""
+    """Features of videos that keep different numbers of tokens, float [K, D] each."""
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """All of them, [total, D]: what the stock forward makes of a tensor [videos, K, D]."""
+        """All features, [total, D]: the stock forward calls this on a tensor [videos, K, D]."""
         return torch.cat(self)
 
 
 @dataclass
 class _RaggedVideoOutput(CompressedVisionOutput):
-    """Video features which `generate` may repeat video by video, as it does with lists."""
+    """Video features that `generate` can repeat video by video, as it does with lists."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "pooler_output" and isinstance(value, list):
@@ -136,13 +123,13 @@ class _RaggedVideoOutput(CompressedVisionOutput):
 
 
 class _Geometry:
-    """Where the visual tokens of one model lie, as its `pack_image_features` arranges them.
+    """Where the visual tokens of a model lie, as its `pack_image_features` arranges them.
 
     Args:
         resolutions: (height, width) of every arrangement of tiles, in pixels.
-        tile: Pixels a side of a tile.
-        patch: Pixels a side of a patch.
-        most_tiles: Tiles to whose number of tokens the fine grid is shrunk.
+        tile: Side of a tile in pixels.
+        patch: Side of a patch in pixels.
+        most_tiles: A larger fine grid is shrunk to the tokens of this many tiles.
     """
 
     def __init__(
@@ -152,31 +139,32 @@ class _Geometry:
         self._tile = tile
         self._patch = patch
         self._most_tiles = most_tiles
-        self._side = tile // patch  # tokens a side of a tile
-        # Patches may leave a rest of the tile uncovered at its right and lower rim.
+        self._side = tile // patch  # side of a tile in tokens
+        # Patches may leave the right and bottom edge of a tile uncovered.
         self._covered = self._side * patch / tile
 
     @classmethod
     def of(cls, config: Any) -> _Geometry:
-        """Read it from the configuration of a model."""
+        """The geometry of the model with this configuration."""
         vision = config.vision_config
         most_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
         return cls(config.image_grid_pinpoints, vision.image_size, vision.patch_size, most_tiles)
 
     def tiled_image(self, size: tuple[int, int]) -> VisualLayout:
-        """An image of (height, width) pixels that is the only one of its prompt."""
+        """The only image of a prompt, of (height, width) pixels."""
         base = self._side * self._side
-        rows, columns, area = self._fine_grid(size)
-        fine = torch.arange(rows * (columns + 1)).view(1, rows, columns + 1) + base
         whole = torch.arange(base).view(1, self._side, self._side)
+        rows, columns, area = self._fine_grid(size)
+        # A newline token ends every row.
+        fine = torch.arange(rows * (columns + 1)).view(1, rows, columns + 1) + base
         grids = [TokenGrid(whole, (0.0, 0.0, self._covered, self._covered))]
-        # Of an image too narrow for one column, nothing but newlines is left of the tiles.
+        # Very narrow images have no tile tokens, only newline tokens.
         if rows * columns > 0:
-            grids.append(TokenGrid(fine[:, :, :-1], area))  # the last of every row is its newline
+            grids.append(TokenGrid(fine[:, :, :-1], area))  # [1, rows, columns]
         return VisualLayout(base + fine.numel(), tuple(grids))
 
     def one_of_several_images(self, size: tuple[int, int]) -> VisualLayout:
-        """An image of (height, width) pixels that is one of several: padded to a square."""
+        """One of several images of a prompt, of (height, width) pixels: padded to a square."""
         height, width = size
         longest = max(height, width)
         left, top = (longest - width) // 2, (longest - height) // 2
@@ -187,17 +175,17 @@ class _Geometry:
         return VisualLayout(count + 1, (TokenGrid(index, area),))
 
     def video(self, tokens: int) -> VisualLayout:
-        """A video of so many visual tokens, the newline included.
+        """A video of that many visual tokens, including the newline.
 
         Raises:
-            ValueError: They are no whole frames and a newline.
+            ValueError: They are not whole frames and a newline.
         """
         side = math.ceil(self._side / 2)
         frames, rest = divmod(tokens - 1, side * side)
         if rest or frames < 1:
             raise ValueError(
-                f"A video has {tokens} feature rows, which are not whole frames of {side * side} "
-                "and one newline: pass the features of the same processor call."
+                f"A video has {tokens} features, which are not whole frames of {side * side} and "
+                "one newline: pass the features of the same processor call."
             )
         index = torch.arange(tokens - 1).view(frames, side, side)
         area = (0.0, 0.0, self._covered, self._covered)
@@ -209,21 +197,18 @@ class _Geometry:
         target: tuple[int, int] = select_best_resolution(size, self._resolutions)
         rows, columns = (length // self._tile * self._side for length in target)
         top, left = 0, 0
-        # The image fills the tiles in one direction and is centred in the other, where rows or
-        # columns that lie in the padding alone are cut off.
+        # The image fills the tiles in one direction and is centred in the other. There, rows or
+        # columns that only show padding are cut off.
         if width / height > columns / rows:
             top = (rows - int(round(height * (columns / width), 7))) // 2
         else:
             left = (columns - int(round(width * (rows / height), 7))) // 2
+        # The area that the remaining tokens cover.
         scale = min(target[0] / height, target[1] / width)
-        spans = [
-            self._span(first, total - first, length, image_side, scale)
-            for first, total, length, image_side in (
-                (left, columns, target[1], width),
-                (top, rows, target[0], height),
-            )
-        ]
-        area = (spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+        across = self._span(left, columns - left, target[1], width, scale)
+        down = self._span(top, rows - top, target[0], height, scale)
+        area = (across[0], down[0], across[1], down[1])
+        # Shrink a grid that is too fine.
         rows, columns = rows - 2 * top, columns - 2 * left
         shrink = math.sqrt(rows * columns / (self._most_tiles * self._side**2))
         if shrink > _SHRINKING_STARTS_AT:
@@ -233,19 +218,19 @@ class _Geometry:
     def _span(
         self, first: int, last: int, length: int, image_side: int, scale: float
     ) -> tuple[float, float]:
-        """Shares of an image's side that tokens `first` to `last` of the tiles begin and end at.
+        """Begin and end of a span of tokens, as shares of the image's side.
 
         Args:
-            first: Token at which the span begins.
-            last: Token before which it ends.
-            length: Pixels of all tiles in this direction.
-            image_side: Pixels of the image in this direction.
-            scale: By which the image is resized.
+            first: First token of the span, counted over all tiles in this direction.
+            last: The token after the span.
+            length: Length of all tiles in pixels.
+            image_side: Length of the image in pixels, before it is resized.
+            scale: Factor by which the image is resized.
         """
         pitch, shift = float(self._patch), 0.0
         if length > self._tile:
-            # Tiles repeat, and with them the uncovered rest: an even grid through all tiles is
-            # half of that rest off at most.
+            # Every tile has an uncovered edge: an even grid through all tiles is off by at most
+            # half of it.
             pitch = self._tile / self._side
             shift = (self._tile - self._side * self._patch) / 2
         resized = min(math.ceil(image_side * scale), length)

@@ -1,10 +1,10 @@
-"""Qwen2-VL: patches merged 2 x 2 to one run of placeholders per image, 3-D rotary positions."""
+"""Qwen2-VL: 2 x 2 merged patches, one run of placeholders per image, 3-D rotary positions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,19 +18,13 @@ from typing_extensions import override
 from ..prompt import Modality, VisualLayout
 from ..scoring_layer import ScoringLayer
 from .family import EncodedVisuals, ModelFamily
-from .text_decoder import decoder_layer
 
 
 class Qwen2VLFamily(ModelFamily):
-    """Adapter of `Qwen2VLForConditionalGeneration` and `Qwen2VLModel`."""
+    """`Qwen2VLForConditionalGeneration` and `Qwen2VLModel`."""
 
     model_classes = (Qwen2VLForConditionalGeneration, Qwen2VLModel)
-    pixel_inputs = MappingProxyType({"image": "pixel_values", "video": "pixel_values_videos"})
     consumed_inputs = ("image_grid_thw", "video_grid_thw")
-
-    @override
-    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
-        return {getattr(model.config, f"{modality}_token_id")}
 
     @override
     def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
@@ -41,7 +35,7 @@ class Qwen2VLFamily(ModelFamily):
                 f"The prompt has {modality}s, but {grid_name} is missing: pass everything that "
                 "the processor returned."
             )
-        grids: list[list[int]] = grid_thw.tolist()  # of each [frames, height, width]
+        grids: list[list[int]] = grid_thw.tolist()  # [frames, height, width] each
         encoded = (inputs.get("mm_encoder_outputs") or {}).get(modality)
         if encoded is None:
             get_features = getattr(model, f"get_{modality}_features")
@@ -69,11 +63,11 @@ class Qwen2VLFamily(ModelFamily):
         token_types = inputs.get("mm_token_type_ids")
         if token_types is None:
             raise ValueError(
-                "mm_token_type_ids is missing, without which Qwen2-VL cannot place visual tokens: "
+                "mm_token_type_ids is missing, but Qwen2-VL needs it to place visual tokens: "
                 "pass everything that the processor returned."
             )
         # [3, B, S]: time, height, width
-        visual_positions, _ = _base_model(model).get_rope_index(
+        visual_positions, _ = model.base_model.get_rope_index(
             inputs["input_ids"],
             mm_token_type_ids=token_types,
             image_grid_thw=inputs.get("image_grid_thw"),
@@ -84,35 +78,26 @@ class Qwen2VLFamily(ModelFamily):
         return torch.cat([text_positions[None], visual_positions.to(text_positions)], dim=0)
 
     @override
-    def decoder(self, model: Any) -> Any:
-        return _base_model(model).language_model
+    def generation_position_ids(self, attention_mask: Tensor) -> None:
+        return None
 
     @override
-    def scoring_layer(self, model: Any) -> ScoringLayer:
-        return self.deeper_layer(model, 0)
+    def text_order_axis(self, position_ids: Tensor) -> int | None:
+        return 0 if position_ids.ndim == 3 and position_ids.shape[0] == 4 else None
 
     @override
-    def deeper_layer(self, model: Any, depth: int) -> ScoringLayer:
-        decoder = self.decoder(model)
+    def scoring_layer(self, model: Any, depth: int = 0) -> ScoringLayer:
+        layer = super().scoring_layer(model, depth)
 
         def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-            # The rotary module takes time, height and width: the last three axes.
+            # The rotary module takes the last three axes: time, height and width.
             axes = position_ids if position_ids.ndim == 3 else position_ids[None]
-            cos, sin = decoder.rotary_emb(hidden, axes[-3:])
-            return cos, sin
+            return layer.rotary(hidden, axes[-3:])
 
-        return decoder_layer(decoder, rotary, depth)
+        return replace(layer, rotary=rotary)
 
     @override
     def structure_ids(self, model: Any) -> set[int]:
         names = ("vision_start_token_id", "vision_end_token_id")
         ids = (getattr(model.config, name, None) for name in names)
         return {token for token in ids if token is not None}
-
-    @override
-    def text_order_axis(self, position_ids: Tensor) -> int | None:
-        return 0 if position_ids.ndim == 3 and position_ids.shape[0] == 4 else None
-
-
-def _base_model(model: Any) -> Qwen2VLModel:
-    return model if isinstance(model, Qwen2VLModel) else model.model

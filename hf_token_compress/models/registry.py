@@ -1,4 +1,4 @@
-"""Model families by `config.model_type`: one row each."""
+"""Model families by `config.model_type`: one line each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def supported_families() -> tuple[str, ...]:
 
 
 def register_family(model_type: str, family: type[ModelFamily]) -> None:
-    """Make models with that `config.model_type` compressible.
+    """Let models with that `config.model_type` be compressed.
 
     Raises:
         TypeError: `family` is not a subclass of `ModelFamily`.
@@ -39,7 +39,7 @@ def model_family(model_class: type) -> ModelFamily:
     """The family for a class of Transformers models.
 
     Raises:
-        ValueError: The family, or that class of it, is not supported.
+        ValueError: The family, or this class of it, is not supported.
     """
     config_class = getattr(model_class, "config_class", None)
     model_type = getattr(config_class, "model_type", None)
@@ -52,7 +52,7 @@ def model_family(model_class: type) -> ModelFamily:
     if not issubclass(model_class, family_class.model_classes):
         names = " and ".join(cls.__name__ for cls in family_class.model_classes)
         raise ValueError(
-            f"Token compression does not support {model_class.__name__}: of the model type "
+            f"Token compression does not support {model_class.__name__}: for the model type "
             f"{model_type!r} it supports {names}."
         )
     return family_class()

@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..compression.compressor import next_position, rewrite_prompt
 from ..compression.inputs import PromptLayout, encode_visuals, read_layout
+from ..compression.rewriting import next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..prompt import Modality, VisualSpan
-from ..rewrite import gather_columns, kept_column_index
+from ..rewrite import gather_positions, kept_positions
 from .attention_tap import MEMORY_LIMIT
 
 Target = Literal["logit", "log_probability", "margin"]
@@ -219,14 +219,14 @@ class Replay:
         )
         # Column of every whole-prompt column in the pass, -1 where it was left out.
         place = (keep.long().cumsum(-1) - 1).masked_fill(~keep, -1)  # [B, S]
-        index = kept_column_index(keep, "right")  # [B, K]
+        index = kept_positions(keep, "right")  # [B, K]
         return ReplayPass(
             model=self.model,
             inputs=rewritten.inputs,
             answer_ids=self.answer_ids,
-            prediction_rows=gather_columns(place, self.prediction_rows, -1),
+            prediction_rows=gather_positions(place, self.prediction_rows, -1),
             attention_mask=index >= 0,
-            visual_mask=gather_columns(self.layout.visual_mask(), index, False),
+            visual_mask=gather_positions(self.layout.visual_mask(), index, False),
             leaves=tuple(leaves),
             leaf_places=tuple(
                 (row, place[row, span.positions])
@@ -275,13 +275,13 @@ def make_replay(
         _check_visuals(layout)
         visuals = layout.visuals
         layout, rows, answers = _append_answers(layout, answer_ids, family.padding_id(model))
-    index = kept_column_index(_prompt_mask(given), "right")
+    index = kept_positions(_prompt_mask(given), "right")
     kept: dict[str, Any] = {}
     consumed = {*family.pixel_inputs.values(), *family.consumed_inputs, *_PROMPT_INPUTS}
     for name, value in given.items():
         if name in _TOKEN_TYPES:
             # The answer is text.
-            tokens = gather_columns(value, index, 0)
+            tokens = gather_positions(value, index, 0)
             extra = layout.input_ids.shape[1] - tokens.shape[1]
             kept[name] = torch.nn.functional.pad(tokens, (0, extra))
         elif name not in consumed:
@@ -356,11 +356,11 @@ def _append_answers(
     longest_answer = max(map(len, answer_ids))
     # The last token of an answer predicts what comes after it, which is not asked.
     totals = [length + len(answer) - 1 for length, answer in zip(lengths, answer_ids, strict=True)]
-    index = kept_column_index(mask, "right")
+    index = kept_positions(mask, "right")
     extra = max(totals) - index.shape[1]
     pad = torch.nn.functional.pad
-    ids = pad(gather_columns(layout.input_ids, index, padding_id), (0, extra), value=padding_id)
-    positions = pad(gather_columns(layout.position_ids, index, 0), (0, extra))
+    ids = pad(gather_positions(layout.input_ids, index, padding_id), (0, extra), value=padding_id)
+    positions = pad(gather_positions(layout.position_ids, index, 0), (0, extra))
     following = next_position(layout.position_ids, mask)  # [A, B, 1] or [B, 1]
     rows = torch.full((len(lengths), longest_answer), -1, device=device)
     answers = torch.full_like(rows, -1)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..rewrite import gather_columns, kept_column_index
+from ..rewrite import gather_positions, kept_positions
 from .model_state import ready_for_gradients
 from .replay import ReplayPass, check_answers
 from .rules import build_rule
@@ -66,7 +66,7 @@ def _text_pass(
     device = input_ids.device
     lengths = mask.sum(1).tolist()
     totals = [length + len(answer) - 1 for length, answer in zip(lengths, answer_ids, strict=True)]
-    ids = gather_columns(input_ids, kept_column_index(mask, "right"), 0)
+    ids = gather_positions(input_ids, kept_positions(mask, "right"), 0)
     ids = torch.nn.functional.pad(ids, (0, max(totals) - ids.shape[1]))
     rows = torch.full((len(ids), max(map(len, answer_ids))), -1, device=device)
     answers = torch.full_like(rows, -1)

@@ -1,4 +1,4 @@
-"""Tiny trained models that are shipped with the library, for demos and tests."""
+"""Tiny trained models that come with the library, for demos and tests."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def load_tiny(name: str, **model_options: Any) -> tuple[PreTrainedModel, Process
 
 
 def resolve_model(model: str) -> str:
-    """Turn "tiny-qwen2-vl" into the folder of that tiny model; leave ids and folders as they are.
+    """The folder of a tiny model such as "tiny-qwen2-vl"; ids and folders come back unchanged.
 
     Raises:
-        ValueError: The name begins with "tiny-", is no folder, and there is no such tiny model.
+        ValueError: The name starts with "tiny-", but is neither a tiny model nor a folder.
     """
     if model.startswith(_PREFIX) and not Path(model).exists():
         return str(_folder(model.removeprefix(_PREFIX)))
@@ -68,7 +68,7 @@ def available_mappers() -> tuple[str, ...]:
     names = set()
     for name, folder in _FOLDERS.items():
         mappers = _HOME / folder / "mappers"
-        # A folder holds a mapper, or one for images and one for videos.
+        # A folder holds one mapper, or one for images and one for videos.
         for config in (*mappers.glob("*/config.json"), *mappers.glob("*/*/config.json")):
             own = config.relative_to(mappers).parts[0]
             names.add(f"{_PREFIX}{name}" if own == _OWN else f"{_PREFIX}{name}/{own}")
@@ -76,19 +76,19 @@ def available_mappers() -> tuple[str, ...]:
 
 
 def resolve_mapper(mapper: str) -> str:
-    """Turn "tiny-qwen2-vl" into the folder of that model's mappers; leave ids and folders.
+    """The folder of a tiny model's mapper; ids and folders come back unchanged.
 
     "tiny-qwen2-vl" is the mapper with this library's own network, "tiny-qwen2-vl/conv1d" the one
     with the paper's.
 
     Raises:
-        ValueError: The name begins with "tiny-", is no folder, and there is no such mapper.
+        ValueError: The name starts with "tiny-", but is neither such a mapper nor a folder.
     """
     if not mapper.startswith(_PREFIX) or Path(mapper).exists():
         return mapper
     if mapper not in available_mappers():
         raise ValueError(
-            f"There is no mapper {mapper!r}: those that come with the library are "
+            f"There is no mapper {mapper!r}: the library comes with "
             f"{', '.join(available_mappers())}."
         )
     name, _, network = mapper.removeprefix(_PREFIX).partition("/")

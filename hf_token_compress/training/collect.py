@@ -22,7 +22,7 @@ from ..checks import check_choice, check_count, check_flag, check_keyword_argume
 from ..compression.depth import check_depth
 from ..compression.identity import identify
 from ..compression.reading import read_prompt
-from ..config import InstructionRows
+from ..config import InstructionScope
 from ..data.sources import SampleSource, TrainingSample
 from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
@@ -95,7 +95,7 @@ class CollectOptions:
     rule_options: Mapping[str, Any] = field(default_factory=dict)
     targets: Targets = "per_token"
     recursive: bool = False
-    instruction: InstructionRows = "last_turn"
+    instruction: InstructionScope = "last_turn"
     scoring_depth: int = 0
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class CollectOptions:
         check_keyword_arguments("rule_options", self.rule_options)
         check_choice("targets", self.targets, get_args(Targets))
         check_flag("recursive", self.recursive)
-        check_choice("instruction", self.instruction, get_args(InstructionRows))
+        check_choice("instruction", self.instruction, get_args(InstructionScope))
         check_count("scoring_depth", self.scoring_depth, at_least=0)
 
     def to_dict(self) -> dict[str, Any]:

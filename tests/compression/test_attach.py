@@ -1,4 +1,4 @@
-"""Compression changes one instance, and can be taken off it without a trace."""
+"""Compression changes one model instance and can be undone completely."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_compress_after_uncompress_works_again(pair: ModelPair) -> None:
     assert torch.equal(pair.compressed(**inputs).logits, expected)
 
 
-def test_the_compressed_model_passes_for_its_stock_class(pair: ModelPair) -> None:
+def test_the_compressed_model_looks_like_its_stock_class(pair: ModelPair) -> None:
     stock, compressed = pair
     assert isinstance(compressed, Qwen2VLForConditionalGeneration)
     assert type(compressed).__name__ == type(stock).__name__
@@ -97,7 +97,7 @@ def test_clones(make: Any, clone: Any) -> None:
     assert torch.equal(model(**inputs)[0], expected)
 
 
-def test_clones_have_a_switch_and_report_of_their_own(pair: ModelPair) -> None:
+def test_clones_have_their_own_switch_and_report(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     cloned = copy.deepcopy(pair.compressed)
     with cloned.token_compression.disabled():
@@ -106,7 +106,7 @@ def test_clones_have_a_switch_and_report_of_their_own(pair: ModelPair) -> None:
     assert pair.compressed.token_compression.last is not None
 
 
-def test_two_models_in_one_process_stay_apart() -> None:
+def test_two_models_in_one_process_are_independent() -> None:
     inputs = make_inputs([ONE_IMAGE])
     quarter, half, stock = (tiny_model(seed=seed) for seed in range(3))
     expected = [tiny_model(seed=seed)(**inputs).logits for seed in range(3)]
@@ -123,7 +123,7 @@ def test_two_models_in_one_process_stay_apart() -> None:
     assert half.token_compression.last.samples[0].visual_tokens_after == 24
 
 
-def test_two_models_that_share_a_config_object_stay_apart(tmp_path: Path) -> None:
+def test_two_models_that_share_a_config_object_are_independent(tmp_path: Path) -> None:
     config = tiny_config()
     first, second = (Qwen2VLForConditionalGeneration(config).eval() for _ in range(2))
     assert first.config is second.config
@@ -163,10 +163,10 @@ class OwnFamily(Qwen2VLFamily):
     model_classes = (OwnModel,)
 
 
-def test_a_family_that_the_library_does_not_know(
+def test_a_registered_family(
     monkeypatch: pytest.MonkeyPatch, pair: ModelPair, tmp_path: Path
 ) -> None:
-    """One adapter and one line outside the library make it compressible, saving included."""
+    """A user's family can be compressed and saved after one call."""
     monkeypatch.setattr(family_registry.FAMILIES, "registered", {})
     settings = tiny_config().to_dict()
     del settings["model_type"]
@@ -183,7 +183,7 @@ def test_a_family_that_the_library_does_not_know(
     assert torch.equal(OwnModel.from_pretrained(tmp_path)(**inputs).logits, expected)
 
 
-def test_the_setting_is_shown() -> None:
+def test_the_repr_shows_the_setting() -> None:
     _, compressed = make_pair(KEEP_ALL)
     assert "retention_ratio=1.0" in repr(compressed.token_compression)
     with compressed.token_compression.disabled():

@@ -1,4 +1,4 @@
-"""Wrong models, scorers and inputs: one clear sentence each, of the right type."""
+"""Wrong models, scorers and inputs give one clear sentence and the right type of error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tiny_models import (
     RAGGED,
     TEXT_ONLY,
     TWO_IMAGES,
-    VIDEO,
     make_inputs,
     tiny_config,
     tiny_model,
@@ -74,7 +73,7 @@ def inputs() -> dict[str, Any]:
 
 @pytest.fixture(params=["forward", "generate", "prepare"])
 def call(request: pytest.FixtureRequest, pair: ModelPair) -> Any:
-    """Every way in must refuse what is wrong."""
+    """Every entry point must refuse wrong inputs."""
     model = pair.compressed
     return {
         "forward": lambda **inputs: model(**inputs),
@@ -87,7 +86,7 @@ def call(request: pytest.FixtureRequest, pair: ModelPair) -> Any:
 
 
 def test_unsupported_family() -> None:
-    with one_sentence(ValueError, "BertModel", "'bert'", "qwen2_vl"):
+    with one_sentence(ValueError, "BertModel"):
         compress(bert(), QUARTER)
 
 
@@ -95,15 +94,15 @@ def test_unsupported_class_of_a_supported_family() -> None:
     class Backbone(Qwen2VLPreTrainedModel):
         config_class = Qwen2VLConfig
 
-    with one_sentence(ValueError, "Backbone", "Qwen2VLModel", "Qwen2VLForConditionalGeneration"):
+    with one_sentence(ValueError, "Backbone"):
         compress(Backbone(tiny_config()), QUARTER)
-    with one_sentence(ValueError, "Qwen2VLTextModel", "qwen2_vl"):
+    with one_sentence(ValueError, "Qwen2VLTextModel"):
         compress(Qwen2VLTextModel(tiny_config().text_config), QUARTER)
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), "Qwen/Qwen2-VL-7B-Instruct", None])
-def test_something_else_than_a_transformers_model(model: Any) -> None:
-    with one_sentence(TypeError, "Transformers model", type(model).__name__):
+def test_not_a_transformers_model(model: Any) -> None:
+    with one_sentence(TypeError, "Transformers model"):
         compress(model, QUARTER)
 
 
@@ -122,7 +121,7 @@ def test_from_pretrained_refuses_an_unsupported_family_before_loading(
 ) -> None:
     bert().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()  # loading would fail with another error
-    with one_sentence(ValueError, "BertModel", "qwen2_vl"):
+    with one_sentence(ValueError, "BertModel"):
         loader.from_pretrained(tmp_path, token_compression=QUARTER)
 
 
@@ -145,11 +144,11 @@ def test_a_replaced_forward_is_not_overwritten() -> None:
 
 
 def test_unknown_tiny_model() -> None:
-    with one_sentence(ValueError, "nonsense", "qwen2-vl"):
+    with one_sentence(ValueError, "nonsense"):
         load_tiny("nonsense")
 
 
-def test_a_family_is_registered_once_and_with_an_adapter() -> None:
+def test_a_family_is_registered_once_and_with_its_base_class() -> None:
     assert "qwen2_vl" in supported_families()
     with one_sentence(TypeError, "ModelFamily"):
         register_family("bert", dict)  # type: ignore[arg-type]
@@ -178,32 +177,30 @@ def test_a_cut_off_config_file(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "words"),
+    ("value", "kind", "word"),
     [
-        ({"retention_ratio": 3}, ValueError, ("retention_ratio", "(0, 1]")),
-        ({"retention_ratio": "0.5"}, TypeError, ("retention_ratio",)),
-        ([], TypeError, ("token_compression", "list")),
-        (7, TypeError, ("token_compression", "int")),
+        ({"retention_ratio": 3}, ValueError, "retention_ratio"),
+        ([], TypeError, "token_compression"),
     ],
 )
 def test_a_damaged_setting_in_the_config_file(
-    saved: Path, value: Any, kind: type[Exception], words: tuple[str, ...]
+    saved: Path, value: Any, kind: type[Exception], word: str
 ) -> None:
     path = saved / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "token_compression": value}))
-    with one_sentence(kind, *words):
+    with one_sentence(kind, word):
         AutoModelForImageTextToText.from_pretrained(saved)
     model = AutoModelForImageTextToText.from_pretrained(saved, token_compression=False)
     assert type(model) is Qwen2VLForConditionalGeneration
 
 
-def test_a_saved_setting_of_a_family_that_is_not_supported(tmp_path: Path) -> None:
+def test_a_saved_setting_of_an_unsupported_family(tmp_path: Path) -> None:
     bert().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     setting = {"token_compression": QUARTER.to_dict()}
     path.write_text(json.dumps({**json.loads(path.read_text()), **setting}))
     assert AutoConfig.from_pretrained(tmp_path).token_compression == QUARTER.to_dict()
-    with one_sentence(ValueError, "BertModel", "qwen2_vl"):
+    with one_sentence(ValueError, "BertModel"):
         AutoModel.from_pretrained(tmp_path)
 
 
@@ -219,30 +216,23 @@ def test_missing_weights_are_still_reported_by_transformers(saved: Path) -> None
 # Options of a call
 
 
-@pytest.mark.parametrize("ratio", [0, 2, -1.0, float("nan")])
-def test_ratio_out_of_range(ratio: Any, call: Any, inputs: dict[str, Any]) -> None:
-    with one_sentence(ValueError, "retention_ratio", "(0, 1]"):
+@pytest.mark.parametrize(("ratio", "kind"), [(0, ValueError), (2, ValueError), ("0.5", TypeError)])
+def test_invalid_ratio(
+    ratio: Any, kind: type[Exception], call: Any, inputs: dict[str, Any]
+) -> None:
+    with one_sentence(kind, "retention_ratio"):
         call(**inputs, retention_ratio=ratio)
 
 
-@pytest.mark.parametrize("ratio", ["0.5", True, [0.5]])
-def test_ratio_of_the_wrong_type(ratio: Any, call: Any, inputs: dict[str, Any]) -> None:
-    with one_sentence(TypeError, "retention_ratio", type(ratio).__name__):
-        call(**inputs, retention_ratio=ratio)
-
-
-def test_instruction_mask_of_another_shape(call: Any, inputs: dict[str, Any]) -> None:
-    mask = torch.ones_like(inputs["input_ids"])[:, 1:]
-    with one_sentence(ValueError, "instruction_mask", str(list(mask.shape))):
-        call(**inputs, instruction_mask=mask)
-
-
-def test_instruction_mask_of_the_wrong_type(call: Any, inputs: dict[str, Any]) -> None:
+def test_invalid_instruction_mask(call: Any, inputs: dict[str, Any]) -> None:
+    mask = torch.ones_like(inputs["input_ids"])
+    with one_sentence(ValueError, "instruction_mask"):
+        call(**inputs, instruction_mask=mask[:, 1:])
     with one_sentence(TypeError, "instruction_mask"):
-        call(**inputs, instruction_mask=[[1] * inputs["input_ids"].shape[1]])
+        call(**inputs, instruction_mask=mask.tolist())
 
 
-def test_instruction_mask_without_a_row_of_one_prompt(call: Any) -> None:
+def test_a_prompt_without_instruction_tokens(call: Any) -> None:
     batch = make_inputs([ONE_IMAGE, TEXT_ONLY, TWO_IMAGES])
     padded = batch["attention_mask"] == 0
     assert padded[0].any()
@@ -250,12 +240,12 @@ def test_instruction_mask_without_a_row_of_one_prompt(call: Any) -> None:
     mask[1] = False
     call(**batch, instruction_mask=mask)
     mask[0] = padded[0]
-    with one_sentence(ValueError, "Prompt 0 ", "instruction_mask"):
+    with one_sentence(ValueError, "Prompt 0 "):
         call(**batch, instruction_mask=mask)
 
 
 @pytest.mark.parametrize("scorer", ["random", "uniform"])
-def test_scorers_that_read_no_question_need_no_instruction_row(
+def test_scorers_that_ignore_the_question_need_no_instruction_tokens(
     scorer: str, inputs: dict[str, Any]
 ) -> None:
     model = compress(tiny_model(), {"retention_ratio": 0.25, "scorer": scorer})
@@ -267,22 +257,11 @@ def test_scorers_that_read_no_question_need_no_instruction_row(
 # Inputs that do not fit each other
 
 
-def test_missing_token_types(call: Any, inputs: dict[str, Any]) -> None:
-    del inputs["mm_token_type_ids"]
-    with one_sentence(ValueError, "mm_token_type_ids", "processor"):
-        call(**inputs)
-
-
-def test_missing_grids(call: Any, inputs: dict[str, Any]) -> None:
-    del inputs["image_grid_thw"]
-    with one_sentence(ValueError, "image_grid_thw", "processor"):
-        call(**inputs)
-
-
-def test_missing_video_grids(call: Any) -> None:
+@pytest.mark.parametrize("name", ["mm_token_type_ids", "image_grid_thw", "video_grid_thw"])
+def test_missing_inputs(name: str, call: Any) -> None:
     inputs = make_inputs([IMAGE_AND_VIDEO])
-    del inputs["video_grid_thw"]
-    with one_sentence(ValueError, "video_grid_thw", "processor"):
+    del inputs[name]
+    with one_sentence(ValueError, name):
         call(**inputs)
 
 
@@ -293,29 +272,23 @@ def test_a_truncated_prompt(keep: int, call: Any, inputs: dict[str, Any]) -> Non
     end = visual_end + keep if keep < 0 else keep
     for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
         inputs[name] = inputs[name][:, :end]
-    with one_sentence(ValueError, "image", "untruncated"):
+    with one_sentence(ValueError, "placeholders"):
         call(**inputs)
 
 
 def test_more_placeholders_than_features(call: Any) -> None:
     two, one = make_inputs([TWO_IMAGES]), make_inputs([ONE_IMAGE])
     two.update(pixel_values=one["pixel_values"], image_grid_thw=one["image_grid_thw"])
-    with one_sentence(ValueError, "60 image placeholders", "48"):
+    with one_sentence(ValueError, "placeholders"):
         call(**two)
 
 
-def test_more_images_than_placeholders(call: Any) -> None:
-    two, one = make_inputs([TWO_IMAGES]), make_inputs([(4, (4, 6), 3)])
-    one.update(pixel_values=two["pixel_values"], image_grid_thw=two["image_grid_thw"])
-    with one_sentence(ValueError, "1 of 2 images"):
-        call(**one)
-
-
-def test_an_image_for_a_text_prompt(call: Any, inputs: dict[str, Any]) -> None:
-    text = make_inputs([TEXT_ONLY])
-    pixels = {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
-    with one_sentence(ValueError, "1 of 1 images"):
-        call(**text, **pixels)
+@pytest.mark.parametrize("prompt", [(4, (4, 6), 3), TEXT_ONLY], ids=["one image", "text"])
+def test_more_images_than_placeholders(prompt: Any, call: Any) -> None:
+    two, inputs = make_inputs([TWO_IMAGES]), make_inputs([prompt])
+    inputs.update(pixel_values=two["pixel_values"], image_grid_thw=two["image_grid_thw"])
+    with one_sentence(ValueError, "of 2 images"):
+        call(**inputs)
 
 
 @pytest.mark.parametrize(("given", "placeholders"), [(2, 3), (3, 2)], ids=["fewer", "more"])
@@ -332,11 +305,7 @@ def test_frames_that_do_not_match_the_placeholders(
     )
     names = ("input_ids", "attention_mask", "mm_token_type_ids")
     mixed = {**video, **{name: text[name] for name in names if name in text}}
-    counts = [
-        int((inputs["input_ids"] == VIDEO).sum()) for inputs in (text, video)
-    ]  # placeholders, and the tokens that there are
-    message = (f"{counts[0]} video placeholders", f"{counts[1]} visual tokens", "processor")
-    with one_sentence(ValueError, *message):
+    with one_sentence(ValueError, "video placeholders"):
         if way == "prepare":
             prepare_inputs(model, **mixed)
         else:
@@ -344,11 +313,11 @@ def test_frames_that_do_not_match_the_placeholders(
 
 
 @pytest.mark.parametrize("prompt", [ONE_IMAGE, ONE_VIDEO], ids=["image", "video"])
-def test_pixels_that_do_not_fit_their_grid(prompt: Any, call: Any) -> None:
+def test_pixels_that_do_not_match_their_grid(prompt: Any, call: Any) -> None:
     inputs = make_inputs([prompt])
     name = "pixel_values" if "pixel_values" in inputs else "pixel_values_videos"
     inputs[name] = inputs[name][:-4]
-    with one_sentence(ValueError, f"{name} has 188 patches", "grid_thw counts 192", "processor"):
+    with one_sentence(ValueError, f"{name} has 188 patches"):
         call(**inputs)
 
 
@@ -356,17 +325,17 @@ def test_an_image_that_crosses_two_prompts(call: Any) -> None:
     """Enough features in all, but a prompt ends within an image."""
     inputs = make_inputs([(3, (4, 4), 3), (3, (4, 6), 3)])
     inputs["image_grid_thw"] = inputs["image_grid_thw"].flip(0)
-    with one_sentence(ValueError, "Prompt 0", "16 image placeholders", "24"):
+    with one_sentence(ValueError, "Prompt 0 "):
         call(**inputs)
 
 
-def test_given_features_that_do_not_fit_their_grid(call: Any, inputs: dict[str, Any]) -> None:
+def test_given_features_that_do_not_match_their_grid(call: Any, inputs: dict[str, Any]) -> None:
     model = tiny_model()
     encoded = model.get_image_features(
         inputs.pop("pixel_values"), inputs["image_grid_thw"], return_dict=True
     )
     encoded.pooler_output = [encoded.pooler_output[0][:-1]]
-    with one_sentence(ValueError, "image 0", "47", "48"):
+    with one_sentence(ValueError, "image 0 "):
         call(**inputs, mm_encoder_outputs={"image": encoded})
 
 
@@ -376,22 +345,19 @@ def test_fewer_given_features_than_grids(call: Any) -> None:
         inputs.pop("pixel_values"), inputs["image_grid_thw"], return_dict=True
     )
     encoded.pooler_output = list(encoded.pooler_output)[:1]
-    with one_sentence(ValueError, "features of 1 image", "grids of 2"):
+    with one_sentence(ValueError, "features"):
         call(**inputs, mm_encoder_outputs={"image": encoded})
 
 
-def test_embeddings_without_ids(pair: ModelPair, inputs: dict[str, Any]) -> None:
+def test_embeddings_without_ids(call: Any, pair: ModelPair, inputs: dict[str, Any]) -> None:
     inputs["inputs_embeds"] = pair.stock.get_input_embeddings()(inputs.pop("input_ids"))
-    for call in (pair.compressed, pair.compressed.generate):
-        with one_sentence(ValueError, "input_ids", "inputs_embeds"):
-            call(**inputs)
-    with one_sentence(ValueError, "input_ids", "inputs_embeds"):
-        prepare_inputs(pair.compressed, **inputs)
+    with one_sentence(ValueError, "inputs_embeds"):
+        call(**inputs)
 
 
 def test_ids_of_one_dimension(call: Any, inputs: dict[str, Any]) -> None:
     inputs["input_ids"] = inputs["input_ids"][0]
-    with one_sentence(TypeError, "input_ids", "2-D"):
+    with one_sentence(TypeError, "input_ids"):
         call(**inputs)
 
 
@@ -400,13 +366,13 @@ def test_packed_sequences(pair: ModelPair) -> None:
     positions = whole_position_ids(pair.stock, inputs)
     positions[:, :, 24:] -= positions[0, 0, 24].item()
     del inputs["attention_mask"]
-    with one_sentence(ValueError, "prompt 0", "packed"):
+    with one_sentence(ValueError, "packed"):
         pair.compressed(**inputs, position_ids=positions)
 
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_packed_sequences_without_a_text_axis(axes: int, pair: ModelPair) -> None:
-    """Restarts in [B, S] or [3, B, S] are no packing to Transformers: they stay what they are."""
+    """Transformers does not read restarts in [B, S] or [3, B, S] as packing: they are kept."""
     inputs = make_inputs([(3, (4, 4), 3, 5, (4, 4), 2)])
     length = inputs["input_ids"].shape[1]
     positions = torch.cat([torch.arange(24), torch.arange(length - 24)])[None]
@@ -419,27 +385,19 @@ def test_packed_sequences_without_a_text_axis(axes: int, pair: ModelPair) -> Non
 
 def test_position_ids_of_another_length(call: Any, inputs: dict[str, Any]) -> None:
     positions = torch.arange(7).expand(4, 1, -1)
-    with one_sentence(ValueError, "position_ids", "[4, 1, 7]"):
+    with one_sentence(ValueError, "position_ids"):
         call(**inputs, position_ids=positions)
 
 
-def test_a_four_dimensional_mask(pair: ModelPair, inputs: dict[str, Any]) -> None:
-    length = inputs["input_ids"].shape[1]
-    inputs["attention_mask"] = torch.zeros(1, 1, length, length)
-    with one_sentence(ValueError, "attention_mask", str([1, 1, length, length])):
-        pair.compressed(**inputs)
+def test_an_attention_mask_of_another_form(pair: ModelPair, inputs: dict[str, Any]) -> None:
+    mask = inputs.pop("attention_mask")
     with one_sentence(ValueError, "attention_mask"):
-        prepare_inputs(pair.compressed, **inputs)
-
-
-def test_a_mask_per_attention_type(pair: ModelPair, inputs: dict[str, Any]) -> None:
-    inputs["attention_mask"] = {"full_attention": inputs["attention_mask"]}
-    with one_sentence(ValueError, "attention_mask"):
-        pair.compressed(**inputs)
+        pair.compressed(**inputs, attention_mask=torch.zeros(1, 1, *mask.shape))
+    with one_sentence(TypeError, "attention_mask"):
+        pair.compressed(**inputs, attention_mask={"full_attention": mask})
 
 
 def test_a_mask_that_hides_a_placeholder(call: Any, inputs: dict[str, Any]) -> None:
-    """A masked placeholder has no place in the shorter prompt, and its feature none either."""
     inputs["attention_mask"][0, 10] = 0
     with one_sentence(ValueError, "attention_mask"):
         call(**inputs)
@@ -449,7 +407,7 @@ def test_a_filled_cache(pair: ModelPair, inputs: dict[str, Any]) -> None:
     text = make_inputs([TEXT_ONLY])
     cache = pair.compressed(**text).past_key_values
     for call in (pair.compressed, pair.compressed.generate):
-        with one_sentence(ValueError, "cache", "disabled()"):
+        with one_sentence(ValueError, "cache"):
             call(**inputs, **carried(cache))
 
 
@@ -462,7 +420,7 @@ def test_a_second_turn_on_the_cache_of_a_compressed_one(pair: ModelPair) -> None
         pair.compressed.generate(second, **carried(first.past_key_values))
 
 
-def test_an_unknown_keyword_is_refused_as_by_the_stock_model(
+def test_unknown_keywords_raise_as_in_the_stock_model(
     pair: ModelPair, inputs: dict[str, Any]
 ) -> None:
     for model in pair:
@@ -500,7 +458,7 @@ def spoiled(prompt: Any, value: float) -> torch.Tensor:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_not_finite(value: float) -> None:
     model = scored_by(lambda prompt: spoiled(prompt, value))
-    with one_sentence(ValueError, "'own'", "prompt 1", "NaN or infinite"):
+    with one_sentence(ValueError, "prompt 1"):
         model(**make_inputs(RAGGED))
 
 
@@ -520,43 +478,38 @@ def test_scores_of_text_and_padding_may_be_anything() -> None:
 )
 def test_scores_of_another_shape(shape: Any) -> None:
     model = scored_by(lambda prompt: shape(torch.rand(prompt.visual_mask.shape)))
-    inputs = make_inputs(RAGGED)
-    with one_sentence(ValueError, "'own'", "shape", str(list(inputs["input_ids"].shape))):
-        model(**inputs)
+    with one_sentence(ValueError, "shape"):
+        model(**make_inputs(RAGGED))
 
 
 @pytest.mark.usefixtures("own_scorers")
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
-def test_scores_of_another_dtype(dtype: torch.dtype) -> None:
-    model = scored_by(lambda prompt: torch.zeros(prompt.visual_mask.shape, dtype=dtype))
-    with one_sentence(TypeError, "'own'", "floating-point", str(dtype)):
+@pytest.mark.parametrize("value", [torch.bool, torch.complex64, None, 0.5], ids=str)
+def test_scores_of_another_type(value: Any) -> None:
+    """Tensors of another dtype, and things that are not tensors."""
+    is_dtype = isinstance(value, torch.dtype)
+    model = scored_by(
+        lambda prompt: torch.zeros(prompt.input_ids.shape, dtype=value) if is_dtype else value
+    )
+    with one_sentence(TypeError, "floating-point"):
         model(**make_inputs([ONE_IMAGE]))
 
 
 @pytest.mark.usefixtures("own_scorers")
-@pytest.mark.parametrize("value", [None, [[0.5]], 0.5])
-def test_scores_that_are_no_tensor(value: Any) -> None:
-    model = scored_by(lambda prompt: value)
-    with one_sentence(TypeError, "'own'", "floating-point", type(value).__name__):
-        model(**make_inputs([ONE_IMAGE]))
-
-
-@pytest.mark.usefixtures("own_scorers")
-def test_negative_scores_cannot_be_shares() -> None:
+def test_top_p_with_negative_scores() -> None:
     model = scored_by(lambda prompt: -torch.rand(prompt.visual_mask.shape))
     compress(model, {"scorer": "own", "min_visual_tokens": 0, "top_p": 0.5})
-    with one_sentence(ValueError, "top_p", "negative"):
+    with one_sentence(ValueError, "top_p"):
         model(**make_inputs([ONE_IMAGE]))
 
 
 def test_unknown_scorer() -> None:
-    with one_sentence(ValueError, "'astrology'", *available_scorers()):
+    with one_sentence(ValueError, "'astrology'"):
         compress(tiny_model(), {"scorer": "astrology"})
 
 
 @pytest.mark.parametrize("scorer", ["random", "uniform", "attention"])
 def test_unknown_scorer_option(scorer: str) -> None:
-    with one_sentence(ValueError, f"'{scorer}'", "colour"):
+    with one_sentence(ValueError, "colour"):
         compress(tiny_model(), {"scorer": scorer, "scorer_options": {"colour": 1}})
 
 
@@ -578,24 +531,24 @@ def test_scorer_option_out_of_range(
 
 def test_a_mapper_that_cannot_be_loaded(tmp_path: Path) -> None:
     model = tiny_model()
-    with one_sentence(MapperNotFoundError, "nowhere", "no folder here"):
+    with one_sentence(MapperNotFoundError, "nowhere"):
         compress(model, TokenCompressionConfig(mapper=str(tmp_path / "nowhere")))
     assert type(model) is Qwen2VLForConditionalGeneration
 
 
 @pytest.mark.usefixtures("own_scorers")
-def test_names_of_scorers_are_not_taken_twice() -> None:
-    with one_sentence(ValueError, "'random'", "exists already"):
+def test_scorer_names_are_unique() -> None:
+    with one_sentence(ValueError, "'random'"):
         register_scorer("random")(type("Mine", (Scorer,), {}))
     register_scorer("own")(type("First", (Scorer,), {}))
-    with one_sentence(ValueError, "'own'", "exists already"):
+    with one_sentence(ValueError, "'own'"):
         register_scorer("own")(type("Second", (Scorer,), {}))
     assert available_scorers().count("own") == 1
 
 
 @pytest.mark.usefixtures("own_scorers")
 def test_only_scorers_are_registered() -> None:
-    with one_sentence(TypeError, "'own'", "Scorer"):
+    with one_sentence(TypeError, "Scorer"):
         register_scorer("own")(dict)
     with pytest.raises(TypeError, match="abstract"):
         type("Half", (Scorer,), {})()

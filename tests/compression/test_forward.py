@@ -1,4 +1,4 @@
-"""One forward over a compressed prompt, against three independent readings of what it should be."""
+"""A forward over a compressed prompt, against three independent references."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ each_side = pytest.mark.parametrize("padding_side", ["left", "right"])
 each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 
 
-def row_logits(logits: Tensor, row: int, kept: int, padding_side: str) -> Tensor:
-    """Logits of one row without its padding, [kept, vocabulary]."""
-    return logits[row, -kept:] if padding_side == "left" else logits[row, :kept]
+def sample_logits(logits: Tensor, sample: int, kept: int, padding_side: str) -> Tensor:
+    """Logits of one sample without its padding, [kept, vocabulary]."""
+    return logits[sample, -kept:] if padding_side == "left" else logits[sample, :kept]
 
 
 @each_prompt
@@ -66,9 +66,9 @@ def test_equals_stock_with_dropped_tokens_hidden(
     inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     actual = pair.compressed(**inputs).logits
     expected = pair.stock(**masked_inputs(pair, inputs)).logits
-    for row, sample in enumerate(pair.compressed.token_compression.last.samples):
-        kept = row_logits(actual, row, len(sample.kept_indices), padding_side)
-        assert_same(kept, expected[row, sample.kept_indices])
+    for number, sample in enumerate(pair.compressed.token_compression.last.samples):
+        kept = sample_logits(actual, number, len(sample.kept_indices), padding_side)
+        assert_same(kept, expected[number, sample.kept_indices])
 
 
 @each_family
@@ -80,15 +80,15 @@ def test_base_model_equals_stock_with_dropped_tokens_hidden(padding_side: Any, f
     actual = compressed(**inputs).last_hidden_state
     hidden = masked_inputs(ModelPair(stock, compressed), inputs)
     expected = stock(**hidden).last_hidden_state
-    for row, sample in enumerate(compressed.token_compression.last.samples):
-        kept = row_logits(actual, row, len(sample.kept_indices), padding_side)
-        assert_same(kept, expected[row, sample.kept_indices])
+    for number, sample in enumerate(compressed.token_compression.last.samples):
+        kept = sample_logits(actual, number, len(sample.kept_indices), padding_side)
+        assert_same(kept, expected[number, sample.kept_indices])
 
 
 @pytest.mark.parametrize(("family", "prompts"), family_prompts("ragged", "ragged_videos"))
 @each_side
 @pytest.mark.parametrize("scorer", ["attention", "random", "uniform"])
-def test_a_row_in_a_ragged_batch_is_that_row_alone(
+def test_a_sample_in_a_ragged_batch_equals_the_sample_alone(
     padding_side: Any, scorer: str, family: str, prompts: Any
 ) -> None:
     _, compressed = make_pair(
@@ -97,12 +97,12 @@ def test_a_row_in_a_ragged_batch_is_that_row_alone(
     )
     inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     logits = compressed(**inputs).logits
-    for row, prompt in enumerate(prompts):
+    for number, prompt in enumerate(prompts):
         alone = compressed(**make_inputs([prompt], family=family)).logits[0]
-        assert_same(row_logits(logits, row, len(alone), padding_side), alone)
+        assert_same(sample_logits(logits, number, len(alone), padding_side), alone)
 
 
-def test_prepared_inputs_hold_the_kept_tokens_with_their_own_positions_and_features() -> None:
+def test_prepared_inputs_hold_the_kept_tokens_positions_and_features() -> None:
     stock, compressed = make_pair()
     inputs = make_inputs(RAGGED)
     prepared = prepare_inputs(compressed, **inputs)
@@ -115,15 +115,17 @@ def test_prepared_inputs_hold_the_kept_tokens_with_their_own_positions_and_featu
         )
     )
     kept_features = []
-    for row, sample in enumerate(compressed.token_compression.last.samples):
+    for number, sample in enumerate(compressed.token_compression.last.samples):
         kept = sample.kept_indices
-        real = prepared["attention_mask"][row].bool()
-        assert torch.equal(prepared["input_ids"][row][real], inputs["input_ids"][row, kept])
-        types = inputs["mm_token_type_ids"][row, kept]
-        assert torch.equal(prepared["mm_token_type_ids"][row][real], types)
-        assert torch.equal(prepared["position_ids"][1:, row][:, real], positions[1:, row, kept])
+        real = prepared["attention_mask"][number].bool()
+        assert torch.equal(prepared["input_ids"][number][real], inputs["input_ids"][number, kept])
+        types = inputs["mm_token_type_ids"][number, kept]
+        assert torch.equal(prepared["mm_token_type_ids"][number][real], types)
+        assert torch.equal(
+            prepared["position_ids"][1:, number][:, real], positions[1:, number, kept]
+        )
         text_order = torch.arange(len(kept))
-        assert torch.equal(prepared["position_ids"][0, row][real], text_order)
+        assert torch.equal(prepared["position_ids"][0, number][real], text_order)
         own = [next(features) for _ in sample.visual_indices]
         kept_features += [own[i] for i in sample.kept_visual.nonzero().flatten().tolist()]
     given = torch.cat(list(prepared["mm_encoder_outputs"]["image"].pooler_output))
@@ -131,7 +133,7 @@ def test_prepared_inputs_hold_the_kept_tokens_with_their_own_positions_and_featu
     assert "pixel_values" not in prepared
 
 
-def test_without_a_mask_the_answer_is_the_same() -> None:
+def test_an_unpadded_prompt_needs_no_mask() -> None:
     _, compressed = make_pair()
     inputs = make_inputs([ONE_IMAGE])
     expected = compressed(**inputs).logits
@@ -139,7 +141,7 @@ def test_without_a_mask_the_answer_is_the_same() -> None:
     assert_same(compressed(**inputs).logits, expected)
 
 
-def test_own_inputs_are_not_changed() -> None:
+def test_the_callers_inputs_are_not_changed() -> None:
     _, compressed = make_pair()
     inputs = make_inputs(RAGGED)
     before = {name: value.clone() for name, value in inputs.items()}
@@ -149,7 +151,7 @@ def test_own_inputs_are_not_changed() -> None:
     assert all(torch.equal(inputs[name], value) for name, value in before.items())
 
 
-def test_positional_arguments_and_tuples_are_taken_as_by_the_stock_class() -> None:
+def test_positional_arguments_and_tuples_work_as_in_the_stock_class() -> None:
     _, compressed = make_pair()
     inputs = make_inputs([ONE_IMAGE])
     expected = compressed(**inputs).logits
@@ -158,15 +160,15 @@ def test_positional_arguments_and_tuples_are_taken_as_by_the_stock_class() -> No
     assert torch.equal(logits, expected)
 
 
-def test_only_the_last_logits_on_request() -> None:
+def test_logits_to_keep() -> None:
     _, compressed = make_pair()
     inputs = make_inputs(RAGGED)
     expected = compressed(**inputs).logits[:, -1:]
     assert_same(compressed(**inputs, logits_to_keep=1).logits, expected)
 
 
-def test_a_prompt_that_ends_in_its_picture_keeps_its_last_token() -> None:
-    """The next token is predicted from it, however badly it is scored."""
+def test_a_prompt_that_ends_in_its_image_keeps_its_last_token() -> None:
+    """The next token is predicted from it, so it stays whatever its score."""
     pair = make_pair()
     inputs = make_inputs([(4, (6, 8))])
     for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
@@ -192,8 +194,8 @@ def test_indices_of_logits_to_keep_are_refused() -> None:
         compressed(**make_inputs([ONE_IMAGE]), logits_to_keep=torch.tensor([3]))
 
 
-def test_two_dimensional_position_ids_of_the_caller_are_kept() -> None:
-    """Positions [B, S], as of a text model, without a mask: gaps must not look like packing."""
+def test_two_dimensional_position_ids_are_kept() -> None:
+    """Position ids [B, S] without a mask: their gaps must not look like packing."""
     pair = make_pair()
     inputs = make_inputs([ONE_IMAGE])
     mask = inputs.pop("attention_mask")
@@ -207,7 +209,7 @@ def test_two_dimensional_position_ids_of_the_caller_are_kept() -> None:
 
 
 @pytest.mark.parametrize("axes", [3, 4])
-def test_position_ids_of_the_caller_are_kept(axes: int) -> None:
+def test_position_ids_are_kept(axes: int) -> None:
     pair = make_pair()
     inputs = make_inputs(RAGGED)
     positions = whole_position_ids(pair.stock, inputs)
@@ -217,13 +219,13 @@ def test_position_ids_of_the_caller_are_kept(axes: int) -> None:
     hidden = masked_inputs(pair, inputs)
     hidden["position_ids"] = torch.cat([positions[:1], shifted[-3:]])
     expected = pair.stock(**hidden).logits
-    for row, sample in enumerate(pair.compressed.token_compression.last.samples):
-        kept = row_logits(actual, row, len(sample.kept_indices), "left")
-        assert_same(kept, expected[row, sample.kept_indices])
+    for number, sample in enumerate(pair.compressed.token_compression.last.samples):
+        kept = sample_logits(actual, number, len(sample.kept_indices), "left")
+        assert_same(kept, expected[number, sample.kept_indices])
 
 
 @each_family
-def test_text_only_prompts_go_to_the_stock_model(family: str) -> None:
+def test_text_only_prompts_equal_stock(family: str) -> None:
     pair = make_pair(family=family)
     inputs = make_inputs([TEXT_ONLY], family=family)
     assert torch.equal(pair.compressed(**inputs).logits, pair.stock(**inputs).logits)

@@ -1,4 +1,4 @@
-"""Generation from a compressed prompt, in every decoding mode that the stock model has."""
+"""Generation from a compressed prompt, in every decoding mode of the stock model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MODES: dict[str, dict[str, Any]] = {
     "repetition_penalty": {"repetition_penalty": 1.7},
     "no_repeats": {"no_repeat_ngram_size": 2},
 }
-SINGLE_ROW_MODES: dict[str, dict[str, Any]] = {
+SINGLE_SAMPLE_MODES: dict[str, dict[str, Any]] = {
     "prompt_lookup": {"prompt_lookup_num_tokens": 3},
     "sampled_prompt_lookup": {"prompt_lookup_num_tokens": 3, "do_sample": True},
     "assistant": {"assistant_model": tiny_model(seed=1)},
@@ -62,7 +62,7 @@ every_mode = pytest.mark.parametrize(
         *(pytest.param(RAGGED, options, id=name) for name, options in MODES.items()),
         *(
             pytest.param([ONE_IMAGE], options, id=name)
-            for name, options in SINGLE_ROW_MODES.items()
+            for name, options in SINGLE_SAMPLE_MODES.items()
         ),
     ],
 )
@@ -74,7 +74,7 @@ def seeded(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
 
 
 def generated(tokens: torch.Tensor) -> torch.Tensor:
-    """One row up to and including its turn end."""
+    """One sample up to and including its turn end."""
     ends = (tokens == TURN_END).nonzero().flatten()
     return tokens[: int(ends[0]) + 1] if len(ends) else tokens
 
@@ -109,7 +109,7 @@ def test_sequences_start_with_the_whole_prompt(prompts: Any, options: Any) -> No
 @each_ragged_batch
 @pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "sampling", "no_cache"])
 def test_equals_stock_with_dropped_tokens_hidden(mode: str, family: str, prompts: Any) -> None:
-    """Answer, logits and positions of the new tokens, by a path that shares no code with ours."""
+    """The reference path shares no code with the rewrite."""
     pair = make_pair(family=family)
     inputs = make_inputs(prompts, family=family)
     options = {**MODES[mode], "return_dict_in_generate": True, "output_logits": True}
@@ -135,19 +135,21 @@ def test_cached_equals_not_cached(mode: str, family: str, prompts: Any) -> None:
 
 @each_ragged_batch
 @pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "no_cache"])
-def test_a_row_in_a_ragged_batch_is_that_row_alone(mode: str, family: str, prompts: Any) -> None:
+def test_a_sample_in_a_ragged_batch_equals_the_sample_alone(
+    mode: str, family: str, prompts: Any
+) -> None:
     pair = make_pair(family=family)
     options = {**MODES[mode], "return_dict_in_generate": True, "output_logits": True}
     inputs = make_inputs(prompts, family=family)
     together = seeded(pair.compressed, inputs, **options)
-    for row, prompt in enumerate(prompts):
+    for sample, prompt in enumerate(prompts):
         own = make_inputs([prompt], family=family)
         alone = seeded(pair.compressed, own, **options)
         tokens = generated(answer(alone.sequences, own)[0])
-        assert torch.equal(generated(answer(together.sequences, inputs)[row]), tokens)
+        assert torch.equal(generated(answer(together.sequences, inputs)[sample]), tokens)
         if mode != "beams":
             for step in range(len(tokens)):
-                assert_same(together.logits[step][row], alone.logits[step][0])
+                assert_same(together.logits[step][sample], alone.logits[step][0])
 
 
 @pytest.mark.parametrize("mode", ["prompt_lookup", "assistant", "compressed_assistant"])
@@ -157,11 +159,11 @@ def test_speculation_does_not_change_the_greedy_answer(
 ) -> None:
     inputs = make_inputs([prompt])
     greedy = seeded(pair.compressed, inputs, do_sample=False, max_new_tokens=20)
-    speculative = {**SINGLE_ROW_MODES[mode], "do_sample": False, "max_new_tokens": 20}
+    speculative = {**SINGLE_SAMPLE_MODES[mode], "do_sample": False, "max_new_tokens": 20}
     assert torch.equal(seeded(pair.compressed, inputs, **speculative), greedy)
 
 
-def test_returned_dictionary_matches_the_plain_answer(pair: ModelPair) -> None:
+def test_the_returned_dictionary_matches_the_plain_answer(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     prepared = prepare_inputs(pair.compressed, **inputs)
     options = {
@@ -181,7 +183,7 @@ def test_returned_dictionary_matches_the_plain_answer(pair: ModelPair) -> None:
     assert type(actual) is type(expected)
 
 
-def test_transition_scores_can_be_computed_as_usual(pair: ModelPair) -> None:
+def test_transition_scores(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     out = seeded(pair.compressed, inputs, return_dict_in_generate=True, output_scores=True)
     scores = pair.compressed.compute_transition_scores(
@@ -224,10 +226,8 @@ def test_a_generation_config_is_used_and_not_changed(positional: bool, pair: Mod
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
-def test_padding_without_a_mask_is_seen_as_by_the_stock_model(
-    ratio: float, pair: ModelPair
-) -> None:
-    """The stock `generate` takes padding ids for padding where it is given no mask."""
+def test_padding_without_a_mask_equals_stock(ratio: float, pair: ModelPair) -> None:
+    """Without a mask, the stock `generate` infers one from padding ids."""
     inputs = make_inputs(RAGGED)
     unmasked = {name: value for name, value in inputs.items() if name != "attention_mask"}
     assert torch.equal(seeded(pair.stock, unmasked), seeded(pair.stock, inputs))
@@ -236,8 +236,8 @@ def test_padding_without_a_mask_is_seen_as_by_the_stock_model(
 
 
 @pytest.mark.parametrize("axes", [3, 4])
-def test_position_ids_of_the_caller_are_gone_on_from(axes: int, pair: ModelPair) -> None:
-    """Doubled positions, so that an answer that ignores them differs."""
+def test_new_tokens_continue_the_given_position_ids(axes: int, pair: ModelPair) -> None:
+    """They are doubled, so an answer that ignores them differs."""
     inputs = make_inputs(RAGGED)
     positions = whole_position_ids(pair.stock, inputs)
     positions[-3:] *= 2
@@ -247,7 +247,7 @@ def test_position_ids_of_the_caller_are_gone_on_from(axes: int, pair: ModelPair)
     assert not torch.equal(out, seeded(pair.compressed, inputs))
 
 
-def test_random_numbers_of_the_caller_are_left_alone() -> None:
+def test_scoring_draws_no_random_numbers_of_the_caller() -> None:
     """The random scorer must not draw from the generator that sampling uses."""
     stock, compressed = make_pair(
         TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0, scorer="random")
@@ -281,7 +281,7 @@ def test_the_vision_part_runs_once(family: str) -> None:
 
 
 def test_later_calls_do_not_depend_on_earlier_ones(pair: ModelPair) -> None:
-    """A full run, a text-only run and another image leave nothing behind."""
+    """Disabled, text-only and other calls in between change nothing."""
     inputs = make_inputs([ONE_IMAGE])
     expected = seeded(pair.compressed, inputs)
     seeded(pair.compressed, make_inputs([TWO_IMAGES]))

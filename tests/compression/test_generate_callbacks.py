@@ -1,4 +1,4 @@
-"""What the caller hands to `generate` sees the caller's own prompt, never the shorter one."""
+"""Callbacks passed to `generate` see the caller's own prompt, never the shorter one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.core
 
 
 class RecordingProcessor(LogitsProcessor):
-    """Keeps every sequence it is shown, and changes no score."""
+    """Records every sequence and changes no score."""
 
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
@@ -34,7 +34,7 @@ class RecordingProcessor(LogitsProcessor):
 
 
 class RecordingCriterion(StoppingCriteria):
-    """Keeps every sequence it is shown, and stops none."""
+    """Records every sequence and stops none."""
 
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
@@ -58,11 +58,11 @@ class RecordingStreamer(BaseStreamer):
 
 def check_seen(seen: list[Tensor], inputs: dict[str, Tensor], copies: int) -> None:
     """Every sequence starts with its own prompt; beam search shows at least one per beam."""
-    rows, length = inputs["input_ids"].shape
+    samples, length = inputs["input_ids"].shape
     assert len(seen) > 1
     for sequences in seen:
-        assert len(sequences) >= copies * rows
-        prompt = inputs["input_ids"].repeat_interleave(len(sequences) // rows, dim=0)
+        assert len(sequences) >= copies * samples
+        prompt = inputs["input_ids"].repeat_interleave(len(sequences) // samples, dim=0)
         assert torch.equal(sequences[:, :length], prompt)
     assert seen[-1].shape[1] > length
 
@@ -80,7 +80,7 @@ def test_logits_processors(options: dict[str, Any], copies: int, pair: ModelPair
     assert torch.equal(out, expected)
 
 
-def test_a_logits_processor_that_acts_on_lengths_of_the_whole_sequence(pair: ModelPair) -> None:
+def test_a_logits_processor_that_depends_on_the_sequence_length(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     length = inputs["input_ids"].shape[1]
 
@@ -107,7 +107,7 @@ def test_stopping_criteria(options: dict[str, Any], copies: int, pair: ModelPair
     assert criteria[0] is recorder
 
 
-def test_stopping_criteria_may_be_a_plain_list_and_stop_rows_apart(pair: ModelPair) -> None:
+def test_stopping_criteria_may_be_a_list_and_stop_samples_one_by_one(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     options = {"max_new_tokens": 6, "eos_token_id": None}
     free = answer(pair.compressed.generate(**inputs, **options), inputs)
@@ -116,10 +116,10 @@ def test_stopping_criteria_may_be_a_plain_list_and_stop_rows_apart(pair: ModelPa
     out = pair.compressed.generate(**inputs, **options, stopping_criteria=criteria)
     stopped = answer(out, inputs)
     assert torch.equal(stopped[0, :3], free[0, :3])
-    for row, tokens in enumerate(free):
+    for sample, tokens in enumerate(free):
         hits = (tokens == stop_id).nonzero().flatten().tolist()
         end = hits[0] + 1 if hits else len(tokens)
-        assert torch.equal(stopped[row, :end], tokens[:end])
+        assert torch.equal(stopped[sample, :end], tokens[:end])
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -128,19 +128,19 @@ def test_prefix_allowed_tokens_fn(beams: int, pair: ModelPair) -> None:
     prompt = inputs["input_ids"]
     calls: list[int] = []
 
-    def allowed(row: int, sequence: Tensor) -> list[int]:
-        calls.append(row)
-        assert torch.equal(sequence[: prompt.shape[1]], prompt[row])
+    def allowed(sample: int, sequence: Tensor) -> list[int]:
+        calls.append(sample)
+        assert torch.equal(sequence[: prompt.shape[1]], prompt[sample])
         step = len(sequence) - prompt.shape[1]
-        return [20 + row, 30 + row] if step % 2 == 0 else [40 + row]
+        return [20 + sample, 30 + sample] if step % 2 == 0 else [40 + sample]
 
     out = pair.compressed.generate(
         **inputs, max_new_tokens=4, num_beams=beams, prefix_allowed_tokens_fn=allowed
     )
     assert set(calls) == set(range(len(RAGGED)))
-    for row, tokens in enumerate(answer(out, inputs).tolist()):
-        assert tokens[1::2] == [40 + row] * 2
-        assert set(tokens[::2]) <= {20 + row, 30 + row}
+    for sample, tokens in enumerate(answer(out, inputs).tolist()):
+        assert tokens[1::2] == [40 + sample] * 2
+        assert set(tokens[::2]) <= {20 + sample, 30 + sample}
 
 
 @pytest.mark.parametrize("prompts", [[ONE_IMAGE], RAGGED], ids=["one_image", "ragged"])
@@ -184,7 +184,7 @@ def test_callbacks_under_speculation(options: dict[str, Any], pair: ModelPair) -
     assert torch.equal(received, out[0])
 
 
-def test_callbacks_are_not_wrapped_where_nothing_is_compressed(pair: ModelPair) -> None:
+def test_callbacks_see_text_only_prompts(pair: ModelPair) -> None:
     inputs = make_inputs([(5, "end", 2)])
     recorder, streamer = RecordingProcessor(), RecordingStreamer()
     pair.compressed.generate(
@@ -197,8 +197,8 @@ def test_callbacks_are_not_wrapped_where_nothing_is_compressed(pair: ModelPair) 
     assert torch.equal(streamer.received[0], inputs["input_ids"])
 
 
-def test_turn_end_of_the_caller_ends_the_answer(pair: ModelPair) -> None:
-    """`eos_token_id` and a forcing processor work on what was generated, not on the prompt."""
+def test_a_turn_end_in_the_prompt_does_not_end_the_answer(pair: ModelPair) -> None:
+    """Only a generated turn end stops generation, not one in the prompt."""
     inputs = make_inputs([ONE_IMAGE])
     assert TURN_END in inputs["input_ids"]
     forced = torch.full((1, VOCABULARY), float("-inf"))

@@ -19,7 +19,7 @@ def inputs(request: pytest.FixtureRequest) -> dict[str, torch.Tensor]:
 
 
 def prefer_turn_end(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """End the turn as soon as that is allowed."""
+    """End the turn as soon as it is allowed."""
     scores = scores.clone()
     scores[:, TURN_END] += 1000.0
     return scores
@@ -95,7 +95,7 @@ def test_as_many_new_tokens_as_the_stock_model(
     assert new_tokens(pair.compressed, inputs, processor, **options) == expected
 
 
-def test_a_max_length_below_the_prompt_is_refused_as_by_the_stock_model(pair: ModelPair) -> None:
+def test_a_max_length_below_the_prompt_raises_as_in_the_stock_model(pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE])
     limit = inputs["input_ids"].shape[1] - 10
     with pytest.raises(ValueError, match="max_length"):

@@ -1,4 +1,4 @@
-"""A decoding loop of the caller's own: forward over the prompt, then over new tokens and cache."""
+"""The caller's own decoding loop: forward over the prompt, then over new tokens with the cache."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def grown_mask(
     if kind == "none":
         return None
     if kind == "compressed":
-        columns = torch.arange(prompt_output.logits.shape[1])
+        positions = torch.arange(prompt_output.logits.shape[1])
         samples = pair.compressed.token_compression.last.samples
         kept = torch.tensor([len(sample.kept_indices) for sample in samples])
-        mask = (columns >= len(columns) - kept[:, None]).long()
+        mask = (positions >= len(positions) - kept[:, None]).long()
     return torch.cat([mask, mask.new_ones(len(mask), new)], dim=1)
 
 
@@ -75,7 +75,7 @@ def test_equals_generate(family: str, prompts: Any, mask_length: str) -> None:
 
 @each_mask
 def test_several_new_tokens_at_once(mask_length: str) -> None:
-    # In float32 the rounding of other shapes of the same products comes near the tolerance.
+    # In float32, products of other shapes round differently, close to the tolerance.
     pair = make_pair(dtype=torch.float64)
     inputs = make_inputs(RAGGED, dtype=torch.float64)
     expected = free_run(pair, inputs)
@@ -125,8 +125,8 @@ def test_a_prompt_repeated_for_beams(mask_length: str, pair: ModelPair) -> None:
     assert_same(repeated, torch.stack(single, dim=1).flatten(0, 1))
 
 
-def test_one_prompt_goes_on_in_two_ways(pair: ModelPair) -> None:
-    """A copied cache remembers its prompt, and a cropped one takes another continuation."""
+def test_one_prompt_with_two_continuations(pair: ModelPair) -> None:
+    """A copied cache remembers its prompt, and so does a cropped one."""
     inputs = make_inputs([ONE_IMAGE])
     prompt = pair.compressed(**inputs)
     first, second = torch.tensor([[7, 8]]), torch.tensor([[9, 3]])
@@ -138,7 +138,7 @@ def test_one_prompt_goes_on_in_two_ways(pair: ModelPair) -> None:
 
 
 @pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
-def test_an_empty_cache_of_the_caller_is_filled(kind: Any, pair: ModelPair) -> None:
+def test_the_callers_empty_cache_is_filled(kind: Any, pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     config = pair.compressed.config.get_text_config()
     cache = kind(config=config) if kind is DynamicCache else kind(config, max_cache_len=200)
@@ -151,8 +151,8 @@ def test_an_empty_cache_of_the_caller_is_filled(kind: Any, pair: ModelPair) -> N
 
 
 @each_mask
-def test_the_cache_of_generate_goes_on(mask_length: str, pair: ModelPair) -> None:
-    """Feed the last generated token, which is not in the cache yet, by hand."""
+def test_the_cache_of_generate_can_be_continued(mask_length: str, pair: ModelPair) -> None:
+    """The last generated token is not in the cache yet."""
     inputs = make_inputs(RAGGED)
     longer = free_run(pair, inputs)
     shorter = pair.compressed.generate(
@@ -171,7 +171,7 @@ def test_the_cache_of_generate_goes_on(mask_length: str, pair: ModelPair) -> Non
     assert_same(output.logits[:, -1], longer.logits[-1])
 
 
-def test_keep_all_goes_on_as_the_stock_model() -> None:
+def test_keep_all_equals_stock() -> None:
     stock, compressed = make_pair(KEEP_ALL)
     inputs = make_inputs([ONE_IMAGE])
     logits = []
@@ -184,7 +184,7 @@ def test_keep_all_goes_on_as_the_stock_model() -> None:
     assert torch.equal(*logits)
 
 
-def test_right_padded_prompts_go_on_row_by_row(pair: ModelPair) -> None:
+def test_right_padded_prompts(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED, padding_side="right")
     left = make_inputs(RAGGED)
     expected = pair.compressed(**left)
@@ -204,12 +204,12 @@ def test_a_mask_of_another_length_is_refused(pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE])
     cache = pair.compressed(**inputs).past_key_values
     mask = torch.ones(1, inputs["input_ids"].shape[1] - 3)
-    with one_sentence(ValueError, "attention_mask", "whole sequence"):
+    with one_sentence(ValueError, "attention_mask"):
         pair.compressed(input_ids=torch.tensor([[5]]), attention_mask=mask, **carried(cache))
 
 
-def test_forgetting_the_cache_runs_the_prompt_anew(pair: ModelPair) -> None:
-    """Without cache the caller passes the grown prompt; the same visual tokens stay."""
+def test_without_the_cache_the_prompt_runs_again(pair: ModelPair) -> None:
+    """The caller passes the longer prompt, which keeps the same visual tokens."""
     inputs = make_inputs([ONE_IMAGE])
     expected = free_run(pair, inputs)
     sequences = expected.sequences[:, :-1]

@@ -1,4 +1,4 @@
-"""Settings and per-call options, by what they leave in the prompt."""
+"""What settings and options of a call leave in the prompt."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_ratio_of_a_call(ratio: float, kept: int, pair: ModelPair) -> None:
     assert kept_counts(pair.compressed) == [12]
 
 
-def test_ratio_one_of_a_call_is_the_stock_model(pair: ModelPair) -> None:
+def test_ratio_one_equals_stock(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     logits = pair.compressed(**inputs, retention_ratio=1.0).logits
     assert torch.equal(logits, pair.stock(**inputs).logits)
@@ -113,7 +113,7 @@ def test_min_tokens_per_visual(floor: int) -> None:
 @pytest.mark.parametrize("floor", [0, 1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_min_tokens_per_frame(family: str, floor: int) -> None:
-    """The image after the video is scored above it, so that only the floor keeps frames."""
+    """The image after the video has higher scores, so only the floor keeps tokens of frames."""
     config = setting(min_tokens_per_frame=floor, min_tokens_per_visual=0, retention_ratio=0.25)
     _, compressed = make_pair(config, family=family)
 
@@ -188,16 +188,17 @@ def test_compact_positions_count_up_on_every_axis() -> None:
     inputs = make_inputs(RAGGED)
     prepared = prepare_inputs(compressed, **inputs)
     whole = whole_position_ids(stock, inputs)
-    for row, prompt in enumerate(RAGGED):
-        real = prepared["attention_mask"][row].bool()
-        positions = prepared["position_ids"][:, row][:, real]
+    for sample, prompt in enumerate(RAGGED):
+        real = prepared["attention_mask"][sample].bool()
+        positions = prepared["position_ids"][:, sample][:, real]
         if prompt is TEXT_ONLY:
-            assert torch.equal(positions, whole[:, row][:, inputs["attention_mask"][row].bool()])
+            given = inputs["attention_mask"][sample].bool()
+            assert torch.equal(positions, whole[:, sample][:, given])
         else:
             assert torch.equal(positions, torch.arange(int(real.sum())).expand(4, -1))
 
 
-def test_compact_positions_go_on_after_the_compressed_prompt() -> None:
+def test_compact_positions_continue_after_the_prompt() -> None:
     stock, compressed = make_pair(setting(position_ids="compact"))
     inputs = make_inputs([ONE_IMAGE])
     out = compressed.generate(**inputs, max_new_tokens=6, use_cache=False)
@@ -208,7 +209,7 @@ def test_compact_positions_go_on_after_the_compressed_prompt() -> None:
     embeds = stock.get_input_embeddings()(prepared["input_ids"])
     features = torch.cat(list(prepared["mm_encoder_outputs"]["image"].pooler_output))
     embeds[prepared["input_ids"] == IMAGE] = features
-    # A text model's positions: the decoder alone, on embeddings, numbers tokens 0, 1, 2, …
+    # Given only embeddings, the decoder numbers tokens 0, 1, 2, …
     hidden = stock.model.language_model(inputs_embeds=embeds).last_hidden_state
     first = stock.lm_head(hidden[:, -1])
     assert_same(compressed(**inputs).logits[:, -1], first)
@@ -219,13 +220,13 @@ def test_compact_positions_go_on_after_the_compressed_prompt() -> None:
     assert_same(compressed(input_ids=out[:, -6:-5], **carried(cache)).logits[:, -1], second)
 
 
-def test_instruction_mask_of_a_call_decides_the_scores(pair: ModelPair) -> None:
+def test_the_instruction_mask_changes_the_scores(pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE])
     visual_end = int((inputs["input_ids"][0] == IMAGE).nonzero()[-1])
     scores = []
-    for columns in (slice(visual_end + 2, visual_end + 4), slice(visual_end + 4, visual_end + 6)):
+    for start in (visual_end + 2, visual_end + 4):
         mask = torch.zeros_like(inputs["input_ids"])
-        mask[0, columns] = 1
+        mask[0, start : start + 2] = 1
         pair.compressed(**inputs, instruction_mask=mask)
         scores.append(pair.compressed.token_compression.last.samples[0].scores)
         pair.compressed(**inputs, instruction_mask=mask.bool())
@@ -235,7 +236,7 @@ def test_instruction_mask_of_a_call_decides_the_scores(pair: ModelPair) -> None:
     assert not torch.equal(*scores)
 
 
-def test_disabled_is_the_stock_model_and_may_be_nested(pair: ModelPair) -> None:
+def test_disabled_equals_stock_and_may_be_nested(pair: ModelPair) -> None:
     stock, compressed = pair
     inputs = make_inputs(RAGGED)
     expected, answers = stock(**inputs).logits, stock.generate(**inputs, max_new_tokens=4)
@@ -250,13 +251,13 @@ def test_disabled_is_the_stock_model_and_may_be_nested(pair: ModelPair) -> None:
     assert compressed(**inputs).logits.shape != expected.shape
 
 
-def test_disabled_ends_with_its_block_even_after_an_error(pair: ModelPair) -> None:
+def test_disabled_ends_after_an_error_too(pair: ModelPair) -> None:
     with pytest.raises(KeyError), pair.compressed.token_compression.disabled():
         raise KeyError
     assert pair.compressed.token_compression.enabled
 
 
-def test_per_call_options_are_accepted_where_nothing_is_compressed(pair: ModelPair) -> None:
+def test_options_of_a_call_are_accepted_without_compression(pair: ModelPair) -> None:
     text = make_inputs([TEXT_ONLY])
     expected = pair.stock(**text).logits
     assert torch.equal(pair.compressed(**text, retention_ratio=0.1).logits, expected)
@@ -276,8 +277,8 @@ def test_report_of_the_last_call(pair: ModelPair) -> None:
     assert report.vision_ms > 0
     assert report.scoring_ms > 0
     assert report.rewriting_ms > 0
-    for row, sample in enumerate(report.samples):
-        ids, real = inputs["input_ids"][row], inputs["attention_mask"][row].bool()
+    for number, sample in enumerate(report.samples):
+        ids, real = inputs["input_ids"][number], inputs["attention_mask"][number].bool()
         visual = ((ids == IMAGE) & real).nonzero().flatten()
         text = ((ids != IMAGE) & real).nonzero().flatten()
         assert torch.equal(sample.visual_indices, visual)
@@ -296,7 +297,7 @@ def test_report_of_the_last_call(pair: ModelPair) -> None:
     assert {v.modality for v in report.samples[1].visuals} == {"image"}
 
 
-def test_report_of_a_video_beside_an_image(pair: ModelPair) -> None:
+def test_report_of_a_video_and_an_image(pair: ModelPair) -> None:
     pair.compressed(**make_inputs([(2, (2, 4, 4), 3, (4, 4), 5, "end", 2)]))
     visuals = pair.compressed.token_compression.last.samples[0].visuals
     assert [(visual.modality, *(grid.shape for grid in visual.grids)) for visual in visuals] == [
@@ -306,7 +307,7 @@ def test_report_of_a_video_beside_an_image(pair: ModelPair) -> None:
     assert kept_counts(pair.compressed) == [12]
 
 
-def test_report_stays_through_text_and_new_tokens(pair: ModelPair) -> None:
+def test_text_and_new_tokens_leave_the_report(pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE])
     pair.compressed.generate(**inputs, max_new_tokens=4)
     report = pair.compressed.token_compression.last
@@ -315,7 +316,7 @@ def test_report_stays_through_text_and_new_tokens(pair: ModelPair) -> None:
     assert pair.compressed.token_compression.last is report
 
 
-def test_report_has_no_scores_where_nothing_was_scored(pair: ModelPair) -> None:
+def test_report_without_scores(pair: ModelPair) -> None:
     pair.compressed(**make_inputs([ONE_IMAGE]), retention_ratio=1.0)
     report = pair.compressed.token_compression.last
     assert report.samples[0].scores is None

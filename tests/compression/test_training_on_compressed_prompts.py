@@ -18,7 +18,7 @@ pytestmark = pytest.mark.core
 
 
 def training_inputs(prompts: Any = RAGGED, padding_side: Any = "right") -> dict[str, Tensor]:
-    """A batch with labels on the last four tokens of every row."""
+    """A batch with labels on the last four tokens of every sample."""
     inputs = make_inputs(prompts, padding_side=padding_side)
     real = inputs["attention_mask"].bool()
     from_end = real.flip(1).cumsum(1).flip(1)
@@ -45,7 +45,7 @@ def test_loss_equals_the_stock_loss_with_dropped_tokens_hidden(
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_at_ratio_one_loss_and_gradients_are_those_of_the_stock_model(padding_side: Any) -> None:
+def test_keep_all_loss_and_gradients_equal_stock(padding_side: Any) -> None:
     stock, compressed = make_pair()
     inputs = training_inputs(padding_side=padding_side)
     losses = [stock(**inputs).loss, compressed(**inputs, retention_ratio=1.0).loss]
@@ -61,7 +61,7 @@ def test_at_ratio_one_loss_and_gradients_are_those_of_the_stock_model(padding_si
 def test_gradients_equal_those_with_dropped_tokens_hidden(
     checkpointing: bool, pair: ModelPair
 ) -> None:
-    """In the vision tower too, which is reached through the kept features."""
+    """Through the kept features, they reach the vision tower too."""
     inputs = training_inputs()
     if checkpointing:
         new_name = getattr(pair.compressed, "activation_checkpointing_enable", None)
@@ -78,8 +78,8 @@ def test_gradients_equal_those_with_dropped_tokens_hidden(
     assert tower.grad.abs().max() > 1e-3
 
 
-def test_the_answer_does_not_choose_the_tokens(pair: ModelPair) -> None:
-    """Labelled tokens are what is to be learned: they must not act as the question."""
+def test_the_answer_does_not_affect_the_scores(pair: ModelPair) -> None:
+    """Labelled tokens are the answer, so they must not count as instruction."""
     inputs = training_inputs([ONE_IMAGE], "left")
     pair.compressed(**inputs)
     expected = pair.compressed.token_compression.last.samples[0]
@@ -92,7 +92,7 @@ def test_the_answer_does_not_choose_the_tokens(pair: ModelPair) -> None:
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_a_row_that_is_labelled_throughout_asks_with_all_of_it(
+def test_fully_labelled_samples_are_scored_as_unlabelled_ones(
     padding_side: Any, pair: ModelPair
 ) -> None:
     inputs = training_inputs(RAGGED, padding_side)
@@ -107,12 +107,12 @@ def test_a_row_that_is_labelled_throughout_asks_with_all_of_it(
 
 def test_the_trainer_trains_on_compressed_prompts(tmp_path: Path) -> None:
     stock, compressed = make_pair()
-    rows = [training_inputs([prompt]) for prompt in (ONE_IMAGE, TWO_TURNS, TWO_IMAGES)]
+    samples = [training_inputs([prompt]) for prompt in (ONE_IMAGE, TWO_TURNS, TWO_IMAGES)]
 
     def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return items[0]
 
-    expected = [stock(**prepare_inputs(compressed, **row)).loss.item() for row in rows]
+    expected = [stock(**prepare_inputs(compressed, **sample)).loss.item() for sample in samples]
     before = compressed.model.visual.patch_embed.proj.weight.clone()
     trainer = Trainer(
         model=compressed,
@@ -129,8 +129,8 @@ def test_the_trainer_trains_on_compressed_prompts(tmp_path: Path) -> None:
             disable_tqdm=True,
             prediction_loss_only=True,
         ),
-        train_dataset=rows,
-        eval_dataset=rows,
+        train_dataset=samples,
+        eval_dataset=samples,
         data_collator=collate,
     )
     assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(expected) / 3, rel=1e-4)

@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def with_lora(model: Any, task: str | None = None) -> PeftModel:
-    """LoRA on queries, keys and values, far enough from zero to change what is kept."""
+    """LoRA on queries, keys and values, large enough to change which tokens are kept."""
     config = LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj"], task_type=task)
     wrapped = get_peft_model(copy.deepcopy(model), config)
     generator = torch.Generator().manual_seed(3)
@@ -40,7 +40,7 @@ def lora_pair(request: pytest.FixtureRequest, pair: ModelPair) -> ModelPair:
     )
 
 
-def test_lora_forward_and_generate_equal_the_stock_model_with_that_lora(
+def test_lora_equals_stock_with_the_same_lora(
     lora_pair: ModelPair,
 ) -> None:
     stock, compressed = lora_pair
@@ -53,7 +53,7 @@ def test_lora_forward_and_generate_equal_the_stock_model_with_that_lora(
 
 
 def test_lora_changes_which_tokens_are_kept(lora_pair: ModelPair, pair: ModelPair) -> None:
-    """The scorer calls the wrapped projections of layer 0 rather than reading their weights."""
+    """The scorer calls the wrapped projections of layer 0."""
     inputs = make_inputs([ONE_IMAGE])
     pair.compressed(**inputs)
     plain = pair.compressed.token_compression.last.samples[0].scores
@@ -75,8 +75,8 @@ def test_lora_takes_the_ratio_of_a_call(lora_pair: ModelPair) -> None:
     assert last.last.samples[0].visual_tokens_after == 6
 
 
-def test_lora_dropout_does_not_choose_the_tokens(pair: ModelPair) -> None:
-    """In training too, the scores are those of evaluation, and no random number is drawn."""
+def test_lora_dropout_does_not_affect_the_scores(pair: ModelPair) -> None:
+    """In training, the scores equal those in evaluation."""
     config = LoraConfig(
         r=4, target_modules=["q_proj", "k_proj"], lora_dropout=0.5, init_lora_weights=False
     )
@@ -117,7 +117,7 @@ def test_lora_round_trips_and_merges(lora_pair: ModelPair, tmp_path: Path) -> No
 def offloaded(
     request: pytest.FixtureRequest, stock_folder: Path, tmp_path: Path
 ) -> Qwen2VLForConditionalGeneration:
-    """Loaded with weights left on the disk: Accelerate replaces `forward` on every instance."""
+    """With weights left on disk, so that Accelerate replaces `forward` on every instance."""
     places = {"model.visual": "cpu", "model.language_model": "disk", "lm_head": "cpu"}
     device_map = {"": "disk"} if request.param == "disk" else places
     model = AutoModelForImageTextToText.from_pretrained(
@@ -153,7 +153,7 @@ def test_offloaded_models_uncompress(
         assert_same(offloaded(**inputs).logits, pair.compressed(**inputs).logits)
 
 
-def test_hooks_of_accelerate_can_be_removed_afterwards(pair: ModelPair) -> None:
+def test_accelerate_hooks_can_be_removed_later(pair: ModelPair) -> None:
     from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 
     model = make_pair().stock

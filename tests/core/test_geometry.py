@@ -1,8 +1,8 @@
-"""Where the library says that a token lies, the token shows what is there.
+"""Every token shows the part of the image where the library says it lies.
 
-A bright block stands anywhere on a dark image. Real image processors make tiles or patches of
-it, the real packing arranges them, with the brightness of every patch in place of its features.
-Seen through the library's grids, the brightness must have its centre where the block has its own.
+Real image processors cut a dark image with a bright block into tiles or patches, and the real
+packing arranges them, with the brightness of every patch in place of its features. On the
+library's grids, the brightness must have its centre where the block has its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hf_token_compress.prompt import VisualLayout
 PATCH = 8
 TILES = 3
 PLAIN: dict[str, Any] = {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
-# Of Qwen2-VL: small enough that images are enlarged and shrunk. Four patches are a token.
+# For Qwen2-VL: small enough that images are enlarged and shrunk. A token is four patches.
 MERGED: dict[str, Any] = {
     "patch_size": 4,
     "merge_size": 2,
@@ -48,8 +48,8 @@ Box = tuple[float, float, float, float]
 
 sides = st.integers(10, 260)
 shares = st.floats(0.0, 1.0)
-# Patches fill a tile of 48 pixels; of one of 52 they leave a rim of 4 uncovered, as the released
-# models' 14 pixels do in 384.
+# Patches fill a tile of 48 pixels and leave 4 of 52 uncovered, as do the released models' patches
+# of 14 in tiles of 384.
 each_tile = pytest.mark.parametrize("tile", [48, 52])
 
 
@@ -80,7 +80,7 @@ def stock_model(tile: int) -> LlavaOnevisionModel:
     )
 
 
-def picture_with_block(
+def image_with_block(
     width: int, height: int, across: float, down: float
 ) -> tuple[Image.Image, Box]:
     """A dark image, and the block on it: left, top, right, bottom as shares of its sides."""
@@ -115,8 +115,8 @@ def packed(
 def check_centres(features: torch.Tensor, layout: VisualLayout, block: Box, frame: int = 0) -> None:
     """On every grid, the brightness has its centre within 0.6 tokens of the block's.
 
-    That is the centre of the part of the block that the grid covers: Transformers cuts off rows
-    and columns of tokens which show padding for the most part.
+    Only the part of the block on the grid counts: Transformers cuts off rows and columns of tokens
+    that mostly show padding.
     """
     for grid in layout.grids:
         values = features.flatten()[grid.index[frame]]  # [rows, columns]
@@ -146,12 +146,12 @@ def layout_of(model: LlavaOnevisionModel, modality: Any, features: Any, **inputs
 @example(width=10, height=260, across=0.0, down=0.5)  # no column of tokens wide
 @example(width=260, height=10, across=0.5, down=0.0)  # no row of tokens high
 @example(width=500, height=430, across=0.3, down=0.8)  # larger than all tiles together
-def test_a_picture_alone(tile: int, width: int, height: int, across: float, down: float) -> None:
-    picture, block = picture_with_block(width, height, across, down)
+def test_a_single_image(tile: int, width: int, height: int, across: float, down: float) -> None:
+    image, block = image_with_block(width, height, across, down)
     model = stock_model(tile)
     processed = LlavaOnevisionImageProcessorPil(
         size={"height": tile, "width": tile}, image_grid_pinpoints=resolutions(tile), **PLAIN
-    )(picture, return_tensors="pt")
+    )(image, return_tensors="pt")
     tiles = brightness(processed["pixel_values"][0])
     sizes = processed["image_sizes"]
     features = packed(model, [tiles], sizes)
@@ -162,14 +162,14 @@ def test_a_picture_alone(tile: int, width: int, height: int, across: float, down
 
 @each_tile
 @given(width=sides, height=sides, across=shares, down=shares)
-def test_one_of_several_pictures(
+def test_one_of_several_images(
     tile: int, width: int, height: int, across: float, down: float
 ) -> None:
-    picture, block = picture_with_block(width, height, across, down)
+    image, block = image_with_block(width, height, across, down)
     model = stock_model(tile)
     processed = LlavaOnevisionImageProcessorPil(
         size={"height": tile, "width": tile}, image_grid_pinpoints=resolutions(tile), **PLAIN
-    )([[Image.new("RGB", (30, 40)), picture]], return_tensors="pt")
+    )([[Image.new("RGB", (30, 40)), image]], return_tensors="pt")
     sizes, counts = processed["image_sizes"], processed["batch_num_images"]
     tiles = [brightness(pixels[:1]) for pixels in processed["pixel_values"]]
     features = packed(model, tiles, sizes)
@@ -183,10 +183,10 @@ def test_one_of_several_pictures(
 def test_a_frame_of_a_video(
     tile: int, width: int, height: int, across: float, down: float, frame: int
 ) -> None:
-    picture, block = picture_with_block(width, height, across, down)
+    image, block = image_with_block(width, height, across, down)
     model = stock_model(tile)
     frames = [Image.new("RGB", (width, height))] * 3
-    frames[frame] = picture
+    frames[frame] = image
     processed = LlavaOnevisionVideoProcessor(size={"height": tile, "width": tile}, **PLAIN)(
         [np.stack([np.asarray(image) for image in frames])], return_tensors="pt"
     )
@@ -220,9 +220,9 @@ def merged_layout(modality: Any, processed: Any) -> tuple[torch.Tensor, VisualLa
 @example(width=20, height=260, across=0.0, down=1.0)  # tall
 @example(width=10, height=10, across=0.9, down=0.1)  # tiny
 @example(width=500, height=430, across=0.3, down=0.8)  # larger than all tokens together
-def test_a_picture_of_merged_patches(width: int, height: int, across: float, down: float) -> None:
-    picture, block = picture_with_block(width, height, across, down)
-    processed = Qwen2VLImageProcessorPil(**MERGED)(picture, return_tensors="pt")
+def test_an_image_of_merged_patches(width: int, height: int, across: float, down: float) -> None:
+    image, block = image_with_block(width, height, across, down)
+    processed = Qwen2VLImageProcessorPil(**MERGED)(image, return_tensors="pt")
     check_centres(*merged_layout("image", processed), block)
 
 
@@ -230,9 +230,9 @@ def test_a_picture_of_merged_patches(width: int, height: int, across: float, dow
 def test_two_frames_of_a_video_of_merged_patches(
     width: int, height: int, across: float, down: float, step: int
 ) -> None:
-    picture, block = picture_with_block(width, height, across, down)
+    image, block = image_with_block(width, height, across, down)
     frames = [Image.new("RGB", (width, height))] * 6
-    frames[2 * step] = frames[2 * step + 1] = picture
+    frames[2 * step] = frames[2 * step + 1] = image
     processed = Qwen2VLVideoProcessor(cap_pixels_per_frame=True, **MERGED)(
         [np.stack([np.asarray(image) for image in frames])], return_tensors="pt"
     )

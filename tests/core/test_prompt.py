@@ -1,4 +1,4 @@
-"""Which columns belong to which image, and which rows ask the question."""
+"""Which positions belong to which image, and which tokens are the instruction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_token_compress.prompt import VisualLayout, find_instruction_rows, find_visual_spans
+from hf_token_compress.prompt import VisualLayout, find_instruction_tokens, find_visual_spans
 
 pytestmark = pytest.mark.core
 
@@ -26,32 +26,32 @@ batches = st.lists(
 
 
 def laid_out(batch: Any) -> tuple[Tensor, list[VisualLayout], list[list[list[int]]]]:
-    """Placeholder mask, layouts over the batch, and the columns of each visual of each prompt."""
-    layouts, columns, lengths = [], [], []
+    """Placeholder mask, layouts over the batch, and the positions of each visual of each prompt."""
+    layouts, positions, lengths = [], [], []
     for visuals, tail in batch:
-        row, at = [], 0
+        own, at = [], 0
         for gap, grid in visuals:
             layout = VisualLayout.row_major(*grid)
-            row.append(list(range(at + gap, at + gap + layout.count)))
+            own.append(list(range(at + gap, at + gap + layout.count)))
             at += gap + layout.count
             layouts.append(layout)
-        columns.append(row)
+        positions.append(own)
         lengths.append(at + tail)
     mask = torch.zeros(len(batch), max(1, *lengths), dtype=torch.bool)
-    for number, row in enumerate(columns):
-        for visual in row:
-            mask[number, visual] = True
-    return mask, layouts, columns
+    for sample, own in enumerate(positions):
+        for visual in own:
+            mask[sample, visual] = True
+    return mask, layouts, positions
 
 
 @given(batches)
 def test_spans_of_ragged_batches(batch: Any) -> None:
-    mask, layouts, columns = laid_out(batch)
+    mask, layouts, positions = laid_out(batch)
     spans = find_visual_spans(mask, layouts, "image")
-    assert [[span.positions.tolist() for span in row] for row in spans] == columns
-    given = [span.grids for row in spans for span in row]
+    assert [[span.positions.tolist() for span in own] for own in spans] == positions
+    given = [span.grids for own in spans for span in own]
     assert given == [layout.grids for layout in layouts]
-    assert {span.modality for row in spans for span in row} <= {"image"}
+    assert {span.modality for own in spans for span in own} <= {"image"}
 
 
 @given(batches, st.data())
@@ -59,9 +59,9 @@ def test_a_missing_placeholder_is_found(batch: Any, data: st.DataObject) -> None
     mask, layouts, _ = laid_out(batch)
     present = mask.nonzero()
     assume(len(present))
-    row, column = data.draw(st.sampled_from(present.tolist()))
-    mask[row, column] = False
-    with one_sentence(ValueError, "video", "untruncated"):
+    sample, position = data.draw(st.sampled_from(present.tolist()))
+    mask[sample, position] = False
+    with one_sentence(ValueError, "video", "placeholders"):
         find_visual_spans(mask, layouts, "video")
 
 
@@ -70,41 +70,41 @@ def test_an_extra_placeholder_is_found(batch: Any, data: st.DataObject) -> None:
     mask, layouts, _ = laid_out(batch)
     absent = (~mask).nonzero()
     assume(len(absent))
-    row, column = data.draw(st.sampled_from(absent.tolist()))
-    mask[row, column] = True
-    with one_sentence(ValueError, "image", "untruncated"):
+    sample, position = data.draw(st.sampled_from(absent.tolist()))
+    mask[sample, position] = True
+    with one_sentence(ValueError, "image", "placeholders"):
         find_visual_spans(mask, layouts, "image")
 
 
-def instruction(rows: Sequence[str], policy: Any) -> list[str]:
-    """Chosen columns of prompts in letters: t text, v visual, e turn end, s structure, . padding.
+def instruction(prompts: Sequence[str], scope: Any) -> list[str]:
+    """Instruction of prompts in letters: t text, v visual, e turn end, s structure, . padding.
 
-    Chosen letters are shown as they are, all others as a dash.
+    Every token that is not instruction becomes a dash.
     """
 
     def where(letter: str) -> Tensor:
-        return torch.tensor([[column == letter for column in row] for row in rows])
+        return torch.tensor([[token == letter for token in prompt] for prompt in prompts])
 
-    chosen = find_instruction_rows(where("t"), where("v"), where("e"), policy)
+    chosen = find_instruction_tokens(where("t"), where("v"), where("e"), scope)
     return [
-        "".join(letter if kept else "-" for letter, kept in zip(row, mask, strict=True))
-        for row, mask in zip(rows, chosen.tolist(), strict=True)
+        "".join(token if kept else "-" for token, kept in zip(prompt, mask, strict=True))
+        for prompt, mask in zip(prompts, chosen.tolist(), strict=True)
     ]
 
 
-def check(prompt: str, policy: str, expected: str) -> None:
-    assert instruction([prompt], policy) == [expected]
+def check(prompt: str, scope: str, expected: str) -> None:
+    assert instruction([prompt], scope) == [expected]
 
 
-def test_question_after_the_picture() -> None:
+def test_question_after_the_image() -> None:
     prompt = "ttsvvvvstttett"
     check(prompt, "last_turn", "--------ttt---")
     check(prompt, "after_visual", "--------ttt-tt")
     check(prompt, "all_text", "tt------ttt-tt")
 
 
-def test_several_turns_after_the_picture() -> None:
-    """The last closed turn asks; the open one is the start of the answer."""
+def test_several_turns_after_the_image() -> None:
+    """The last closed turn is the question; the open one is the start of the answer."""
     check("tsvvstttetttetttettt", "last_turn", "-------------ttt----")
     check("tsvvstttetttetttettt", "after_visual", "-----ttt-ttt-ttt-ttt")
 
@@ -113,65 +113,65 @@ def test_an_open_question_without_turn_ends() -> None:
     check("tsvvvsttt", "last_turn", "------ttt")
 
 
-def test_an_empty_last_turn_is_passed_over() -> None:
+def test_an_empty_last_turn_is_skipped() -> None:
     check("svvsttteet", "last_turn", "----ttt---")
 
 
-def test_turns_before_the_picture_do_not_count() -> None:
+def test_turns_before_the_image_do_not_count() -> None:
     check("tttetttetsvvvstttet", "last_turn", "--------------ttt--")
     check("svvsttettsvvsttet", "last_turn", "-------------tt--")
 
 
-def test_text_after_the_last_picture_of_several() -> None:
+def test_text_after_the_last_of_several_images() -> None:
     check("tsvvsttsvvsttte", "last_turn", "-----------ttt-")
     check("tsvvsttsvvsttte", "all_text", "t----tt----ttt-")
 
 
-def test_question_before_the_picture() -> None:
-    """Nothing after the image asks: the last token, which sees everything, stands in."""
+def test_question_before_the_image() -> None:
+    """With no question after the image, the last token stands in: it sees everything."""
     check("ttttsvvvvse", "last_turn", "----------e")
     check("ttttsvvvvsett", "last_turn", "-----------tt")
     check("ttttsvvvvse", "after_visual", "----------e")
     check("ttttsvvvvse", "all_text", "tttt-------")
 
 
-def test_a_picture_at_the_very_end() -> None:
+def test_an_image_at_the_end() -> None:
     check("ttttsvvvv", "last_turn", "--------v")
 
 
-def test_a_picture_alone() -> None:
-    for policy in ("last_turn", "after_visual", "all_text"):
-        check("vvvv", policy, "---v")
+def test_an_image_without_text() -> None:
+    for scope in ("last_turn", "after_visual", "all_text"):
+        check("vvvv", scope, "---v")
 
 
 def test_padding_is_never_chosen() -> None:
-    rows = ["....tsvvstte", "tsvvstte....", "ttttsvvvvse."]
-    assert instruction(rows, "last_turn") == ["---------tt-", "-----tt-----", "----------e-"]
-    assert instruction(rows, "all_text") == ["----t----tt-", "t----tt-----", "tttt--------"]
+    prompts = ["....tsvvstte", "tsvvstte....", "ttttsvvvvse."]
+    assert instruction(prompts, "last_turn") == ["---------tt-", "-----tt-----", "----------e-"]
+    assert instruction(prompts, "all_text") == ["----t----tt-", "t----tt-----", "tttt--------"]
 
 
-def test_text_only_prompts_ask_with_their_last_turn() -> None:
+def test_the_last_turn_of_a_text_only_prompt() -> None:
     check("tttetttett", "last_turn", "----ttt---")
     check("ttt", "last_turn", "ttt")
 
 
 @given(
-    rows=st.integers(1, 14).flatmap(
+    prompts=st.integers(1, 14).flatmap(
         lambda size: st.lists(
             st.text("tves.", min_size=size, max_size=size), min_size=1, max_size=4
         )
     ),
-    policy=st.sampled_from(["last_turn", "after_visual", "all_text"]),
+    scope=st.sampled_from(["last_turn", "after_visual", "all_text"]),
 )
-def test_every_prompt_has_an_instruction_that_sees_its_pictures(
-    rows: list[str], policy: str
+def test_every_prompt_has_an_instruction_that_sees_its_images(
+    prompts: list[str], scope: str
 ) -> None:
-    assume(all(set(row) & set("tve") for row in rows))
-    chosen = instruction(rows, policy)
-    assert chosen == [instruction([row], policy)[0] for row in rows]
-    for row, marked in zip(rows, chosen, strict=True):
-        picked = [column for column, letter in enumerate(marked) if letter != "-"]
+    assume(all(set(prompt) & set("tve") for prompt in prompts))
+    chosen = instruction(prompts, scope)
+    assert chosen == [instruction([prompt], scope)[0] for prompt in prompts]
+    for prompt, marked in zip(prompts, chosen, strict=True):
+        picked = [position for position, token in enumerate(marked) if token != "-"]
         assert picked
-        assert all(row[column] != "." and row[column] != "s" for column in picked)
-        if policy != "all_text" and any(row[column] == "t" for column in picked):
-            assert min(picked) > row.rfind("v")
+        assert all(prompt[position] not in ".s" for position in picked)
+        if scope != "all_text" and any(prompt[position] == "t" for position in picked):
+            assert min(picked) > prompt.rfind("v")

@@ -1,4 +1,4 @@
-"""The rewrite against the same thing done row by row in plain Python."""
+"""The rewrite against plain Python, sample by sample."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hf_token_compress.rewrite import (
     compact_position_ids,
-    gather_columns,
-    kept_column_index,
+    gather_positions,
+    kept_positions,
     restore_prompt,
 )
 
@@ -29,20 +29,20 @@ masks = st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(
 )
 
 
-def padded(rows: list[list[int]], side: str, fill: int) -> Tensor:
-    longest = max(map(len, rows))
-    fills = [[fill] * (longest - len(row)) for row in rows]
-    pairs = zip(rows, fills, strict=True)
-    both = [fill + row if side == "left" else row + fill for row, fill in pairs]
-    return torch.tensor(both, dtype=torch.long).reshape(len(rows), longest)
+def padded(samples: list[list[int]], side: str, fill: int) -> Tensor:
+    longest = max(map(len, samples))
+    fills = [[fill] * (longest - len(own)) for own in samples]
+    pairs = zip(samples, fills, strict=True)
+    both = [fill + own if side == "left" else own + fill for own, fill in pairs]
+    return torch.tensor(both, dtype=torch.long).reshape(len(samples), longest)
 
 
 @given(mask=masks, side=sides)
-def test_index_lists_the_kept_columns_in_order(
+def test_kept_positions_are_in_order(
     mask: list[list[bool]], side: Literal["left", "right"]
 ) -> None:
-    rows = [[column for column, kept in enumerate(row) if kept] for row in mask]
-    assert torch.equal(kept_column_index(torch.tensor(mask), side), padded(rows, side, -1))
+    expected = [[position for position, kept in enumerate(own) if kept] for own in mask]
+    assert torch.equal(kept_positions(torch.tensor(mask), side), padded(expected, side, -1))
 
 
 @given(mask=masks, side=sides, axes=st.integers(1, 4))
@@ -50,22 +50,22 @@ def test_gather_takes_the_kept_values_in_order(
     mask: list[list[bool]], side: Literal["left", "right"], axes: int
 ) -> None:
     keep = torch.tensor(mask)
-    index = kept_column_index(keep, side)
+    index = kept_positions(keep, side)
     ids = torch.arange(keep.numel()).view_as(keep)
-    rows = [row[kept].tolist() for row, kept in zip(ids, keep, strict=True)]
-    expected = padded(rows, side, -7)
-    assert torch.equal(gather_columns(ids, index, -7), expected)
+    samples = [own[kept].tolist() for own, kept in zip(ids, keep, strict=True)]
+    expected = padded(samples, side, -7)
+    assert torch.equal(gather_positions(ids, index, -7), expected)
     stacked = torch.stack([ids * (axis + 1) for axis in range(axes)])
-    gathered = gather_columns(stacked, index, 0)
+    gathered = gather_positions(stacked, index, 0)
     for axis in range(axes):
         assert torch.equal(gathered[axis], expected.where(expected >= 0, 0) * (axis + 1))
 
 
 @given(mask=masks, side=sides)
 def test_gather_keeps_the_type(mask: list[list[bool]], side: Literal["left", "right"]) -> None:
-    index = kept_column_index(torch.tensor(mask), side)
+    index = kept_positions(torch.tensor(mask), side)
     for values, fill in ((torch.rand(len(mask), len(mask[0])), 0.5), (torch.tensor(mask), False)):
-        gathered = gather_columns(values, index, fill)
+        gathered = gather_positions(values, index, fill)
         assert gathered.dtype == values.dtype
         assert bool((gathered[index < 0] == fill).all())
 
@@ -74,19 +74,19 @@ def test_gather_keeps_the_type(mask: list[list[bool]], side: Literal["left", "ri
 def test_compact_positions(
     mask: list[list[bool]], side: Literal["left", "right"], data: st.DataObject
 ) -> None:
-    index = kept_column_index(torch.tensor(mask), side)
-    dropped = torch.tensor(
+    index = kept_positions(torch.tensor(mask), side)
+    shortened = torch.tensor(
         data.draw(st.lists(st.booleans(), min_size=len(mask), max_size=len(mask)))
     )
     positions = torch.randint(0, 99, (3, *index.shape))
-    compact = compact_position_ids(positions, dropped, index >= 0)
-    for row in range(len(mask)):
-        if not dropped[row]:
-            assert torch.equal(compact[:, row], positions[:, row])
+    compact = compact_position_ids(positions, shortened, index >= 0)
+    for sample in range(len(mask)):
+        if not shortened[sample]:
+            assert torch.equal(compact[:, sample], positions[:, sample])
             continue
-        real = index[row] >= 0
+        real = index[sample] >= 0
         counted = torch.arange(int(real.sum())).expand(3, -1)
-        assert torch.equal(compact[:, row][:, real], counted)
+        assert torch.equal(compact[:, sample][:, real], counted)
 
 
 @given(
@@ -104,6 +104,6 @@ def test_restored_sequences_are_prompt_then_answer(
     shorter = torch.full((batch * copies, short), -5)
     restored = restore_prompt(torch.cat([shorter, answers], dim=1), prompts, short)
     assert restored.shape == (batch * copies, whole + new)
-    for row in range(batch * copies):
-        assert torch.equal(restored[row, :whole], prompts[row // copies])
-        assert torch.equal(restored[row, whole:], answers[row])
+    for sequence in range(batch * copies):
+        assert torch.equal(restored[sequence, :whole], prompts[sequence // copies])
+        assert torch.equal(restored[sequence, whole:], answers[sequence])

@@ -1,4 +1,4 @@
-"""Budgets and selection, as arithmetic that any scores must obey."""
+"""Rules that budgets and selection obey for any scores."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_counts(prompt: tuple[list[int], list[float]], budget: int, floor: int) 
 
 
 @given(prompt=prompts, budget=st.integers(0, 50), floor=st.integers(0, 4))
-def test_no_dropped_token_beats_a_kept_one_that_was_free_to_go(
+def test_no_dropped_token_beats_a_kept_one_above_the_minimum(
     prompt: tuple[list[int], list[float]], budget: int, floor: int
 ) -> None:
     lengths, values = prompt
@@ -127,31 +127,31 @@ def test_no_dropped_token_beats_a_kept_one_that_was_free_to_go(
 
 @given(
     frames=st.integers(1, 5),
-    rows=st.integers(1, 5),
+    size=st.integers(1, 5),
     rest=st.integers(0, 3),
     budget=st.integers(0, 40),
     floor=st.integers(0, 6),
     data=st.data(),
 )
 def test_every_frame_keeps_its_best(
-    frames: int, rows: int, rest: int, budget: int, floor: int, data: st.DataObject
+    frames: int, size: int, rest: int, budget: int, floor: int, data: st.DataObject
 ) -> None:
-    """An image, then a video whose tokens stand frame by frame, then tokens on no frame."""
-    lengths = [4, frames * rows + rest]
+    """An image, then a video whose tokens come frame by frame, then tokens on no frame."""
+    lengths = [4, frames * size + rest]
     numbers = st.lists(st.integers(-3, 3), min_size=sum(lengths), max_size=sum(lengths))
     scores = torch.tensor(data.draw(numbers)).float()
-    on_frames = [torch.arange(rows) + 4 + number * rows for number in range(frames)]
+    on_frames = [torch.arange(size) + 4 + number * size for number in range(frames)]
     keep = select_visual_tokens(
         scores, lengths, budget, frames=on_frames, min_tokens_per_frame=floor
     )
-    assert int(keep.sum()) == min(max(budget, frames * min(floor, rows)), len(scores))
+    assert int(keep.sum()) == min(max(budget, frames * min(floor, size)), len(scores))
     for frame in on_frames:
         kept = keep[frame]
-        assert int(kept.sum()) >= min(floor, rows)
+        assert int(kept.sum()) >= min(floor, size)
         assert (
             not kept.any() or kept.all() or scores[frame][kept].min() >= scores[frame][~kept].max()
         )
-    if budget <= frames * min(floor, rows):
+    if budget <= frames * min(floor, size):
         assert not keep[:4].any()
 
 

@@ -1,4 +1,4 @@
-"""The random models must be able to tell right from wrong: their outputs depend on everything."""
+"""The outputs of the random models depend on all inputs, so that tests can find errors."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_answers_vary_along_the_text_and_between_prompts(family: str, prompts: A
     inputs = make_inputs(prompts, family=family)
     model = tiny_model(family=family)
     tokens = answer(model.generate(**inputs, max_new_tokens=12, do_sample=False), inputs)
-    assert all(len(row.unique()) >= 4 for row in tokens)
-    assert len({tuple(row.tolist()) for row in tokens}) == len(prompts)
+    assert all(len(sample.unique()) >= 4 for sample in tokens)
+    assert len({tuple(sample.tolist()) for sample in tokens}) == len(prompts)
 
 
 @pytest.mark.parametrize("prompt", [ONE_IMAGE, ONE_VIDEO], ids=["image", "video"])
@@ -53,8 +53,8 @@ def test_every_quarter_of_the_pixels_changes_the_next_token_logits(
 def test_a_prompt_is_the_same_alone_and_in_a_batch(family: str, prompts: Any) -> None:
     batch = make_inputs(prompts, family=family)
     logits = tiny_model(family=family)(**batch).logits
-    for row, prompt in enumerate(prompts):
+    for sample, prompt in enumerate(prompts):
         alone = make_inputs([prompt], family=family)
-        real = batch["input_ids"][row] != PADDING
-        assert torch.equal(batch["input_ids"][row][real], alone["input_ids"][0])
-        assert_same(logits[row][real], tiny_model(family=family)(**alone).logits[0])
+        real = batch["input_ids"][sample] != PADDING
+        assert torch.equal(batch["input_ids"][sample][real], alone["input_ids"][0])
+        assert_same(logits[sample][real], tiny_model(family=family)(**alone).logits[0])

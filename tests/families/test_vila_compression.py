@@ -1,4 +1,4 @@
-"""What is particular to compressing VILA1.5; the rest of the matrix runs over all families."""
+"""What is particular to compressing VILA1.5; other tests run over all families."""
 
 from __future__ import annotations
 
@@ -77,20 +77,20 @@ def test_spans(prompt: Prompt, spans: Any, pair: ModelPair) -> None:
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_attention_is_that_of_the_stock_models_own_layer_0(padding_side: Any) -> None:
-    """Mean over heads and the last turn's rows of the map that eager attention returns."""
+def test_scores_equal_the_stock_attention_of_layer_0(padding_side: Any) -> None:
+    """The map of eager attention, averaged over heads and over the queries of the last turn."""
     stock, compressed = make_pair(family=FAMILY, attention="eager")
     prompts = [ONE_IMAGE, TWO_TURNS, IMAGE_AND_VIDEO, TWO_VIDEOS]
     inputs = make_inputs(prompts, family=FAMILY, padding_side=padding_side)
     with torch.no_grad():
         maps = stock(**inputs, output_attentions=True).attentions[0].mean(1)  # [B, S, S]
         compressed(**inputs)
-    for row, sample in enumerate(compressed.token_compression.last.samples):
-        ids = inputs["input_ids"][row]
+    for number, sample in enumerate(compressed.token_compression.last.samples):
+        ids = inputs["input_ids"][number]
         visual = (ids == IMAGE) | (ids == VIDEO)
         last_visual = int(visual.nonzero()[-1])
         (end,) = [c for c in (ids == TURN_END).nonzero().flatten().tolist() if c > last_visual]
-        expected = maps[row, last_visual + 1 : end].mean(0)[visual]
+        expected = maps[number, last_visual + 1 : end].mean(0)[visual]
         torch.testing.assert_close(sample.scores, expected, rtol=1e-4, atol=1e-7)
         assert sample.scores.std() > 1e-4
 
@@ -160,7 +160,7 @@ def test_s2(name: str) -> None:
 @pytest.mark.parametrize("prompt", ["single", "interleaved", "video", "text"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["plain", "s2"])
-def test_at_ratio_one_a_published_checkpoint_is_unchanged(
+def test_keep_all_equals_stock_on_a_published_checkpoint(
     prompt: str, attention: str, kind: str, tmp_path: Any
 ) -> None:
     folder = CHECKPOINT if kind == "plain" else s2_checkpoint(tmp_path / "s2")
@@ -177,28 +177,28 @@ def test_at_ratio_one_a_published_checkpoint_is_unchanged(
 
 
 class TopRight(Scorer):
-    """Prefers the token in the upper right corner of every frame."""
+    """Prefers the top right token of every frame."""
 
     def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
         scores = torch.zeros(prompt.input_ids.shape)
-        for row, visuals in enumerate(prompt.visuals):
+        for sample, visuals in enumerate(prompt.visuals):
             for visual in visuals:
                 for frame in visual.grids[0].index:
-                    scores[row, visual.positions[frame[0, -1]]] = 1.0
+                    scores[sample, visual.positions[frame[0, -1]]] = 1.0
         return scores
 
 
 @pytest.mark.parametrize(("prompt", "frame"), [(ONE_IMAGE, 0), (ONE_VIDEO, 0), (ONE_VIDEO, 1)])
-def test_pictures_show_kept_tokens_where_they_lie(
+def test_the_overlay_shows_kept_tokens_where_they_lie(
     prompt: Prompt, frame: int, pair: ModelPair
 ) -> None:
-    """Tokens follow each other column by column, so that reading them by rows would mirror."""
+    """Tokens come column by column: read row by row, they would be mirrored."""
     pair.compressed.token_compression.scorer = TopRight()
     inputs = make_inputs([prompt], family=FAMILY)
     pair.compressed(**inputs, retention_ratio=1 / TOKENS)
     sample = pair.compressed.token_compression.last.samples[0]
     assert sample.visual_tokens_after == sample.visual_tokens_before // TOKENS
-    # 16 pixels a patch, 32 a token, of which the last ones lie half in the padding.
+    # A patch is 16 pixels and a token 32; half of the last tokens lies in the padding.
     white = Image.new("RGB", (16 * 7, 16 * 7), "white")
     brightness = np.asarray(overlay(white, sample, frame=frame).convert("L"))
     assert brightness.shape == (112, 112)
@@ -207,10 +207,10 @@ def test_pictures_show_kept_tokens_where_they_lie(
 
 
 def test_the_truth_counts_tokens_that_reach_into_the_padding(pair: ModelPair) -> None:
-    """Of an odd grid the last tokens show the edge of the image, and belong to its last cells.
+    """On an odd grid the last tokens show the edge of the image and belong to its last cells.
 
-    Seven patches, 4 x 4 tokens: the last begin at 6/7 of the image, the third ones' centre lies
-    at 5/7.
+    Seven patches make 4 x 4 tokens: the last begin at 6/7 of the image, and the third have their
+    centre at 5/7.
     """
     (grid,) = image_layout(pair.stock.config, 1).grids
     right, lower = (21, 0, 28, 28), (0, 22, 28, 28)

@@ -1,4 +1,4 @@
-"""Text, images and videos as VILA1.5 was trained on them."""
+"""Text, images and videos in the form on which VILA1.5 was trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 from vila_reference import CHECKPOINT, DATA, TOKENS, described, prompt_inputs
 
-import hf_token_compress  # noqa: F401 - makes VILA1.5 known to the Auto classes
+import hf_token_compress  # noqa: F401 - registers VILA1.5 with the Auto classes
 from hf_token_compress.models.vila import VilaProcessor
 from hf_token_compress.models.vila.conversation import CHAT_TEMPLATES, choose_conversation
 
@@ -33,7 +33,7 @@ DOT = Image.new("RGB", (2, 2))
 
 
 def byte_processor(name: str, tmp_path: Path, **tokens: int) -> Any:
-    """A processor whose tokenizer is byte-level and begins texts with `<|begin_of_text|>`."""
+    """A processor with a byte-level tokenizer that starts texts with `<|begin_of_text|>`."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: number for number, letter in enumerate(alphabet)}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -58,7 +58,7 @@ def byte_processor(name: str, tmp_path: Path, **tokens: int) -> Any:
 
 
 def piece_by_piece(prompt: str) -> list[int]:
-    """The original's way: every text between images on its own, in a tokenizer call each."""
+    """As the original code does: one tokenizer call for each text between images."""
     ids = [1]
     for number, chunk in enumerate(prompt.split("<image>")):
         ids += [IMAGE_ID] * TOKENS * bool(number)
@@ -73,8 +73,8 @@ parts = st.sampled_from(
 
 @given(st.lists(parts, min_size=1, max_size=9).map("".join))
 def test_texts_are_tokenized_piece_by_piece(prompt: str) -> None:
-    pictures = [DOT] * prompt.count("<image>")
-    inputs = PROCESSOR(images=pictures or None, text=prompt)
+    images = [DOT] * prompt.count("<image>")
+    inputs = PROCESSOR(images=images or None, text=prompt)
     assert inputs["input_ids"][0] == piece_by_piece(prompt)
 
 
@@ -82,13 +82,13 @@ def test_a_byte_level_tokenizer_needs_no_spaces(tmp_path: Path) -> None:
     processor = byte_processor("vila", tmp_path)
     prompt = "USER: <image>\n what<image><image>?"
     chunks = [processor.tokenizer.encode(chunk)[1:] for chunk in prompt.split("<image>")]
-    picture = [processor.image_token_id] * TOKENS
+    visual = [processor.image_token_id] * TOKENS
     start = [processor.tokenizer.bos_token_id]
-    expected = start + chunks[0] + picture + chunks[1] + picture + picture + chunks[3]
+    expected = start + chunks[0] + visual + chunks[1] + visual + visual + chunks[3]
     assert processor(images=[DOT] * 3, text=prompt)["input_ids"][0] == expected
 
 
-def test_rows_are_padded_on_the_left() -> None:
+def test_prompts_are_padded_on_the_left() -> None:
     inputs = prompt_inputs(PROCESSOR, "text", "video", padding=True)
     padding = inputs["attention_mask"].shape[1] - len(described()["input_ids"]["text"])
     assert inputs["attention_mask"][0, :padding].sum() == 0
@@ -96,15 +96,15 @@ def test_rows_are_padded_on_the_left() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK"])
-def test_pictures_of_any_mode(mode: str) -> None:
-    picture = Image.open(DATA / "images/img0.png").convert(mode)
-    pixels = PROCESSOR(images=picture, text="<image>", return_tensors="pt")["pixel_values"]
-    resized = np.asarray(picture.convert("RGB").resize((70, 70), Image.Resampling.BICUBIC))
+def test_images_of_any_mode(mode: str) -> None:
+    image = Image.open(DATA / "images/img0.png").convert(mode)
+    pixels = PROCESSOR(images=image, text="<image>", return_tensors="pt")["pixel_values"]
+    resized = np.asarray(image.convert("RGB").resize((70, 70), Image.Resampling.BICUBIC))
     expected = torch.from_numpy(resized.copy()).permute(2, 0, 1).double() / 255 * 2 - 1
     torch.testing.assert_close(pixels[0].double(), expected, rtol=0, atol=1e-6)
 
 
-def test_pictures_are_resized_as_vila_does_whatever_its_processor_says(tmp_path: Path) -> None:
+def test_images_are_resized_bicubically_whatever_the_checkpoint_says(tmp_path: Path) -> None:
     folder = tmp_path / "vila"
     shutil.copytree(CHECKPOINT, folder)
     path = folder / "vision_tower/preprocessor_config.json"
@@ -113,8 +113,8 @@ def test_pictures_are_resized_as_vila_does_whatever_its_processor_says(tmp_path:
         resample=2, do_resize=False, do_convert_rgb=None, size={"height": 9, "width": 9}
     )
     path.write_text(json.dumps(settings))
-    picture = Image.open(DATA / "images/img0.png").convert("RGBA")
-    options: dict[str, Any] = {"images": picture, "text": "<image>", "return_tensors": "pt"}
+    image = Image.open(DATA / "images/img0.png").convert("RGBA")
+    options: dict[str, Any] = {"images": image, "text": "<image>", "return_tensors": "pt"}
     pixels = AutoProcessor.from_pretrained(folder)(**options)["pixel_values"]
     assert torch.equal(pixels, PROCESSOR(**options)["pixel_values"])
 
@@ -127,9 +127,9 @@ LLAMA_SYSTEM = (
     "content that the user provides, and assist the user with a variety of tasks using natural "
     "language."
 )
-PICTURE = {"type": "image"}
+IMAGE_PART = {"type": "image"}
 TALK = [
-    {"role": "user", "content": [PICTURE, {"type": "text", "text": "What is it?"}]},
+    {"role": "user", "content": [IMAGE_PART, {"type": "text", "text": "What is it?"}]},
     {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
     {"role": "user", "content": "And its colour?"},
 ]
@@ -174,9 +174,9 @@ def test_a_system_message_replaces_the_default_one(name: str) -> None:
     assert text == expected
 
 
-def test_the_prompts_of_the_original_code_come_out() -> None:
+def test_prompts_equal_those_of_the_original_code() -> None:
     user = {"type": "text", "text": " Please describe the image."}
-    talk = [{"role": "user", "content": [PICTURE, user]}]
+    talk = [{"role": "user", "content": [IMAGE_PART, user]}]
     prompt = PROCESSOR.apply_chat_template(talk, add_generation_prompt=True)
     assert prompt == described()["prompts"]["single"]
 
@@ -198,7 +198,7 @@ def test_the_conversation_is_chosen_by_name(name: str, expected: str) -> None:
     assert choose_conversation(name, {}) == expected
 
 
-def test_where_the_name_says_nothing_the_tokenizer_does() -> None:
+def test_the_conversation_is_chosen_by_tokenizer_without_a_known_name() -> None:
     assert choose_conversation("mine", {"<|eot_id|>": 5}) == "llama_3"
     assert choose_conversation("mine", {"<|im_end|>": 5}) == "hermes-2"
     assert choose_conversation("vila1.5-3b", {"<|eot_id|>": 5}) == "vicuna_v1"
@@ -211,11 +211,11 @@ def test_the_processor_of_a_llama_3(tmp_path: Path) -> None:
     prompt = processor.apply_chat_template(TALK[:1], add_generation_prompt=True)
     ids = processor(images=DOT, text=prompt)["input_ids"][0]
     begin = processor.tokenizer.bos_token_id
-    # As in training: the tokenizer writes one, and the prompt has one.
+    # As in training, there are two: one from the tokenizer and one in the prompt.
     assert ids[:2] == [begin, begin]
     assert ids[2] != begin
     tokenized = processor.apply_chat_template(
-        [{"role": "user", "content": [{**PICTURE, "image": DOT}, *TALK[0]["content"][1:]]}],
+        [{"role": "user", "content": [{**IMAGE_PART, "image": DOT}, *TALK[0]["content"][1:]]}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -287,7 +287,7 @@ def shades(inputs: Any) -> list[int]:
         ({"videos_kwargs": {"do_sample_frames": False}}, list(range(21))),
     ],
 )
-def test_frames_are_taken_evenly(options: dict[str, Any], expected: list[int]) -> None:
+def test_frames_are_sampled_evenly(options: dict[str, Any], expected: list[int]) -> None:
     inputs = PROCESSOR(videos=moving(21), text="<video>", return_tensors="pt", **options)
     assert shades(inputs) == expected
 
@@ -301,7 +301,7 @@ FORMS: dict[str, Any] = {
     "array": moving(3),
     "tensor": torch.from_numpy(moving(3)),
     "list_of_arrays": list(moving(3)),
-    "pictures": [Image.fromarray(frame) for frame in moving(3)],
+    "list_of_images": [Image.fromarray(frame) for frame in moving(3)],
     "list_of_videos": [moving(3)],
     "nested": [[[Image.fromarray(frame) for frame in moving(3)]]],
 }
@@ -320,8 +320,8 @@ def test_a_video_file(tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("mpeg4", rate=1)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
     for form in (str(path), path):
         inputs = PROCESSOR(videos=form, text="<video>", num_frames=3, return_tensors="pt")
@@ -349,7 +349,7 @@ def test_videos_without_text() -> None:
     assert inputs["pixel_values_videos"].shape == (2, 2, 3, 70, 70)
 
 
-def test_lists_where_no_tensors_are_asked_for() -> None:
+def test_lists_without_return_tensors() -> None:
     inputs = PROCESSOR(images=FRAMES[0], videos=moving(2), text="<image><video>")
     tensors = PROCESSOR(
         images=FRAMES[0], videos=moving(2), text="<image><video>", return_tensors="pt"
@@ -359,18 +359,18 @@ def test_lists_where_no_tensors_are_asked_for() -> None:
     assert np.array_equal(np.asarray(inputs["pixel_values"]), tensors["pixel_values"])
 
 
-def test_marks_and_videos_must_match() -> None:
-    with one_sentence(ValueError, "2 <video>", "1 are given"):
+def test_marks_that_do_not_match_the_videos() -> None:
+    with one_sentence(ValueError, "<video>"):
         PROCESSOR(videos=moving(2), text="<video> <video>")
-    with one_sentence(ValueError, "0 <image>", "1 are given"):
+    with one_sentence(ValueError, "<image>"):
         PROCESSOR(images=DOT, videos=moving(2), text="<video>")
-    with one_sentence(ValueError, "same number of frames", "[2, 5]", "num_frames=2"):
+    with one_sentence(ValueError, "num_frames"):
         PROCESSOR(videos=[moving(2), moving(5)], text="<video><video>")
-    with one_sentence(TypeError, "video", "int"):
+    with one_sentence(TypeError, "video"):
         PROCESSOR(videos=3, text="<video>")
 
 
-def test_what_is_read_back_is_the_same_class(tmp_path: Path) -> None:
+def test_a_saved_processor_loads_with_its_class(tmp_path: Path) -> None:
     PROCESSOR.save_pretrained(tmp_path)
     again = VilaProcessor.from_pretrained(tmp_path)
     assert type(again.image_processor) is type(PROCESSOR.image_processor)

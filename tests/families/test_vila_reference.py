@@ -1,4 +1,4 @@
-"""VILA1.5 gives what the original code gave, on weights, images and prompts of its own."""
+"""VILA1.5 computes what the original code computed, on recorded weights, images and prompts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vila_reference import (
     s2_checkpoint,
 )
 
-import hf_token_compress  # noqa: F401 - makes VILA1.5 known to the Auto classes
+import hf_token_compress  # noqa: F401 - registers VILA1.5 with the Auto classes
 
 pytestmark = pytest.mark.core
 
@@ -49,7 +49,7 @@ def processor(folder: Path) -> Any:
 
 
 def load(folder: Path, attention: str, dtype: torch.dtype = torch.float64) -> Any:
-    """In float64, as the recorded numbers; float32 rounds past the tolerance on some CPUs."""
+    """In float64, like the recorded numbers; float32 exceeds the tolerance on some CPUs."""
     return AutoModelForImageTextToText.from_pretrained(
         folder, attn_implementation=attention, dtype=dtype
     )
@@ -69,7 +69,7 @@ def test_input_ids_and_pixel_values(prompt: str, processor: Any) -> None:
 
 
 @each_attention
-def test_features_of_pictures(attention: str, folder: Path, processor: Any) -> None:
+def test_features_of_images(attention: str, folder: Path, processor: Any) -> None:
     model = load(folder, attention)
     pixels = prompt_inputs(processor, "video")["pixel_values"]
     with torch.no_grad():

@@ -77,7 +77,7 @@ def test_the_mean_is_what_the_attention_scorer_takes() -> None:
             assert_same(item.attention[0].exp(), expected[row][:, prompt.visual_mask[row]])
 
 
-def test_many_instruction_rows_are_worked_on_in_chunks() -> None:
+def test_many_instruction_tokens_are_worked_on_in_chunks() -> None:
     """More rows than fit one chunk; a stock map is the reference."""
     model = tiny_model("eager").eval()
     inputs = make_inputs([(2, (4, 5), 150, "end", 2)])

@@ -1,4 +1,4 @@
-"""Stock and compressed models with the same weights, and comparisons between what they give."""
+"""Stock and compressed models with the same weights, and how to compare their outputs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_pair(config: TokenCompressionConfig = QUARTER, **model_options: Any) ->
 
 
 def answer(sequences: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-    """What users slice: everything after the prompt that they passed."""
+    """Everything after the caller's prompt, as users slice it."""
     return sequences[:, inputs["input_ids"].shape[1] :]
 
 
@@ -55,12 +55,12 @@ def whole_position_ids(stock: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 def masked_inputs(pair: ModelPair, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The whole prompt with the dropped tokens masked out, from the report of the last call.
 
-    Dropping a token before layer 0 and hiding it from every other token are the same thing, so the
-    stock model must give the same on these inputs, by a path that shares no code with the rewrite.
+    Dropping a token before layer 0 is the same as hiding it from every other token, so the stock
+    model must give the same outputs on these inputs, and it shares no code with the rewrite.
     """
     mask = torch.zeros_like(inputs["attention_mask"])
-    for row, sample in enumerate(pair.compressed.token_compression.last.samples):
-        mask[row, sample.kept_indices] = 1
+    for number, sample in enumerate(pair.compressed.token_compression.last.samples):
+        mask[number, sample.kept_indices] = 1
     return {
         **inputs,
         "attention_mask": mask,

@@ -57,8 +57,8 @@ class TinyLlavaOnevision(TinyFamily):
 
     def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
         inputs = {}
-        images = [[visual for visual in row if visual.kind == "image"] for row in visuals]
-        if flat := [image for row in images for image in row]:
+        images = [[visual for visual in own if visual.kind == "image"] for own in visuals]
+        if flat := [image for own in images for image in own]:
             most = max(len(image.pixels) for image in flat)
             inputs["pixel_values"] = torch.stack(
                 [
@@ -67,13 +67,13 @@ class TinyLlavaOnevision(TinyFamily):
                 ]
             )
             inputs["image_sizes"] = torch.tensor([image.size for image in flat])
-            inputs["batch_num_images"] = torch.tensor([len(row) for row in images if row])
-        if videos := [visual for row in visuals for visual in row if visual.kind == "video"]:
+            inputs["batch_num_images"] = torch.tensor([len(own) for own in images if own])
+        if videos := [visual for own in visuals for visual in own if visual.kind == "video"]:
             inputs["pixel_values_videos"] = torch.stack([video.pixels for video in videos])
         return inputs
 
     def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens counted without padding, as the stock `generate` does."""
+        """Tokens counted without padding, as in the stock `generate`."""
         mask = inputs["attention_mask"]
         return (mask.cumsum(-1) - 1).clamp(min=0)
 
@@ -84,9 +84,9 @@ class TinyLlavaOnevision(TinyFamily):
 def _image_tokens(size: tuple[int, ...], alone: bool) -> int:
     """Placeholders of the images that the prompts use, counted by hand.
 
-    An image of 6 x 8 patches takes two by two tiles, 8 x 8 patches, of which the outer rows show
-    only padding: 6 x 8 are left, which is more than two tiles' 32 times 1.1 squared, so that they
-    are shrunk to 4 x 6. One of 4 x 4 patches is one tile.
+    An image of 6 x 8 patches takes 2 x 2 tiles of 4 x 4 patches. The outer rows only show padding,
+    and the remaining 6 x 8 patches are more than the 32 of two tiles times 1.1 squared, so they are
+    shrunk to 4 x 6. An image of 4 x 4 patches is one tile.
     """
     if not alone:
         return 16 + 1

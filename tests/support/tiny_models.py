@@ -18,7 +18,7 @@ HIDDEN = 48
 
 Segment: TypeAlias = int | tuple[int, ...] | Literal["end"]
 """A number of text tokens, an image (rows, columns), a video (frames, rows, columns), or the end
-of a turn. A family reads rows and columns as the size of an image in a unit of its own."""
+of a turn. Each family has its own unit for rows and columns."""
 
 Prompt: TypeAlias = Sequence[Segment]
 
@@ -66,8 +66,8 @@ class Visual(NamedTuple):
 
     Attributes:
         kind: "image" or "video".
-        ids: Its placeholders, with what stands around them.
-        pixels: What the family's processor makes of it.
+        ids: Its placeholders, and the tokens around them.
+        pixels: The output of the family's processor.
         size: Its numbers in the prompt.
     """
 
@@ -82,7 +82,7 @@ class TinyFamily(ABC):
 
     Attributes:
         model_class, base_class: With and without a language model head.
-        prompts: What its test matrix runs over, by name.
+        prompts: The prompts of its tests, by name.
     """
 
     model_class: ClassVar[Any]
@@ -95,15 +95,15 @@ class TinyFamily(ABC):
 
     @abstractmethod
     def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
-        """Draw an image or video; `alone` where it is the only one of its kind in its prompt."""
+        """Draw an image or video; `alone` if it is the only one of its kind in its prompt."""
 
     @abstractmethod
     def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
-        """Inputs beside ids [B, S] and mask, from the visuals of each prompt."""
+        """Inputs other than ids [B, S] and mask, from the visuals of each prompt."""
 
     @abstractmethod
     def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Position ids of the whole prompt, by the stock model where it has them."""
+        """Position ids of the whole prompt, from the stock model if it has them."""
 
     @abstractmethod
     def visual_tower(self, model: Any) -> Any:
@@ -131,7 +131,7 @@ def family_of(model: Any) -> TinyFamily:
 
 
 def family_prompts(*names: str) -> list[Any]:
-    """Parameters (family, prompts) of every family's prompts, or of those named that it has."""
+    """Parameters (family, prompts) for all prompts of every family, or for those named."""
     import pytest
 
     return [
@@ -188,13 +188,12 @@ def make_inputs(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """What a processor would return for these prompts; a prompt's content depends on itself alone.
+    """What a processor would return for these prompts.
 
-    Every prompt is drawn from its own generator, so that a prompt alone has the ids and pixels that
-    it has in a batch.
+    Every prompt has its own generator, so its ids and pixels are the same alone and in a batch.
     """
     maker = tiny_family(family)
-    rows: list[list[int]] = []
+    samples: list[list[int]] = []
     visuals: list[list[Visual]] = []
     for prompt in prompts:
         generator = torch.Generator().manual_seed(seed + sum(map(ord, repr(prompt))))
@@ -210,17 +209,17 @@ def make_inputs(
                 visual = maker.visual(segment, kinds.count(len(segment)) == 1, generator)
                 visuals[-1].append(visual)
                 ids += visual.ids
-        rows.append(ids)
-    longest = max(map(len, rows))
+        samples.append(ids)
+    longest = max(map(len, samples))
 
-    def padded(row: list[int], fill: int) -> list[int]:
-        padding = [fill] * (longest - len(row))
-        return padding + row if padding_side == "left" else row + padding
+    def padded(values: list[int], fill: int) -> list[int]:
+        padding = [fill] * (longest - len(values))
+        return padding + values if padding_side == "left" else values + padding
 
-    input_ids = torch.tensor([padded(row, PADDING) for row in rows])
+    input_ids = torch.tensor([padded(ids, PADDING) for ids in samples])
     inputs = {
         "input_ids": input_ids,
-        "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in rows]),
+        "attention_mask": torch.tensor([padded([1] * len(ids), 0) for ids in samples]),
         **maker.visual_inputs(visuals, input_ids),
     }
     return {

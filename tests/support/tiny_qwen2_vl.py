@@ -63,10 +63,10 @@ class TinyQwen2VL(TinyFamily):
     def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
         inputs = {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
         for kind, pixel_name in (("image", "pixel_values"), ("video", "pixel_values_videos")):
-            own = [visual for row in visuals for visual in row if visual.kind == kind]
-            if own:
-                inputs[pixel_name] = torch.cat([visual.pixels for visual in own])
-                sizes = torch.tensor([visual.size for visual in own])
+            found = [visual for own in visuals for visual in own if visual.kind == kind]
+            if found:
+                inputs[pixel_name] = torch.cat([visual.pixels for visual in found])
+                sizes = torch.tensor([visual.size for visual in found])
                 inputs[f"{kind}_grid_thw"] = sizes * torch.tensor([1, 2, 2])
         return inputs
 

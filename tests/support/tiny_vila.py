@@ -48,13 +48,13 @@ class TinyVila(TinyFamily):
     def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
         inputs = {}
         for kind, pixel_name in (("image", "pixel_values"), ("video", "pixel_values_videos")):
-            own = [visual.pixels for row in visuals for visual in row if visual.kind == kind]
-            if own:
-                inputs[pixel_name] = torch.stack(own)
+            found = [visual.pixels for own in visuals for visual in own if visual.kind == kind]
+            if found:
+                inputs[pixel_name] = torch.stack(found)
         return inputs
 
     def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens counted without padding, as the stock `generate` does."""
+        """Tokens counted without padding, as in the stock `generate`."""
         return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
     def visual_tower(self, model: Any) -> Any:

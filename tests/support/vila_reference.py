@@ -37,14 +37,14 @@ def every_eighth(values: Tensor) -> Tensor:
     return values[:, sorted({*range(0, length, 8), length - 1})]
 
 
-def pictures(prompt: str) -> list[Image.Image]:
+def images(prompt: str) -> list[Image.Image]:
     indices = described()["image_indices"][prompt]
     return [Image.open(DATA / "images" / f"img{index}.png") for index in indices]
 
 
 def prompt_inputs(processor: Any, *prompts: str, **options: Any) -> Any:
     """The processor's inputs of one recorded prompt, or of several as a batch."""
-    shown = [picture for prompt in prompts for picture in pictures(prompt)]
+    shown = [image for prompt in prompts for image in images(prompt)]
     texts = [described()["prompts"][prompt] for prompt in prompts]
     return processor(images=shown or None, text=texts, return_tensors="pt", **options)
 

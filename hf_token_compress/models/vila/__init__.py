@@ -1,8 +1,8 @@
 """VILA1.5: configuration, model and processor as Transformers classes, and its family.
 
-Importing `hf_token_compress` makes them known to the Auto classes of Transformers, which then load
+Importing `hf_token_compress` registers them with the Auto classes of Transformers. These then load
 the published checkpoints (`llm/`, `vision_tower/` and `mm_projector/` under a root config of model
-type `llava_llama`) and this library's own one-folder format alike.
+type `llava_llama`) as well as this library's one-folder format.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HOMES = {
 __all__ = ["VilaConfig", "VilaForConditionalGeneration", "VilaModel", "VilaProcessor"]
 
 
-# The configuration alone is imported with Transformers' own: it must not bring in the model.
+# Transformers imports the configuration with its own: this must not import the model.
 _get_name, __dir__ = lazy_names(__name__, _HOMES)
 
 

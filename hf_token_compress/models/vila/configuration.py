@@ -29,19 +29,19 @@ class VilaConfig(LlavaConfig):
     """Configuration of a VILA1.5 model.
 
     Args:
-        vision_config: Of the vision tower; by default SigLIP so400m at 384 pixels.
-        text_config: Of the language model; by default a LLaMA.
-        image_token_index: Id of which each stands for one visual token of an image.
-        video_token_index: Id of which each stands for one visual token of a video's frame.
+        vision_config: Configuration of the vision tower; by default SigLIP so400m at 384 pixels.
+        text_config: Configuration of the language model; by default a LLaMA.
+        image_token_index: Placeholder id, one per visual token of an image.
+        video_token_index: Placeholder id, one per visual token of a video frame.
         unpredicted_token_ids: Ids that the model never predicts; by default the two placeholders,
             which the published checkpoints do not have.
-        token_order: Order in which the projector gives the merged tokens of an image.
-            "column_major", from the left column to the right one, is how VILA1.5 was trained;
-            "row_major" is how its successors were, with weights of the same names and shapes.
+        token_order: Order of an image's merged tokens. VILA1.5 was trained with "column_major",
+            from the left column to the right one; its successors were trained with "row_major",
+            and their weights have the same names and shapes.
         projector_type: "mlp_downsample", the only one.
-        s2_scales: Side lengths in pixels, each a multiple of the tower's own, at which an image is
-            encoded (S2); None to encode it once. The image processor gives the largest.
-        num_video_frames: Frames that the processor takes of a video by default.
+        s2_scales: Side lengths in pixels at which an image is encoded (S2), each a multiple of the
+            tower's image size; None to encode it once. The image processor resizes to the largest.
+        num_video_frames: Frames that the processor samples from a video by default.
     """
 
     model_type = MODEL_TYPE
@@ -84,24 +84,24 @@ class VilaConfig(LlavaConfig):
 
     @property
     def image_side(self) -> int:
-        """Side length in pixels of the images that the model takes."""
+        """Side of the input images in pixels."""
         return self.s2_scales[-1] if self.s2_scales else self.vision_config.image_size
 
     @property
     def splits(self) -> list[int]:
-        """Tiles along a side, of each scale."""
+        """Tiles along a side, for each scale."""
         side = self.vision_config.image_size
         return [scale // side for scale in self.s2_scales or [side]]
 
     @property
     def feature_side(self) -> int:
-        """Side length, in features, of the grid that goes into the projector."""
+        """Side of the projector's input grid in features."""
         tower_side = self.vision_config.image_size // self.vision_config.patch_size
         return int(tower_side * self.splits[0])
 
     @property
     def merged_side(self) -> int:
-        """Side length, in visual tokens, of an image: the projector merges 2 x 2."""
+        """Side of an image in visual tokens: the projector merges 2 x 2 features."""
         return (self.feature_side + 1) // 2
 
     @classmethod

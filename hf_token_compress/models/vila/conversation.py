@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-# An image stands before a line break; the processor puts frames, each with its own, for a video.
+# A line break follows every image; for a video, the processor writes its frames as such images.
 _CONTENT = """\
 {%- macro content(message) -%}
 {%- if message.content is string -%}
@@ -83,7 +83,7 @@ CHAT_TEMPLATES = {
     )
 }
 
-# The published code chooses by the checkpoint's name: the first part that occurs in it counts.
+# The published code chooses by the checkpoint's name: the first part found in it counts.
 _BY_NAME = {
     "vila1.5-3b": "vicuna_v1",
     "vila1.5-8b": "llama_3",
@@ -96,11 +96,11 @@ _BY_TOKEN = {"<|eot_id|>": "llama_3", "<|im_end|>": "hermes-2"}
 
 
 def choose_conversation(name: str, tokens: Container[str]) -> str:
-    """Which of `CHAT_TEMPLATES` a published checkpoint was trained on.
+    """Choose the one of `CHAT_TEMPLATES` that a published checkpoint was trained on.
 
     Args:
         name: Its Hub id or folder.
-        tokens: Those of its tokenizer, which decide where the name says nothing.
+        tokens: The tokens of its tokenizer; they decide if the name does not.
     """
     for part, conversation in _BY_NAME.items():
         if part in name.lower():

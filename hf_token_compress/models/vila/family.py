@@ -1,41 +1,28 @@
-"""Compression of VILA1.5: square images, column by column; videos as frames with line breaks.
+"""VILA1.5: square images, column by column; videos as frames with line breaks.
 
-The line breaks between the frames of a video are text: they are kept.
+The line breaks between the frames of a video are text, so they are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from typing_extensions import override
 
 from ...prompt import Modality, TokenGrid, VisualLayout
-from ..family import EncodedVisuals
-from ..text_decoder import TextDecoderFamily
+from ..family import EncodedVisuals, ModelFamily
 from .configuration import VilaConfig
 from .modeling import VilaForConditionalGeneration, VilaModel
 
 _VISION_OPTIONS = ("vision_feature_layer", "vision_feature_select_strategy")
 
 
-class VilaFamily(TextDecoderFamily):
-    """Adapter of `VilaForConditionalGeneration` and `VilaModel`."""
+class VilaFamily(ModelFamily):
+    """`VilaForConditionalGeneration` and `VilaModel`."""
 
     model_classes = (VilaForConditionalGeneration, VilaModel)
-    pixel_inputs = MappingProxyType({"image": "pixel_values", "video": "pixel_values_videos"})
-    consumed_inputs = ()
-
-    @override
-    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
-        return {getattr(model.config, f"{modality}_token_id")}
-
-    @override
-    def decoder(self, model: Any) -> Any:
-        base = model if isinstance(model, VilaModel) else model.model
-        return base.language_model
 
     @override
     def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
@@ -46,17 +33,17 @@ class VilaFamily(TextDecoderFamily):
             encoded = get_features(inputs[self.pixel_inputs[modality]], return_dict=True, **options)
         features = list(encoded.pooler_output)
         tokens = model.config.image_seq_length
-        layouts = [picture_layout(model.config, len(own) // tokens) for own in features]
+        layouts = [image_layout(model.config, len(own) // tokens) for own in features]
         return EncodedVisuals(features, layouts)
 
 
-def picture_layout(config: VilaConfig, frames: int) -> VisualLayout:
-    """Where the visual tokens of an image (one frame), or of a video's frames, lie."""
+def image_layout(config: VilaConfig, frames: int) -> VisualLayout:
+    """Where the visual tokens of an image (one frame) or of a video lie."""
     side = config.merged_side
     cells = torch.arange(frames * side * side).view(frames, side, side)
     index = cells.transpose(1, 2) if config.token_order == "column_major" else cells
-    # The patches may leave a rest of the image uncovered; of an odd number of them, the last
-    # tokens reach into the padding.
+    # Patches may leave the edge of the image uncovered. If their number is odd, the last tokens
+    # reach into the padding.
     vision = config.vision_config
     patches = vision.image_size // vision.patch_size
     covered = patches * vision.patch_size / vision.image_size if config.splits[0] == 1 else 1.0

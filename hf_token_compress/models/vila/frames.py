@@ -16,13 +16,13 @@ def frame_lists(videos: Any, count: int | None = None) -> list[list[Any]]:
     """The frames of each video.
 
     Args:
-        videos: A video, or a list of them, nested as it may be. A video is a file's path or
-            address, a list of images, or an array [frames, …] of them.
-        count: Frames to take of a video that has more, evenly from its first to its last; None to
-            take all.
+        videos: A video, or a (nested) list of videos. A video is the path or URL of a file, a list
+            of images, or an array [frames, …] of images.
+        count: Frames to sample, evenly from the first to the last; None, or a video with fewer,
+            gives all frames.
 
     Raises:
-        TypeError: Something is none of these.
+        TypeError: `videos` holds something else.
         ValueError: A file does not say how many frames it has.
     """
     if isinstance(videos, str | Path):
@@ -34,7 +34,7 @@ def frame_lists(videos: Any, count: int | None = None) -> list[list[Any]]:
         return [[videos]]
     if not isinstance(videos, list | tuple) and axes is None:
         raise TypeError(
-            "A video must be a path, a list of pictures or an array of them, not "
+            "A video must be a path, a list of images or an array of images, not "
             f"{type(videos).__name__}."
         )
     items = list(videos)
@@ -44,7 +44,7 @@ def frame_lists(videos: Any, count: int | None = None) -> list[list[Any]]:
 
 
 def even_indices(total: int, count: int | None) -> NDArray[np.int64]:
-    """Which of `total` frames are taken: int64 [min(total, count)]."""
+    """Indices of the sampled frames, int64 [min(total, count)]."""
     taken = total if count is None else min(total, count)
     return np.linspace(0, total - 1, taken).astype(np.int64)
 

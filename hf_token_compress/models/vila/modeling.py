@@ -1,4 +1,4 @@
-"""VILA1.5 as Transformers classes: LLaVA's, with another projector, S2 and videos."""
+"""VILA1.5 as Transformers classes: LLaVA with another projector, S2 and videos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _as_in(stock_method: Any, added: str | None = None) -> Callable[[Method], Method]:
-    """Decorator: the signature of a stock method, with one more keyword if named."""
+    """Decorator that gives the signature of a stock method, with one added keyword if named."""
 
     def decorated(method: Method) -> Method:
         signature = inspect.signature(stock_method)
@@ -44,8 +44,9 @@ def _as_in(stock_method: Any, added: str | None = None) -> Callable[[Method], Me
 class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
     """VILA1.5 without a language model head.
 
-    Beside what LLaVA takes, `forward` takes `pixel_values_videos`, float [videos, frames, 3, H, W],
-    whose frames stand in the prompt as `video_token_index`. A frame is encoded like an image.
+    Besides the inputs of LLaVA, `forward` takes `pixel_values_videos`, float
+    [videos, frames, 3, H, W]. Their placeholder is `video_token_index`, and a frame is encoded like
+    an image.
     """
 
     config_class = VilaConfig
@@ -59,7 +60,7 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
 
     @_as_in(LlavaModel.get_image_features)
     def get_image_features(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As in LLaVA, at the scales of the configuration."""
+        """Encode images, at all scales of the configuration."""
         if self.config.s2_scales:
             return self._get_scaled_image_features(pixel_values, *args, **kwargs)
         return super().get_image_features(pixel_values, *args, **kwargs)
@@ -72,10 +73,11 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         layer = layer if vision_feature_layer is None else vision_feature_layer
         scales = []
         for split in self.config.splits:
+            # [split * split * B, 3, tile, tile]
             tiles = cut_tiles(pixel_values, split, self.config.vision_config.image_size)
             output = self.vision_tower(tiles, output_hidden_states=True, return_dict=True)
-            scales.append(join_tiles(output.hidden_states[layer], split))
-        features = self.multi_modal_projector(join_scales(scales))
+            scales.append(join_tiles(output.hidden_states[layer], split))  # [B, C, side, side]
+        features = self.multi_modal_projector(join_scales(scales))  # [B, tokens, D]
         return BaseModelOutputWithPooling(pooler_output=list(features))  # type: ignore[arg-type]
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
@@ -83,24 +85,25 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
 
         Args:
             pixel_values_videos: float [videos, frames, 3, H, W].
-            **kwargs: As `get_image_features` takes them.
+            **kwargs: As in `get_image_features`.
 
         Returns:
             Its output, with one float [frames * tokens, D] per video as `pooler_output`.
 
         Raises:
-            ValueError: `pixel_values_videos` has another number of axes.
+            ValueError: `pixel_values_videos` does not have five axes.
         """
         if pixel_values_videos.ndim != 5:
             raise ValueError(
                 "pixel_values_videos must be one tensor [videos, frames, channels, height, width], "
-                f"but it has shape {list(pixel_values_videos.shape)}."
+                f"but it has the shape {list(pixel_values_videos.shape)}."
             )
         frames = pixel_values_videos.shape[1]
         kwargs["return_dict"] = True
         output = self.get_image_features(pixel_values_videos.flatten(0, 1), **kwargs)
         of_frames = torch.stack(list(output.pooler_output))  # [videos * frames, tokens, D]
-        output.pooler_output = list(of_frames.unflatten(0, (-1, frames)).flatten(1, 2))
+        of_videos = of_frames.unflatten(0, (-1, frames))  # [videos, frames, tokens, D]
+        output.pooler_output = list(of_videos.flatten(1, 2))  # [frames * tokens, D] each
         return output
 
     @_as_in(LlavaModel.forward, added="pixel_values_videos")
@@ -113,7 +116,7 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in LLaVA, with videos beside the images."""
+        """LLaVA's forward, with videos as well as images."""
         outputs = dict(mm_encoder_outputs or {})
         if pixel_values_videos is not None:
             outputs["video"] = self.get_video_features(pixel_values_videos)
@@ -130,23 +133,26 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
     def _videos_as_images(
         self, input_ids: Tensor | None, outputs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Placeholders and features of frames among those of images, in order of appearance."""
+        """Merge the placeholders and features of frames into those of images, in order."""
         if input_ids is None:
-            raise ValueError("Videos need input_ids, not inputs_embeds: they mark where frames go.")
+            raise ValueError(
+                "Videos need input_ids, which mark where frames go: pass them, not inputs_embeds."
+            )
         is_frame = input_ids == self.config.video_token_id  # [B, S]
         is_visual = is_frame | (input_ids == self.config.image_token_id)
         of_frame = is_frame[is_visual]  # [visual tokens]
-        videos = torch.cat(list(outputs["video"].pooler_output))
+        videos = torch.cat(list(outputs["video"].pooler_output))  # [video tokens, D]
         images = videos[:0]
         if outputs.get("image") is not None:
-            images = torch.cat(list(outputs["image"].pooler_output)).to(videos)
+            images = torch.cat(list(outputs["image"].pooler_output)).to(videos)  # [image tokens, D]
         if (int(of_frame.sum()), int((~of_frame).sum())) != (len(videos), len(images)):
             raise ValueError(
                 f"input_ids have {int(of_frame.sum())} placeholders of video tokens and "
                 f"{int((~of_frame).sum())} of image tokens, but the videos have {len(videos)} and "
-                f"the images {len(images)}: pass everything of one and the same processor call."
+                f"the images {len(images)}: pass everything from the same processor call."
             )
-        features = videos.new_empty(len(of_frame), videos.shape[1])
+        # Interleave the features in the order of their placeholders.
+        features = videos.new_empty(len(of_frame), videos.shape[1])  # [visual tokens, D]
         of_frame = of_frame.to(videos.device)
         features[of_frame], features[~of_frame] = videos, images
         merged = BaseModelOutputWithPooling(pooler_output=[features])  # type: ignore[arg-type]
@@ -156,18 +162,18 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
 class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditionalGeneration):
     """VILA1.5 with its language model head.
 
-    `from_pretrained` reads the published checkpoints as they are, by folder or Hub id, as well as
-    what `save_pretrained` writes.
+    `from_pretrained` reads the published checkpoints, by folder or Hub id, as well as what
+    `save_pretrained` writes.
     """
 
     config_class = VilaConfig
     config: VilaConfig
     input_modalities: Any = _MODALITIES
-    # The head has to see the whole vocabulary: tensor parallelism leaves it in one piece.
+    # The head needs the whole vocabulary, so tensor parallelism must not split it.
     _tp_plan: Any = {}  # noqa: RUF012 - declared as in the base class
 
     def __init__(self, config: VilaConfig) -> None:
-        # LLaVA's own constructor would build LLaVA's language model first, only to drop it.
+        # LLaVA's own constructor would build LLaVA's language model and then discard it.
         LlavaPreTrainedModel.__init__(self, config)
         self.model = VilaModel(config)
         self.lm_head: Any = VilaHead(
@@ -180,17 +186,17 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
     @override
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         if type(new_embeddings) is nn.Linear:
-            # Resizing the vocabulary makes a plain one.
+            # Resizing the vocabulary makes a plain layer.
             new_embeddings = self.lm_head.with_weight(new_embeddings.weight)
         self.lm_head = new_embeddings
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
-        """As `VilaModel.get_video_features`."""
+        """See `VilaModel.get_video_features`."""
         return self.model.get_video_features(pixel_values_videos, **kwargs)
 
     @_as_in(LlavaForConditionalGeneration.forward, added="pixel_values_videos")
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As in LLaVA, with videos beside the images."""
+        """LLaVA's forward, with videos as well as images."""
         return super().forward(*args, **kwargs)
 
 
@@ -215,6 +221,6 @@ class VilaHead(nn.Linear):
         """From float [..., D] to logits [..., vocabulary]."""
         logits = super().forward(input)
         for token in self.unpredicted_token_ids:
-            # As if the head had no such rows: they take no share of the probability.
+            # These ids get no probability.
             logits[..., token] = torch.finfo(logits.dtype).min
         return logits

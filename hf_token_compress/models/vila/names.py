@@ -1,6 +1,6 @@
-"""Names in configurations by which checkpoints are told apart."""
+"""Names in configurations that tell checkpoints apart."""
 
 MODEL_TYPE = "vila15"
 ORIGINAL_MODEL_TYPE = "llava_llama"
-"""That of the published VILA1.5 checkpoints, and of some that are no VILA."""
+"""The model type of the published VILA1.5 checkpoints, and of some other models."""
 PROJECTOR_TYPE = "mlp_downsample"

@@ -1,4 +1,4 @@
-"""`from_pretrained` of a published VILA1.5 checkpoint: three folders under a root config."""
+"""Load a published VILA1.5 checkpoint: three folders under a root config."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .names import ORIGINAL_MODEL_TYPE
 from .original_files import find_original_folder, hub_options, token_ids, vocabulary_size
 from .original_weights import read_weights
 
-# Keywords of `from_pretrained` that are for the configuration; the dtype is the loading's own.
+# Keywords of `from_pretrained` for the configuration; the dtype is for loading the weights.
 _CONFIG_FIELDS = {field.name for field in dataclasses.fields(VilaConfig)} - {"dtype"}
-# Marks that close a turn in the conversations that VILA1.5 was trained on, beside `</s>`.
+# Besides `</s>`, these close a turn in the conversations that VILA1.5 was trained on.
 _TURN_ENDS = ("<|eot_id|>", "<|im_end|>")
 
 
@@ -25,12 +25,12 @@ def is_original(location: str | Path, **options: Any) -> bool:
     try:
         settings, _ = PreTrainedConfig.get_config_dict(location, **options)
     except OSError:
-        return False  # Transformers says what is wrong, or finds a model behind an adapter.
+        return False  # Transformers reports the error, or finds the model behind an adapter.
     return settings.get("model_type") == ORIGINAL_MODEL_TYPE
 
 
 class ReadsOriginalCheckpoints:
-    """Before a stock class: its `from_pretrained` reads the published layout too."""
+    """Mixin in front of a stock class: `from_pretrained` reads the published layout too."""
 
     config_class: Any
 
@@ -44,10 +44,10 @@ class ReadsOriginalCheckpoints:
     ) -> Any:
         """Load a model from a folder or Hub id in this library's format or the published one.
 
-        Takes what every Transformers model takes, and gives what it gives.
+        Arguments and result are those of every Transformers model.
 
         Raises:
-            NotImplementedError: The checkpoint is of a kind that is not built.
+            NotImplementedError: This kind of checkpoint is not supported.
             OSError: A part is missing or damaged.
             ValueError: The parts do not fit each other.
         """
@@ -73,15 +73,15 @@ class ReadsOriginalCheckpoints:
 
 def place_placeholders(config: VilaConfig, folder: Path) -> None:
     """Give the placeholders the first ids that neither language model nor tokenizer has."""
-    rows = vocabulary_size(folder)
-    first = max(rows, *(number + 1 for number in token_ids(folder).values()), 0)
+    size = vocabulary_size(folder)
+    first = max(size, *(number + 1 for number in token_ids(folder).values()), 0)
     config.image_token_index, config.video_token_index = first, first + 1
     config.text_config.vocab_size = first + 2
-    config.unpredicted_token_ids = list(range(rows, first + 2))
+    config.unpredicted_token_ids = list(range(size, first + 2))
 
 
 def _generation_config(folder: Path) -> GenerationConfig:
-    """That of the language model; the mark that closes a turn ends an answer too."""
+    """The language model's generation config; the token that closes a turn ends an answer too."""
     try:
         generation_config = GenerationConfig.from_pretrained(folder / "llm")
     except OSError:

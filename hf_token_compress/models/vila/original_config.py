@@ -11,19 +11,19 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .names import MODEL_TYPE, ORIGINAL_MODEL_TYPE
 
-# Before rope_parameters, a LLaMA's rotary embedding was described by these.
+# Older configs describe a LLaMA's rotary embedding by these, not by rope_parameters.
 _LEGACY_ROTARY_SETTINGS = {"rope_theta", "rope_scaling"}
 
 
 def convert_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a `VilaConfig` from the content of a published root config.json.
+    """Settings of a `VilaConfig` from a published root config.json.
 
-    The two placeholder ids are appended to the vocabulary: the published models have none.
+    The published models have no placeholder ids, so two are appended to the vocabulary.
 
     Raises:
-        NotImplementedError: The checkpoint is of a kind that is not built, such as one with
-            another vision tower than SigLIP.
-        ValueError: It is not a VILA1.5 checkpoint, or a setting is unknown.
+        NotImplementedError: This kind of checkpoint is not supported, such as one whose vision
+            tower is not SigLIP.
+        ValueError: It is not a VILA1.5 checkpoint, or its S2 scales do not fit its tower.
     """
     parts = {name: settings.get(f"{name}_cfg") for name in ("llm", "vision_tower", "mm_projector")}
     missing = sorted(name for name, part in parts.items() if not isinstance(part, Mapping))
@@ -33,7 +33,7 @@ def convert_config(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"config.json does not describe {' and '.join(missing)}."
         )
     llm, vision, projector = (dict(part or {}) for part in parts.values())
-    _refuse_what_is_not_built(settings, vision)
+    _refuse_unsupported(settings, vision)
     first_placeholder = llm["vocab_size"]
     return {
         "model_type": MODEL_TYPE,
@@ -52,43 +52,43 @@ def convert_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refuse_what_is_not_built(settings: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
+def _refuse_unsupported(settings: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
     tower = " ".join([vision.get("model_type", ""), *(vision.get("architectures") or [])])
     if "intern" in tower.lower():
         raise NotImplementedError(
-            "The vision tower InternViT (VILA1.5-40b) is not built: use a VILA1.5 with a SigLIP "
-            "tower, such as VILA1.5-3b, VILA1.5-13b or Llama-3-VILA1.5-8B."
+            "The vision tower InternViT (VILA1.5-40b) is not supported: use a VILA1.5 with a "
+            "SigLIP tower, such as VILA1.5-3b, VILA1.5-13b or Llama-3-VILA1.5-8B."
         )
     if vision.get("model_type") != "siglip_vision_model":
         raise NotImplementedError(
-            f"The vision tower {vision.get('model_type')!r} is not built: use a VILA1.5 with a "
-            "SigLIP tower."
+            f"The vision tower {vision.get('model_type')!r} is not supported: use a VILA1.5 with "
+            "a SigLIP tower."
         )
     feature = settings.get("mm_vision_select_feature", "patch")
     if feature != "cls_patch":
         raise NotImplementedError(
-            f"mm_vision_select_feature={feature!r} is not built: it would drop the first patch of "
-            "a SigLIP tower, which has no class token."
+            f"mm_vision_select_feature={feature!r} is not supported: it would drop the first "
+            "patch of a SigLIP tower, which has no class token."
         )
     image_aspect_ratio = settings.get("image_aspect_ratio")
     if image_aspect_ratio not in (None, "resize", "square"):
         raise NotImplementedError(
-            f"image_aspect_ratio={image_aspect_ratio!r} is not built: VILA1.5 resizes pictures "
+            f"image_aspect_ratio={image_aspect_ratio!r} is not supported: VILA1.5 resizes images "
             "('resize')."
         )
     if settings.get("vision_resolution", -1) not in (-1, vision.get("image_size")):
         raise NotImplementedError(
-            f"vision_resolution={settings['vision_resolution']} is not built: the vision tower was "
-            f"saved for {vision.get('image_size')} pixels."
+            f"vision_resolution={settings['vision_resolution']} is not supported: the vision tower "
+            f"was saved for {vision.get('image_size')} pixels."
         )
     if settings.get("mm_use_im_start_end") or settings.get("mm_use_im_patch_token"):
         raise NotImplementedError(
-            "mm_use_im_start_end and mm_use_im_patch_token are not built: VILA1.5 has neither."
+            "mm_use_im_start_end and mm_use_im_patch_token are not supported: VILA1.5 has neither."
         )
 
 
 def _architecture(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What describes the network, without the generation settings that old configs are full of."""
+    """The settings of the network, without the generation settings of old configs."""
     config_class = CONFIG_MAPPING[part["model_type"]]
     own = {field.name for field in dataclasses.fields(config_class)}
     own -= {field.name for field in dataclasses.fields(PreTrainedConfig)}
@@ -107,14 +107,14 @@ def _s2_scales(settings: Mapping[str, Any], vision: Mapping[str, Any]) -> list[i
     scales = sorted(int(scale) for scale in settings["s2_scales"].split(","))
     if settings.get("s2_resize_output_to_scale_idx", 0) != 0:
         raise NotImplementedError(
-            "s2_resize_output_to_scale_idx is not built: VILA1.5 resizes to its smallest scale."
+            "s2_resize_output_to_scale_idx is not supported: VILA1.5 resizes to its smallest scale."
         )
     side = vision["image_size"]
     for scale in scales:
         splits = -(-scale // settings["s2_max_split_size"])
         if scale != splits * side:
             raise ValueError(
-                f"The S2 scale {scale} is cut into {splits} x {splits} tiles, which do not have "
+                f"The S2 scale {scale} is cut into {splits} x {splits} tiles, whose side is not "
                 f"the vision tower's image_size {side}."
             )
     return scales

@@ -1,4 +1,4 @@
-"""Find the files of a published VILA1.5 checkpoint, and what its tokenizer's files tell."""
+"""Find and read the files of a published VILA1.5 checkpoint."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 PARTS = ("llm", "vision_tower", "mm_projector")
 
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-# Weights are read from safetensors alone; a pickle could run code.
+# Weights are only read from safetensors: a pickle could run code.
 _NEEDED_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 
 
 def hub_options(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Those keywords of a `from_pretrained` that say where to find files."""
+    """The keywords of a `from_pretrained` that say where to find files."""
     return {name: keywords[name] for name in _HUB_OPTIONS if keywords.get(name) is not None}
 
 
@@ -36,17 +36,17 @@ def find_original_folder(location: str | Path, *, subfolder: str = "", **options
     if missing:
         names = " and ".join(f"{part}/config.json" for part in missing)
         raise OSError(
-            f"The VILA1.5 checkpoint {str(location)!r} lacks {names}: download it again, with all "
-            f"of its folders {', '.join(PARTS)}."
+            f"The VILA1.5 checkpoint {str(location)!r} lacks {names}: download it again with all "
+            f"its folders {', '.join(PARTS)}."
         )
     return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where there is none.
+    """The content of a JSON file; empty if the file does not exist.
 
     Raises:
-        OSError: It is no JSON object.
+        OSError: The file does not hold a JSON object.
     """
     if not path.is_file():
         return {}
@@ -55,12 +55,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise OSError(f"{path} is not a JSON object: download it again, it may be cut off.")
+        raise OSError(f"{path} is not a JSON object: download it again, as it may be cut off.")
     return content
 
 
 def token_ids(folder: Path) -> dict[str, int]:
-    """Ids of the tokens that the tokenizer's JSON files list; a SentencePiece model's are not."""
+    """Token ids in the tokenizer's JSON files, which do not list those of a SentencePiece model."""
     llm = folder / "llm"
     whole = read_json(llm / "tokenizer.json")
     vocabulary = whole.get("model", {}).get("vocab", {})
@@ -73,6 +73,6 @@ def token_ids(folder: Path) -> dict[str, int]:
 
 
 def vocabulary_size(folder: Path) -> int:
-    """Ids that the language model has embeddings of."""
-    rows: int = read_json(folder / "llm" / "config.json")["vocab_size"]
-    return rows
+    """Number of ids that the language model has embeddings for."""
+    size: int = read_json(folder / "llm" / "config.json")["vocab_size"]
+    return size

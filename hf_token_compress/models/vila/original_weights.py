@@ -17,16 +17,16 @@ from .original_files import PARTS, read_json
 
 _WEIGHTS = "model.safetensors"
 
-# By part: (pattern, replacement); the first that matches counts, a name without any is left out.
+# For each part (pattern, replacement); the first match counts, and "" leaves the weight out.
 _NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "llm": (
-        # Old checkpoints store what is computed from the configuration.
+        # Old checkpoints store values that the configuration determines.
         (r".*\.rotary_emb\.inv_freq$", ""),
         (r"^model\.", "model.language_model."),
         (r"^lm_head\.", "lm_head."),
     ),
     "vision_tower": (
-        # The pooling head takes no part in the features.
+        # The features do not use the pooling head.
         (r"^vision_model\.head\..*", ""),
         (r".*\.embeddings\.position_ids$", ""),
         (r"^vision_model\.", "model.vision_tower."),
@@ -42,8 +42,8 @@ _NAMES: dict[str, tuple[tuple[str, str], ...]] = {
 def read_weights(model_class: Any, config: Any, folder: Path) -> dict[str, Tensor]:
     """All weights of a model class, checked against its configuration.
 
-    They stay on the disk until they are used. The rows of the placeholders, which the published
-    vocabulary lacks, are zero.
+    They stay on disk until they are used. The published vocabulary lacks the placeholders, so their
+    embeddings are zero.
 
     Args:
         model_class: `VilaModel` or `VilaForConditionalGeneration`.
@@ -52,7 +52,7 @@ def read_weights(model_class: Any, config: Any, folder: Path) -> dict[str, Tenso
 
     Raises:
         OSError: A file is missing or damaged.
-        ValueError: Weights are missing or left over, or have another shape than config.json says.
+        ValueError: Weights are missing or left over, or do not have the shape in config.json.
     """
     projector_type = read_json(folder / "mm_projector" / "config.json").get("mm_projector_type")
     if projector_type not in (None, PROJECTOR_TYPE):
@@ -68,7 +68,7 @@ def read_weights(model_class: Any, config: Any, folder: Path) -> dict[str, Tenso
                 continue
             if target.endswith(("embed_tokens.weight", "lm_head.weight")):
                 added = len(config.unpredicted_token_ids)
-                tensor = nn.functional.pad(tensor, (0, 0, 0, added))
+                tensor = nn.functional.pad(tensor, (0, 0, 0, added))  # [vocabulary + added, D]
             weights[target] = tensor
     _check(weights, expected, tied=bool(config.tie_word_embeddings))
     return weights
@@ -92,8 +92,8 @@ def _read_part(folder: Path) -> dict[str, Tensor]:
         path = folder / file
         if not path.is_file():
             raise OSError(
-                f"The VILA1.5 checkpoint lacks {folder.name}/{file}: download it again; weights "
-                "are read from safetensors files alone."
+                f"The VILA1.5 checkpoint lacks {folder.name}/{file}: download it again, with its "
+                "weights as safetensors files."
             )
         try:
             weights.update(load_file(path))
@@ -108,10 +108,10 @@ def _read_part(folder: Path) -> dict[str, Tensor]:
 def _check(weights: dict[str, Tensor], expected: dict[str, Tensor], *, tied: bool) -> None:
     missing = sorted(expected.keys() - weights.keys() - ({"lm_head.weight"} if tied else set()))
     unknown = sorted(weights.keys() - expected.keys())
-    for names, what in ((missing, "lacks"), (unknown, "has beside what its config.json describes")):
+    for names, what in ((missing, "missing from"), (unknown, "unexpected in")):
         if names:
             raise ValueError(
-                f"The VILA1.5 checkpoint {what} {len(names)} weights, for instance {names[0]}: its "
+                f"{len(names)} weights are {what} the VILA1.5 checkpoint, such as {names[0]}: its "
                 "folders do not belong together, or a shard is missing."
             )
     for name, tensor in weights.items():

@@ -1,4 +1,4 @@
-"""Text, images and videos to the inputs of VILA1.5."""
+"""From text, images and videos to the inputs of VILA1.5."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _IN_CHAT_TEMPLATE: ContextVar[bool] = ContextVar("_IN_CHAT_TEMPLATE", default=Fa
 class VilaProcessor(LlavaProcessor):
     """Processor of VILA1.5.
 
-    `<image>` in a text stands for one image. `<video>` stands for one video: for each of its
-    frames an image and a line break, as VILA1.5 was trained.
+    `<image>` in a text stands for one image. `<video>` stands for one video, which becomes an image
+    and a line break per frame, as in VILA1.5's training.
 
     Args:
-        image_processor: That of SigLIP, on Pillow: the published models were trained with it.
-        tokenizer: That of the language model, with the two placeholders added.
+        image_processor: SigLIP's on Pillow, with which the published models were trained.
+        tokenizer: The language model's tokenizer with the two placeholders added.
         image_seq_length: Visual tokens of an image.
-        num_video_frames: Frames taken of a video with more of them.
+        num_video_frames: Frames sampled from a video that has more.
         chat_template: One of `hf_token_compress.models.vila.conversation.CHAT_TEMPLATES`.
         image_token: Text that stands for an image.
         video_token: Text that stands for a video.
@@ -73,14 +73,14 @@ class VilaProcessor(LlavaProcessor):
 
         Raises:
             ImportError: The tokenizer needs a package that is not installed.
-            NotImplementedError: The checkpoint is of a kind that is not built.
+            NotImplementedError: This kind of checkpoint is not supported.
             OSError: A part is missing or damaged.
         """
         location, options = pretrained_model_name_or_path, hub_options(kwargs)
         if is_original(location, **options):
             return cls._from_original(location, options)
         processor = super().from_pretrained(location, **kwargs)
-        # Transformers would take the torchvision backend, which rounds differently.
+        # By default Transformers uses the torchvision backend, which rounds differently.
         processor.image_processor = AutoImageProcessor.from_pretrained(
             location, backend="pil", **options
         )
@@ -92,7 +92,7 @@ class VilaProcessor(LlavaProcessor):
         config = VilaConfig.from_pretrained(folder)
         place_placeholders(config, folder)
         side = config.image_side
-        # Before its own processor VILA1.5 resizes every image itself, bicubically.
+        # VILA1.5 resizes every image bicubically before its image processor sees it.
         image_processor = AutoImageProcessor.from_pretrained(
             folder / "vision_tower",
             backend="pil",
@@ -125,8 +125,8 @@ class VilaProcessor(LlavaProcessor):
             images: Images in the order of the texts' `<image>`, flat or nested.
             text: One prompt or several.
             videos: Videos in the order of the texts' `<video>`: paths, lists of images or arrays.
-            audio: Not taken.
-            **kwargs: As every Transformers processor takes them. `num_frames` overrides
+            audio: Not supported.
+            **kwargs: Options of every Transformers processor. `num_frames` overrides
                 `num_video_frames`; `do_sample_frames=False` takes all frames.
 
         Returns:
@@ -134,8 +134,8 @@ class VilaProcessor(LlavaProcessor):
             `pixel_values_videos` float [videos, frames, 3, H, W].
 
         Raises:
-            ValueError: Texts do not have as many marks as there are images and videos, or the
-                videos have different numbers of frames.
+            ValueError: The texts do not have one mark per image and video, or the videos have
+                different numbers of frames.
         """
         if _IN_CHAT_TEMPLATE.get():
             kwargs.pop("add_special_tokens", None)
@@ -149,13 +149,16 @@ class VilaProcessor(LlavaProcessor):
         if len(lengths) != 1:
             raise ValueError(
                 f"The videos of one call must have the same number of frames, but have "
-                f"{sorted(lengths)}: pass num_frames={min(lengths, default=1)}, or one call each."
+                f"{sorted(lengths)}: pass num_frames={min(lengths, default=1)}, or call once for "
+                "each."
             )
-        pictures = [] if images is None else self._flat_images(images)
+        # Process the frames as images, then give them their own placeholders and pixels.
+        flat = [] if images is None else self._flat_images(images)
         texts = [text] if isinstance(text, str) else list(text or [self.video_token * len(clips)])
-        texts, pictures, are_frames = self._frames_as_images(texts, pictures, clips)
-        inputs = super().__call__(images=pictures, text=texts, **kwargs)
-        inputs = self._mark_frames(inputs, are_frames, lengths.pop())
+        texts, flat, are_frames = self._frames_as_images(texts, flat, clips)
+        inputs = super().__call__(images=flat, text=texts, **kwargs)
+        self._mark_frames(inputs, are_frames)
+        self._split_pixels(inputs, are_frames, lengths.pop())
         if text is None:
             inputs.pop("input_ids")
             inputs.pop("attention_mask", None)
@@ -163,7 +166,7 @@ class VilaProcessor(LlavaProcessor):
 
     @override
     def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers; with `tokenize=True`, the ids are those of the text.
+        """Render a conversation; with `tokenize=True`, the ids are those of the rendered text.
 
         Transformers leaves out the tokenizer's BOS before a text that begins with one. VILA1.5 was
         trained with both.
@@ -181,42 +184,46 @@ class VilaProcessor(LlavaProcessor):
     def _frames_as_images(
         self, texts: list[str], images: list[Any], clips: list[list[Any]]
     ) -> tuple[list[str], list[Any], list[bool]]:
-        """Write frames as images into texts; all images in order, and which are frames."""
+        """Write videos as frames; returns the texts, all images in order, and which are frames."""
         marks = re.compile(f"{re.escape(self.image_token)}|{re.escape(self.video_token)}")
         found = [mark for text in texts for mark in marks.findall(text)]
         for mark, given in ((self.image_token, images), (self.video_token, clips)):
             if found.count(mark) != len(given):
                 raise ValueError(
-                    f"The texts have {found.count(mark)} {mark}, but {len(given)} are given: write "
-                    "one for each."
+                    f"The texts have {found.count(mark)} {mark}, but {len(given)} were passed: "
+                    "write one for each."
                 )
         remaining_images, remaining_clips = iter(images), iter(clips)
-        pictures: list[Any] = []
+        flat: list[Any] = []
         are_frames: list[bool] = []
         for mark in found:
             is_video = mark == self.video_token
             shown = next(remaining_clips) if is_video else [next(remaining_images)]
-            pictures += shown
+            flat += shown
             are_frames += [is_video] * len(shown)
         frames = f"{self.image_token}\n" * len(clips[0])
-        return [text.replace(self.video_token, frames) for text in texts], pictures, are_frames
+        return [text.replace(self.video_token, frames) for text in texts], flat, are_frames
 
-    def _mark_frames(self, inputs: Any, are_frames: list[bool], frames: int) -> Any:
-        """Give frames their own placeholder and their own pixels."""
-        kinds = torch.tensor(are_frames).repeat_interleave(self.image_seq_length)
+    def _mark_frames(self, inputs: Any, are_frames: list[bool]) -> None:
+        """Replace the image placeholders of frames by video placeholders."""
+        of_frame = torch.tensor(are_frames).repeat_interleave(self.image_seq_length)
         given = inputs["input_ids"]
-        rows = given if isinstance(given, Tensor) else [torch.as_tensor(row) for row in given]
+        samples = given if isinstance(given, Tensor) else [torch.as_tensor(ids) for ids in given]
         start = 0
-        for row in rows:
-            places = (row == self.image_token_id).nonzero().flatten()
-            own = kinds[start : start + len(places)].to(places.device)
-            row[places[own]] = self.video_token_id
-            start += len(places)
+        for ids in samples:
+            positions = (ids == self.image_token_id).nonzero().flatten()
+            own = of_frame[start : start + len(positions)].to(positions.device)
+            ids[positions[own]] = self.video_token_id
+            start += len(positions)
         if not isinstance(given, Tensor):
-            inputs["input_ids"] = [row.tolist() for row in rows]
+            inputs["input_ids"] = [ids.tolist() for ids in samples]
         if "mm_token_type_ids" in inputs:
             types = self.create_mm_token_type_ids(inputs["input_ids"])
-            inputs["mm_token_type_ids"] = torch.tensor(types) if given is rows else types
+            inputs["mm_token_type_ids"] = torch.tensor(types) if given is samples else types
+
+    @staticmethod
+    def _split_pixels(inputs: Any, are_frames: list[bool], frames: int) -> None:
+        """Move the pixels of frames from `pixel_values` to `pixel_values_videos`."""
         pixels = inputs.pop("pixel_values")
         of_videos = list(compress(pixels, are_frames))
         of_images = list(compress(pixels, [not is_frame for is_frame in are_frames]))
@@ -229,7 +236,6 @@ class VilaProcessor(LlavaProcessor):
             inputs["pixel_values_videos"] = clips
             if of_images:
                 inputs["pixel_values"] = of_images
-        return inputs
 
     @override
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **_: Any) -> str:
@@ -238,9 +244,9 @@ class VilaProcessor(LlavaProcessor):
     @override
     def get_text_with_replacements(self, text: list[str], *args: Any, **kwargs: Any) -> Any:
         if self._begins_texts_with_a_space:
-            # VILA1.5 tokenizes the text after an image on its own, and SentencePiece tokenizers
-            # put a space before every text. Within a longer one it has to be written, and before
-            # one that begins with a space, where Transformers would leave it out.
+            # VILA1.5 tokenizes the text after each image separately, and SentencePiece tokenizers
+            # put a space before every text. Here the text is one, so write these spaces, and one
+            # before a text that starts with a space, where Transformers would leave it out.
             mark = re.escape(self.image_token)
             start = re.compile(rf"\A(?= )|{mark}(?!{mark}|\Z)")
             text = [start.sub(lambda found: found.group() + " ", one) for one in text]
@@ -264,16 +270,17 @@ def _original_tokenizer(folder: Path, config: VilaConfig) -> Any:
         home = folder
     if not (home / "tokenizer.json").is_file():
         _need_sentencepiece()
-    # VILA1.5 does not use the legacy treatment of spaces, whatever the checkpoint says. Rows of a
-    # batch are padded on the left, as generation needs it.
+    # VILA1.5 does not use the legacy treatment of spaces, whatever the checkpoint says. Generation
+    # needs padding on the left.
     tokenizer = AutoTokenizer.from_pretrained(home, legacy=False, padding_side="left")
     free = config.image_token_index - len(tokenizer)
     if free < 0:
         raise ValueError(
             f"The tokenizer of the VILA1.5 checkpoint has {len(tokenizer)} tokens, but its "
-            f"language model {config.image_token_index}: its folder llm does not belong together."
+            f"language model has {config.image_token_index}: the files in its folder llm do not "
+            "belong together."
         )
-    # The language model may have rows that the tokenizer has no token for.
+    # The language model may have embeddings that the tokenizer has no token for.
     fillers = [f"<|unused_{number}|>" for number in range(free)]
     tokenizer.add_tokens([*fillers, IMAGE_TOKEN, VIDEO_TOKEN], special_tokens=True)
     return tokenizer
@@ -282,6 +289,6 @@ def _original_tokenizer(folder: Path, config: VilaConfig) -> Any:
 def _need_sentencepiece() -> None:
     if not (is_sentencepiece_available() and is_protobuf_available()):
         raise ImportError(
-            "The tokenizer of this VILA1.5 checkpoint is a SentencePiece model, which the packages "
-            "sentencepiece and protobuf read: install them with pip install sentencepiece protobuf."
+            "The tokenizer of this VILA1.5 checkpoint is a SentencePiece model: install the "
+            "packages that read it with pip install sentencepiece protobuf."
         )

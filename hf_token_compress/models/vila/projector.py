@@ -1,4 +1,4 @@
-"""The projector of VILA1.5: merge 2 x 2 features, then norm and two layers."""
+"""The projector of VILA1.5: merge 2 x 2 features, then a norm and two layers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def merge_patches(features: Tensor, token_order: TokenOrder) -> Tensor:
         token_order: Order of the merged tokens.
 
     Returns:
-        float [B, merged * merged, 4 * C] with merged = ceil(side / 2). Channels are those of the
-        upper left, upper right, lower left and lower right neighbour.
+        float [B, merged * merged, 4 * C] with merged = ceil(side / 2). The channels are those of
+        the upper left, upper right, lower left and lower right neighbour.
     """
     batch, count, channels = features.shape
     side = int(count**0.5)
     grid = features.view(batch, side, side, channels)
     grid = nn.functional.pad(grid, (0, 0, 0, side % 2, 0, side % 2))
-    merged = (side + 1) // 2
+    merged = (side + 1) // 2  # grid is [B, 2 * merged, 2 * merged, C]
     # [B, rows, 2, columns, 2, C]
     cells = grid.view(batch, merged, 2, merged, 2, channels)
     axes = (0, 3, 1, 2, 4, 5) if token_order == "column_major" else (0, 1, 3, 2, 4, 5)
@@ -43,7 +43,7 @@ class VilaProjector(nn.Module):
         super().__init__()
         if config.projector_type != PROJECTOR_TYPE:
             raise ValueError(
-                f"The projector type {config.projector_type!r} is not built: VILA1.5 has "
+                f"The projector type {config.projector_type!r} is not supported: VILA1.5 has "
                 f"{PROJECTOR_TYPE!r}."
             )
         self.token_order: TokenOrder = config.token_order
@@ -56,7 +56,7 @@ class VilaProjector(nn.Module):
 
     @override
     def forward(self, features: Tensor) -> Tensor:
-        """Features of the tower, row-major [B, side * side, C] → [B, tokens, D]."""
+        """Features of the tower, row-major [B, side * side, C] → visual tokens [B, tokens, D]."""
         merged = merge_patches(features, self.token_order)  # [B, tokens, 4 * C]
         projected: Tensor = self.linear_2(self.act(self.linear_1(self.norm(merged))))
         return projected

@@ -1,7 +1,7 @@
-"""Make VILA1.5 known to the Auto classes of Transformers.
+"""Register VILA1.5 with the Auto classes of Transformers.
 
-Entries are put into the Auto classes as soon as these are imported, which is too early to import
-what they stand for: Transformers is still being imported. So the entries import it when used.
+This happens as soon as the Auto classes are imported. Transformers is then still being imported
+itself, so the registered entries import the real classes only when they are used.
 """
 
 from __future__ import annotations
@@ -15,52 +15,52 @@ from .names import MODEL_TYPE, ORIGINAL_MODEL_TYPE
 
 
 class ConfigEntry:
-    """What `AutoConfig` finds under both model types; called or read, it gives a `VilaConfig`."""
+    """The entry of `AutoConfig` for both model types; it makes a `VilaConfig`."""
 
     model_type = MODEL_TYPE
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """As `VilaConfig`."""
+        """Make a `VilaConfig`."""
         return _config_class()(*args, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As `VilaConfig.from_dict`."""
+        """See `VilaConfig.from_dict`."""
         return _config_class().from_dict(config_dict, **kwargs)
 
 
 class ProcessorEntry:
-    """What `AutoProcessor` finds; it loads a `VilaProcessor`."""
+    """The entry of `AutoProcessor`; it loads a `VilaProcessor`."""
 
     @classmethod
     def from_pretrained(cls, location: Any, **kwargs: Any) -> Any:
-        """As `VilaProcessor.from_pretrained`."""
+        """See `VilaProcessor.from_pretrained`."""
         from .processing import VilaProcessor
 
         return VilaProcessor.from_pretrained(location, **kwargs)
 
 
-# The Auto classes look their entries up by these names too.
+# The Auto classes also look up entries by these names.
 ConfigEntry.__name__ = "VilaConfig"
 ProcessorEntry.__name__ = "VilaProcessor"
 
 
 def register_configuration(configuration_auto: Any) -> None:
-    """To be called when `transformers.models.auto.configuration_auto` was imported."""
+    """Run once `transformers.models.auto.configuration_auto` is imported."""
     for model_type in (MODEL_TYPE, ORIGINAL_MODEL_TYPE):
         configuration_auto.CONFIG_MAPPING.register(model_type, ConfigEntry, exist_ok=True)
 
 
 def register_processor(processing_auto: Any) -> None:
-    """To be called when `transformers.models.auto.processing_auto` was imported."""
+    """Run once `transformers.models.auto.processing_auto` is imported."""
     processing_auto.AutoProcessor.register(ConfigEntry, ProcessorEntry, exist_ok=True)
 
 
 @cache
 def register_models() -> None:
-    """Enter the classes themselves under their configuration, before anybody has one.
+    """Register the model and processor classes under their configuration.
 
-    Every Auto class looks a model or processor up by its configuration, so this is early enough.
+    Auto classes look both up by a configuration, so it is enough to run this before one exists.
     """
     from transformers import AutoModel, AutoModelForImageTextToText
 

@@ -1,4 +1,4 @@
-"""S2, scaling on scales: encode an image at several sizes, cut into tiles of the tower's own size.
+"""S2, scaling on scales: encode an image at several sizes, cut into tiles of the tower's size.
 
 Source: Shi et al., "When Do We Not Need Larger Vision Models?", arXiv 2403.13043.
 """
@@ -21,7 +21,7 @@ def cut_tiles(pixel_values: Tensor, split: int, tile_side: int) -> Tensor:
         tile_side: Side length of a tile in pixels.
 
     Returns:
-        float [split * split * B, 3, tile_side, tile_side], tile by tile (row-major), in each the
+        float [split * split * B, 3, tile_side, tile_side]: tiles in row-major order, each for all
         images.
     """
     size = (split * tile_side, split * tile_side)
@@ -32,10 +32,10 @@ def cut_tiles(pixel_values: Tensor, split: int, tile_side: int) -> Tensor:
 
 
 def join_tiles(features: Tensor, split: int) -> Tensor:
-    """Put the features of tiles together again.
+    """Join the features of the tiles of one scale.
 
     Args:
-        features: float [split * split * B, side * side, C], of the tiles that `cut_tiles` gives.
+        features: float [split * split * B, side * side, C], of the tiles from `cut_tiles`.
         split: Tiles along a side.
 
     Returns:
@@ -48,13 +48,13 @@ def join_tiles(features: Tensor, split: int) -> Tensor:
 
 
 def join_scales(scales: Sequence[Tensor]) -> Tensor:
-    """Pool all scales to the size of the first and put their channels side by side.
+    """Pool all scales to the size of the first and concatenate their channels.
 
     Args:
-        scales: float [B, C, n, n] each, n of its own.
+        scales: float [B, C, n, n] each, with a different n.
 
     Returns:
-        float [B, n * n, len(scales) * C], row-major, with n of the first.
+        float [B, n * n, len(scales) * C], row-major, with the n of the first scale.
     """
     size = scales[0].shape[-2:]
     pooled = [

@@ -1,0 +1,141 @@
+"""Rewrite the inputs of a stock forward for the tokens that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import TokenCompressionConfig
+from ..models.family import CompressedVisionOutput, ModelFamily
+from ..prompt import Modality
+from ..rewrite import PaddingSide, compact_position_ids, gather_positions, kept_positions
+from .inputs import PromptLayout, check_shape
+
+# Inputs of the stock forward with one entry per token, and their value at padding.
+_TOKEN_INPUTS = {"mm_token_type_ids": 0, "token_type_ids": 0, "labels": -100}
+
+
+@dataclass(frozen=True)
+class CompressedInputs:
+    """A rewritten prompt, and how it relates to the caller's.
+
+    Attributes:
+        inputs: Keyword arguments for the stock forward or generate.
+        keep: bool [B, S], tokens of the caller's prompt that were kept.
+        next_position: int64 [A, B, 1] or [B, 1], position ids of the token after the prompt.
+    """
+
+    inputs: dict[str, Any]
+    keep: Tensor
+    next_position: Tensor
+
+
+def rewrite_prompt(
+    model: Any,
+    family: ModelFamily,
+    config: TokenCompressionConfig,
+    inputs: Mapping[str, Any],
+    layout: PromptLayout,
+    keep: Tensor,
+    padding_side: PaddingSide,
+    *,
+    spare_position: bool = False,
+) -> CompressedInputs:
+    """Inputs of the stock forward for the kept tokens of a batch.
+
+    Args:
+        model: The loaded model.
+        family: Its family.
+        config: Its setting; only `position_ids` is read.
+        inputs: Keyword arguments of the stock forward for the whole prompts.
+        layout: What `read_layout` found in them.
+        keep: bool [B, S], tokens that stay; never padding.
+        padding_side: Side on which samples that became shorter are padded.
+        spare_position: As in `compress_inputs`.
+
+    Raises:
+        TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
+    """
+    # 1. The kept features replace the pixels.
+    consumed = {*family.pixel_inputs.values(), *family.consumed_inputs}
+    rewritten = {name: value for name, value in inputs.items() if name not in consumed}
+    rewritten["mm_encoder_outputs"] = {
+        **(inputs.get("mm_encoder_outputs") or {}),
+        **_kept_features(family, layout, keep),
+    }
+    attention_mask, position_ids = layout.attention_mask, layout.position_ids
+    index = _kept_index(family, layout, keep, padding_side, spare_position)
+    if index is not None:
+        # 2. Inputs with one entry per token lose the entries of dropped tokens.
+        attention_mask = index >= 0  # [B, K]
+        rewritten["attention_mask"] = attention_mask.long()
+        rewritten["input_ids"] = gather_positions(layout.input_ids, index, family.padding_id(model))
+        for name, fill in _TOKEN_INPUTS.items():
+            if rewritten.get(name) is not None:
+                check_shape(name, rewritten[name], layout.input_ids)
+                rewritten[name] = gather_positions(rewritten[name], index, fill)
+        # 3. Kept tokens keep their position ids, or are renumbered.
+        position_ids = gather_positions(position_ids, index, 0)  # [A, B, K] or [B, K]
+        if config.position_ids == "compact":
+            shortened = (layout.attention_mask & ~keep).any(dim=1)  # [B]
+            position_ids = compact_position_ids(position_ids, shortened, attention_mask)
+        axis = family.text_order_axis(position_ids)
+        if axis is not None:
+            # Transformers would read gaps in text order as borders between packed sequences.
+            text_order = (attention_mask.long().cumsum(-1) - 1).masked_fill(~attention_mask, 0)
+            position_ids[axis] = text_order
+    rewritten["position_ids"] = position_ids
+    return CompressedInputs(rewritten, keep, next_position(position_ids, attention_mask))
+
+
+def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Position ids after the last token of each sample, int64 [A, B, 1] or [B, 1].
+
+    Args:
+        position_ids: int64 [A, B, S] or [B, S].
+        attention_mask: bool [B, S].
+    """
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    last = torch.where(attention_mask, positions, 0).amax(dim=1, keepdim=True)  # [B, 1]
+    return position_ids.gather(-1, last.expand(*position_ids.shape[:-1], 1)) + 1
+
+
+def _kept_index(
+    family: ModelFamily,
+    layout: PromptLayout,
+    keep: Tensor,
+    padding_side: PaddingSide,
+    spare_position: bool,
+) -> Tensor | None:
+    """Positions of the kept tokens, int64 [B, K], -1 at padding; None if all tokens stay."""
+    if not (layout.attention_mask & ~keep).any():
+        return None
+    index = kept_positions(keep, padding_side)
+    may_have_gaps = family.text_order_axis(layout.position_ids) is None
+    if spare_position and may_have_gaps and bool((index >= 0).all()):
+        index = torch.nn.functional.pad(index, (1, 0), value=-1)  # [B, K + 1]
+    return index
+
+
+def _kept_features(
+    family: ModelFamily, layout: PromptLayout, keep: Tensor
+) -> dict[Modality, CompressedVisionOutput]:
+    outputs = {}
+    for modality, visuals in layout.encoded.items():
+        features = iter(visuals.features)
+        kept = [
+            _take(next(features), keep[sample, span.positions])
+            for sample, spans in enumerate(layout.spans[modality])
+            for span in spans
+        ]
+        outputs[modality] = family.vision_output(kept, modality)
+    return outputs
+
+
+def _take(features: Tensor, kept: Tensor) -> Tensor:
+    """Features of kept tokens, [N, D] → [K, D]; the same tensor if all are kept."""
+    return features if kept.all() else features[kept.to(features.device)]
