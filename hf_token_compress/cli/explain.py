@@ -119,7 +119,7 @@ def explain(
             rule=rule,
             rule_options=options,
             recursive=recursive,
-            per_token_rows=True,
+            return_per_token=True,
         ).samples[0]
         followed = faithfulness(
             checkpoint.model, inputs, [sample.scores], answer_ids=[sample.answer_ids]

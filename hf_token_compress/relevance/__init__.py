@@ -1,9 +1,8 @@
-"""Relevance: which visual tokens an answer rested on, in the memory of one backward pass."""
+"""Relevance: which visual tokens an answer depends on, in the memory of one backward pass."""
 
 from .explain import RelevanceReport, SampleRelevance, Targets, relevance
 from .faithfulness import FaithfulnessReport, RemovalCurve, SampleFaithfulness, faithfulness
-from .rules import DEFAULT_RULE, PropagationRule, Rule, available_rules, propagate, register_rule
-from .text import token_relevance
+from .rules import DEFAULT_RULE, PropagationRule, Rule, available_rules, register_rule
 
 __all__ = [
     "DEFAULT_RULE",
@@ -17,8 +16,6 @@ __all__ = [
     "Targets",
     "available_rules",
     "faithfulness",
-    "propagate",
     "register_rule",
     "relevance",
-    "token_relevance",
 ]

@@ -1,8 +1,8 @@
-"""See every attention layer of a decoder and the gradient of its output, without its maps.
+"""Visit every attention layer of a decoder with the gradient of its output, without storing maps.
 
-A backend registered with Transformers runs SDPA as ever, and puts a tap on its output. Autograd
-visits the taps from the top layer down, each with query, key, value and the gradient of the output:
-all that is needed to work out A and ∂y/∂A row by row.
+A backend registered with Transformers runs SDPA unchanged and puts a tap on its output. Autograd
+visits the taps from the top layer down, each with query, key, value and the gradient of the output.
+This is enough to compute A and ∂y/∂A for a few queries at a time.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..kernels.relevance_step import relevance_step
+
 MEMORY_LIMIT = 32 * 2**20
-"""Bytes of scratch that working on an attention layer may take by default."""
+"""Default for the bytes of scratch memory that one attention layer may take."""
 
 BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
 
-# Arguments of attention that change its map in ways that are not worked out here.
+# Arguments that change the attention map in ways that `relevance_step` does not compute.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias", "head_mask")
 
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """What one attention layer did.
+    """The inputs of one attention layer in a forward pass over B samples of S tokens.
 
     Attributes:
         query: float [B, heads, S, head_dim], after RoPE.
         key: float [B, key_heads, S, head_dim], after RoPE.
         value: float [B, key_heads, S, value_dim].
-        mask: bool [B or 1, heads or 1, S, S], True where a row sees a key; None where `causal`
-            says it all.
-        causal: A row sees keys up to its own column.
+        mask: bool [B or 1, heads or 1, S, S], True where a query sees a key; None where `causal`
+            is the only mask.
+        causal: A query sees keys up to its own position.
         scaling: Factor on the attention logits; None for head_dim ** -0.5.
-        memory_limit: Bytes of scratch that working on it may take.
+        memory_limit: Bytes of scratch memory that `propagate` may take.
     """
 
     query: Tensor
@@ -53,11 +55,33 @@ class AttentionLayer:
     scaling: float | None
     memory_limit: int
 
-    @property
-    def chunk_size(self) -> int:
-        """Query rows whose float32 logits, gradients and products fit the limit, at least one."""
+    def propagate(self, relevance: Tensor, gradient: Tensor | None, **options: Any) -> Tensor:
+        """Relevance below this layer from that above it, by the kernel `relevance_step`.
+
+        Args:
+            relevance: float32 [G, B, S], above the layer.
+            gradient: float [G, B, heads, S, value_dim], of the targets with respect to the layer's
+                output; None if `reduction` is "attention".
+            options: `reduction`, `residual` and other options of `relevance_step`.
+
+        Returns:
+            float32 [G, B, S].
+        """
         batch, heads, length, _ = self.query.shape
-        return max(1, self.memory_limit // (3 * 4 * batch * heads * length))
+        # Queries whose float32 logits, gradients and products fit the memory limit.
+        chunk_size = max(1, self.memory_limit // (3 * 4 * batch * heads * length))
+        return relevance_step(
+            relevance,
+            self.query,
+            self.key,
+            self.value,
+            gradient,
+            mask=self.mask,
+            causal=self.causal,
+            scaling=self.scaling,
+            chunk_size=chunk_size,
+            **options,
+        )
 
 
 Visit = Callable[[AttentionLayer, Tensor], None]
@@ -65,13 +89,14 @@ Visit = Callable[[AttentionLayer, Tensor], None]
 
 
 class AttentionTap:
-    """The visitor of a decoder's layers while `tapped_attention` is active.
+    """Sees the attention layers of a decoder while `tapped_attention` is active.
 
     Attributes:
-        memory_limit: Bytes of scratch that working on a layer may take.
         visit: Called in the backward pass, once per layer, from the top layer down.
-        forward_layers: The layers of the last forward in order, where `keep_layers` is set.
-        count: Layers that the forward passed through.
+        keep_layers: Keep the layers of the forward pass.
+        memory_limit: Bytes of scratch memory that one layer may take.
+        forward_layers: The layers of the forward pass in order, if `keep_layers` is set.
+        count: Number of layers in the forward pass.
     """
 
     def __init__(
@@ -82,16 +107,16 @@ class AttentionTap:
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self.visit = visit
-        self.memory_limit = memory_limit
         self.keep_layers = keep_layers
+        self.memory_limit = memory_limit
         self.forward_layers: list[AttentionLayer] = []
         self.count = 0
 
     def check(self, model: Any) -> None:
-        """Raise unless the forward passed through at least one layer.
+        """Raise if the forward pass went through no tapped layer.
 
         Raises:
-            ValueError: The model's attention did not come by.
+            ValueError: The model's attention cannot be intercepted.
         """
         if self.count == 0:
             raise ValueError(
@@ -105,10 +130,9 @@ _TAPS: WeakKeyDictionary[nn.Module, AttentionTap] = WeakKeyDictionary()
 
 
 class _Tap(Function):
-    """The identity on the attention output; its backward shows the gradient to the tap.
+    """The identity on the attention output; its backward passes the gradient to the tap.
 
-    The layer's tensors are saved through autograd, so that gradient checkpointing may drop them and
-    work them out again.
+    Autograd saves the layer's tensors, so that gradient checkpointing can drop and recompute them.
     """
 
     @staticmethod
@@ -132,7 +156,7 @@ class _Tap(Function):
         tap, causal, scaling = ctx.setting
         if tap.visit is not None:
             layer = AttentionLayer(query, key, value, mask, causal, scaling, tap.memory_limit)
-            tap.visit(layer, gradient.transpose(1, 2))
+            tap.visit(layer, gradient.transpose(1, 2))  # [B, heads, S, value_dim]
         return gradient, None, None, None, None, None
 
 
@@ -145,20 +169,24 @@ def _attention_forward(
     **options: Any,
 ) -> tuple[Tensor, None]:
     tap = _TAPS.get(module)
+    # Refuse attention whose map cannot be recomputed.
     unsupported = [name for name in _UNSUPPORTED if options.get(name) is not None]
     if tap is not None and unsupported:
         raise ValueError(
-            f"Relevance cannot be worked out for {type(module).__name__}: its attention uses "
-            f"{', '.join(unsupported)}, which changes the attention map."
+            f"Relevance cannot be computed for {type(module).__name__}, because its attention uses "
+            f"{', '.join(unsupported)}: use a rule that needs no attention, such as "
+            "'gradient_input' or 'occlusion'."
         )
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if tap is None:
         return output, None
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         raise ValueError(
-            f"Relevance cannot be worked out for {type(module).__name__}: it adds a mask of "
-            "numbers to its attention logits, where one of True and False is needed."
+            f"Relevance cannot be computed for {type(module).__name__}, because it adds a mask of "
+            "numbers to its attention logits: use a rule that needs no attention, such as "
+            "'gradient_input' or 'occlusion'."
         )
+    # Show the layer to the tap.
     tap.count += 1
     is_causal = options.get("is_causal")
     if is_causal is None:
@@ -174,7 +202,7 @@ def _attention_forward(
 def _attention_mask(
     batch_size: int, q_length: int, kv_length: int, *args: Any, **options: Any
 ) -> Tensor | None:
-    """The mask of SDPA, without padding on the right: causal attention never looks there."""
+    """The mask of SDPA, without padding on the right, which causal attention never sees."""
     padding = options.get("attention_mask")
     plain = options.get("allow_is_causal_skip", False) and q_length == kv_length
     if plain and padding is not None and _is_right_padded(padding):
@@ -192,14 +220,14 @@ AttentionMaskInterface.register(BACKEND, _attention_mask)
 
 @contextmanager
 def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[AttentionTap]:
-    """Show the attention layers of a decoder to `tap` inside the `with` block.
+    """Pass the attention layers of a decoder to `tap` inside the `with` block.
 
     Args:
         decoder: The language model as a Transformers model, such as `model.get_decoder()`.
-        tap: The visitor.
+        tap: The tap.
 
     Raises:
-        ValueError: Transformers cannot change the attention implementation of that decoder.
+        ValueError: Transformers cannot change the attention implementation of the decoder.
     """
     before = decoder.config._attn_implementation
     modules = list(decoder.modules())
@@ -207,8 +235,9 @@ def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[AttentionTap]:
         decoder.set_attn_implementation(BACKEND)
         if decoder.config._attn_implementation != BACKEND:
             raise ValueError(
-                f"Relevance needs the attention of {type(decoder).__name__}, which cannot be "
-                "intercepted: its attention is not called through Transformers' AttentionInterface."
+                f"The attention of {type(decoder).__name__} cannot be intercepted, because it is "
+                "not called through Transformers' AttentionInterface: use a rule that needs no "
+                "attention, such as 'gradient_input' or 'occlusion'."
             )
         _TAPS.update(dict.fromkeys(modules, tap))
         yield tap

@@ -1,4 +1,4 @@
-"""`relevance`: how much the answers to a batch of prompts rest on each of their visual tokens."""
+"""`relevance`: how much the answers to a batch of prompts depend on each visual token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..checks import check_choice
 from ..compression.mixin import TokenCompressionMixin
 from ..models.family import ModelFamily
 from ..models.registry import model_family
@@ -26,14 +27,15 @@ Targets = Literal["per_token", "sum"]
 
 @dataclass(frozen=True)
 class SampleRelevance:
-    """What the answer to one prompt rested on.
+    """What the answer to one prompt depends on.
 
     Attributes:
-        scores: float32 [N], relevance of its visual tokens in order, over all its images and
-            videos; the mean over the answer's tokens.
-        per_token: float32 [T, N], relevance for each answer token; None unless asked for.
-        answer_ids: int64 [T], the answer that is explained.
-        visuals: Its images and videos, with their columns in the caller's sequence and their grids.
+        scores: float32 [N], relevance of the prompt's visual tokens in order, over all its images
+            and videos; the mean over the answer's tokens.
+        per_token: float32 [T, N], relevance for each answer token; None unless requested.
+        answer_ids: int64 [T], the explained answer.
+        visuals: The prompt's images and videos, with their positions in the caller's sequence and
+            their grids.
     """
 
     scores: Tensor
@@ -44,7 +46,7 @@ class SampleRelevance:
 
 @dataclass(frozen=True)
 class RelevanceReport:
-    """Relevance for a batch.
+    """The relevance of visual tokens for a batch.
 
     Attributes:
         samples: One entry per prompt.
@@ -64,46 +66,45 @@ def relevance(
     rule: str = DEFAULT_RULE,
     rule_options: Mapping[str, Any] | None = None,
     targets: Targets = "per_token",
-    per_token_rows: bool = False,
+    return_per_token: bool = False,
     recursive: bool = False,
     checkpointing: bool = False,
     memory_limit: int = MEMORY_LIMIT,
 ) -> RelevanceReport:
-    """Tell how much the answers to a batch of prompts rest on each visual token.
+    """Score how much the answers to a batch of prompts depend on each visual token.
 
-    The prompts are replayed uncompressed with their answers behind them, in one forward pass; every
-    target has a backward pass. Memory grows with the length as that of an ordinary backward pass
-    does: no attention map is kept. The model is left as it was, also after an exception.
+    The uncompressed prompts are replayed with their answers in one forward pass, followed by one
+    backward pass per target. No attention map is stored, so memory grows with the length as in an
+    ordinary backward pass. The model is left unchanged, also after an exception.
 
     Args:
         model: A loaded model of a supported family with a language model head, compressed or not.
-        inputs: What the processor returned, padded on any side.
+        inputs: The processor's output, padded on either side.
         answer_ids: For each prompt, int64 [T] with T ≥ 1, the answer to explain, without the token
             that ends it; by default the model's own greedy answer to the whole prompt.
-        max_new_tokens: Longest own answer.
-        rule: Name of the rule, one of `available_rules()`.
+        max_new_tokens: Length at which the model's own answers are cut off.
+        rule: Name of a rule, one of `available_rules()`.
         rule_options: Keyword arguments of the rule.
-        targets: "per_token" explains the raw score of each answer token on its own and takes the
-            mean; "sum" explains their sum at once, which costs one backward pass for all.
-        per_token_rows: Report the relevance for each answer token too; needs "per_token".
-        recursive: Explain, leave the least relevant tokens out, and explain again.
-        checkpointing: Keep one layer's activations at a time, for about a third more time.
-        memory_limit: Bytes that working on one attention layer may take beyond the backward pass;
-            less is slower.
+        targets: "per_token" explains each answer token on its own and averages; "sum" explains the
+            sum of their scores in a single backward pass.
+        return_per_token: Also report the relevance for each answer token; needs
+            `targets="per_token"`.
+        recursive: Explain, remove the least relevant tokens, and explain again.
+        checkpointing: Keep one layer's activations at a time: less memory for about a third more
+            time.
+        memory_limit: Bytes of scratch memory per attention layer; a lower limit is slower.
 
     Returns:
-        A report. What the scores of a prompt sum to depends on the rule; with "gae" it is the mean
-        over the answer's tokens of what the row of R that predicts a token holds at visual tokens.
+        A report with the scores of each prompt. What these sum to depends on the rule.
 
     Raises:
-        TypeError: `model` is no Transformers model, or an input has the wrong type.
-        ValueError: The family is not supported, a prompt has no visual tokens, an answer no tokens,
-            the model's attention cannot be intercepted, or inputs do not fit each other.
+        TypeError: `model` is not a Transformers model, or an input has the wrong type.
+        ValueError: The family is not supported, a prompt has no visual tokens, an answer has no
+            tokens, the attention cannot be intercepted, or inputs do not fit each other.
     """
-    if targets not in get_args(Targets):
-        raise ValueError(f"targets must be 'per_token' or 'sum', but it is {targets!r}.")
-    if per_token_rows and targets == "sum":
-        raise ValueError("per_token_rows needs targets='per_token': a sum has no rows of its own.")
+    check_choice("targets", targets, get_args(Targets))
+    if return_per_token and targets == "sum":
+        raise ValueError("return_per_token needs targets='per_token', but targets is 'sum'.")
     explainer: Rule = build_rule(rule, rule_options or {})
     if recursive:
         explainer = RecursiveRule(explainer)
@@ -114,26 +115,26 @@ def relevance(
         replay = make_replay(model, family, inputs, answer_ids, memory_limit)
         groups = target_groups(replay, targets)
         found = explainer.explain(replay, groups, replay.layout.attention_mask)  # [G, B, S]
-    return RelevanceReport(tuple(_sample_reports(replay, found, per_token_rows)), rule)
+    return RelevanceReport(tuple(_sample_reports(replay, found, return_per_token)), rule)
 
 
 def explained_family(model: Any) -> ModelFamily:
-    """The family of a model that can be explained.
+    """The family of a model, if its answers can be explained.
 
     Raises:
-        TypeError: `model` is no Transformers model.
-        ValueError: Its family is not supported, or it has no language model head.
+        TypeError: `model` is not a Transformers model.
+        ValueError: The family is not supported, or the model has no language model head.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
-            f"relevance takes a loaded Transformers model, not {type(model).__name__}: for a "
-            "wrapped one, pass the model inside."
+            f"relevance needs a loaded Transformers model, not {type(model).__name__}: unwrap the "
+            "model first."
         )
     stock: Any = model.stock_class if isinstance(model, TokenCompressionMixin) else type(model)
     family = model_family(stock)
     if model.get_output_embeddings() is None:
         raise ValueError(
-            f"{type(model).__name__} has no language model head and gives no answer to explain: "
+            f"{type(model).__name__} has no language model head, so there is no answer to explain: "
             "load it with AutoModelForImageTextToText."
         )
     return family
@@ -142,7 +143,7 @@ def explained_family(model: Any) -> ModelFamily:
 def greedy_answers(
     model: Any, family: ModelFamily, inputs: Mapping[str, Any], max_new_tokens: int
 ) -> list[Tensor]:
-    """The model's own answers to the whole prompts, each int64 [T], without what ends them."""
+    """The model's own answers to the whole prompts, int64 [T] each, without the end token."""
     compressed = isinstance(model, TokenCompressionMixin)
     with model.token_compression.disabled() if compressed else nullcontext(), torch.no_grad():
         sequences = model.generate(
@@ -151,31 +152,33 @@ def greedy_answers(
     ends = family.turn_end_ids(model)
     answers = []
     for answer in sequences[:, inputs["input_ids"].shape[1] :].tolist():
-        length = next((place for place, token in enumerate(answer) if token in ends), len(answer))
+        length = next((step for step, token in enumerate(answer) if token in ends), len(answer))
         answers.append(torch.tensor(answer[:length], dtype=torch.long, device=model.device))
     return answers
 
 
 def target_groups(replay: Replay, targets: Targets) -> Tensor:
-    """Which answer tokens make up each target: bool [G, B, T]."""
-    present = replay.prediction_rows >= 0  # [B, T]
+    """The answer tokens that make up each target: bool [G, B, T]."""
+    present = replay.prediction_positions >= 0  # [B, T]
     if targets == "sum":
-        return present[None]
-    return present & torch.eye(present.shape[1], dtype=torch.bool, device=present.device)[:, None]
+        return present[None]  # [1, B, T]
+    # Target g is answer token g of every sample.
+    tokens = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)  # [T, T]
+    return present & tokens[:, None]  # [T, B, T]
 
 
-def _sample_reports(replay: Replay, found: Tensor, per_token_rows: bool) -> list[SampleRelevance]:
-    samples = []
-    for row, (columns, visuals, answer) in enumerate(
-        zip(replay.visual_columns, replay.visuals, replay.answers, strict=True)
+def _sample_reports(replay: Replay, found: Tensor, return_per_token: bool) -> list[SampleRelevance]:
+    reports = []
+    for sample, (positions, visuals, answer) in enumerate(
+        zip(replay.visual_positions, replay.visuals, replay.answers, strict=True)
     ):
-        tokens = found[:, row, columns].detach()  # [G, N]
-        samples.append(
+        own = found[:, sample, positions].detach()  # [G, N]
+        reports.append(
             SampleRelevance(
-                scores=tokens.sum(0) / len(answer),
-                per_token=tokens[: len(answer)] if per_token_rows else None,
+                scores=own.sum(0) / len(answer),  # [N]
+                per_token=own[: len(answer)] if return_per_token else None,  # [T, N]
                 answer_ids=answer,
                 visuals=visuals,
             )
         )
-    return samples
+    return reports

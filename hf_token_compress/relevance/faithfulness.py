@@ -1,4 +1,4 @@
-"""Faithfulness: what becomes of an answer as visual tokens are removed in order of relevance."""
+"""Faithfulness: what happens to an answer as visual tokens are removed in order of relevance."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .model_state import ready_for_gradients
 from .replay import Replay, make_replay
 
 RETENTION_RATIOS = (0.9, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
-"""Shares of the visual tokens that are kept along a curve."""
+"""Default shares of the visual tokens to keep along a curve."""
 
 
 @dataclass(frozen=True)
 class RemovalCurve:
-    """An answer along a removal, from the whole prompt on.
+    """How likely an answer stays as visual tokens are removed.
 
     Attributes:
         retention_ratios: float64 [R], descending from 1.
         log_probabilities: float32 [R], of the whole answer, teacher-forced.
-        matches: bool [R], whether each token of the answer is still the likeliest after those
-            before it.
+        matches: bool [R], whether every token of the answer is still the likeliest one given the
+            tokens before it.
     """
 
     retention_ratios: Tensor
@@ -54,12 +54,12 @@ class RemovalCurve:
 
 @dataclass(frozen=True)
 class SampleFaithfulness:
-    """The removals of one prompt.
+    """Removal curves of one prompt.
 
     Attributes:
-        least_first: The least relevant tokens are removed first: high where scores are faithful.
-            It is what compression does.
-        most_first: The most relevant tokens are removed first: low where scores are faithful.
+        least_first: The least relevant tokens are removed first, as in compression: high if the
+            scores are faithful.
+        most_first: The most relevant tokens are removed first: low if the scores are faithful.
         random: Tokens are removed in random order.
         answer_ids: int64 [T], the answer.
     """
@@ -72,7 +72,7 @@ class SampleFaithfulness:
 
 @dataclass(frozen=True)
 class FaithfulnessReport:
-    """Removals of a batch.
+    """Removal curves of a batch.
 
     Attributes:
         samples: One entry per prompt.
@@ -81,7 +81,7 @@ class FaithfulnessReport:
     samples: tuple[SampleFaithfulness, ...]
 
     def mean_area(self, order: str = "least_first") -> float:
-        """Mean over the prompts of the area under "least_first", "most_first" or "random"."""
+        """Mean area over the prompts for the order "least_first", "most_first" or "random"."""
         areas = [getattr(sample, order).area for sample in self.samples]
         return sum(areas) / len(areas)
 
@@ -96,23 +96,27 @@ def faithfulness(
     retention_ratios: Sequence[float] = RETENTION_RATIOS,
     seed: int = 0,
 ) -> FaithfulnessReport:
-    """Remove visual tokens in order of their scores, and follow the answer.
+    """Measure how likely answers stay as visual tokens are removed in order of their scores.
 
-    Tokens are removed from the prompt as compression does it, with the positions of the others
-    kept, and the answer is replayed behind the shorter prompt.
+    Tokens are removed as in compression: the other tokens keep their position ids, and the answer
+    is replayed after the shorter prompt. The curves are those of Samek et al. 2017 (arXiv
+    1509.06321) with tokens in place of image regions.
 
     Args:
         model: A loaded model of a supported family with a language model head.
-        inputs: What the processor returned.
+        inputs: The processor's output.
         scores: For each prompt, float [N] over its visual tokens, such as
             `[sample.scores for sample in relevance(model, inputs).samples]`.
-        answer_ids: For each prompt, int64 [T]; by default the model's own greedy answer.
-        max_new_tokens: Longest own answer.
+        answer_ids: For each prompt, int64 [T], its answer; by default the model's own greedy one.
+        max_new_tokens: Length at which the model's own answers are cut off.
         retention_ratios: Shares of the visual tokens to keep, in (0, 1].
         seed: Seed of the random order.
 
+    Returns:
+        A report with the curves of each prompt.
+
     Raises:
-        TypeError, ValueError: As in `relevance`, or scores do not fit the prompts.
+        TypeError, ValueError: As for `relevance`, or the scores do not fit the prompts.
     """
     for ratio in retention_ratios:
         check_share("A retention ratio", ratio)
@@ -122,7 +126,8 @@ def faithfulness(
         if answer_ids is None:
             answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
         replay = make_replay(model, family, inputs, answer_ids)
-        given = _checked(scores, replay)
+        given = _checked_scores(scores, replay)
+        # Every order of removal is given by scores: the lowest go first.
         generator = torch.Generator().manual_seed(seed)
         shuffled = [torch.rand(len(item), generator=generator).to(item) for item in given]
         curves = [
@@ -146,22 +151,22 @@ def _curves(
     ]
     log_probabilities = torch.stack([item.sum(1) for item, _ in found], dim=1)  # [B, R]
     matches = torch.stack([likeliest.all(1) for _, likeliest in found], dim=1)  # [B, R]
-    for row in range(len(scores)):
+    for sample in range(len(scores)):
         yield RemovalCurve(
-            torch.tensor(ratios, dtype=torch.float64), log_probabilities[row], matches[row]
+            torch.tensor(ratios, dtype=torch.float64), log_probabilities[sample], matches[sample]
         )
 
 
-def _checked(scores: Sequence[Tensor], replay: Replay) -> list[Tensor]:
-    columns = replay.visual_columns
-    if len(scores) != len(columns):
+def _checked_scores(scores: Sequence[Tensor], replay: Replay) -> list[Tensor]:
+    positions = replay.visual_positions
+    if len(scores) != len(positions):
         raise ValueError(
-            f"scores must have one tensor per prompt, {len(columns)}, but has {len(scores)}."
+            f"scores must have one tensor per prompt, {len(positions)}, but has {len(scores)}."
         )
-    for row, (own, places) in enumerate(zip(scores, columns, strict=True)):
-        if own.shape != places.shape or not own.isfinite().all():
+    for sample, (given, own) in enumerate(zip(scores, positions, strict=True)):
+        if given.shape != own.shape or not given.isfinite().all():
             raise ValueError(
-                f"The scores of prompt {row} must be {len(places)} finite numbers, one for each of "
-                f"its visual tokens, but have shape {list(own.shape)} or are not finite."
+                f"The scores of prompt {sample} must be {len(own)} finite numbers, one per visual "
+                f"token, but they have shape {list(given.shape)} or are not finite."
             )
-    return [own.to(places.device) for own, places in zip(scores, columns, strict=True)]
+    return [given.to(own.device) for given, own in zip(scores, positions, strict=True)]

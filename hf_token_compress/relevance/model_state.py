@@ -1,4 +1,4 @@
-"""Take a model as it is needed for explanations, and give it back exactly as it was."""
+"""Prepare a model for explanations, and restore it exactly afterwards."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 @contextmanager
 def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[None]:
-    """Frozen parameters and no dropout inside the `with` block, with gradients switched on.
+    """Freeze parameters, turn off dropout and enable gradients inside the `with` block.
 
     Args:
         model: A Transformers model.
-        checkpointing: Keep the activations of one decoder layer alive at a time, and work out the
-            others again in the backward pass: less memory for about a third more time.
+        checkpointing: Keep the activations of one decoder layer at a time, and recompute the others
+            in the backward pass: less memory for about a third more time.
 
     Raises:
-        ValueError: The model has no support for gradient checkpointing.
+        ValueError: The decoder does not support gradient checkpointing.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # What modules remember of a forward too, such as Qwen2-VL the offset of positions to come.
+    # Also restore per-module caches such as Qwen2-VL's `rope_deltas`.
     attributes = [(module, dict(vars(module))) for module in model.modules()]
-    # And hooks by which Transformers records hidden states, put on in the first forward.
+    # Also restore the hooks that Transformers adds in the first forward to record hidden states.
     hooks = [
         (value, value.copy())
         for _, before in attributes
@@ -58,12 +58,12 @@ def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[
 
 
 def _checkpoint_layers(decoder: Any) -> None:
-    """Wrap the forward of each layer of this instance, without the hooks that training needs."""
+    """Checkpoint each layer of this instance, without the hooks that training needs."""
     layers = [item for item in decoder.modules() if isinstance(item, GradientCheckpointingLayer)]
     if not layers:
         raise ValueError(
-            f"{type(decoder).__name__} has no layers that support gradient checkpointing: leave "
-            "checkpointing out."
+            f"{type(decoder).__name__} has no layers that support gradient checkpointing: pass "
+            "checkpointing=False."
         )
     for layer in layers:
         layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)

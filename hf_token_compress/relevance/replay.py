@@ -1,17 +1,18 @@
 """The replay of an answer: prompts followed by their answers, run in one forward pass.
 
-Rows are padded on the right, where causal attention never looks: no mask has to be made, and memory
-stays linear in the length.
+Sequences are padded on the right, which causal attention never sees. No attention mask is needed,
+so memory stays linear in the length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..compression.inputs import PromptLayout, encode_visuals, read_layout
 from ..compression.rewriting import next_position, rewrite_prompt
@@ -22,80 +23,70 @@ from ..rewrite import gather_positions, kept_positions
 from .attention_tap import MEMORY_LIMIT
 
 Target = Literal["logit", "log_probability", "margin"]
-"""The score of an answer token that is explained: its raw logit, its logarithmic probability, or
-its logit less that of the strongest other token."""
+"""The score of an answer token to explain: its logit, its log-probability, or its logit minus that
+of the strongest other token."""
 
 _TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
-_POSITIONS = TokenCompressionConfig()  # original position ids
-
-
-def check_target(target: str) -> Target:
-    """The target, if there is one of that name.
-
-    Raises:
-        ValueError: There is none.
-    """
-    for known in get_args(Target):
-        if target == known:
-            return known
-    choices = ", ".join(map(repr, get_args(Target)))
-    raise ValueError(f"target must be one of {choices}, but it is {target!r}.")
+_ORIGINAL_POSITION_IDS = TokenCompressionConfig()
 
 
 @dataclass(frozen=True)
 class ReplayPass:
-    """Inputs of one forward pass over B prompts with their answers, K columns each.
+    """Inputs of one forward pass over B prompts with their answers, K tokens each.
 
     Attributes:
         model: The model to run.
         inputs: Keyword arguments of its forward.
         answer_ids: int64 [B, T], the answers, -1 after their end.
-        prediction_rows: int64 [B, T], the row that predicts each answer token, -1 after the end.
+        prediction_positions: int64 [B, T], the position that predicts each answer token, -1 after
+            the end.
         attention_mask: bool [B, K], False on padding.
         visual_mask: bool [B, K], True on visual tokens.
-        leaves: Tensors [n, D] of which gradients are taken: the visual features, or the word
-            embeddings of a language model.
-        leaf_places: For each leaf its prompt, and int64 [n] its columns, -1 for those not here.
-        memory_limit: Bytes of scratch that working on an attention layer may take.
+        leaves: Tensors [n, D] to take gradients of: the features of each image or video.
+        leaf_positions: For each leaf its sample, and int64 [n] its positions, -1 for removed
+            tokens.
+        memory_limit: Bytes of scratch memory that one attention layer may take.
     """
 
     model: Any
     inputs: Mapping[str, Any]
     answer_ids: Tensor
-    prediction_rows: Tensor
+    prediction_positions: Tensor
     attention_mask: Tensor
     visual_mask: Tensor
     leaves: tuple[Tensor, ...]
-    leaf_places: tuple[tuple[int, Tensor], ...]
+    leaf_positions: tuple[tuple[int, Tensor], ...]
     memory_limit: int = MEMORY_LIMIT
 
     def logits(self) -> Tensor:
-        """Logits of the rows that predict the answers: float32 [B, T, vocabulary]."""
-        predicted = self.prediction_rows >= 0
-        columns = self.prediction_rows[predicted].unique()  # sorted
+        """Logits at the positions that predict the answers: float32 [B, T, vocabulary]."""
+        # Compute logits at the positions that any sample needs.
+        predicting = self.prediction_positions >= 0
+        positions = self.prediction_positions[predicting].unique()  # [P], sorted
         # An index on the CPU fits the logits of a model that is spread over devices.
-        output = self.model(**self.inputs, logits_to_keep=columns.cpu(), use_cache=False)
-        place = torch.searchsorted(columns, self.prediction_rows.clamp(min=0))  # [B, T]
-        place = place.clamp(max=len(columns) - 1)
-        rows = torch.arange(len(place), device=place.device)[:, None]
-        picked: Tensor = output.logits.to(place.device)[rows, place].float()
+        output = self.model(**self.inputs, logits_to_keep=positions.cpu(), use_cache=False)
+        # Pick those of each sample.
+        place = torch.searchsorted(positions, self.prediction_positions.clamp(min=0))  # [B, T]
+        place = place.clamp(max=len(positions) - 1)
+        samples = torch.arange(len(place), device=place.device)[:, None]  # [B, 1]
+        picked: Tensor = output.logits.to(place.device)[samples, place].float()  # [B, T, V]
         return picked
 
     def target_scores(self, targets: Tensor, target: Target) -> Tensor:
-        """What is explained: float32 [G], summed over the prompts, which do not share anything.
+        """The scores to explain: float32 [G], summed over the samples, which are independent.
 
         Args:
-            targets: bool [G, B, T], the answer tokens whose scores are summed to each target.
-            target: The score of a token, as `Target` says.
+            targets: bool [G, B, T], the answer tokens whose scores are summed in each target.
+            target: The score of a token.
         """
-        logits = self.logits()
+        logits = self.logits()  # [B, T, V]
         if target == "log_probability":
             logits = logits.log_softmax(-1)
-        ids = self.answer_ids.clamp(min=0)[..., None]
+        ids = self.answer_ids.clamp(min=0)[..., None]  # [B, T, 1]
         chosen = logits.gather(-1, ids).squeeze(-1)  # [B, T]
         if target == "margin":
-            chosen = chosen - logits.scatter(-1, ids, float("-inf")).amax(-1)
-        return (chosen * targets).sum(dim=(1, 2))
+            chosen = chosen - logits.scatter(-1, ids, float("-inf")).amax(-1)  # [B, T]
+        return (chosen * targets).sum(dim=(1, 2))  # [G]
 
     def answer_log_probabilities(self) -> tuple[Tensor, Tensor]:
         """How likely each answer token is, and whether it is the likeliest.
@@ -104,26 +95,26 @@ class ReplayPass:
             float32 [B, T], zero after an answer's end, and bool [B, T], True after its end.
         """
         with torch.no_grad():
-            logits = self.logits()
-        present = self.prediction_rows >= 0
+            logits = self.logits()  # [B, T, V]
+        present = self.prediction_positions >= 0
         ids = self.answer_ids.clamp(min=0)
-        chosen = logits.log_softmax(-1).gather(-1, ids[..., None]).squeeze(-1)
+        chosen = logits.log_softmax(-1).gather(-1, ids[..., None]).squeeze(-1)  # [B, T]
         return chosen.masked_fill(~present, 0.0), (logits.argmax(-1) == ids) | ~present
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Prompts with their answers, of which any visual tokens can be left out.
+    """Prompts with their answers, from which any visual tokens can be removed.
 
     Attributes:
         model: The model to run.
         family: Its family.
-        inputs: Keyword arguments of the stock forward that carry no tokens of their own.
-        layout: Prompts and answers, S columns, padded on the right.
+        inputs: Keyword arguments of the stock forward besides the tokens.
+        layout: Prompts and answers, S tokens each, padded on the right.
         answer_ids: int64 [B, T], -1 after their end.
-        prediction_rows: int64 [B, T], -1 after their end.
-        visuals: For each prompt its images and videos, in the columns of the caller's sequence.
-        memory_limit: Bytes of scratch that working on an attention layer may take.
+        prediction_positions: int64 [B, T], -1 after their end.
+        visuals: For each prompt its images and videos, at positions in the caller's sequence.
+        memory_limit: Bytes of scratch memory that one attention layer may take.
     """
 
     model: Any
@@ -131,14 +122,14 @@ class Replay:
     inputs: Mapping[str, Any]
     layout: PromptLayout
     answer_ids: Tensor
-    prediction_rows: Tensor
+    prediction_positions: Tensor
     visuals: tuple[tuple[VisualSpan, ...], ...]
     memory_limit: int = MEMORY_LIMIT
 
     @property
-    def visual_columns(self) -> list[Tensor]:
-        """For each prompt, int64 [N], the columns of its visual tokens in order."""
-        return [torch.cat([span.positions for span in row]) for row in self.layout.visuals]
+    def visual_positions(self) -> list[Tensor]:
+        """For each prompt, int64 [N], the positions of its visual tokens in order."""
+        return [torch.cat([span.positions for span in spans]) for spans in self.layout.visuals]
 
     @property
     def answers(self) -> list[Tensor]:
@@ -146,31 +137,32 @@ class Replay:
         return [answer[answer >= 0] for answer in self.answer_ids]
 
     def keep_best(self, scores: Sequence[Tensor], ratio: float) -> Tensor:
-        """Columns of text, of answers and of the best-scored share of each prompt's visual tokens.
+        """Keep text, answers, and the best-scored share of each prompt's visual tokens.
 
         Args:
             scores: For each prompt, float [N].
-            ratio: Share of its visual tokens to keep, at least one token.
+            ratio: Share of the visual tokens to keep, at least one token.
 
         Returns:
-            bool [B, S].
+            bool [B, S], True on the tokens to keep.
         """
         keep = self.layout.attention_mask.clone()
-        for row, (columns, own) in enumerate(zip(self.visual_columns, scores, strict=True)):
+        for sample, (positions, own) in enumerate(zip(self.visual_positions, scores, strict=True)):
             order = own.argsort(descending=True, stable=True)
-            keep[row, columns[order[max(1, round(ratio * len(columns))) :]]] = False
+            keep[sample, positions[order[max(1, round(ratio * len(positions))) :]]] = False
         return keep
 
-    def select(self, rows: Sequence[int]) -> Replay:
-        """The same prompts in another order, or some of them several times."""
-        index = torch.tensor(rows, device=self.layout.input_ids.device)
+    def select(self, samples: Sequence[int]) -> Replay:
+        """The given samples in the given order; a sample may occur several times."""
+        index = torch.tensor(samples, device=self.layout.input_ids.device)
+        # Features and spans of each modality that the samples have.
         encoded, spans = {}, {}
-        for modality, row_spans in self.layout.spans.items():
-            own = _features_by_row(self.layout, modality)
-            picked = [feature for row in rows for feature in own[row]]
+        for modality, all_spans in self.layout.spans.items():
+            features = _features_by_sample(self.layout, modality)
+            picked = [feature for sample in samples for feature in features[sample]]
             if not picked:
                 continue
-            spans[modality] = tuple(row_spans[row] for row in rows)
+            spans[modality] = tuple(all_spans[sample] for sample in samples)
             encoded[modality] = replace(self.layout.encoded[modality], features=picked)
         layout = replace(
             self.layout,
@@ -180,34 +172,34 @@ class Replay:
             encoded=encoded,
             spans=spans,
         )
-        tokens = {name: self.inputs[name][index] for name in _TOKEN_TYPES if name in self.inputs}
+        types = {name: self.inputs[name][index] for name in _TOKEN_TYPES if name in self.inputs}
         return replace(
             self,
-            inputs={**self.inputs, **tokens},
+            inputs={**self.inputs, **types},
             layout=layout,
             answer_ids=self.answer_ids[index],
-            prediction_rows=self.prediction_rows[index],
-            visuals=tuple(self.visuals[row] for row in rows),
+            prediction_positions=self.prediction_positions[index],
+            visuals=tuple(self.visuals[sample] for sample in samples),
         )
 
-    def forward_pass(self, keep: Tensor | None = None) -> ReplayPass:
-        """Inputs of a forward pass with the kept columns only.
+    def forward_pass(self, keep: Tensor) -> ReplayPass:
+        """Inputs of a forward pass with the kept tokens only.
 
         Args:
-            keep: bool [B, S]; all by default. Text and answers must be among them.
+            keep: bool [B, S], the tokens to keep, among them all of text and answers.
         """
-        if keep is None:
-            keep = self.layout.attention_mask
+        # Make leaves of the visual features.
         leaves: list[Tensor] = []
         encoded = {}
         for modality, visuals in self.layout.encoded.items():
             features = [item.detach().clone().requires_grad_() for item in visuals.features]
             encoded[modality] = replace(visuals, features=features)
             leaves += features
+        # Remove tokens as compression does.
         rewritten = rewrite_prompt(
             self.model,
             self.family,
-            _POSITIONS,
+            _ORIGINAL_POSITION_IDS,
             {
                 **self.inputs,
                 "input_ids": self.layout.input_ids,
@@ -217,28 +209,28 @@ class Replay:
             keep,
             "right",
         )
-        # Column of every whole-prompt column in the pass, -1 where it was left out.
+        # Position in the pass of every token, -1 for removed ones.
         place = (keep.long().cumsum(-1) - 1).masked_fill(~keep, -1)  # [B, S]
         index = kept_positions(keep, "right")  # [B, K]
         return ReplayPass(
             model=self.model,
             inputs=rewritten.inputs,
             answer_ids=self.answer_ids,
-            prediction_rows=gather_positions(place, self.prediction_rows, -1),
+            prediction_positions=gather_positions(place, self.prediction_positions, -1),  # [B, T]
             attention_mask=index >= 0,
-            visual_mask=gather_positions(self.layout.visual_mask(), index, False),
+            visual_mask=gather_positions(self.layout.visual_mask(), index, False),  # [B, K]
             leaves=tuple(leaves),
-            leaf_places=tuple(
-                (row, place[row, span.positions])
-                for row_spans in self.layout.spans.values()
-                for row, spans in enumerate(row_spans)
+            leaf_positions=tuple(
+                (sample, place[sample, span.positions])
+                for all_spans in self.layout.spans.values()
+                for sample, spans in enumerate(all_spans)
                 for span in spans
             ),
             memory_limit=self.memory_limit,
         )
 
 
-def _features_by_row(layout: PromptLayout, modality: Modality) -> list[list[Tensor]]:
+def _features_by_sample(layout: PromptLayout, modality: Modality) -> list[list[Tensor]]:
     features = iter(layout.encoded[modality].features)
     return [[next(features) for _ in spans] for spans in layout.spans[modality]]
 
@@ -250,18 +242,18 @@ def make_replay(
     answer_ids: Sequence[Tensor],
     memory_limit: int = MEMORY_LIMIT,
 ) -> Replay:
-    """Put answers behind their prompts.
+    """Append answers to their prompts.
 
     Args:
         model: A model with a language model head.
         family: Its family.
         inputs: Keyword arguments of the stock forward, as the processor returned them.
         answer_ids: For each prompt, int64 [T].
-        memory_limit: Bytes of scratch that working on an attention layer may take.
+        memory_limit: Bytes of scratch memory that one attention layer may take.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, an answer has no
-            tokens, or a prompt no visual ones.
+            tokens, or a prompt has no visual tokens.
     """
     with torch.inference_mode(False), torch.no_grad():
         # Tensors made in inference mode cannot take part in gradients.
@@ -269,28 +261,30 @@ def make_replay(
             name: value.clone() if isinstance(value, Tensor) else value
             for name, value in inputs.items()
         }
+        # Run the vision part once, for all passes.
         encoded = encode_visuals(model, family, given)
         layout = read_layout(model, family, given, encoded)
-        check_answers(len(layout.input_ids), answer_ids)
+        _check_answers(len(layout.input_ids), answer_ids)
         _check_visuals(layout)
         visuals = layout.visuals
-        layout, rows, answers = _append_answers(layout, answer_ids, family.padding_id(model))
-    index = kept_positions(_prompt_mask(given), "right")
-    kept: dict[str, Any] = {}
-    consumed = {*family.pixel_inputs.values(), *family.consumed_inputs, *_PROMPT_INPUTS}
+        prompts = kept_positions(layout.attention_mask, "right")  # [B, prompt length]
+        layout, predictions, answers = _append_answers(
+            layout, prompts, answer_ids, family.padding_id(model)
+        )
+    # Pass on the other inputs, with token types extended by those of text.
+    others: dict[str, Any] = {}
+    consumed = {*family.pixel_inputs.values(), *family.consumed_inputs, *_REPLACED_INPUTS}
     for name, value in given.items():
         if name in _TOKEN_TYPES:
-            # The answer is text.
-            tokens = gather_positions(value, index, 0)
-            extra = layout.input_ids.shape[1] - tokens.shape[1]
-            kept[name] = torch.nn.functional.pad(tokens, (0, extra))
+            types = gather_positions(value, prompts, 0)
+            others[name] = pad(types, (0, layout.input_ids.shape[1] - types.shape[1]))  # [B, S]
         elif name not in consumed:
-            kept[name] = value
-    return Replay(model, family, kept, layout, answers, rows, visuals, memory_limit)
+            others[name] = value
+    return Replay(model, family, others, layout, answers, predictions, visuals, memory_limit)
 
 
-# What a replay makes itself, or what belongs to generation.
-_PROMPT_INPUTS = (
+# Inputs that a replay makes itself, or that belong to generation.
+_REPLACED_INPUTS = (
     "input_ids",
     "attention_mask",
     "position_ids",
@@ -303,93 +297,86 @@ _PROMPT_INPUTS = (
 )
 
 
-def _prompt_mask(inputs: Mapping[str, Any]) -> Tensor:
-    mask = inputs.get("attention_mask")
-    if mask is None:
-        return torch.ones_like(inputs["input_ids"], dtype=torch.bool)
-    assert isinstance(mask, Tensor)
-    return mask.bool()
-
-
-def check_answers(prompts: int, answer_ids: Sequence[Tensor]) -> None:
-    """Raise unless there is one answer with tokens for each prompt.
-
-    Raises:
-        TypeError: An answer is no 1-D tensor of ids.
-        ValueError: An answer is missing or empty.
-    """
+def _check_answers(prompts: int, answer_ids: Sequence[Tensor]) -> None:
     if len(answer_ids) != prompts:
         raise ValueError(
             f"answer_ids must have one tensor per prompt, {prompts}, but has {len(answer_ids)}."
         )
-    for row, answer in enumerate(answer_ids):
+    for sample, answer in enumerate(answer_ids):
         if not isinstance(answer, Tensor) or answer.ndim != 1 or answer.is_floating_point():
             kind = answer.dtype if isinstance(answer, Tensor) else type(answer).__name__
             raise TypeError(
-                f"The answer to prompt {row} must be a 1-D tensor of token ids, not {kind}"
+                f"The answer to prompt {sample} must be a 1-D tensor of token ids, not {kind}"
                 f"{f' {list(answer.shape)}' if isinstance(answer, Tensor) else ''}."
             )
         if len(answer) == 0:
             raise ValueError(
-                f"The answer to prompt {row} has no tokens, so that there is nothing to explain: "
-                "leave the prompt out, or pass other answer_ids."
+                f"The answer to prompt {sample} has no tokens to explain: remove the prompt, or "
+                "pass other answer_ids."
             )
 
 
 def _check_visuals(layout: PromptLayout) -> None:
     visuals = layout.visuals if layout.spans else ((),) * len(layout.input_ids)
-    for row, spans in enumerate(visuals):
+    for sample, spans in enumerate(visuals):
         if not spans:
             raise ValueError(
-                f"Prompt {row} has no visual tokens to which relevance could go: pass prompts with "
-                "an image or a video, and everything that the processor returned."
+                f"Prompt {sample} has no visual tokens to score: pass prompts with an image or a "
+                "video, and everything that the processor returned."
             )
 
 
 def _append_answers(
-    layout: PromptLayout, answer_ids: Sequence[Tensor], padding_id: int
+    layout: PromptLayout, prompts: Tensor, answer_ids: Sequence[Tensor], padding_id: int
 ) -> tuple[PromptLayout, Tensor, Tensor]:
-    """Prompts with answers, padded on the right, the rows that predict them, and their ids."""
+    """Append answers to prompts.
+
+    Args:
+        layout: The prompts alone, padded on either side.
+        prompts: int64 [B, P], positions of the prompts' tokens, -1 on padding on the right.
+        answer_ids: For each prompt, int64 [T].
+        padding_id: Token id of padding.
+
+    Returns:
+        The layout of prompts with answers, padded on the right, int64 [B, T] the positions that
+        predict the answers, and int64 [B, T] the answers, both -1 after an answer's end.
+    """
     device = layout.input_ids.device
     mask = layout.attention_mask
     lengths = mask.sum(1).tolist()
-    longest_answer = max(map(len, answer_ids))
-    # The last token of an answer predicts what comes after it, which is not asked.
+    # Leave out the last token of each answer: what it predicts is not explained.
     totals = [length + len(answer) - 1 for length, answer in zip(lengths, answer_ids, strict=True)]
-    index = kept_positions(mask, "right")
-    extra = max(totals) - index.shape[1]
-    pad = torch.nn.functional.pad
-    ids = pad(gather_positions(layout.input_ids, index, padding_id), (0, extra), value=padding_id)
-    positions = pad(gather_positions(layout.position_ids, index, 0), (0, extra))
-    following = next_position(layout.position_ids, mask)  # [A, B, 1] or [B, 1]
-    rows = torch.full((len(lengths), longest_answer), -1, device=device)
-    answers = torch.full_like(rows, -1)
-    for row, (length, answer) in enumerate(zip(lengths, answer_ids, strict=True)):
+    extra = max(totals) - prompts.shape[1]
+    # Move prompts to the left, and make room for the longest total length S.
+    ids = gather_positions(layout.input_ids, prompts, padding_id)  # [B, P]
+    ids = pad(ids, (0, extra), value=padding_id)  # [B, S]
+    position_ids = pad(gather_positions(layout.position_ids, prompts, 0), (0, extra))  # [..., B, S]
+    following = next_position(layout.position_ids, mask)  # [..., B, 1]
+    predictions = torch.full((len(lengths), max(map(len, answer_ids))), -1, device=device)  # [B, T]
+    answers = torch.full_like(predictions, -1)  # [B, T]
+    for sample, (length, answer) in enumerate(zip(lengths, answer_ids, strict=True)):
         answer = answer.to(device)
-        ids[row, length : totals[row]] = answer[:-1]
+        ids[sample, length : totals[sample]] = answer[:-1]
+        # Count on through the padding: a gap in position ids would mark a packed sequence.
         steps = torch.arange(ids.shape[1] - length, device=device)
-        # Padding goes on counting, so that no gap is taken for the border of a packed sequence.
-        positions[..., row, length:] = following[..., row, :] + steps
-        rows[row, : len(answer)] = torch.arange(length - 1, totals[row], device=device)
-        answers[row, : len(answer)] = answer
-    columns = torch.arange(ids.shape[1], device=device)
-    rank = mask.long().cumsum(-1) - 1
+        position_ids[..., sample, length:] = following[..., sample, :] + steps
+        predictions[sample, : len(answer)] = torch.arange(length - 1, totals[sample], device=device)
+        answers[sample, : len(answer)] = answer
+    # Spans move with the prompts.
+    rank = mask.long().cumsum(-1) - 1  # [B, length of the batch]
     spans = {
         modality: tuple(
-            tuple(_moved(span, rank[row]) for span in row_spans)
-            for row, row_spans in enumerate(by_row)
+            tuple(replace(span, positions=rank[sample][span.positions]) for span in own)
+            for sample, own in enumerate(by_sample)
         )
-        for modality, by_row in layout.spans.items()
+        for modality, by_sample in layout.spans.items()
     }
+    positions = torch.arange(ids.shape[1], device=device)
     moved = replace(
         layout,
         input_ids=ids,
-        attention_mask=columns < torch.tensor(totals, device=device)[:, None],
-        position_ids=positions,
+        attention_mask=positions < torch.tensor(totals, device=device)[:, None],  # [B, S]
+        position_ids=position_ids,
         spans=spans,
     )
-    return moved, rows, answers
-
-
-def _moved(span: VisualSpan, rank: Tensor) -> VisualSpan:
-    return replace(span, positions=rank[span.positions])
+    return moved, predictions, answers

@@ -1,4 +1,4 @@
-"""The oracle: keep what the model's own answer to the whole prompt rests on."""
+"""The oracle: keep the visual tokens that the model's own answer depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .explain import Targets, explained_family, greedy_answers, relevance
 from .model_state import ready_for_gradients
 from .rules import DEFAULT_RULE
 
-# Inputs with one entry per token of each prompt, the last two axes [B, S].
+# Inputs with one entry per token, whose last two axes are [B, S].
 _TOKEN_INPUTS = (
     "input_ids",
     "attention_mask",
@@ -26,18 +26,18 @@ _TOKEN_INPUTS = (
 
 
 class RelevanceScorer(ModelScorer):
-    """Relevance for the model's own greedy answer.
+    """Relevance for the model's own greedy answer to the whole prompt.
 
-    Costly: it answers the whole prompt first, and then explains the answer. It shows what a mapper
-    trained on the same labels can reach at most. An answer that ends at once is explained by the
-    token that ends it.
+    It answers the whole prompt and explains that answer, which costs more than compression saves:
+    use it as an upper bound for a mapper that is trained on the same labels. For an empty answer,
+    it explains the token that ends it.
 
     Args:
-        rule: Name of the rule, one of `hf_token_compress.relevance.available_rules()`.
+        rule: Name of a rule, one of `hf_token_compress.relevance.available_rules()`.
         rule_options: Keyword arguments of the rule.
-        max_new_tokens: Longest answer that is explained.
+        max_new_tokens: Length at which the answer is cut off.
         targets: "per_token" or "sum".
-        recursive: Explain, leave the least relevant tokens out, and explain again.
+        recursive: Explain, remove the least relevant tokens, and explain again.
     """
 
     def __init__(
@@ -62,17 +62,18 @@ class RelevanceScorer(ModelScorer):
     ) -> Tensor:
         if inputs.get("labels") is not None:
             raise ValueError(
-                "The scorer 'relevance' explains the model's own answer, but labels put another "
-                "one behind the prompt: score without labels, or use a trained mapper."
+                "The scorer 'relevance' explains the model's own answer, but labels contain "
+                "another one: score without labels, or use a trained mapper."
             )
-        scores = torch.zeros(prompt.visual_mask.shape, device=prompt.visual_mask.device)
-        rows = [row for row, visuals in enumerate(prompt.visuals) if visuals]
-        seen = _only_rows(inputs, rows)
-        answers = _answers(model, seen, self._max_new_tokens)
-        found = relevance(model, seen, answer_ids=answers, **self.options)
-        for row, sample in zip(rows, found.samples, strict=True):
-            columns = torch.cat([span.positions for span in sample.visuals])
-            scores[row, columns] = sample.scores
+        scores = torch.zeros(prompt.visual_mask.shape, device=prompt.visual_mask.device)  # [B, S]
+        # Prompts of text alone have nothing to score.
+        samples = [sample for sample, visuals in enumerate(prompt.visuals) if visuals]
+        chosen = _select_samples(inputs, samples)
+        answers = _answers(model, chosen, self._max_new_tokens)
+        report = relevance(model, chosen, answer_ids=answers, **self.options)
+        for sample, explained in zip(samples, report.samples, strict=True):
+            positions = torch.cat([span.positions for span in explained.visuals])
+            scores[sample, positions] = explained.scores
         return scores
 
 
@@ -85,8 +86,8 @@ def _answers(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> list
     return [answer if len(answer) else end for answer in answers]
 
 
-def _only_rows(inputs: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:
-    """The inputs of some prompts of a batch; the others have no visual features."""
+def _select_samples(inputs: Mapping[str, Any], samples: list[int]) -> dict[str, Any]:
+    """The inputs of some samples of a batch, if the others have no visual features."""
     given = {name: inputs.get(name) for name in _TOKEN_INPUTS}
-    chosen = {name: value[..., rows, :] for name, value in given.items() if value is not None}
+    chosen = {name: value[..., samples, :] for name, value in given.items() if value is not None}
     return {**inputs, **chosen}

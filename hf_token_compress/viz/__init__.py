@@ -1,20 +1,18 @@
-"""Images of what was kept and why, and figures of what was measured.
+"""Images of which tokens were kept and why, and figures of measurements.
 
-Functions that draw on images return PIL images. Functions of curves return matplotlib Figures;
-matplotlib is an extra: `pip install "hf-token-compress[plots]"`.
+Functions that draw on images return PIL images. Functions that draw curves return matplotlib
+Figures; matplotlib is an extra: `pip install "hf-token-compress[plots]"`.
 """
 
-from .answers import answer_heat_maps, prompt_heat_maps
 from .curves import heat_map_figure, removal_curve, retention_curve, training_curve
 from .figures import COLOURS, figure_image, save_figure
-from .grids import ScoredPrompt
-from .pictures import heat_map, kept_per_frame, overlay
+from .heat_maps import answer_heat_maps, prompt_heat_maps
+from .overlays import heat_map, overlay
 from .sheets import contact_sheet
-from .video import frame_overlays, frame_sheet, frame_strip, save_animation
+from .video import frame_overlays, frame_sheet, frame_strip, kept_per_frame, save_animation
 
 __all__ = [
     "COLOURS",
-    "ScoredPrompt",
     "answer_heat_maps",
     "contact_sheet",
     "figure_image",

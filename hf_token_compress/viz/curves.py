@@ -1,7 +1,7 @@
-"""Figures of what was measured: retention curves, removal curves, trainings, scores with a scale.
+"""Figures of measurements: retention, removal and training curves, and scores with a colour scale.
 
-They need matplotlib, which is an extra: `pip install "hf-token-compress[plots]"`. Every function
-returns a matplotlib Figure; `figure_image` makes it a PIL image and `save_figure` a file.
+They need matplotlib, an extra: `pip install "hf-token-compress[plots]"`. Every function returns a
+matplotlib Figure, which `figure_image` turns into a PIL image and `save_figure` into a file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 
 from .figures import Curve, Panel, draw_curves, line_figure, new_figure
 from .grids import ScoredPrompt
-from .pictures import HEAT, ScoreScale, heat_map
+from .overlays import HEAT, ScoreScale, heat_map
 
 if TYPE_CHECKING:
     from ..relevance.faithfulness import FaithfulnessReport, RemovalCurve, SampleFaithfulness
@@ -29,76 +29,66 @@ ORDERS: dict[RemovalOrder, str] = {
     "random": "random order",
     "most_first": "most relevant\nremoved first",
 }
-"""The orders of `SampleFaithfulness`, in words."""
+"""Labels for the orders of `SampleFaithfulness`."""
 
 _AXES_WIDTH, _HEIGHT, _LETTER = 5.2, 3.8, 0.085  # inches
 
 
-class MeasuredRetention(Protocol):
-    """What `measure_retention` returns, one per scorer and ratio."""
+class _RetentionResult(Protocol):
+    """`RetentionResult` of `hf_token_compress.evaluation`."""
 
     @property
-    def scorer(self) -> str | None:
-        """Name of the scorer; None for the uncompressed model."""
+    def scorer(self) -> str | None: ...
+    @property
+    def kept_share(self) -> float: ...
+    def accuracy(self, kind: str | None = None) -> float: ...
+    def standard_error(self, kind: str | None = None) -> float: ...
+
+
+class _Epoch(Protocol):
+    """`Epoch` of `hf_token_compress.training`."""
 
     @property
-    def kept_share(self) -> float:
-        """Share of visual tokens that was kept."""
-
-    def accuracy(self, kind: str | None = None) -> float:
-        """Share of right answers, of one kind or of all."""
-
-    def standard_error(self, kind: str | None = None) -> float:
-        """Its standard error."""
-
-
-class TrainingEpoch(Protocol):
-    """One epoch of a mapper's training, as `train_mapper` reports it."""
-
+    def number(self) -> int: ...
     @property
-    def number(self) -> int:
-        """Counted from 1."""
-
+    def train_loss(self) -> float: ...
     @property
-    def train_loss(self) -> float:
-        """Mean KL divergence over the training samples."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """On the held-out samples: "kl" and shares in [0, 1]."""
+    def metrics(self) -> dict[str, float]: ...
 
 
 def retention_curve(
-    rows: Sequence[MeasuredRetention | Mapping[str, Any]],
+    results: Sequence[_RetentionResult | Mapping[str, Any]],
     *,
     kind: str | None = None,
     title: str = "",
 ) -> Any:
-    """Accuracy against the share of visual tokens kept, one curve per scorer.
+    """Draw accuracy against the share of visual tokens kept, one curve per scorer.
 
-    Error bars are one standard error. Every curve starts from the uncompressed model.
+    Error bars are one standard error. Every curve starts at the uncompressed model.
 
     Args:
-        rows: What `hf_token_compress.evaluation.measure_retention` returned, or the "rows" of what
-            `hf-token-compress evaluate --json` wrote.
-        kind: A kind of question; by default all together.
+        results: The results of `hf_token_compress.evaluation.measure_retention`, or the "rows" of
+            the file that `hf-token-compress evaluate --json` writes.
+        kind: A kind of question; by default all kinds together.
         title: Text over the figure.
 
     Returns:
-        A matplotlib Figure. Curves are named in the order in which they end, the best on top.
+        A matplotlib Figure. The legend lists the curves by their last points, the best on top.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: There is no row of the uncompressed model, no other row, or no such kind.
+        ValueError: The uncompressed model or all scorers are missing from the results, or there is
+            no such kind.
     """
-    points = [_RetentionPoint.read(row, kind) for row in rows]
+    points = [_RetentionPoint.read(result, kind) for result in results]
     full = next((point for point in points if point.scorer is None), None)
     measured = [point for point in points if point.scorer is not None]
     if full is None or not measured:
         raise ValueError(
-            "A retention curve needs the row of the uncompressed model and at least one of a "
-            "scorer: pass all that measure_retention or evaluate --json gave."
+            "A retention curve needs the result of the uncompressed model and that of at least one "
+            "scorer: pass all results of measure_retention or evaluate --json."
         )
+    # Sort the points of each scorer by the share kept, and the curves by their last points.
     curves: dict[str, Curve] = {}
     for scorer in dict.fromkeys(str(point.scorer) for point in measured):
         own = [full, *(point for point in measured if point.scorer == scorer)]
@@ -109,8 +99,9 @@ def retention_curve(
             [100 * point.error for point in own],
         )
     ordered = dict(sorted(curves.items(), key=lambda item: -item[1].y[-1]))
-    asked = "right answers, in percent" if kind is None else f"right answers ({kind}), in percent"
-    figure, axes = _figure_beside_legend(ordered, "visual tokens kept", asked, title)
+    # Draw on a logarithmic axis with a tick at every share.
+    label = "right answers, in percent" if kind is None else f"right answers ({kind}), in percent"
+    figure, axes = _figure_beside_legend(ordered, "visual tokens kept", label, title)
     axes.set_xscale("log")
     ticks = sorted({round(x, 1) for curve in ordered.values() for x in curve.x})
     axes.set_xticks(ticks, [f"{tick:.0f} %" for tick in ticks])
@@ -125,30 +116,32 @@ def removal_curve(
     order: RemovalOrder = "least_first",
     title: str = "",
 ) -> Any:
-    """How likely answers stay as visual tokens are removed, a test of relevance and of scorers.
+    """Draw how likely answers stay as visual tokens are removed: a test of relevance and scorers.
 
     Args:
-        found: What `hf_token_compress.relevance.faithfulness` returned, or one of its samples: a
-            curve for each order of removal. Or several reports by the names of what gave the
-            scores: one curve for each, and one for random order.
-        order: The order in which several reports are compared.
+        found: A report of `hf_token_compress.relevance.faithfulness` or one of its samples, for one
+            curve per order of removal. Or several reports by name, for one curve each and one for
+            random order.
+        order: The order of removal in which several reports are compared.
         title: Text over the figure.
 
     Returns:
-        A matplotlib Figure. Over several prompts it shows the mean and its standard error.
+        A matplotlib Figure. For several prompts it shows the mean and its standard error.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: There is no sample, or reports differ in their retention ratios.
+        ValueError: There is no report or no sample, or reports have different retention ratios.
     """
     curves: dict[str, Curve] = {}
     if isinstance(found, Mapping):
+        # One curve per report.
         for name, report in found.items():
             curves[name] = _mean_curve([getattr(sample, order) for sample in report.samples])
         if found:
             first = next(iter(found.values()))
             curves["random order"] = _mean_curve([sample.random for sample in first.samples])
     else:
+        # One curve per order.
         samples = getattr(found, "samples", (found,))
         for name, words in ORDERS.items():
             curves[words] = _mean_curve([getattr(sample, name) for sample in samples])
@@ -161,15 +154,15 @@ def removal_curve(
 
 
 def training_curve(
-    history: Sequence[TrainingEpoch],
+    history: Sequence[_Epoch],
     parts: Sequence[Literal["loss", "recall"]] = ("loss", "recall"),
 ) -> Any:
-    """The training of a mapper: its loss, and what it is worth on held-out samples.
+    """Draw the training of a mapper: its loss, and its quality on validation samples.
 
     Args:
-        history: Epochs, as `after_epoch` of `train_mapper` gave them or `read_history` read them.
-        parts: "loss" (KL divergence of training and held-out samples), "recall" (share of the
-            truly most relevant tokens that the mapper puts on top, and rank correlation).
+        history: Epochs that `train_mapper` passed to `after_epoch`, or that `read_history` read.
+        parts: "loss" is the KL divergence on training and validation samples; "recall" is the share
+            of the most relevant tokens that the mapper ranks highest, and the rank correlation.
 
     Returns:
         A matplotlib Figure with one panel per part.
@@ -183,7 +176,7 @@ def training_curve(
     numbers = [epoch.number for epoch in history]
     loss = {
         "training": Curve(numbers, [epoch.train_loss for epoch in history]),
-        "held out": Curve(numbers, [epoch.metrics["kl"] for epoch in history]),
+        "validation": Curve(numbers, [epoch.metrics["kl"] for epoch in history]),
     }
     recall = {
         name.replace("_", " "): Curve(numbers, [epoch.metrics[name] for epoch in history])
@@ -192,7 +185,7 @@ def training_curve(
     }
     panels = {
         "loss": Panel(loss, "epoch", "KL divergence"),
-        "recall": Panel(recall, "epoch", "share, on held-out samples"),
+        "recall": Panel(recall, "epoch", "share, on validation samples"),
     }
     return line_figure(*(panels[part] for part in parts))
 
@@ -206,13 +199,13 @@ def heat_map_figure(
     scale: ScoreScale = "value",
     title: str = "",
 ) -> Any:
-    """`heat_map` beside a scale that tells what its colours mean.
+    """Draw `heat_map` beside a scale of its colours.
 
     Args:
-        image: The image that the processor was given; for a video, its frame.
+        image: The image that the processor was given, or a frame of a video.
         sample: Its prompt, as in `heat_map`.
-        visual: Which image or video of the prompt it is.
-        frame: Which frame of the visual's grid; 0 for an image.
+        visual: Index of the image or video in the prompt.
+        frame: Index of the frame in the video's grid; 0 for an image.
         scale: "value" or "rank", as in `heat_map`.
         title: Text over the image.
 
@@ -223,6 +216,7 @@ def heat_map_figure(
         ImportError: matplotlib is not installed.
         IndexError, ValueError: As in `heat_map`.
     """
+    # The figure has the proportions of the image, with room for the scale.
     drawn = heat_map(image, sample, visual, frame=frame, scale=scale)
     height = min(max(5.0 * drawn.height / drawn.width, 2.0), 7.0)
     width = height * drawn.width / drawn.height + 1.2
@@ -234,7 +228,8 @@ def heat_map_figure(
     axes.imshow(np.asarray(drawn))
     axes.set_axis_off()
     axes.set_title(title)
-    assert sample.scores is not None  # or else there were no heat map
+    # The scale runs over the scores of the whole prompt, as in the heat map.
+    assert sample.scores is not None
     low, high = float(sample.scores.min()), float(sample.scores.max())
     colours = LinearSegmentedColormap.from_list("heat", HEAT / 255)
     key = ScalarMappable(Normalize(low, high) if scale == "value" else Normalize(0, 1), colours)
@@ -248,7 +243,7 @@ def heat_map_figure(
 def _figure_beside_legend(
     curves: Mapping[str, Curve], x: str, y: str, title: str
 ) -> tuple[Any, Any]:
-    """A figure and its axes, all tokens on the left, with room for the names of its curves."""
+    """A figure and its axes, with all tokens on the left and room for the legend on the right."""
     longest = max(len(line) for name in curves for line in name.splitlines())
     figure, (axes,) = new_figure(size=(_AXES_WIDTH + _LETTER * longest, _HEIGHT))
     draw_curves(axes, curves)
@@ -267,25 +262,27 @@ class _RetentionPoint:
     error: float
 
     @classmethod
-    def read(cls, row: MeasuredRetention | Mapping[str, Any], kind: str | None) -> _RetentionPoint:
+    def read(
+        cls, result: _RetentionResult | Mapping[str, Any], kind: str | None
+    ) -> _RetentionPoint:
         try:
-            if not isinstance(row, Mapping):
-                accuracy, error = row.accuracy(kind), row.standard_error(kind)
-                return cls(row.scorer, row.kept_share, accuracy, error)
-            own = row if kind is None else row["kinds"][kind]
+            if not isinstance(result, Mapping):
+                accuracy, error = result.accuracy(kind), result.standard_error(kind)
+                return cls(result.scorer, result.kept_share, accuracy, error)
+            own = result if kind is None else result["kinds"][kind]
         except KeyError:
-            raise ValueError(f"No question of the kind {kind!r} was asked.") from None
-        scorer = None if row["scorer"] == "full" else row["scorer"]
-        return cls(scorer, row["kept_share"], own["accuracy"], own["standard_error"])
+            raise ValueError(f"The results have no question of the kind {kind!r}.") from None
+        scorer = None if result["scorer"] == "full" else result["scorer"]
+        return cls(scorer, result["kept_share"], own["accuracy"], own["standard_error"])
 
 
 def _mean_curve(curves: Sequence[RemovalCurve]) -> Curve:
-    """Mean probability of the answers, with its standard error where there are several."""
+    """The mean probability of the answers, with its standard error if there are several."""
     if not curves:
         raise ValueError("A removal curve needs at least one sample.")
     ratios = curves[0].retention_ratios.tolist()
     if any(curve.retention_ratios.tolist() != ratios for curve in curves):
-        raise ValueError("Removal curves have a mean only if they have the same retention ratios.")
+        raise ValueError("Removal curves must have the same retention ratios to be averaged.")
     likely = np.array(
         [curve.log_probabilities.float().exp().tolist() for curve in curves]
     )  # [C, R]

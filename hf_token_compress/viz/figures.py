@@ -1,4 +1,4 @@
-"""Figures, with matplotlib, which is an extra: one look, told apart by colour, mark and line."""
+"""Figures with matplotlib, an extra: curves that differ in colour, marker and line style."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ COLOURS: tuple[str, ...] = (
     "#E69F00",
     "#56B4E9",
 )
-"""Okabe and Ito's colours, which every eye tells apart, but for the yellow, too light on white."""
+"""The colour-blind safe colours of Okabe and Ito, without yellow, which is too light on white."""
 
-_MARKS = "osD^vPX"
+_MARKERS = "osD^vPX"
 _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 _PANEL_SIZE = (6.0, 4.0)
 _DPI = 150
@@ -33,9 +33,9 @@ class Curve:
     """A line through points.
 
     Attributes:
-        x: Numbers.
-        y: As many numbers.
-        errors: As many half lengths of error bars; None for no bars.
+        x: Horizontal positions of the points.
+        y: Vertical positions of the points.
+        errors: Half lengths of the error bars; None for no bars.
     """
 
     x: Sequence[float]
@@ -45,12 +45,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over one pair of axes.
+    """Curves on one pair of axes.
 
     Attributes:
-        curves: The curves by their names.
-        x: What lies along the horizontal axis.
-        y: What lies along the vertical axis.
+        curves: The curves by name.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
     """
 
     curves: Mapping[str, Curve]
@@ -59,36 +59,36 @@ class Panel:
 
 
 def figure_class() -> Any:
-    """The class of matplotlib's figures, which notebooks show without pyplot.
+    """A subclass of matplotlib's Figure that notebooks display without pyplot.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     try:
-        # Without pyplot, which holds figures and looks for a display.
+        # Avoid pyplot, which keeps figures alive and looks for a display.
         from matplotlib.figure import Figure
     except ImportError as error:
         message = "Plots need matplotlib: pip install 'hf-token-compress[plots]'."
         raise ImportError(message) from error
 
-    return _shown_in_notebooks(Figure)
+    return _displayed_in_notebooks(Figure)
 
 
 @cache
-def _shown_in_notebooks(base: Any) -> Any:
-    class ShownFigure(base):
+def _displayed_in_notebooks(base: Any) -> Any:
+    class DisplayedFigure(base):
         def _repr_png_(self) -> bytes:
             return _png(self, dpi=100)
 
-    return ShownFigure
+    return DisplayedFigure
 
 
 def new_figure(panels: int = 1, size: tuple[float, float] = _PANEL_SIZE) -> tuple[Any, list[Any]]:
-    """A figure and the axes of panels side by side.
+    """A figure with panels side by side, and the axes of each.
 
     Args:
-        panels: How many.
-        size: Width and height of each, in inches.
+        panels: Number of panels.
+        size: Width and height of each panel in inches.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -102,7 +102,7 @@ def new_figure(panels: int = 1, size: tuple[float, float] = _PANEL_SIZE) -> tupl
 
 
 def line_figure(*panels: Panel) -> Any:
-    """A matplotlib Figure with panels of curves side by side, each with its legend.
+    """A matplotlib Figure with panels side by side, each with its curves and their legend.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -111,13 +111,13 @@ def line_figure(*panels: Panel) -> Any:
     for one, panel in zip(axes, panels, strict=True):
         draw_curves(one, panel.curves)
         one.set(xlabel=panel.x, ylabel=panel.y)
-        # Above the axes: no place inside is free for all curves.
+        # Place the legend above the axes, where it hides no curve.
         one.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return figure
 
 
 def draw_curves(axes: Any, curves: Mapping[str, Curve]) -> None:
-    """Draw curves with colours, marks and lines of their own into matplotlib's axes."""
+    """Draw curves in matplotlib's axes, each with its own colour, marker and line style."""
     for number, (name, curve) in enumerate(curves.items()):
         axes.errorbar(
             curve.x,
@@ -125,7 +125,7 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve]) -> None:
             yerr=curve.errors,
             label=name,
             color=COLOURS[number % len(COLOURS)],
-            marker=_MARKS[number % len(_MARKS)],
+            marker=_MARKERS[number % len(_MARKERS)],
             linestyle=_LINES[number % len(_LINES)],
             markersize=5,
             capsize=3,
@@ -144,11 +144,11 @@ def figure_image(figure: Any, dpi: int = _DPI) -> Image.Image:
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a matplotlib Figure to a file; equal figures become equal PNG files.
+    """Write a matplotlib Figure to a file; equal figures give equal PNG files.
 
     Raises:
         OSError: The file cannot be written.
-        ValueError: The name does not end as that of an image file.
+        ValueError: The file name has no ending of an image format.
     """
     plain = {"metadata": {"Software": None}} if Path(path).suffix.lower() == ".png" else {}
     figure.savefig(path, dpi=_DPI, **plain)

@@ -1,59 +1,49 @@
-"""Where visual tokens lie on an image."""
+"""The places of visual tokens on an image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ..compression.report import SampleReport
+    from ..prompt import TokenGrid
+    from ..relevance import SampleRelevance
 
-    from ..prompt import TokenGrid, VisualSpan
+ScoredPrompt: TypeAlias = "SampleReport | SampleRelevance"
 
 _BORDERS_PER_TOKEN = 14
 
 
-class ScoredPrompt(Protocol):
-    """A prompt whose visual tokens have scores, such as `SampleReport` and `SampleRelevance`."""
-
-    @property
-    def scores(self) -> Tensor | None:
-        """float32 [N], over all its visual tokens in order; None where they were not scored."""
-
-    @property
-    def visuals(self) -> tuple[VisualSpan, ...]:
-        """Its images and videos, in order of appearance."""
-
-
 @dataclass(frozen=True)
 class FrameGrid:
-    """One grid of one frame.
+    """One grid over one frame.
 
     Attributes:
-        tokens: int [rows, columns], which of the prompt's visual tokens covers each cell.
-        area: As in `TokenGrid`.
+        tokens: int64 [rows, columns], the prompt's visual token in each cell.
+        area: The part of the image under the grid, as in `TokenGrid`.
     """
 
     tokens: NDArray[np.int64]
     area: tuple[float, float, float, float]
 
-    def token_size(self, picture: tuple[int, int]) -> float:
-        """Pixels of a token's shorter side on an image of (width, height)."""
-        rows, columns = self.tokens.shape
+    def token_size(self, image_size: tuple[int, int]) -> float:
+        """Length in pixels of a token's shorter side on an image of (width, height)."""
+        (width, height), (rows, columns) = image_size, self.tokens.shape
         left, top, right, bottom = self.area
-        return min(picture[0] * (right - left) / columns, picture[1] * (bottom - top) / rows)
+        return min(width * (right - left) / columns, height * (bottom - top) / rows)
 
 
 def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
     """All grids of one image or video of a prompt.
 
     Raises:
-        IndexError: The prompt has no such visual.
+        IndexError: The prompt has no such image or video.
     """
     count = len(sample.visuals)
     if not 0 <= visual < count:
@@ -63,10 +53,10 @@ def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
 
 
 def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid]:
-    """All grids of one frame of a visual.
+    """All grids of one frame of an image or video.
 
     Raises:
-        IndexError: The prompt has no such visual, or the visual no such frame.
+        IndexError: The prompt has no such image or video, or it has no such frame.
     """
     grids = grids_of(sample, visual)
     frames = len(grids[0].index)
@@ -77,30 +67,30 @@ def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid
 
 
 def legible(image: Image.Image, grids: Sequence[FrameGrid], token_size: int) -> Image.Image:
-    """The image in RGB, enlarged where a token of a grid would be too small.
+    """The image in RGB, enlarged until every token has the given size in pixels.
 
     Raises:
         ValueError: `token_size` is below 1.
     """
     if token_size < 1:
         raise ValueError(f"token_size must be at least 1, but it is {token_size}.")
-    picture = image.convert("RGB")
-    factor = token_size / min(grid.token_size(picture.size) for grid in grids)
+    image = image.convert("RGB")
+    factor = token_size / min(grid.token_size(image.size) for grid in grids)
     if factor <= 1:
-        return picture
-    size = (round(picture.width * factor), round(picture.height * factor))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+        return image
+    size = (round(image.width * factor), round(image.height * factor))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Which token each pixel of an image belongs to.
+    """The grid cell of each pixel of an image.
 
     Attributes:
-        row: int [H], token row of each pixel row, ascending; -1 before the grid, the number of
+        row: int [H], grid row of each pixel row, ascending; -1 before the grid, the number of grid
             rows after it.
-        column: int [W], token column of each pixel column, in the same way.
-        border: Pixels of a border's width.
+        column: int [W], grid column of each pixel column, in the same way.
+        border: Width of a border in pixels.
     """
 
     row: NDArray[np.intp]
@@ -109,7 +99,7 @@ class Cells:
 
     @classmethod
     def over(cls, size: tuple[int, int], grid: FrameGrid) -> Cells:
-        """A grid over its area of an image of (width, height) pixels."""
+        """The cells of a grid on an image of (width, height) pixels."""
         (width, height), (rows, columns) = size, grid.tokens.shape
         left, top, right, bottom = grid.area
         return cls(
@@ -119,21 +109,22 @@ class Cells:
         )
 
     def stretch(self, values: NDArray[Any]) -> NDArray[Any]:
-        """[rows, columns, …] → [H, W, …], zero beyond the grid."""
+        """Enlarge [rows, columns, …] to pixels [H, W, …], zero beyond the grid."""
         padded = np.pad(values, [(1, 1), (1, 1), *[(0, 0)] * (values.ndim - 2)])
+        # [rows + 2, columns + 2, …] → [H, W, …]
         return padded[self.row[:, None] + 1, self.column[None, :] + 1]
 
     def outline(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
-        """Pixels of kept tokens that lie along a dropped one or the image's rim: bool [H, W]."""
+        """Pixels of kept tokens along a dropped token or the grid's edge: bool [H, W]."""
         line = np.zeros((len(self.row), len(self.column)), dtype=np.bool_)
         for down, across, neighbour in _neighbours(kept):
-            near = _near(self.row, down, self.border)[:, None]
-            near = near & _near(self.column, across, self.border)[None, :]
+            near = _near(self.row, down, self.border)[:, None]  # [H, 1]
+            near = near & _near(self.column, across, self.border)[None, :]  # [H, W]
             line |= near & self.stretch(kept & ~neighbour)
         return line
 
     def inner_borders(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
-        """Lines between kept tokens that are neighbours: bool [H, W]."""
+        """Lines between neighbouring kept tokens: bool [H, W]."""
         first_row = _near(self.row, -1, max(1, self.border // 2))
         first_column = _near(self.column, -1, max(1, self.border // 2))
         lines: NDArray[np.bool_] = self.stretch(kept) & (first_row[:, None] | first_column)
@@ -141,15 +132,18 @@ class Cells:
 
 
 def _cell_of_pixel(pixels: int, cells: int, start: float, end: float) -> NDArray[np.intp]:
-    """The cell under the centre of each pixel, int [pixels], -1 before and `cells` after all.
+    """The cell under the centre of each pixel along one axis.
 
     Args:
-        pixels: Pixels of the image in this direction.
-        cells: Cells of the grid.
-        start: Where on the image the grid starts, as a share of its pixels.
-        end: Where it ends.
+        pixels: Number of pixels of the image.
+        cells: Number of cells of the grid.
+        start: Start of the grid as a share of the image.
+        end: End of the grid as a share of the image.
+
+    Returns:
+        int [pixels], -1 before the first cell and `cells` after the last.
     """
-    doubled = 2 * np.arange(pixels) + 1  # twice the centres, which keeps whole grids exact
+    doubled = 2 * np.arange(pixels) + 1  # twice the centres: whole grids need no rounding
     if (start, end) == (0.0, 1.0):
         return (doubled * cells // (2 * pixels)).astype(np.intp)
     place = (doubled / (2 * pixels) - start) / (end - start)
@@ -169,7 +163,7 @@ def _near(cell_of_pixel: NDArray[np.intp], side: int, distance: int) -> NDArray[
 def _neighbours(kept: NDArray[Any]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     """For each of the eight directions (down, across), whether the token there is kept."""
     rows, columns = kept.shape
-    padded = np.pad(kept, 1)  # beyond the rim nothing is kept
+    padded = np.pad(kept, 1)  # nothing is kept beyond the edge
     for down in (-1, 0, 1):
         for across in (-1, 0, 1):
             if (down, across) != (0, 0):

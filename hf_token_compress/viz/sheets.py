@@ -1,4 +1,4 @@
-"""Sheets: images side by side over their captions."""
+"""Contact sheets: images side by side over their captions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def contact_sheet(
     columns: int | None = None,
     font: str | Path | None = None,
 ) -> Image.Image:
-    """Set images side by side, in one or more rows, each over its caption.
+    """Place images side by side, in one or more rows, each over its caption.
 
     Args:
-        images: The panels, from left to right; they are scaled to one height.
-        captions: One text per panel. Its first line is set larger; long lines are wrapped.
-        title: Text over all panels, set in the same way.
-        panel_height: Pixels of the panels' height; by default that of the highest image.
-        columns: Most panels in a row; by default all.
+        images: The panels from left to right; they are scaled to the same height.
+        captions: One text per panel. Its first line is larger; long lines are wrapped.
+        title: Text over all panels, in the same style.
+        panel_height: Height of the panels in pixels; by default that of the highest image.
+        columns: Maximum number of panels in a row; by default all.
         font: A TrueType file; by default Pillow's own font, which has few letters beyond ASCII.
 
     Returns:
@@ -37,7 +37,8 @@ def contact_sheet(
 
     Raises:
         OSError: The font cannot be read.
-        ValueError: There are no images, not as many captions as images, or less than one column.
+        ValueError: There are no images, the numbers of images and captions differ, or `columns` is
+            below 1.
     """
     if not images:
         raise ValueError("contact_sheet needs at least one image.")
@@ -49,6 +50,7 @@ def contact_sheet(
     columns = len(images) if columns is None else columns
     if columns < 1:
         raise ValueError(f"columns must be at least 1, but it is {columns}.")
+    # Scale the panels, and wrap their captions to their widths.
     height = panel_height or max(image.height for image in images)
     panels = [_scaled_to_height(image, height) for image in images]
     margin = max(8, height // 20)
@@ -58,6 +60,7 @@ def contact_sheet(
         _TextBlock.wrapped(text, panel.width, lead, body)
         for text, panel in zip(captions, panels, strict=True)
     ]
+    # Break them into rows, and measure the sheet.
     starts = range(0, len(panels), columns)
     rows = [(panels[start : start + columns], notes[start : start + columns]) for start in starts]
     width = max(sum(panel.width + margin for panel in row) for row, _ in rows) + margin
@@ -66,6 +69,7 @@ def contact_sheet(
         height + margin // 2 + max(note.height for note in texts) + margin for _, texts in rows
     ]
     top = margin + (heading.height + margin if heading.lines else 0)
+    # Draw row by row.
     sheet = Image.new("RGB", (width, top + sum(row_heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
     heading.draw(draw, margin, margin)
@@ -96,13 +100,13 @@ def _font(font: str | Path | None, size: int) -> _Font:
 
 @dataclass(frozen=True)
 class _TextBlock:
-    """Lines of text, each with its font and colour, set under each other."""
+    """Lines of text under each other, each with its font and colour."""
 
     lines: tuple[tuple[str, _Font, tuple[int, int, int]], ...]
 
     @classmethod
     def wrapped(cls, text: str, width: int, lead: _Font, body: _Font) -> _TextBlock:
-        """Wrap a text to a width; its first line in the lead font, the rest in the body font."""
+        """Wrap a text to a width, with its first line in the lead font and the rest in the body."""
         lines = []
         for number, paragraph in enumerate(text.splitlines()):
             font, ink = (lead, _INK) if number == 0 else (body, _FAINT_INK)
@@ -111,7 +115,7 @@ class _TextBlock:
 
     @property
     def height(self) -> int:
-        """Pixels from the first line's top to the last one's foot."""
+        """Height in pixels."""
         return sum(_line_height(font) for _, font, _ in self.lines)
 
     def draw(self, draw: ImageDraw.ImageDraw, left: int, top: int) -> None:

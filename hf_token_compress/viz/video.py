@@ -1,4 +1,4 @@
-"""Images of what was kept of a video: its frames in a strip, on a sheet, and animated."""
+"""The kept tokens of a video: its frames in a strip, on a sheet, and animated."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageColor
 
 from .figures import COLOURS
-from .grids import grids_of
-from .pictures import kept_per_frame, overlay
+from .grids import frame_grids, grids_of
+from .overlays import overlay
 from .sheets import PAPER, contact_sheet
 
 if TYPE_CHECKING:
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 _COLUMNS = 4
 _STRIP_COLUMNS = 8
 _STRIP_BAR = 0.4
-# The curves' first colour, on a grey that is lighter than it to every eye.
-_BAR, _BAR_GROUND = ImageColor.getrgb(COLOURS[0]), (233, 233, 238)
+# The first colour of curves, on a grey that is much lighter.
+_BAR, _BAR_BACKGROUND = ImageColor.getrgb(COLOURS[0]), (233, 233, 238)
 
 
 def frame_overlays(
     frames: Sequence[Image.Image], sample: SampleReport, visual: int = 0, *, token_size: int = 16
 ) -> list[Image.Image]:
-    """Every frame of a video with its kept visual tokens lit, as `viz.overlay` draws them.
+    """Draw every frame of a video with its kept visual tokens lit, as `overlay` does.
 
     Args:
         frames: The frames that the processor was given, of any mode.
         sample: Report of the prompt, from `model.token_compression.last.samples`.
-        visual: Which image or video of the prompt the video is, from 0, in order of appearance.
-        token_size: Pixels that the shorter side of a token has at least.
+        visual: Index of the video among the prompt's images and videos, in order of appearance.
+        token_size: Minimum length in pixels of a token's shorter side; smaller frames are enlarged.
 
     Returns:
-        RGB images, one for every frame of the visual's grids. Models that join frames have fewer
-        of those: the first of the joined frames is drawn.
+        RGB images, one per frame of the video's grids. For models that join several frames into
+        one, the first of the joined frames is drawn.
 
     Raises:
-        IndexError: The prompt has no such visual.
-        ValueError: There are fewer frames than the visual has, or `token_size` is below 1.
+        IndexError: The prompt has no such video.
+        ValueError: Frames of the video are missing, or `token_size` is below 1.
     """
     groups = joined_frames(len(frames), len(grids_of(sample, visual)[0].index))
     return [
@@ -57,21 +57,21 @@ def frame_sheet(
     title: str = "",
     token_size: int = 16,
 ) -> Image.Image:
-    """All frames of a video on one sheet, each over the number of its tokens that were kept.
+    """Draw all frames of a video on one sheet, each over the number of its kept tokens.
 
     Args:
         frames: The frames that the processor was given, of any mode.
         sample: Report of the prompt, from `model.token_compression.last.samples`.
-        visual: Which image or video of the prompt the video is.
+        visual: Index of the video among the prompt's images and videos.
         title: Text over all frames.
-        token_size: Pixels that the shorter side of a token has at least.
+        token_size: Minimum length in pixels of a token's shorter side; smaller frames are enlarged.
 
     Returns:
         An RGB image, four frames in a row.
 
     Raises:
-        IndexError: The prompt has no such visual.
-        ValueError: There are fewer frames than the visual has, or `token_size` is below 1.
+        IndexError: The prompt has no such video.
+        ValueError: Frames of the video are missing, or `token_size` is below 1.
     """
     groups, counts = _groups_and_counts(frames, sample, visual)
     panels = frame_overlays(frames, sample, visual, token_size=token_size)
@@ -87,41 +87,43 @@ def frame_strip(
     frame_height: int = 120,
     columns: int = _STRIP_COLUMNS,
 ) -> Image.Image:
-    """The frames of a video in a row, over bars of how many of their tokens were kept.
+    """Draw the frames of a video in a row, over bars that show how many tokens each kept.
 
-    The bar of the frame that kept most tokens has the full height, so that frames can be compared
-    at every ratio; the numbers stand below.
+    The frame with the most kept tokens has a full bar, so that frames can be compared at every
+    ratio; the numbers are below.
 
     Args:
         frames: The frames that the processor was given, of any mode.
         sample: Report of the prompt, from `model.token_compression.last.samples`.
-        visual: Which image or video of the prompt the video is.
+        visual: Index of the video among the prompt's images and videos.
         title: Text over all frames.
-        frame_height: Pixels of the frames' height.
-        columns: Most frames in a row; more are set in further rows.
+        frame_height: Height of the frames in pixels.
+        columns: Maximum number of frames in a row.
 
     Returns:
         An RGB image.
 
     Raises:
-        IndexError: The prompt has no such visual.
-        ValueError: There are fewer frames than the visual has, or `frame_height` or `columns` is
+        IndexError: The prompt has no such video.
+        ValueError: Frames of the video are missing, or `frame_height` or `columns` is
             below 1.
     """
     if frame_height < 1:
         raise ValueError(f"frame_height must be at least 1, but it is {frame_height}.")
+    # Scale the bars to the frame with the most kept tokens.
     groups, counts = _groups_and_counts(frames, sample, visual)
     most = max(kept for kept, _ in counts)
     bar_height = round(_STRIP_BAR * frame_height)
     gap = max(2, frame_height // 30)
     panels = []
+    # Paste each frame over its bar.
     for drawn, (kept, _) in zip(frame_overlays(frames, sample, visual), counts, strict=True):
         width = max(1, round(drawn.width * frame_height / drawn.height))
         panel = Image.new("RGB", (width, frame_height + gap + bar_height), PAPER)
         panel.paste(drawn.resize((width, frame_height), Image.Resampling.LANCZOS), (0, 0))
         filled = round(bar_height * kept / most) if most else 0
         left, right = width // 4, width - width // 4
-        panel.paste(_BAR_GROUND, (left, frame_height + gap, right, panel.height))
+        panel.paste(_BAR_BACKGROUND, (left, frame_height + gap, right, panel.height))
         panel.paste(_BAR, (left, panel.height - filled, right, panel.height))
         panels.append(panel)
     return contact_sheet(panels, _captions(groups, counts), title=title, columns=columns)
@@ -130,15 +132,15 @@ def frame_strip(
 def save_animation(
     path: str | Path, images: Sequence[Image.Image], seconds_per_frame: float = 0.5
 ) -> None:
-    """Write images as an animated GIF (or WebP or PNG, as the name ends) that starts over.
+    """Write images as an animation that repeats.
 
     Args:
-        path: Where to write to.
+        path: The file to write; its ending chooses GIF, WebP or PNG.
         images: The frames, such as those of `frame_overlays`.
-        seconds_per_frame: How long each is shown.
+        seconds_per_frame: Seconds for which each frame is shown.
 
     Raises:
-        ValueError: There are no images, or the name does not end as that of an image file.
+        ValueError: There are no images, or the file name has no ending of an image format.
     """
     if not images:
         raise ValueError("save_animation needs at least one image.")
@@ -147,18 +149,39 @@ def save_animation(
     first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
 
-def joined_frames(given: int, frames: int) -> list[range]:
-    """Which of the given frames each of the model's frames was made of.
+def kept_per_frame(sample: SampleReport, visual: int = 0) -> list[tuple[int, int]]:
+    """Count the kept and all visual tokens of every frame of a video; an image is one frame.
+
+    Args:
+        sample: Report of its prompt, from `model.token_compression.last.samples`.
+        visual: Index of the video among the prompt's images and videos, in order of appearance.
+
+    Returns:
+        For each frame of the video's grids, the number of kept tokens and that of all tokens.
 
     Raises:
-        ValueError: Fewer frames are given than the model has.
+        IndexError: The prompt has no such image or video.
+    """
+    kept = sample.kept_visual.cpu().numpy()  # [N]
+    counts = []
+    for frame in range(len(grids_of(sample, visual)[0].index)):
+        tokens = [grid.tokens for grid in frame_grids(sample, visual, frame)]
+        counts.append((sum(int(kept[t].sum()) for t in tokens), sum(t.size for t in tokens)))
+    return counts
+
+
+def joined_frames(given: int, frames: int) -> list[range]:
+    """For each frame of a video's grids, the indices of the given frames that were joined in it.
+
+    Raises:
+        ValueError: Fewer frames are given than the grids have.
     """
     if given < frames:
         raise ValueError(
             f"The video has {frames} frames of visual tokens, but only {given} frames were given: "
             "pass all frames that the processor was given."
         )
-    # A model that joins n frames repeats the last one where their number is no multiple of n.
+    # A model that joins n frames repeats the last one if their number is not a multiple of n.
     joined = -(-given // frames)
     return [range(number * joined, min((number + 1) * joined, given)) for number in range(frames)]
 

@@ -22,9 +22,9 @@ from rich.table import Table
 from torch import Tensor
 
 from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
-from hf_token_compress.relevance.text import token_relevance
 from hf_token_compress.viz.figures import Curve, Panel, figure_class, line_figure, save_figure
 from lab.benchmarks.subprocess_task import run_in_own_process
+from lab.benchmarks.text_relevance import text_relevance
 
 Method = Literal["sdpa", "relevance", "checkpointed", "stored"]
 
@@ -142,7 +142,7 @@ def _plain_backward(model: Any, ids: Tensor) -> None:
 
 def _relevance(model: Any, ids: Tensor, checkpointing: bool = False) -> None:
     answer = torch.zeros(1, dtype=torch.long, device=ids.device)
-    token_relevance(model, ids, [answer], rule="gae", checkpointing=checkpointing)
+    text_relevance(model, ids[0], answer, rule="gae", checkpointing=checkpointing)
 
 
 def _stored_maps(model: Any, ids: Tensor) -> None:

@@ -22,7 +22,8 @@ from torch import nn
 from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from hf_token_compress import TokenCompressionConfig, compress
-from hf_token_compress.relevance import PropagationRule, faithfulness, relevance, token_relevance
+from hf_token_compress.relevance import PropagationRule, faithfulness, relevance
+from hf_token_compress.relevance.attention_tap import AttentionTap, tapped_attention
 from hf_token_compress.relevance.rules import registry
 
 pytestmark = pytest.mark.core
@@ -74,10 +75,7 @@ def test_the_model_is_left_as_it_was_after_an_exception(
     checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(PropagationRule):
-        def start(self, rows: Any, replay: Any) -> Any:
-            return rows
-
-        def through(self, relevance: Any, layer: Any, gradient: Any, start: Any) -> Any:
+        def propagate(self, relevance: Any, layer: Any, gradient: Any, start: Any) -> Any:
             raise RuntimeError("broken")
 
     monkeypatch.setattr(registry.RULES, "registered", {"broken": Broken})
@@ -92,132 +90,141 @@ def test_the_model_is_left_as_it_was_after_an_exception(
             checkpointing=checkpointing,
         )
     assert state(model) == before
-    # And it still works.
     relevance(model, make_inputs([ONE_IMAGE]), answer_ids=ANSWER)
 
 
 def test_it_works_in_inference_mode_and_leaves_it() -> None:
     inputs = make_inputs([ONE_IMAGE])
     expected = relevance(tiny_model(), inputs, answer_ids=ANSWER).samples[0].scores
+    model = tiny_model()
     with torch.inference_mode():
-        model = tiny_model()
-        ids = {name: value.clone() for name, value in inputs.items()}
-        found = relevance(tiny_model_outside(), ids, answer_ids=ANSWER).samples[0].scores
+        made_inside = {name: value.clone() for name, value in inputs.items()}
+        found = relevance(model, made_inside, answer_ids=ANSWER).samples[0].scores
         assert torch.is_inference_mode_enabled()
-    assert model is not None
     torch.testing.assert_close(found, expected)
     assert not found.requires_grad
 
 
-def tiny_model_outside() -> Any:
-    with torch.inference_mode(False):
-        return tiny_model()
+class OwnAttention(nn.Module):
+    """An attention layer that calls a flash kernel by itself, say."""
+
+    def forward(self, hidden_states: Any, **options: Any) -> Any:
+        return hidden_states, None
 
 
-WRONG: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = {
+def test_attention_that_is_not_called_through_the_interface() -> None:
+    model = tiny_model()
+    for layer in model.get_decoder().layers:
+        layer.self_attn = OwnAttention()
+    with one_sentence(ValueError, "intercepted"):
+        relevance(model, make_inputs([ONE_IMAGE]), answer_ids=ANSWER)
+    assert model.get_decoder().config._attn_implementation == "sdpa"
+    relevance(model, make_inputs([ONE_IMAGE]), answer_ids=ANSWER, rule="occlusion")
+
+
+def run_tapped(model: Any) -> None:
+    with tapped_attention(model, AttentionTap()):
+        model(torch.tensor([[1, 2]]))
+
+
+SMALL_GEMMA = Gemma2Config(
+    vocab_size=9,
+    hidden_size=8,
+    intermediate_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=4,
+)
+
+WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no_tokens": (
         lambda: relevance(
             tiny_model(), make_inputs([ONE_IMAGE]), answer_ids=[torch.tensor([], dtype=torch.long)]
         ),
         ValueError,
-        ("prompt 0", "no tokens"),
+        "no tokens",
     ),
     "no_visual_tokens": (
         lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE, TEXT_ONLY]), answer_ids=ANSWER * 2),
         ValueError,
-        ("Prompt 1", "no visual tokens"),
+        "Prompt 1",
     ),
     "text_only": (
         lambda: relevance(tiny_model(), make_inputs([TEXT_ONLY]), answer_ids=ANSWER),
         ValueError,
-        ("Prompt 0", "no visual tokens"),
+        "no visual tokens",
     ),
     "answers_missing": (
         lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE] * 2), answer_ids=ANSWER),
         ValueError,
-        ("one tensor per prompt", "2"),
+        "one tensor per prompt",
     ),
     "answer_of_text": (
         lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE]), answer_ids=["cat"]),
         TypeError,
-        ("token ids", "str"),
+        "token ids",
     ),
     "no_head": (
         lambda: relevance(tiny_base_model(), make_inputs([ONE_IMAGE]), answer_ids=ANSWER),
         ValueError,
-        ("language model head",),
+        "language model head",
     ),
     "no_model": (
         lambda: relevance(nn.Linear(2, 2), {}, answer_ids=ANSWER),
         TypeError,
-        ("Transformers model", "Linear"),
+        "Linear",
     ),
     "unknown_targets": (
         lambda: relevance(tiny_model(), make_inputs([ONE_IMAGE]), targets="all"),
         ValueError,
-        ("per_token", "sum", "all"),
+        "per_token",
     ),
-    "rows_of_a_sum": (
+    "tokens_of_a_sum": (
         lambda: relevance(
-            tiny_model(), make_inputs([ONE_IMAGE]), targets="sum", per_token_rows=True
+            tiny_model(), make_inputs([ONE_IMAGE]), targets="sum", return_per_token=True
         ),
         ValueError,
-        ("per_token_rows", "sum"),
+        "return_per_token",
     ),
-    "attention_that_is_not_called_through_the_interface": (
-        lambda: token_relevance(
-            BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)),
-            torch.tensor([[1, 2]]),
-            ANSWER,
+    "decoder_without_the_interface": (
+        lambda: run_tapped(
+            BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2))
         ),
         ValueError,
-        ("Bloom", "cannot be intercepted", "AttentionInterface"),
+        "Bloom",
     ),
     "attention_with_another_map": (
-        lambda: token_relevance(
-            Gemma2ForCausalLM(
-                Gemma2Config(
-                    vocab_size=9,
-                    hidden_size=8,
-                    intermediate_size=8,
-                    num_hidden_layers=1,
-                    num_attention_heads=2,
-                    num_key_value_heads=1,
-                    head_dim=4,
-                )
-            ),
-            torch.tensor([[1, 2]]),
-            ANSWER,
-        ),
+        lambda: run_tapped(Gemma2ForCausalLM(SMALL_GEMMA)),
         ValueError,
-        ("Gemma2", "softcap"),
+        "softcap",
     ),
     "scores_of_another_prompt": (
         lambda: faithfulness(
             tiny_model(), make_inputs([ONE_IMAGE]), [torch.rand(5)], answer_ids=ANSWER
         ),
         ValueError,
-        ("prompt 0", "48"),
+        "48",
     ),
     "scores_missing": (
         lambda: faithfulness(tiny_model(), make_inputs([ONE_IMAGE]), [], answer_ids=ANSWER),
         ValueError,
-        ("one tensor per prompt",),
+        "one tensor per prompt",
     ),
     "ratio_of_nothing": (
         lambda: faithfulness(
             tiny_model(), make_inputs([ONE_IMAGE]), [torch.rand(48)], retention_ratios=[0.0]
         ),
         ValueError,
-        ("(0, 1]",),
+        "(0, 1]",
     ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input(case: str) -> None:
-    call, kind, words = WRONG[case]
-    with one_sentence(kind, *words):
+    call, kind, word = WRONG[case]
+    with one_sentence(kind, word):
         call()
 
 

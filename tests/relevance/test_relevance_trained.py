@@ -1,4 +1,4 @@
-"""Relevance on the trained tiny model: the oracle, removal curves, the command, and memory."""
+"""Relevance on the trained tiny model: the oracle, and the command."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
-from tiny_models import TEXT_IDS
-from transformers import Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 from hf_token_compress import load_tiny
 from hf_token_compress.cli import app
 from hf_token_compress.data.scenes import make_scene, scene_questions
 from hf_token_compress.evaluation import measure_retention, scene_samples
-from hf_token_compress.relevance import DEFAULT_RULE, token_relevance
+from hf_token_compress.relevance import DEFAULT_RULE
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +24,7 @@ def tiny() -> Any:
 
 
 def test_the_oracle_keeps_place_and_content_at_a_quarter(tiny: Any) -> None:
-    """As the truth does, which shares no code with it; two answers of 48 are left to chance."""
+    """Like the ground truth, which shares no code with it, up to two of 48 answers."""
     samples = scene_samples(["place", "colour", "letter", "where"], 12, seed=7000)
     full, oracle, truth, chance = measure_retention(
         *tiny,
@@ -67,8 +64,8 @@ def test_the_command_draws_and_writes(tmp_path: Path) -> None:
     faithful = written["faithfulness"]
     assert faithful["least_first"]["area"] > faithful["most_first"]["area"]
     for name in ("relevance", "tokens", "faithfulness"):
-        with Image.open(output / f"{name}.png") as picture:
-            assert min(picture.size) > 100
+        with Image.open(output / f"{name}.png") as image:
+            assert min(image.size) > 100
 
 
 def test_the_command_takes_videos_and_answers(tmp_path: Path) -> None:
@@ -86,8 +83,8 @@ def test_the_command_takes_videos_and_answers(tmp_path: Path) -> None:
         written = json.loads((output / "relevance.json").read_text())
         assert (written["answer"], written["rule"]) == ("row 2, column 1", "gae")
         # Two frames are one step of the grid: two panels side by side.
-        with Image.open(output / "relevance.png") as picture:
-            assert picture.width > 1.5 * picture.height
+        with Image.open(output / "relevance.png") as image:
+            assert image.width > 1.5 * image.height
         assert len(written["scores"]) == 2 * 64
 
 
@@ -96,9 +93,9 @@ def test_the_command_takes_videos_and_answers(tmp_path: Path) -> None:
     [
         ((), ("--image", "--video")),
         (("--image", "missing.png"), ("missing.png",)),
-        (("--image", "{picture}", "--rule", "gea"), ("gea", "gae")),
-        (("--image", "{picture}", "--rule-option", "target"), ("--rule-option", "KEY=VALUE")),
-        (("--image", "{picture}", "--answer", ""), ("no tokens",)),
+        (("--image", "{image}", "--rule", "gea"), ("gea", "gae")),
+        (("--image", "{image}", "--rule-option", "target"), ("--rule-option", "KEY=VALUE")),
+        (("--image", "{image}", "--answer", ""), ("no tokens",)),
         (("--video", "{empty}"), ("no pictures",)),
     ],
 )
@@ -107,7 +104,7 @@ def test_the_command_tells_what_is_wrong(
 ) -> None:
     make_scene(7, 4, 4).image.save(tmp_path / "board.png")
     (tmp_path / "empty").mkdir()
-    places = {"{picture}": str(tmp_path / "board.png"), "{empty}": str(tmp_path / "empty")}
+    places = {"{image}": str(tmp_path / "board.png"), "{empty}": str(tmp_path / "empty")}
     given = [places.get(item, item) for item in arguments]
     outcome = explain("--prompt", "Where is the cat?", "-o", tmp_path / "out", *given)
     assert outcome.exit_code != 0
@@ -127,25 +124,3 @@ def test_without_matplotlib_all_but_the_plot_is_written(
     assert "hf-token-compress[plots]" in outcome.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"relevance.png", "tokens.png", "relevance.json"}
-
-
-def test_attention_that_goes_its_own_way_is_told() -> None:
-    """A layer that calls a flash kernel by itself, say, never comes by."""
-
-    class OwnWay(torch.nn.Module):
-        def forward(self, hidden_states: Any, **options: Any) -> Any:
-            return hidden_states, None
-
-    config = Qwen2Config(
-        vocab_size=TEXT_IDS,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    model = Qwen2ForCausalLM(config)
-    model.model.layers[0].self_attn = OwnWay()
-    with pytest.raises(ValueError, match="cannot be intercepted"):
-        token_relevance(model, torch.tensor([[1, 2]]), [torch.tensor([3])])
-    assert model.config._attn_implementation == "sdpa"

@@ -1,4 +1,4 @@
-"""Relevance as the equations stand: stored attention maps, their gradients, the whole matrix R."""
+"""Relevance as the equations define it: stored attention maps, their gradients, the whole R."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Factor = Callable[[Tensor], Tensor]
 
+def weighted_maps(model: Any, inputs: dict[str, Any], position: int, token: int) -> list[Tensor]:
+    """A ⊙ ∂y/∂A of every layer, [heads, S, S], for the logit of a token at a position.
 
-def paper_factor(weighted: Tensor) -> Tensor:
-    """E_h[(A ⊙ ∂y/∂A)^+]: [heads, S, S] → [S, S]."""
-    return weighted.clamp(min=0).mean(0)
-
-
-def stored_maps(model: Any, inputs: dict[str, Any], row: int, token: int) -> list[Tensor]:
-    """A ⊙ ∂y/∂A of every layer, [heads, S, S], for the raw logit of a token.
-
-    The model must use eager attention, and the inputs be one prompt without padding.
+    The model must use eager attention, and the inputs must be one prompt without padding.
     """
     output = model(**inputs, output_attentions=True, use_cache=False)
-    target = output.logits[0, row, token]
-    gradients = torch.autograd.grad(target, output.attentions)
+    gradients = torch.autograd.grad(output.logits[0, position, token], output.attentions)
     return [
         (attention * gradient)[0].detach()
         for attention, gradient in zip(output.attentions, gradients, strict=True)
@@ -31,24 +23,29 @@ def stored_maps(model: Any, inputs: dict[str, Any], row: int, token: int) -> lis
 
 
 def relevance_matrix(maps: list[Tensor]) -> Tensor:
-    """R ← R + E_h[(A ⊙ ∂y/∂A)^+]·R, from R = I and the first layer on."""
+    """R ← R + E_h[(A ⊙ ∂y/∂A)^+]·R, from R = I and the first layer up."""
     matrix = torch.eye(maps[0].shape[-1])
     for weighted in maps:
-        matrix = matrix + paper_factor(weighted) @ matrix
+        matrix = matrix + _mean_of_positive(weighted) @ matrix
     return matrix
 
 
-def edge_sums(maps: list[Tensor], rows: Tensor, magnitude: Callable[[Tensor], Tensor]) -> Tensor:
-    """Σ over layers and rows of E_h[f(A ⊙ ∂y/∂A)]: [S]."""
-    return sum(magnitude(weighted).mean(0)[rows].sum(0) for weighted in maps)
-
-
 def normalized_matrix(maps: list[Tensor]) -> Tensor:
-    """R ← ½·(I + N)·R with the rows of the factor scaled to one."""
+    """R ← ½·(I + N)·R, where the weights of each query in N sum to one."""
     matrix = torch.eye(maps[0].shape[-1])
     for weighted in maps:
-        factor = paper_factor(weighted)
+        factor = _mean_of_positive(weighted)
         total = factor.sum(-1, keepdim=True)
         factor = torch.where(total > 0, factor / total, torch.zeros_like(factor))
         matrix = (matrix + factor @ matrix) / 2
     return matrix
+
+
+def edge_sums(maps: list[Tensor], queries: Tensor, magnitude: Callable[[Tensor], Tensor]) -> Tensor:
+    """Σ over layers and queries of E_h[f(A ⊙ ∂y/∂A)]: [S]."""
+    return sum(magnitude(weighted).mean(0)[queries].sum(0) for weighted in maps)
+
+
+def _mean_of_positive(weighted: Tensor) -> Tensor:
+    """E_h[(A ⊙ ∂y/∂A)^+]: [heads, S, S] → [S, S]."""
+    return weighted.clamp(min=0).mean(0)

@@ -87,21 +87,21 @@ def test_curves_of_one_kind() -> None:
 
 
 def test_what_evaluate_writes_gives_the_same_curves() -> None:
-    rows = json.loads(json.dumps(as_rows(FOUND)))
+    written = json.loads(json.dumps(as_rows(FOUND)))
     for kind in (None, "where"):
         (axes,) = retention_curve(FOUND, kind=kind).axes
-        (again,) = retention_curve(rows, kind=kind).axes
+        (again,) = retention_curve(written, kind=kind).axes
         assert drawn(axes) == drawn(again)
         assert lengths(axes, "random") == lengths(again, "random")
 
 
 def test_bad_retention_curves() -> None:
-    for rows in ([], FOUND[:1], FOUND[1:]):
-        with pytest.raises(ValueError, match="row of the uncompressed model"):
-            retention_curve(rows)
-    for rows in (FOUND, as_rows(FOUND)):
-        with pytest.raises(ValueError, match="kind 'letter'"):
-            retention_curve(rows, kind="letter")
+    for results in ([], FOUND[:1], FOUND[1:]):
+        with pytest.raises(ValueError, match="uncompressed"):
+            retention_curve(results)
+    for results in (FOUND, as_rows(FOUND)):
+        with pytest.raises(ValueError, match="letter"):
+            retention_curve(results, kind="letter")
 
 
 def faithful(least: float, most: float, ratios: tuple[float, ...] = (1.0, 0.5)) -> Any:
@@ -147,11 +147,11 @@ def test_several_scorers_are_compared_in_one_order() -> None:
 
 
 def test_bad_removal_curves() -> None:
-    with pytest.raises(ValueError, match="at least one report"):
+    with pytest.raises(ValueError, match="report"):
         removal_curve({})
-    with pytest.raises(ValueError, match="at least one sample"):
+    with pytest.raises(ValueError, match="sample"):
         removal_curve(FaithfulnessReport(()))
-    with pytest.raises(ValueError, match="same retention ratios"):
+    with pytest.raises(ValueError, match="ratios"):
         removal_curve(FaithfulnessReport((faithful(0.8, 0.1), faithful(0.8, 0.1, (1.0, 0.4)))))
 
 
@@ -160,32 +160,32 @@ def test_a_training_curve_shows_loss_and_recall() -> None:
     loss, recall = training_curve(history).axes
     assert drawn(loss) == {
         "training": ([1, 2, 4], [1.0, 0.5, 0.25]),
-        "held out": ([1, 2, 4], [2.0, 1.0, 0.5]),
+        "validation": ([1, 2, 4], [2.0, 1.0, 0.5]),
     }
     assert drawn(recall) == {"recall 25": ([1, 2, 4], pytest.approx([0.1, 0.2, 0.4]))}
     (only,) = training_curve(history, ["recall"]).axes
     assert drawn(only) == drawn(recall)
-    with pytest.raises(ValueError, match="at least one epoch"):
+    with pytest.raises(ValueError, match="epoch"):
         training_curve([])
 
 
 @pytest.mark.parametrize("size", [(320, 160), (64, 448), (200, 200)])
 def test_a_heat_map_has_a_scale(size: tuple[int, int]) -> None:
     sample = report([(1, 4, 4)], scores=torch.linspace(-3.0, 5.0, 16))
-    picture = Image.new("RGB", size, "grey")
-    figure = heat_map_figure(picture, sample)
+    image = Image.new("RGB", size, "grey")
+    figure = heat_map_figure(image, sample)
     axes, bar = figure.axes
-    np.testing.assert_array_equal(axes.images[0].get_array(), np.asarray(heat_map(picture, sample)))
+    np.testing.assert_array_equal(axes.images[0].get_array(), np.asarray(heat_map(image, sample)))
     assert bar.get_ylim() == (-3.0, 5.0)
     # The image keeps its proportions, and has most of the figure.
     figure_image(figure)
     box = axes.images[0].get_window_extent()
     assert box.width / box.height == pytest.approx(size[0] / size[1], rel=0.02)
     assert max(box.width, box.height) > 150
-    ranked = heat_map_figure(picture, sample, scale="rank").axes[1]
+    ranked = heat_map_figure(image, sample, scale="rank").axes[1]
     assert [label.get_text() for label in ranked.get_yticklabels()] == ["lowest", "highest"]
     with pytest.raises(ValueError, match="no scores"):
-        heat_map_figure(picture, report([(1, 4, 4)]))
+        heat_map_figure(image, report([(1, 4, 4)]))
 
 
 def lightness(colour: str) -> float:
@@ -210,18 +210,18 @@ def test_curves_are_told_apart_without_their_hues() -> None:
 )
 def test_text_is_legible_at_the_width_of_a_readme(draw: Any) -> None:
     figure = draw()
-    picture = figure_image(figure)
-    shown = min(1.0, 830 / picture.width)
+    image = figure_image(figure)
+    shown = min(1.0, 830 / image.width)
     for axes in figure.axes:
         for text in (axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()):
             assert text.get_fontsize() / 72 * 150 * shown >= 12  # pixels
 
 
-def test_figures_become_pictures(tmp_path: Path) -> None:
+def test_figures_become_images(tmp_path: Path) -> None:
     figure = retention_curve(FOUND)
-    picture = figure_image(figure, dpi=50)
-    assert picture.mode == "RGB"
-    assert picture.size == pytest.approx(50 * figure.get_size_inches(), abs=1)
+    image = figure_image(figure, dpi=50)
+    assert image.mode == "RGB"
+    assert image.size == pytest.approx(50 * figure.get_size_inches(), abs=1)
     for name in ("a.png", "b.png"):
         save_figure(retention_curve(FOUND), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -257,9 +257,9 @@ evaluate = Call(
 def test_evaluate_draws_a_retention_curve(tmp_path: Path) -> None:
     outcome = evaluate("--plot", tmp_path / "curve.png", "--markdown")
     assert outcome.exit_code == 0, outcome.stderr
-    with Image.open(tmp_path / "curve.png") as picture:
-        assert picture.width > 800
-        assert len(picture.convert("RGB").getcolors(10**6) or ()) > 10
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.width > 800
+        assert len(image.convert("RGB").getcolors(10**6) or ()) > 10
 
 
 @pytest.mark.parametrize(

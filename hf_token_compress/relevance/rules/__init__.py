@@ -1,16 +1,13 @@
-"""Rules: how much an answer rests on each token before it. One small file each."""
+"""Relevance rules: how much an answer depends on each token before it, one method per file."""
 
-from .base import PropagationRule, Rule, propagate
-from .registry import DEFAULT_RULE, RuleSpec, as_rule, available_rules, build_rule, register_rule
+from .base import PropagationRule, Rule
+from .registry import DEFAULT_RULE, available_rules, build_rule, register_rule
 
 __all__ = [
     "DEFAULT_RULE",
     "PropagationRule",
     "Rule",
-    "RuleSpec",
-    "as_rule",
     "available_rules",
     "build_rule",
-    "propagate",
     "register_rule",
 ]

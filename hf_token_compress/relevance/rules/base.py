@@ -1,186 +1,181 @@
-"""The interface of a rule, and of those that propagate relevance through attention layers."""
+"""The interface of a rule, and of rules that propagate relevance through attention layers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
-from ...kernels.relevance_step import relevance_step
+from ...checks import check_choice
 from ..attention_tap import AttentionLayer, AttentionTap, tapped_attention
-from ..replay import Replay, ReplayPass, Target, check_target
+from ..replay import Replay, ReplayPass, Target
 
 
 class Rule(ABC):
-    """One way to tell how much an answer rests on each visual token.
+    """One way to score how much an answer depends on each visual token.
 
-    A rule holds its options only. Subclass it, `PassRule` or `PropagationRule`, implement what is
-    abstract, and register it under a name:
+    A rule holds its options only. Subclass it, `PassRule` or `PropagationRule`, implement the
+    abstract method, and register it under a name:
 
     ```python
     @register_rule("earlier_is_better")
     class EarlierIsBetter(Rule):
         def explain(self, replay, targets, keep):
-            columns = torch.arange(keep.shape[1], dtype=torch.float32)
-            return -columns.expand(len(targets), *keep.shape)
+            positions = torch.arange(keep.shape[1], dtype=torch.float32)
+            return -positions.expand(len(targets), *keep.shape)
     ```
     """
 
     @abstractmethod
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
-        """Relevance of every column for every target.
+        """Score every token for every target.
 
-        It is called with gradients switched on, parameters frozen and the model in evaluation mode.
+        Gradients are enabled, parameters are frozen and the model is in evaluation mode.
 
         Args:
-            replay: B prompts with their answers, S columns.
-            targets: bool [G, B, T], the answer tokens whose scores are summed to each target.
-            keep: bool [B, S], the columns that are still there.
+            replay: B prompts with their answers, S tokens each.
+            targets: bool [G, B, T], the answer tokens whose scores are summed in each target.
+            keep: bool [B, S], the tokens that have not been removed.
 
         Returns:
-            float32 [G, B, S]; only visual columns that are still there are read.
+            float32 [G, B, S]; only visual tokens that have not been removed are read.
         """
 
 
 class PassRule(Rule):
-    """A rule that is worked out from one forward pass."""
+    """A rule that needs a single forward pass."""
 
     @abstractmethod
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
-        """Relevance of every column of a pass for every target.
+        """Score every token of a pass for every target.
 
         Args:
-            replay: The pass, B prompts with their answers, K columns.
-            targets: bool [G, B, T].
+            replay: The pass: B prompts with their answers, K tokens each.
+            targets: bool [G, B, T], the answer tokens whose scores are summed in each target.
 
         Returns:
             float32 [G, B, K].
         """
 
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
-        """See `Rule.explain`."""
+        """Score the tokens of one forward pass without the removed tokens."""
         found = self.explain_pass(replay.forward_pass(keep), targets)  # [G, B, K]
         place = (keep.long().cumsum(-1) - 1).clamp(min=0)  # [B, S]
-        return found.gather(-1, place.expand(len(targets), *place.shape)).masked_fill(~keep, 0.0)
+        place = place.expand(len(targets), *place.shape)  # [G, B, S]
+        return found.gather(-1, place).masked_fill(~keep, 0.0)  # [G, B, S]
 
 
 class PropagationRule(PassRule):
-    """A rule that is worked out layer by layer, from the top layer down.
+    """A rule that propagates relevance through the attention layers, from the top layer down.
 
-    Every target has a backward pass of its own; all share one forward pass.
+    All targets share one forward pass, and each has its own backward pass.
 
     Args:
-        target: The score of an answer token that is explained: its raw "logit", its
-            "log_probability", or its "margin" over the strongest other token.
+        target: The score of an answer token to explain: its "logit", its "log_probability", or its
+            "margin" over the strongest other token.
 
     Raises:
-        ValueError: There is no such target.
+        ValueError: `target` is none of these.
 
     Attributes:
-        uses_gradients: Whether it reads the gradients of the attention outputs.
+        uses_gradients: Whether the rule reads the gradients of the attention outputs.
     """
 
     uses_gradients: ClassVar[bool] = True
 
     def __init__(self, target: Target = "logit") -> None:
-        self.target = check_target(target)
+        check_choice("target", target, get_args(Target))
+        self.target = target
 
-    def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
-        """The rows from which relevance starts, float32 [G, B, K]; by default `rows`.
+    def start(self, predicting: Tensor, replay: ReplayPass) -> Tensor:
+        """Weights of the queries that relevance starts from; by default `predicting`.
 
         Args:
-            rows: float32 [G, B, K], 1 on the rows that predict a target's tokens, else 0.
-            replay: B prompts with their answers.
-        """
-        return rows
+            predicting: float32 [G, B, K], 1 at the positions that predict the tokens of a target,
+                0 elsewhere.
+            replay: B prompts with their answers, K tokens each.
 
-    def above_the_top(self, start: Tensor) -> Tensor:
-        """Relevance above the top layer, float32 [G, B, K]; by default what `start` gave."""
+        Returns:
+            float32 [G, B, K].
+        """
+        return predicting
+
+    def initial_relevance(self, start: Tensor) -> Tensor:
+        """Relevance above the top layer, float32 [G, B, K]; by default `start`."""
         return start
 
     @abstractmethod
-    def through(
+    def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        """Relevance below a layer from that above it, float32 [G, B, K].
+        """Relevance below a layer from that above it.
+
+        Most rules return `layer.propagate(relevance, gradient)` with some options.
 
         Args:
             relevance: float32 [G, B, K], above the layer.
             layer: The layer.
-            gradient: float [G, B, heads, K, value_dim], of the targets with respect to its output;
-                None unless the rule uses gradients.
-            start: What `start` gave.
+            gradient: float [G, B, heads, K, value_dim], of the targets with respect to the layer's
+                output; None unless `uses_gradients`.
+            start: float32 [G, B, K], what `start` returned.
+
+        Returns:
+            float32 [G, B, K].
         """
 
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
-        """See `PassRule.explain_pass`."""
-        start = self.start(_target_rows(replay, targets), replay)
+        """Propagate relevance from the top layer down to the input."""
+        start = self.start(_predicting_positions(replay, targets), replay)
         if self.uses_gradients:
-            return self._from_backward(replay, targets, start)
+            return self._propagate_in_backward(replay, targets, start)
+        # Without gradients all targets are propagated together, after one forward pass.
         tap = AttentionTap(keep_layers=True, memory_limit=replay.memory_limit)
         with tapped_attention(replay.model.get_decoder(), tap), torch.no_grad():
             replay.logits()
         tap.check(replay.model)
-        walk = _Walk(self, start)
+        propagation = _Propagation(self, start)
         for layer in reversed(tap.forward_layers):
-            walk.visit(layer, None)
-        return walk.relevance.to(start.device)
+            propagation.visit(layer, None)
+        return propagation.relevance.to(start.device)
 
-    def _from_backward(self, replay: ReplayPass, targets: Tensor, start: Tensor) -> Tensor:
+    def _propagate_in_backward(self, replay: ReplayPass, targets: Tensor, start: Tensor) -> Tensor:
         found = []
         tap = AttentionTap(memory_limit=replay.memory_limit)
         with tapped_attention(replay.model.get_decoder(), tap):
-            scores = replay.target_scores(targets, self.target)
+            scores = replay.target_scores(targets, self.target)  # [G]
             tap.check(replay.model)
             for number in range(len(targets)):
-                walk = _Walk(self, start[number : number + 1])
-                tap.visit = walk.visit
+                propagation = _Propagation(self, start[number : number + 1])  # of [1, B, K]
+                tap.visit = propagation.visit
                 last = number == len(targets) - 1
                 torch.autograd.grad(scores[number], replay.leaves, retain_graph=not last)
-                found.append(walk.relevance.to(start.device))
-        return torch.cat(found)
+                found.append(propagation.relevance.to(start.device))
+        return torch.cat(found)  # [G, B, K]
 
 
-class _Walk:
-    """The relevance of one target on its way down."""
+class _Propagation:
+    """Relevance on its way from the top layer down."""
 
     def __init__(self, rule: PropagationRule, start: Tensor) -> None:
         self.rule = rule
         self.start = start
-        self.relevance = rule.above_the_top(start)
+        self.relevance = rule.initial_relevance(start)
 
     def visit(self, layer: AttentionLayer, gradient: Tensor | None) -> None:
-        """Go through one layer, on the device where it lies."""
+        """Propagate through one layer, on its device."""
         device = layer.query.device
-        self.relevance = self.rule.through(
+        self.relevance = self.rule.propagate(
             self.relevance.to(device),
             layer,
-            None if gradient is None else gradient[None],
+            None if gradient is None else gradient[None],  # [1, B, heads, K, value_dim]
             self.start.to(device),
         )
 
 
-def propagate(
-    relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, **options: Any
-) -> Tensor:
-    """`relevance_step` for a layer: float32 [G, B, K] → [G, B, K]."""
-    return relevance_step(
-        relevance,
-        layer.query,
-        layer.key,
-        layer.value,
-        gradient,
-        mask=layer.mask,
-        causal=layer.causal,
-        scaling=layer.scaling,
-        chunk_size=layer.chunk_size,
-        **options,
-    )
-
-
-def _target_rows(replay: ReplayPass, targets: Tensor) -> Tensor:
-    rows = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
-    places = replay.prediction_rows.clamp(min=0).expand(targets.shape)
-    return rows.scatter_add_(-1, places, targets.float())
+def _predicting_positions(replay: ReplayPass, targets: Tensor) -> Tensor:
+    """float32 [G, B, K], 1 at the positions that predict the tokens of a target."""
+    predicting = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
+    positions = replay.prediction_positions.clamp(min=0).expand(targets.shape)  # [G, B, T]
+    return predicting.scatter_add_(-1, positions, targets.float())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ...checks import check_share
 from ..replay import Replay
@@ -14,13 +15,17 @@ from .registry import RuleSpec, as_rule
 
 
 class BestOfRule(Rule):
-    """The scores of the rule whose kept set leaves the answer's log-probability highest.
+    """The scores of the rule whose best tokens leave the answer's log-probability highest.
 
-    Relevance is a guess at what removal does; removal itself is cheap to try.
+    Relevance only estimates the effect of a removal, and trying one removal is cheap.
 
     Args:
         rules: Candidates, at least one: names, or mappings of a name under "rule" and its options.
-        retention_ratio: Share of the visual tokens that is kept for the comparison, in (0, 1].
+        retention_ratio: Share of the visual tokens to keep in the comparison, in (0, 1].
+
+    Raises:
+        ValueError: There are no candidates, a candidate does not exist, or the ratio is out of
+            range.
     """
 
     def __init__(
@@ -34,16 +39,18 @@ class BestOfRule(Rule):
         self.rules = [as_rule(rule) for rule in rules]
         self.retention_ratio = retention_ratio
 
+    @override
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
-        """See `Rule.explain`."""
         best: Tensor | None = None
-        highest = torch.full((len(keep),), float("-inf"), device=keep.device)
+        highest = torch.full((len(keep),), float("-inf"), device=keep.device)  # [B]
         for rule in self.rules:
             found = rule.explain(replay, targets, keep)  # [G, B, S]
-            total = found.sum(0).masked_fill(~keep, float("-inf"))
-            scores = [total[row, own] for row, own in enumerate(replay.visual_columns)]
-            kept = replay.keep_best(scores, self.retention_ratio) & keep
-            likely, _ = replay.forward_pass(kept).answer_log_probabilities()
+            # Keep the best tokens by the sum over targets.
+            total = found.sum(0).masked_fill(~keep, float("-inf"))  # [B, S]
+            scores = [total[sample, own] for sample, own in enumerate(replay.visual_positions)]
+            kept = replay.keep_best(scores, self.retention_ratio) & keep  # [B, S]
+            # Compare the answer's log-probability, for each prompt on its own.
+            likely, _ = replay.forward_pass(kept).answer_log_probabilities()  # [B, T]
             likely = likely.sum(1)  # [B]
             better = likely > highest
             highest = torch.where(better, likely, highest)

@@ -1,4 +1,9 @@
-"""The first-order effect of every attention edge, without propagation."""
+"""The first-order effect of every attention edge, summed without propagation.
+
+The gradient at a query of one layer already contains everything that happens to that query in the
+layers above. Summing over queries and layers therefore counts every edge once, at the first-order
+estimate of the effect of removing it, as in attribution patching (arXiv 2310.10348).
+"""
 
 from __future__ import annotations
 
@@ -6,56 +11,54 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ..attention_tap import AttentionLayer
 from ..replay import ReplayPass
-from .base import PropagationRule, propagate
+from .base import PropagationRule
 
 
 class _EdgeSums(PropagationRule):
     reduction: ClassVar[str]
 
-    def start(self, rows: Tensor, replay: ReplayPass) -> Tensor:
-        """One on every row that is text."""
-        text = replay.attention_mask & ~replay.visual_mask
-        return text.to(rows).expand(rows.shape)
+    @override
+    def start(self, predicting: Tensor, replay: ReplayPass) -> Tensor:
+        text = replay.attention_mask & ~replay.visual_mask  # [B, K]
+        return text.to(predicting).expand(predicting.shape)
 
-    def above_the_top(self, start: Tensor) -> Tensor:
-        """Nothing."""
+    @override
+    def initial_relevance(self, start: Tensor) -> Tensor:
         return torch.zeros_like(start)
 
-    def through(
+    @override
+    def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        """Add what the layer's edges do."""
-        edges = propagate(start, layer, gradient, reduction=self.reduction, residual=False)
-        return relevance + edges
+        return relevance + layer.propagate(
+            start, gradient, reduction=self.reduction, residual=False
+        )
 
 
 class PositiveEdgesRule(_EdgeSums):
-    """Σ over layers and text rows of E_h[(A ⊙ ∂y/∂A)^+].
-
-    The gradient at a row of a layer holds everything that happens to that row later: summing over
-    rows and layers counts every edge once, at the first-order effect of its removal.
-    """
+    """Σ over layers and text queries of E_h[(A ⊙ ∂y/∂A)^+]."""
 
     reduction = "positive"
 
 
 class AbsoluteEdgesRule(_EdgeSums):
-    """Σ over layers and text rows of E_h|A ⊙ ∂y/∂A|, with what speaks against the answer."""
+    """Σ over layers and text queries of E_h|A ⊙ ∂y/∂A|, with evidence against the answer."""
 
     reduction = "absolute"
 
 
 class NetEdgesRule(_EdgeSums):
-    """|Σ over layers, text rows and heads of A ⊙ ∂y/∂A|: the net effect of hiding a token.
+    """|Σ over layers, text queries and heads of A ⊙ ∂y/∂A|: the net effect of hiding a token.
 
-    What one edge adds and another takes away cancels out, for each target on its own.
+    Edges of opposite signs cancel out, for each target on its own.
     """
 
     reduction = "signed"
 
+    @override
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
-        """See `PassRule.explain_pass`."""
         return super().explain_pass(replay, targets).abs()

@@ -1,37 +1,38 @@
-"""The paper's rule: generic attention explainability."""
+"""Generic attention explainability, the relevance rule of the paper."""
 
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from ..attention_tap import AttentionLayer
-from .base import PropagationRule, propagate
+from .base import PropagationRule
 
 
 class GaeRule(PropagationRule):
-    """R ← R + E_h[(A ⊙ ∂y/∂A)^+]·R from R = I; the row that predicts the token is read.
+    """R ← R + E_h[(A ⊙ ∂y/∂A)^+]·R from R = I, read at the query that predicts the answer token.
 
-    The rule of arXiv 2506.01097: the self-attention rules (equations 5 and 6) of Chefer et al.
-    2021. Only one row of R is wanted, so that r ← r + r·Ā from the top layer down gives it without
-    the matrix.
+    Equations 5 and 6 of Chefer et al. 2021 (arXiv 2103.15679) for self-attention, as used by
+    arXiv 2506.01097. Only one query's relevance is wanted: r ← r + r·E_h[(A ⊙ ∂y/∂A)^+] from the
+    top layer down gives it without the matrix R.
     """
 
-    def through(
+    @override
+    def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        """One factor of the product."""
-        return propagate(relevance, layer, gradient)
+        return layer.propagate(relevance, gradient)
 
 
 class AbsoluteGaeRule(GaeRule):
-    """The same with magnitudes: R ← R + E_h|A ⊙ ∂y/∂A|·R.
+    """R ← R + E_h|A ⊙ ∂y/∂A|·R: `GaeRule` with magnitudes in place of positive parts.
 
-    An edge whose removal would raise the score matters as much as one whose removal would lower it:
-    much of what decides an answer is evidence against the other answers.
+    Evidence against the other answers decides an answer too, so an edge that lowers the score
+    counts as much as one that raises it.
     """
 
-    def through(
+    @override
+    def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        """One factor of the product."""
-        return propagate(relevance, layer, gradient, reduction="absolute")
+        return layer.propagate(relevance, gradient, reduction="absolute")

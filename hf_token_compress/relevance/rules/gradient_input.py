@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from ..replay import ReplayPass, Target, check_target
+from ...checks import check_choice
+from ..replay import ReplayPass, Target
 from .base import PassRule
 
 
 class GradientInputRule(PassRule):
-    """|⟨e_i, ∂y/∂e_i⟩| for the visual feature e_i of every token.
+    """|⟨e_i, ∂y/∂e_i⟩| for the feature e_i of visual token i.
+
+    Gradient times input of Shrikumar et al. 2016 (arXiv 1605.01713), summed over the feature.
 
     Args:
         target: "logit", "log_probability" or "margin", as for `PropagationRule`.
 
     Raises:
-        ValueError: There is no such target.
+        ValueError: `target` is none of these.
     """
 
     def __init__(self, target: Target = "logit") -> None:
-        self.target = check_target(target)
+        check_choice("target", target, get_args(Target))
+        self.target = target
 
+    @override
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
-        """See `PassRule.explain_pass`."""
         found = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
-        scores = replay.target_scores(targets, self.target)
+        scores = replay.target_scores(targets, self.target)  # [G]
         for number in range(len(targets)):
+            # One backward pass per target.
             last = number == len(targets) - 1
             gradients = torch.autograd.grad(
                 scores[number], replay.leaves, retain_graph=not last, allow_unused=True
             )
-            for leaf, gradient, (row, columns) in zip(
-                replay.leaves, gradients, replay.leaf_places, strict=True
+            # Each image or video has its own leaf; tokens that were removed have position -1.
+            for leaf, gradient, (sample, positions) in zip(
+                replay.leaves, gradients, replay.leaf_positions, strict=True
             ):
                 if gradient is None:
                     continue
-                product = (leaf * gradient).sum(-1).abs().float().detach()
-                here = columns >= 0
-                found[number, row, columns[here]] = product[here]
+                product = (leaf * gradient).sum(-1).abs().float().detach()  # [n]
+                present = positions >= 0
+                found[number, sample, positions[present]] = product[present]
         return found

@@ -1,23 +1,24 @@
-"""The paper's rule with every row of every layer's map scaled to one."""
+"""Generic attention explainability with normalized queries."""
 
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from ..attention_tap import AttentionLayer
-from .base import PropagationRule, propagate
+from .base import PropagationRule
 
 
 class NormalizedGaeRule(PropagationRule):
-    """R ← ½·(I + N)·R, with N the rows of E_h[(A ⊙ ∂y/∂A)^+] divided by their sums.
+    """R ← ½·(I + N)·R, where N is E_h[(A ⊙ ∂y/∂A)^+] with each query's weights summing to one.
 
-    Entries of (A ⊙ ∂y/∂A)^+ have the scale of the gradient, so that evidence which reached the
-    answer in two hops is the product of two small numbers in the plain rule. Here a row hands on as
-    much relevance as it keeps, whatever its gradient's scale.
+    A variant of `GaeRule`. The entries of (A ⊙ ∂y/∂A)^+ scale with the gradient, so `GaeRule` gives
+    evidence that takes two hops the product of two small numbers. Here each query passes on as much
+    relevance as it keeps, whatever the scale of its gradient.
     """
 
-    def through(
+    @override
+    def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        """One factor of the product."""
-        return propagate(relevance, layer, gradient, normalize_rows=True) / 2
+        return layer.propagate(relevance, gradient, normalize_rows=True) / 2

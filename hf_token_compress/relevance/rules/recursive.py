@@ -1,9 +1,10 @@
-"""Explain, leave the least relevant visual tokens out, and explain again on the shorter prompt."""
+"""Explain, remove the least relevant visual tokens, and explain the shorter prompt again."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ...checks import check_share
 from ..replay import Replay
@@ -14,17 +15,23 @@ from .registry import DEFAULT_RULE, RuleSpec, as_rule
 class RecursiveRule(Rule):
     """A rule that is applied again after each removal.
 
-    A token's score tells how long it stayed: it lies between 1/f and 1/g for a token that was there
-    when a share f of the visual tokens was left and gone when a share g was, by its relevance in
-    that round. So scores fall off as one over the rank. The tokens that stay to the end, a share e,
-    lie between 1/e and 2/e.
+    Recursive elimination of Guyon et al. 2002 ("Gene selection for cancer classification using
+    support vector machines"), with a relevance rule in place of the weights of a classifier.
+
+    A token's score shows how long it stayed. A token that was there when a share f of the visual
+    tokens was left, and gone at a share g, scores between 1/f and 1/g, in order of its relevance in
+    that round. Scores therefore fall off as one over the rank. Tokens that stay to the end, a share
+    e, score between 1/e and 2/e.
 
     All rounds together cost about 1/`drop` single explanations, because prompts shrink.
 
     Args:
         of: The rule, its name, or a mapping of its name under "rule" and its options.
-        drop: Share of the visual tokens left that each round drops, in (0, 1].
+        drop: Share of the remaining visual tokens to remove in each round, in (0, 1].
         until: Share of all visual tokens at which to stop, in (0, 1].
+
+    Raises:
+        TypeError, ValueError: The rule does not exist, or a share is out of range.
     """
 
     def __init__(self, of: RuleSpec = DEFAULT_RULE, drop: float = 0.2, until: float = 0.1) -> None:
@@ -34,32 +41,37 @@ class RecursiveRule(Rule):
         self.drop = drop
         self.until = until
 
+    @override
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
-        """See `Rule.explain`."""
         keep = keep.clone()
         result = torch.zeros(len(targets), *keep.shape, device=keep.device)
+        # Plan how many tokens of each prompt every round removes.
         rounds = [
-            self._counts(int(keep[row, own].sum())) for row, own in enumerate(replay.visual_columns)
+            self._removal_counts(int(keep[sample, own].sum()))
+            for sample, own in enumerate(replay.visual_positions)
         ]
         for number in range(max(map(len, rounds))):
             found = self.rule.explain(replay, targets, keep)  # [G, B, S]
-            for row, own in enumerate(replay.visual_columns):
-                if number >= len(rounds[row]):
+            for sample, own in enumerate(replay.visual_positions):
+                if number >= len(rounds[sample]):
                     continue
-                left = own[keep[row, own]]
-                count = rounds[row][number]
-                order = found[:, row, left].sum(0).argsort(stable=True)
-                out = left[order[:count]]
+                # Pick the least relevant tokens by the sum over targets.
+                left = own[keep[sample, own]]
+                count = rounds[sample][number]
+                order = found[:, sample, left].sum(0).argsort(stable=True)
+                removed = left[order[:count]]
+                # Score them between the inverse shares before and after this round.
                 low = len(own) / len(left)
                 high = len(own) / (len(left) - count) if count < len(left) else 2 * low
-                explained = targets[:, row].any(-1, keepdim=True)  # [G, 1]
-                result[:, row, out] = _between(found[:, row, out], low, high) * explained
+                explained = targets[:, sample].any(-1, keepdim=True)  # [G, 1]
+                scores = _rescaled(found[:, sample, removed], low, high)  # [G, count]
+                result[:, sample, removed] = scores * explained
                 if count < len(left):
-                    keep[row, out] = False
+                    keep[sample, removed] = False
         return result
 
-    def _counts(self, total: int) -> list[int]:
-        """How many tokens each round takes; the last takes all that are left."""
+    def _removal_counts(self, total: int) -> list[int]:
+        """How many tokens each round removes; the last round takes all that are left."""
         counts, left = [], total
         while left > max(1, round(self.until * total)):
             counts.append(max(1, min(int(self.drop * left), left - round(self.until * total))))
@@ -67,8 +79,8 @@ class RecursiveRule(Rule):
         return [*counts, left]
 
 
-def _between(scores: Tensor, low: float, high: float) -> Tensor:
-    """Scores [G, n] moved into [low, high], the order of each row kept."""
-    least, most = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
+def _rescaled(scores: Tensor, low: float, high: float) -> Tensor:
+    """Scores [G, n] of each target mapped to [low, high] in the same order."""
+    least, most = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)  # [G, 1]
     shares = torch.where(most > least, (scores - least) / (most - least), 0.5)
     return low + (high - low) * shares

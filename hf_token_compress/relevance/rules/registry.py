@@ -1,4 +1,4 @@
-"""Names of rules: the built-in rows, and those that users add."""
+"""The names of rules: built-in ones, and those that users register."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RuleSpec: TypeAlias = "Rule | str | Mapping[str, Any]"
 RuleClass = TypeVar("RuleClass", bound=type[Rule])
 
 DEFAULT_RULE = "edges_absolute"
-"""The rule whose removal curves were best on the trained tiny model (docs/relevance.md)."""
+"""The rule with the best removal curves on the trained tiny model (docs/relevance.md)."""
 
 RULES: Registry[Rule] = Registry(
     "rule",
@@ -35,7 +35,7 @@ RULES: Registry[Rule] = Registry(
 
 
 def available_rules() -> tuple[str, ...]:
-    """Names that `relevance(rule=…)` takes, sorted."""
+    """The names that `relevance(rule=…)` accepts, sorted."""
     return RULES.names()
 
 
@@ -44,7 +44,7 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
 
     Raises:
         TypeError: The decorated object is not a subclass of `Rule`.
-        ValueError: Another rule has that name already.
+        ValueError: The name is taken.
     """
     return RULES.decorator(name)
 
@@ -53,7 +53,7 @@ def as_rule(rule: RuleSpec) -> Rule:
     """A rule from itself, its name, or a mapping of its name under "rule" and its options.
 
     Raises:
-        ValueError: No rule has that name, or it does not take one of the options.
+        ValueError: No rule has that name, or it does not accept one of the options.
     """
     if isinstance(rule, Rule):
         return rule
@@ -64,9 +64,9 @@ def as_rule(rule: RuleSpec) -> Rule:
 
 
 def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
-    """Make the rule of that name.
+    """Build the rule of that name.
 
     Raises:
-        ValueError: No rule has that name, or it does not take one of the options.
+        ValueError: No rule has that name, or it does not accept one of the options.
     """
     return RULES.build(name, options)

@@ -1,37 +1,42 @@
-"""Attention rollout and last-layer attention: what attention says without gradients."""
+"""Rules that read attention without gradients: rollout, and the top layer alone."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ..attention_tap import AttentionLayer
-from .base import PropagationRule, propagate
+from .base import PropagationRule
 
 
 class RolloutRule(PropagationRule):
-    """R ← ½·(I + E_h[A])·R (Abnar & Zuidema 2020), the same for every answer to a prompt."""
+    """R ← ½·(I + E_h[A])·R: attention rollout, which is the same for every answer to a prompt.
+
+    Equation 1 of Abnar and Zuidema 2020 (arXiv 2005.00928).
+    """
 
     uses_gradients = False
 
-    def through(
+    @override
+    def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        """One factor of the product."""
-        return propagate(relevance, layer, None, reduction="attention") / 2
+        return layer.propagate(relevance, None, reduction="attention") / 2
 
 
 class LastLayerAttentionRule(RolloutRule):
-    """E_h[A] of the top layer, in the rows that predict the target."""
+    """E_h[A] of the top layer, at the queries that predict the target."""
 
-    def above_the_top(self, start: Tensor) -> Tensor:
-        """Nothing."""
+    @override
+    def initial_relevance(self, start: Tensor) -> Tensor:
         return torch.zeros_like(start)
 
-    def through(
+    @override
+    def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        """The top layer comes first; further layers change nothing."""
+        # The top layer comes first, and the layers below it change nothing.
         if relevance.any():
             return relevance
-        return propagate(start, layer, None, reduction="attention", residual=False)
+        return layer.propagate(start, None, reduction="attention", residual=False)

@@ -1,4 +1,4 @@
-"""Heat maps of a whole prompt, and of every token of its answer."""
+"""Heat maps of a whole prompt, and of each token of its answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from .grids import ScoredPrompt
-from .pictures import ScoreScale, heat_map
+from .overlays import ScoreScale, heat_map
 from .sheets import contact_sheet
 from .video import joined_frames
 
@@ -28,21 +28,21 @@ def prompt_heat_maps(
     title: str = "",
     scale: ScoreScale = "value",
 ) -> Image.Image:
-    """Heat maps of all images and videos of a prompt on one sheet.
+    """Draw heat maps of all images and videos of a prompt on one sheet.
 
     Args:
-        visuals: What the processor was given, in order of appearance: images, and lists of all
-            frames of a video.
+        visuals: The images and videos that the processor was given, in order of appearance: an
+            image, or a list of all frames of a video.
         sample: The prompt, as in `heat_map`.
         title: Text over the sheet.
         scale: "value" or "rank", as in `heat_map`.
 
     Returns:
-        An RGB image, one panel for every image and for every frame of a video's grid.
+        An RGB image with one panel per image and per frame of a video's grid.
 
     Raises:
-        ValueError: There are more or fewer visuals than the prompt has, a video lacks frames, or
-            the prompt was not scored.
+        ValueError: The prompt has another number of images and videos, frames of a video are
+            missing, or the prompt was not scored.
     """
     maps, captions = _panels(visuals, sample, scale)
     return contact_sheet(maps, captions, title=title, columns=_COLUMNS)
@@ -56,14 +56,13 @@ def answer_heat_maps(
     title: str = "",
     scale: ScoreScale = "value",
 ) -> Image.Image:
-    """What every token of an answer rested on: heat maps on one sheet, one for each token.
+    """Draw what each token of an answer depends on: one heat map per token, on one sheet.
 
-    The colours of each token span its own relevance, so that a token that rests on little is not
-    drawn dark all over.
+    Each token has its own colour range, so that tokens with little relevance stay readable.
 
     Args:
         visuals: As in `prompt_heat_maps`.
-        sample: From `relevance(model, inputs, per_token_rows=True).samples`.
+        sample: One of `relevance(model, inputs, return_per_token=True).samples`.
         words: The answer's tokens as text, such as `processor.decode(token)` for each of
             `sample.answer_ids`.
         title: Text over the sheet.
@@ -73,18 +72,18 @@ def answer_heat_maps(
         An RGB image.
 
     Raises:
-        ValueError: The sample has no relevance per token, or not as many tokens as words; and as in
-            `prompt_heat_maps`.
+        ValueError: The sample has no relevance per token, or another number of tokens than words;
+            also as for `prompt_heat_maps`.
     """
     if sample.per_token is None:
         raise ValueError(
-            "This sample has no relevance for single tokens: call relevance with "
-            "per_token_rows=True."
+            "This sample has no relevance per answer token: call relevance with "
+            "return_per_token=True."
         )
     if len(words) != len(sample.per_token):
         raise ValueError(
-            f"answer_heat_maps needs one word per token of the answer, but got {len(words)} words "
-            f"for {len(sample.per_token)} tokens."
+            f"answer_heat_maps needs one word per answer token, but got {len(words)} words for "
+            f"{len(sample.per_token)} tokens."
         )
     maps: list[Image.Image] = []
     captions: list[str] = []
@@ -99,11 +98,11 @@ def answer_heat_maps(
 def _panels(
     visuals: Sequence[Visual], sample: ScoredPrompt, scale: ScoreScale
 ) -> tuple[list[Image.Image], list[str]]:
-    """One heat map per image, and per frame of a video's grid, with captions."""
+    """One heat map per image and per frame of a video's grid, and their captions."""
     if len(visuals) != len(sample.visuals):
         raise ValueError(
-            f"The prompt has {len(sample.visuals)} pictures and videos, but {len(visuals)} were "
-            "given."
+            f"The prompt has {len(sample.visuals)} images and videos, but {len(visuals)} were "
+            "given: pass all that the processor was given."
         )
     maps, captions = [], []
     for number, (given, span) in enumerate(zip(visuals, sample.visuals, strict=True)):
