@@ -3,65 +3,67 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any
 
 
-class Range(NamedTuple):
-    """Some of the finite numbers.
+def check_number(name: str, value: object, interval: str | None, *, whole: bool = False) -> None:
+    """Raise unless `value` is a finite number in an interval.
 
-    Attributes:
-        words: Where they lie, as in "must be at least 0".
-        holds: Whether a number is one of them; False of NaN.
-    """
-
-    words: str
-    holds: Callable[[float], bool]
-
-
-POSITIVE = Range("above 0", lambda value: value > 0.0)
-NOT_NEGATIVE = Range("at least 0", lambda value: value >= 0.0)
-SHARE = Range("in [0, 1]", lambda value: 0.0 <= value <= 1.0)
-SHARE_NOT_ALL = Range("in [0, 1)", lambda value: 0.0 <= value < 1.0)
-SHARE_OF_BOTH = Range("in (0, 1)", lambda value: 0.0 < value < 1.0)
-
-
-def check_number(name: str, value: object, allowed: Range) -> None:
-    """Raise unless `value` is a finite number of that range.
+    Args:
+        name: Name of the option.
+        value: Its value.
+        interval: Such as "(0, 1]" or "[1, inf)"; None for every finite number.
+        whole: Whether it must be a whole number.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is infinite, NaN, or outside the range.
+        TypeError: It is not a number, or not a whole one.
+        ValueError: It is outside the interval, infinite or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
-    if math.isinf(value):
-        raise ValueError(f"{name} must be finite, but it is {value}.")
-    if not allowed.holds(float(value)):
-        raise ValueError(f"{name} must be {allowed.words}, but it is {value}.")
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        noun = "whole number" if whole else "number"
+        raise TypeError(f"{name} must be a {noun}, not {type(value).__name__}.")
+    interval = interval or "(-inf, inf)"
+    number: Any = value
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = low <= number if interval.startswith("[") else low < number
+    below = number <= high if interval.endswith("]") else number < high
+    if not (above and below):
+        allowed = describe_interval(interval)
+        if math.isinf(number) and not math.isfinite(high):
+            allowed = f"finite and {allowed}"
+        raise ValueError(f"{name} must be {allowed}, but it is {value}.")
+
+
+def describe_interval(interval: str) -> str:
+    """`"[1, inf)"` → `"at least 1"`, `"(0, inf)"` → `"above 0"`, others → `"in (0, 1]"`."""
+    low, _, high = interval[1:-1].partition(", ")
+    if high != "inf":
+        return f"in {interval}"
+    return f"at least {low}" if interval.startswith("[") else f"above {low}"
 
 
 def check_share(name: str, value: object) -> None:
-    """Raise unless `value` is a number in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number in (0, 1], not {type(value).__name__}.")
-    if not 0.0 < float(value) <= 1.0:
-        raise ValueError(f"{name} must be in (0, 1], but it is {value}.")
+    """Raise unless `value` is a number in (0, 1], as in `check_number`."""
+    check_number(name, value, "(0, 1]")
 
 
 def check_count(name: str, value: object, *, at_least: int) -> None:
-    """Raise unless `value` is a whole number of at least `at_least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}.")
-    if int(value) < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, but it is {value}.")
+    """Raise unless `value` is a whole number of at least `at_least`, as in `check_number`."""
+    check_number(name, value, f"[{at_least}, inf)", whole=True)
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise unless `value` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {type(value).__name__}.")
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise unless `value` is a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}.")
 
 
 def check_keyword_arguments(name: str, value: object) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .config import InstructionScope
-
-Modality = Literal["image", "video"]
+from .config import Modality as Modality
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import typer
 
 from .._version import __version__
 from .collect import collect
-from .convert_vila import convert_vila
 from .demo import demo
+from .env import env
 from .evaluate import evaluate
 from .explain import explain
 from .push import push
@@ -35,7 +35,7 @@ app.command()(explain)
 app.command()(collect)
 app.command()(train)
 app.command()(push)
-app.command()(convert_vila)
+app.command()(env)
 
 
 def _print_version(wanted: bool) -> None:

@@ -34,28 +34,24 @@ class Answer:
 
 def prepare_question(
     checkpoint: Checkpoint,
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     text: str,
     videos: Sequence[Sequence[Image.Image]] = (),
 ) -> Mapping[str, Any]:
     """One user turn: images, then videos, then the text, as tensors on the model's device.
 
+    Args:
+        checkpoint: The model and its processor.
+        images: The images.
+        text: The question.
+        videos: The frames of each video.
+
     Raises:
         ValueError: An image has a shape that the processor refuses.
     """
-    content: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
-    content += [{"type": "video", "video": list(frames)} for frames in videos]
-    content.append({"type": "text", "text": text})
-    # The frames that are given are the sample.
-    options = {"processor_kwargs": {"do_sample_frames": False}} if videos else {}
-    inputs: Any = checkpoint.processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        **options,
-    )
+    from ..data.chat import encode, user_turn
+
+    inputs = encode(checkpoint.processor, [user_turn(text, images, videos)])
     prepared: Mapping[str, Any] = inputs.to(checkpoint.model.device, checkpoint.model.dtype)
     return prepared
 

@@ -1,28 +1,62 @@
-"""Load any supported checkpoint: a name of the library's own models, a Hub id or a folder."""
+"""Load any supported checkpoint: a tiny model's name, a Hub id or a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config import TokenCompressionConfig
+from ..hub import explain_failure, first_line
 from .console import quiet_libraries, working
-from .errors import CommandError, first_line
+from .errors import CommandError
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model a command loads, and how."""
+
+    model: str = field(
+        default="tiny-qwen2-vl",
+        metadata={
+            "help": (
+                "tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, a Hub id, "
+                "or a folder."
+            ),
+            "metavar": "MODEL",
+        },
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": (
+                "auto (the checkpoint's own, but float32 for float16 on a CPU), float32, bfloat16 "
+                "or float16. A CPU without bfloat16 arithmetic is several times faster in float32."
+            ),
+            "metavar": "DTYPE",
+        },
+    )
+    device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Such as cpu or cuda:0. By default the accelerator if there is one.",
+            "metavar": "DEVICE",
+        },
+    )
 
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Where a checkpoint lies, and what its config.json says.
+    """A checkpoint that was found but not loaded.
 
     Attributes:
-        name: What the user called it.
+        options: What the user asked for.
         location: Folder or Hub id.
         settings: The content of its config.json.
     """
 
-    name: str
+    options: ModelOptions
     location: str
     settings: Mapping[str, Any]
 
@@ -49,13 +83,14 @@ class Checkpoint:
     processor: Any
 
 
-def find_checkpoint(name: str) -> CheckpointSource:
+def find_checkpoint(options: ModelOptions) -> CheckpointSource:
     """Read the config of a checkpoint and check that its family is supported.
 
     Raises:
         CommandError: There is no such model, the Hub cannot be reached, its config cannot be
             read, or its family is not supported.
     """
+    name = options.model
     with working(f"Looking for {name}"), quiet_libraries(progress_bars=False):
         from transformers import PreTrainedConfig
 
@@ -70,78 +105,71 @@ def find_checkpoint(name: str) -> CheckpointSource:
         try:
             settings, _ = PreTrainedConfig.get_config_dict(location)
         except OSError as error:
-            raise CommandError(_why_not_found(name, error)) from error
+            raise CommandError(explain_failure("model", name, error)) from error
         if settings.get("model_type") == ORIGINAL_MODEL_TYPE:
             settings = convert_config(settings)
     family = settings.get("model_type")
     if family not in supported_families():
         raise CommandError(
             f"{name!r} has the model type {family!r}, which token compression does not support: "
-            f"supported are {', '.join(supported_families())}."
+            f"choose one of {', '.join(supported_families())}."
         )
-    return CheckpointSource(name, location, settings)
+    return CheckpointSource(options, location, settings)
 
 
-def load_checkpoint(
-    source: CheckpointSource,
-    compression: TokenCompressionConfig,
-    *,
-    dtype: str = "auto",
-    device: str | None = None,
-) -> Checkpoint:
+def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfig) -> Checkpoint:
     """Load model and processor, the model with compression on it.
-
-    Args:
-        source: What `find_checkpoint` found.
-        compression: The setting.
-        dtype: A torch dtype's name, or "auto" for the checkpoint's own (float32 instead of
-            float16 on a CPU, where half precision is slow).
-        device: Where to run; by default the accelerator, or the CPU where there is none.
 
     Raises:
         CommandError: The device cannot be used, or a file is missing or broken.
         ValueError: The setting does not fit, for instance names an unknown scorer.
     """
+    name = source.options.model
     with (
-        working(f"Loading {source.name}", spinner=source.is_local),
+        working(f"Loading {name}", spinner=source.is_local),
         quiet_libraries(progress_bars=not source.is_local),
     ):
-        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from ..evaluation.loading import load_model
         from ..mapper import MapperNotFoundError
 
-        target = _torch_device(device)
-        saved_dtype = source.settings.get("dtype", source.settings.get("torch_dtype"))
-        if dtype == "auto" and saved_dtype == "float16" and target.type == "cpu":
-            dtype = "float32"
-        if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise CommandError(
-                f"{dtype!r} is no dtype: choose auto, float32, bfloat16 or float16.", exit_code=2
-            )
+        device = _torch_device(source.options.device)
+        dtype = _torch_dtype(source, device)
         try:
-            # Auto classes put the keyword on the config where config.json has that entry already,
-            # and write the config to the log: only the dict is JSON.
-            model, processor = load_model(
-                source.location, token_compression=compression.to_dict(), dtype=dtype
+            model = AutoModelForImageTextToText.from_pretrained(
+                source.location, token_compression=compression, dtype=dtype
             )
+            processor = AutoProcessor.from_pretrained(source.location)
         except MapperNotFoundError as error:
             raise CommandError(first_line(error)) from error
         except OSError as error:
-            raise CommandError(_why_not_found(source.name, error)) from error
+            raise CommandError(explain_failure("model", name, error)) from error
         except ImportError as error:
             # Transformers appends where to read on; its first sentence names the package.
             need = first_line(error).split(". ")[0]
-            raise CommandError(
-                f"A package that {source.name!r} needs is missing: {need}."
-            ) from error
+            raise CommandError(f"A package that {name!r} needs is missing: {need}.") from error
         try:
-            model = model.to(target)
+            model = model.to(device)
         except (AssertionError, RuntimeError) as error:
             raise CommandError(
-                f"The model cannot be put on the device {str(target)!r}: {first_line(error)}"
+                f"The model cannot be put on the device {str(device)!r}: {first_line(error)}"
             ) from error
-    return Checkpoint(source.name, model.eval(), processor)
+    return Checkpoint(name, model.eval(), processor)
+
+
+def _torch_dtype(source: CheckpointSource, device: Any) -> str:
+    import torch
+
+    dtype = source.options.dtype
+    saved = source.settings.get("dtype", source.settings.get("torch_dtype"))
+    if dtype == "auto" and saved == "float16" and device.type == "cpu":
+        # Half precision is slow on a CPU.
+        return "float32"
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise CommandError(
+            f"dtype must be auto, float32, bfloat16 or float16, but it is {dtype!r}.", exit_code=2
+        )
+    return dtype
 
 
 def _torch_device(name: str | None) -> Any:
@@ -154,32 +182,5 @@ def _torch_device(name: str | None) -> Any:
         return torch.device(name)
     except RuntimeError:
         raise CommandError(
-            f"{name!r} is no device: choose for instance cpu or cuda:0.", exit_code=2
+            f"There is no device {name!r}: choose for instance cpu or cuda:0.", exit_code=2
         ) from None
-
-
-def _why_not_found(name: str, error: OSError) -> str:
-    from huggingface_hub import errors
-
-    for cause in _causes(error):
-        if isinstance(cause, errors.GatedRepoError):
-            return f"The model {name!r} is gated: ask for access on its page, then log in."
-        if isinstance(cause, errors.RepositoryNotFoundError):
-            return (
-                f"There is no model {name!r}: it is no folder here, and the Hub has none of that "
-                "name that you may read."
-            )
-        if isinstance(cause, errors.HFValidationError):
-            return f"There is no model {name!r}: it is no folder here, and no Hub id either."
-        if isinstance(cause, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-            return (
-                f"The model {name!r} is no folder here and not in the cache, and the Hub cannot "
-                "be reached."
-            )
-    return f"The model {name!r} cannot be loaded: {first_line(error)}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -2,137 +2,116 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..config import TokenCompressionConfig
+from ..options import check_options
+from ..training.options import CollectOptions
+from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices, quiet_libraries
-from .errors import CommandError, one_sentence_errors, wrong_arguments
-from .options import (
-    ClipHoldOption,
-    DeviceOption,
-    DtypeOption,
-    ModelOption,
-    listed,
-    parse_key_values,
-)
+from .errors import one_sentence_errors
+from .options import Kinds, OutputFolder, listed, takes
+from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from ..data.sources import SampleSource
+    from collections.abc import Sequence
 
-_DATA_PANEL = "Data: one of these"
-_RELEVANCE_PANEL = "Relevance"
+    from ..data.sources import SampleSource
+    from ..training.shards import ShardFolder
+    from .checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the questions come from: one of the first four."""
+
+    data: Path | None = field(
+        default=None,
+        metadata={
+            "help": (
+                'A file with one JSON object a line: "image" (a path, or several) or "video", '
+                '"question", and optionally "answer".'
+            ),
+            "metavar": "FILE",
+        },
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "A dataset: Hub id or folder.", "metavar": "NAME"}
+    )
+    scenes: int | None = field(
+        default=None,
+        metadata={
+            "help": "Number of questions about composed images, which the tiny models know.",
+            "interval": "[1, inf)",
+        },
+    )
+    clips: int | None = field(
+        default=None,
+        metadata={
+            "help": "Number of questions about composed clips, for a mapper for videos.",
+            "interval": "[1, inf)",
+        },
+    )
+    split: str = field(default="train", metadata={"help": "Split of the dataset."})
+    column: dict[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "A column of the dataset that has another name, such as question=query.",
+            "metavar": "KEY=NAME",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        named = (self.data, self.dataset, self.scenes, self.clips)
+        if sum(item is not None for item in named) != 1:
+            raise ValueError("Name the data by one of --data, --dataset, --scenes and --clips.")
+
+    @property
+    def composed(self) -> bool:
+        """Whether the questions are about composed images or clips."""
+        return self.scenes is not None or self.clips is not None
+
+    def source(self, scenes: SceneOptions, kinds: Sequence[str]) -> SampleSource:
+        """The samples.
+
+        Raises:
+            OSError, ValueError: They cannot be read or composed.
+        """
+        from ..data.sources import HubDataset, JsonLines
+
+        if self.data is not None:
+            return JsonLines(self.data)
+        if self.dataset is not None:
+            return HubDataset(self.dataset, self.split, self.column)
+        return scenes.source(self.scenes, self.clips, kinds)
 
 
 @one_sentence_errors
+@takes(ModelOptions, "model_options")
+@takes(DataOptions, "data", panel="Data: one of --data, --dataset, --scenes and --clips")
+@takes(SceneOptions, "scenes", panel=SCENES, leave_out=("per_kind", "drawings"), built=False)
+@takes(CollectOptions, "given", panel="Collecting", built=False)
 def collect(
-    model: ModelOption,
-    output: Annotated[Path, typer.Option(help="Folder for the shards.", metavar="FOLDER")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help='A file with one JSON object a line: "image" (a path, or several) or "video", '
-            '"question", and optionally "answer".',
-            metavar="FILE",
-            rich_help_panel=_DATA_PANEL,
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="A dataset: Hub id or folder.", metavar="NAME", rich_help_panel=_DATA_PANEL
-        ),
-    ] = None,
-    scenes: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="That many questions about composed pictures, which the tiny models know.",
-            rich_help_panel=_DATA_PANEL,
-        ),
-    ] = None,
-    clips: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="That many questions about composed clips, for a mapper for videos.",
-            rich_help_panel=_DATA_PANEL,
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where a column of the dataset has another name, such as question=query; may be "
-            "repeated.",
-            metavar="KEY=NAME",
-        ),
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--kind", "--kinds", help="Kinds of scene or clip questions.", metavar="KINDS"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Number of the first scene or clip.")] = 0,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a scene.")] = 4,
-    columns: Annotated[int, typer.Option(min=1, help="Columns of a scene.")] = 4,
-    clip_frames: Annotated[int, typer.Option(min=1, help="Boards of a clip.")] = 4,
-    clip_hold: ClipHoldOption = 1,
-    modality: Annotated[
-        str | None, typer.Option(help="image or video. [default: image; video for --clips]")
-    ] = None,
-    match: Annotated[
-        str, typer.Option(help="Right answers: exact (but for case and a full stop) or contains.")
-    ] = "exact",
-    rule: Annotated[
-        str | None,
-        typer.Option(help="Rule of relevance.", metavar="NAME", rich_help_panel=_RELEVANCE_PANEL),
-    ] = None,
-    rule_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An option of the rule; may be repeated.",
-            metavar="KEY=VALUE",
-            rich_help_panel=_RELEVANCE_PANEL,
-        ),
-    ] = None,
-    targets: Annotated[
-        str,
-        typer.Option(
-            help="per_token (the mean over the answer's tokens) or sum (one backward pass for "
-            "all).",
-            rich_help_panel=_RELEVANCE_PANEL,
-        ),
-    ] = "per_token",
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            help="Explain again after leaving the least relevant tokens out.",
-            rich_help_panel=_RELEVANCE_PANEL,
-        ),
-    ] = False,
-    scoring_depth: Annotated[
-        int, typer.Option(min=0, help="Decoder layers before the one whose attention is taken.")
-    ] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 16,
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples a shard.")] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
-    max_prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest prompt, in tokens; longer ones are skipped.")
-    ] = None,
+    model_options: ModelOptions,
+    data: DataOptions,
+    scenes: dict[str, Any],
+    given: dict[str, Any],
+    output: OutputFolder,
+    kind: Kinds = None,
     base_model: Annotated[
-        str | None,
-        typer.Option(help="Hub id of the model, for the record, where it is a folder here."),
+        str | None, typer.Option(help="Hub id to record for a model in a folder.")
     ] = None,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
 ) -> None:
     r"""Collect a model's layer-0 attention and the relevance of its answers, in shards.
 
-    Run it again after it was stopped: it goes on where it was. Under `accelerate launch` every
-    process takes its share.
+    Run it again after it was stopped: it continues where it was. Under `accelerate launch` every
+    process takes its share. The modality is video with --clips, else image.
 
     **Examples**
 
@@ -143,68 +122,19 @@ def collect(
       --model Qwen/Qwen2-VL-7B-Instruct --data questions.jsonl --output shards
     ```
     """
-    if sum(item is not None for item in (data, dataset, scenes, clips)) != 1:
-        raise CommandError(
-            "Name the data by one of --data, --dataset, --scenes and --clips.", exit_code=2
-        )
-    if modality is None:
-        modality = "image" if clips is None else "video"
-    if modality not in ("image", "video"):
-        raise CommandError(f"--modality is image or video, not {modality!r}.", exit_code=2)
-    if match not in ("exact", "contains"):
-        raise CommandError(f"--match is exact or contains, not {match!r}.", exit_code=2)
+    modality = "image" if data.clips is None else "video"
+    options = CollectOptions(**{"modality": modality, **given})
+    composed = scene_options(scenes, composed=data.composed, clips=data.clips is not None)
+    source = data.source(composed, listed(kind))
 
-    from ..config import TokenCompressionConfig
-    from ..data.composed import ClipSource, SceneSource
-    from ..data.sources import HubDataset, JsonLines
-    from ..relevance import DEFAULT_RULE
     from ..relevance.rules import build_rule
-    from ..training.collect import CollectOptions
     from ..training.collect import collect as collect_shards
     from ..training.distributed import process_state
-    from .checkpoint import find_checkpoint, load_checkpoint
 
-    board: dict[str, Any] = {
-        "kinds": listed(kind) or None,
-        "seed": seed,
-        "rows": rows,
-        "columns": columns,
-    }
-    given: dict[str, Any] = {
-        "modality": modality,
-        "match": match,
-        "rule": rule or DEFAULT_RULE,
-        "rule_options": parse_key_values(rule_option or [], "--rule-option"),
-        "targets": targets,
-        "recursive": recursive,
-        "scoring_depth": scoring_depth,
-        "batch_size": batch_size,
-        "shard_size": shard_size,
-        "max_new_tokens": max_new_tokens,
-        "max_prompt_tokens": max_prompt_tokens,
-    }
-    with wrong_arguments():
-        options = CollectOptions(**given)
-        # Before a large model is loaded in vain.
-        build_rule(options.rule, options.rule_options)
-    source: SampleSource
-    if data is not None:
-        source = JsonLines(data)
-    elif dataset is not None:
-        source = HubDataset(dataset, split, parse_key_values(column or [], "--column"))
-    else:
-        with wrong_arguments():
-            if clips is not None:
-                source = ClipSource(clips, frames=clip_frames, hold=clip_hold, **board)
-            else:
-                assert scenes is not None
-                source = SceneSource(scenes, **board)
+    # Fail before a large model is loaded.
+    build_rule(options.rule, options.rule_options)
     state = process_state()
-    if device is None and state.num_processes > 1:
-        device = str(state.device)
-    checkpoint = load_checkpoint(
-        find_checkpoint(model), TokenCompressionConfig(), dtype=dtype, device=device
-    )
+    checkpoint = _load(model_options, state)
     # Each process counts its own share of the shards.
     share = -(-len(source) // state.num_processes)
     with (
@@ -217,21 +147,24 @@ def collect(
             source,
             output,
             options,
-            base_model=base_model or (model if source_is_named(model) else None),
+            base_model=base_model or (None if Path(checkpoint.name).exists() else checkpoint.name),
             after_sample=done,
         )
-    if not state.is_main_process:
-        return
+    if state.is_main_process:
+        _print_summary(collection, output)
+
+
+def _load(options: ModelOptions, state: Any) -> Checkpoint:
+    """The model, on this process's own device."""
+    if options.device is None and state.num_processes > 1:
+        options = dataclasses.replace(options, device=str(state.device))
+    return load_checkpoint(find_checkpoint(options), TokenCompressionConfig())
+
+
+def _print_summary(collection: ShardFolder | None, output: Path) -> None:
     if collection is None:
         notices().print("This machine's shards are done; copy those of the others to them.")
         return
-    skipped = collection.index["skipped"]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-    typer.echo(
-        f"{len(collection)} samples in {output}" + (f"; skipped: {reasons}" if reasons else "")
-    )
-
-
-def source_is_named(model: str) -> bool:
-    """Whether the user called the model by a name rather than by a folder."""
-    return not Path(model).exists()
+    reasons = ", ".join(f"{n} {reason}" for reason, n in collection.index["skipped"].items())
+    skipped = f"; skipped: {reasons}" if reasons else ""
+    typer.echo(f"{len(collection)} samples in {output}{skipped}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
@@ -48,7 +49,7 @@ def working(text: str, *, spinner: bool = True) -> Iterator[None]:
 
 @contextmanager
 def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how much of a known amount is done.
+    """Show on stderr how much of a known amount is done; without a terminal, only at the end.
 
     Args:
         text: What is being done.
@@ -67,9 +68,13 @@ def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[
     )
     console = notices()
     hidden = not (shown and console.is_terminal)
+    start = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.advance(task, done)
+    if shown:
+        done, seconds = progress.tasks[0].completed, time.monotonic() - start
+        console.print(f"{text}: {done:.0f} of {total} in {seconds:.1f} s", style="dim")
 
 
 @contextmanager

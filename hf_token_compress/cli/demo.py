@@ -4,46 +4,45 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
 from ..tiny import own_mapper
-from .console import notices, quiet_libraries, results, working
+from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
+from .console import counting, quiet_libraries, results, working
 from .errors import one_sentence_errors
-from .options import (
-    DeviceOption,
-    MapperOption,
-    ModelOption,
-    ScorerOption,
-    ScorerOptionsOption,
-    parse_scorer_options,
-)
-from .pictures import make_folder
+from .options import takes
+from .outputs import make_folder
 
 if TYPE_CHECKING:
+    from ..data.sample import Sample
     from .checkpoint import Checkpoint
     from .demo_examples import Attempt, Trial
 
 
 @one_sentence_errors
+@takes(ModelOptions, "model_options")
+@takes(
+    TokenCompressionConfig,
+    "changes",
+    panel="Compression",
+    leave_out=("retention_ratio", "top_p"),
+    built=False,
+)
 def demo(
+    model_options: ModelOptions,
+    changes: dict[str, Any],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the pictures.", metavar="FOLDER")
+        Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")
     ] = Path("token_compression_demo"),
-    model: ModelOption = "tiny-qwen2-vl",
     questions: Annotated[int, typer.Option(min=1, help="How many questions to ask.")] = 7,
-    seed: Annotated[int, typer.Option(min=0, help="Number of the first picture.")] = 0,
-    scorer: ScorerOption = None,
-    scorer_option: ScorerOptionsOption = None,
-    mapper: MapperOption = None,
-    device: DeviceOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the first image.")] = 0,
 ) -> None:
     """See a model answer with all, 50 %, 25 % and 10 % of its visual tokens.
 
@@ -57,40 +56,41 @@ def demo(
     hf-token-compress demo --scorer attention --seed 100 --output by_attention
     ```
     """
-    if scorer is None and mapper is None:
-        mapper = own_mapper(model)
-    compression = TokenCompressionConfig(
-        scorer=scorer, scorer_options=parse_scorer_options(scorer_option or []), mapper=mapper
-    )
+    if "scorer" not in changes and "mapper" not in changes:
+        changes["mapper"] = own_mapper(model_options.model)
+    compression = TokenCompressionConfig(**changes)
     make_folder(output)
 
-    from .checkpoint import find_checkpoint, load_checkpoint
-    from .demo_examples import held_out_questions, try_question, warm_up
+    from .demo_examples import held_out_questions
 
-    checkpoint = load_checkpoint(find_checkpoint(model), compression, device=device)
-    items = held_out_questions(questions, seed)
-    trials: list[Trial] = []
-    paths: list[Path] = []
-    with quiet_libraries(progress_bars=False):
-        with working("Warming up"):
-            warm_up(checkpoint, items[0])
-        for number, item in enumerate(
-            track(items, "Asking", console=notices(), transient=True), start=1
-        ):
-            trial = try_question(checkpoint, item)
-            trials.append(trial)
-            path = output / f"{number:02d}-{item.question.kind}.png"
-            trial.contact_sheet(compression.scorer_name).save(path)
-            paths.append(path)
+    checkpoint = load_checkpoint(find_checkpoint(model_options), compression)
+    trials = _try_questions(checkpoint, held_out_questions(questions, seed))
     console = results()
-    console.print(_table(trials))
-    for path in paths:
+    console.print(_table(trials, compression.scorer_name))
+    for number, trial in enumerate(trials, start=1):
+        path = output / f"{number:02d}-{trial.sample.kind}.png"
+        trial.contact_sheet(compression.scorer_name).save(path)
         console.print(Text(str(path)), soft_wrap=True)
     console.print(Text(_what_was_measured(checkpoint, len(trials))))
 
 
-def _table(trials: list[Trial]) -> Table:
-    table = Table(title="Answers with all and some visual tokens", title_justify="left")
+def _try_questions(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Trial]:
+    from .demo_examples import try_question, warm_up
+
+    trials = []
+    with quiet_libraries(progress_bars=False):
+        with working("Warming up"):
+            warm_up(checkpoint, samples[0])
+        with counting("Asking", len(samples)) as done:
+            for sample in samples:
+                trials.append(try_question(checkpoint, sample))
+                done(1)
+    return trials
+
+
+def _table(trials: list[Trial], scorer_name: str) -> Table:
+    title = Text(f"Answers with all and some visual tokens; scorer {scorer_name}")
+    table = Table(title=title, title_justify="left")
     table.add_column("Question", ratio=1)
     table.add_column("Kept", justify="right")
     table.add_column("Visual\ntokens", justify="right")
@@ -99,8 +99,8 @@ def _table(trials: list[Trial]) -> Table:
     table.add_column("")
     table.add_column("ms", justify="right")
     for trial in trials:
-        question = trial.item.question
-        labels = _padded([Text(question.text, "bold"), Text(f"True answer: {question.answer}")])
+        sample = trial.sample
+        labels = _padded([Text(sample.question, "bold"), Text(f"Correct answer: {sample.answer}")])
         for label, attempt in zip(labels, trial.attempts, strict=False):
             table.add_row(
                 label,
@@ -146,9 +146,10 @@ def _what_was_measured(checkpoint: Checkpoint, questions: int) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     threads = f" (threads: {torch.get_num_threads()})" if model.device.type == "cpu" else ""
     dtype = str(model.dtype).removeprefix("torch.")
+    plural = "" if questions == 1 else "s"
     return (
-        f"Measured here and now: {questions} questions to {checkpoint.name} ({parameters:.1f} "
-        f"million parameters, {dtype}) on {model.device.type}{threads}. Times are the median of "
+        f"Measured here and now: {questions} question{plural} to {checkpoint.name} "
+        f"({parameters:.1f} million parameters, {dtype}) on {model.device.type}{threads}. Times are the median of "
         f"{REPEATS} whole calls (vision, scoring, rewriting and generation) after a warm-up. So "
         "few questions show how it works, not how well; and the times of a model this small say "
         "little about a large one."

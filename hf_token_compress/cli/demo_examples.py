@@ -1,4 +1,4 @@
-"""The demo's questions, and what a model makes of them at falling shares of visual tokens."""
+"""The demo's questions, and a model's answers to them at falling shares of visual tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.scenes import KINDS, Question, make_scene, scene_questions
+from ..data.answers import is_right
+from ..data.composed import scene_sample
+from ..data.sample import Sample
+from ..data.scenes import KINDS, make_scene, scene_questions
 from ..viz import contact_sheet, overlay
 from .answering import Answer, answer, prepare_question
 from .checkpoint import Checkpoint
@@ -26,14 +29,6 @@ _MAX_NEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Item:
-    """An image and a question about it."""
-
-    picture: Image.Image
-    question: Question
-
-
-@dataclass(frozen=True)
 class Attempt:
     """One answer with all or some of the visual tokens.
 
@@ -42,9 +37,9 @@ class Attempt:
         visual_tokens: Visual tokens that the language model saw.
         prompt_tokens: All tokens of the prompt that it saw.
         text: The answer.
-        right: Whether it is the true answer.
+        right: Whether it is right.
         milliseconds: Of the whole call, median of `REPEATS`.
-        image: The image, what the language model did not see dimmed.
+        image: The image, with what the language model did not see dimmed.
     """
 
     share: float
@@ -53,33 +48,32 @@ class Attempt:
     text: str
     right: bool
     milliseconds: float
-    picture: Image.Image
+    image: Image.Image
 
 
 @dataclass(frozen=True)
 class Trial:
     """A question and its attempts: the stock model's, then one per share."""
 
-    item: Item
+    sample: Sample
     attempts: tuple[Attempt, ...]
 
     def contact_sheet(self, scorer_name: str) -> Image.Image:
         """What was kept and answered at every share, side by side."""
-        captions = []
+        asked, captions = self.sample, []
         for attempt in self.attempts:
             kept = "All" if attempt.share == 1.0 else f"{attempt.share:.0%}:"
             verdict = "right" if attempt.right else "wrong"
             said = attempt.text or "(nothing)"
             captions.append(f"{kept} {attempt.visual_tokens} visual tokens\n{said} ({verdict})")
-        question = self.item.question
         return contact_sheet(
-            [attempt.picture for attempt in self.attempts],
+            [attempt.image for attempt in self.attempts],
             captions,
-            title=f"{question.text}\nTrue answer: {question.answer}. Scorer: {scorer_name}.",
+            title=f"{asked.question}\nCorrect answer: {asked.answer}. Scorer: {scorer_name}.",
         )
 
 
-def held_out_questions(count: int, seed: int) -> list[Item]:
+def held_out_questions(count: int, seed: int) -> list[Sample]:
     """Questions of all kinds in turn, each about an image of its own from the split "test".
 
     Args:
@@ -89,51 +83,51 @@ def held_out_questions(count: int, seed: int) -> list[Item]:
     return list(itertools.islice(_questions(seed), count))
 
 
-def _questions(seed: int) -> Iterator[Item]:
+def _questions(seed: int) -> Iterator[Sample]:
     for number in itertools.count():
         rows, columns = _BOARDS[number % len(_BOARDS)]
         scene = make_scene(seed + number, rows, columns, split="test")
         kind = KINDS[number % len(KINDS)]
         for question in scene_questions(scene, kinds=[kind], seed=seed + number):
-            yield Item(scene.image, question)
+            yield scene_sample(scene, question)
 
 
-def warm_up(checkpoint: Checkpoint, item: Item) -> None:
+def warm_up(checkpoint: Checkpoint, sample: Sample) -> None:
     """Answer once with all and once with some tokens, so that first-call costs are not timed."""
-    inputs = prepare_question(checkpoint, [item.picture], item.question.text)
+    inputs = prepare_question(checkpoint, [sample.image], sample.question)
     answer(checkpoint, inputs, max_new_tokens=_MAX_NEW_TOKENS, all_tokens=True)
     answer(checkpoint, inputs, max_new_tokens=_MAX_NEW_TOKENS, retention_ratio=SHARES[0])
 
 
-def try_question(checkpoint: Checkpoint, item: Item) -> Trial:
+def try_question(checkpoint: Checkpoint, sample: Sample) -> Trial:
     """Answer one question with the stock model, then at every share of the visual tokens."""
-    inputs = prepare_question(checkpoint, [item.picture], item.question.text)
+    inputs = prepare_question(checkpoint, [sample.image], sample.question)
     whole = _repeated_answers(checkpoint, inputs, all_tokens=True)
     attempts = []
     for share in SHARES:
         answers = _repeated_answers(checkpoint, inputs, retention_ratio=share)
         report = answers[0].report
         assert report is not None  # only the stock model's answer has none
-        sample = report.samples[0]
+        kept = report.samples[0]
         attempts.append(
             _attempt(
-                item,
+                sample,
                 answers,
                 share=share,
-                visual_tokens=sample.visual_tokens_after,
-                prompt_tokens=len(sample.kept_indices),
-                picture=overlay(item.picture, sample),
+                visual_tokens=kept.visual_tokens_after,
+                prompt_tokens=len(kept.kept_indices),
+                image=overlay(sample.image, kept),
             )
         )
     stock = _attempt(
-        item,
+        sample,
         whole,
         share=1.0,
-        visual_tokens=sample.visual_tokens_before,
+        visual_tokens=kept.visual_tokens_before,
         prompt_tokens=inputs["input_ids"].shape[1],
-        picture=item.picture,
+        image=sample.image,
     )
-    return Trial(item, (stock, *attempts))
+    return Trial(sample, (stock, *attempts))
 
 
 def _repeated_answers(
@@ -145,16 +139,12 @@ def _repeated_answers(
     ]
 
 
-def _attempt(item: Item, answers: list[Answer], **attributes: Any) -> Attempt:
+def _attempt(sample: Sample, answers: list[Answer], **attributes: Any) -> Attempt:
+    assert sample.answer is not None  # composed questions have answers
     text = answers[0].text
     return Attempt(
         text=text,
-        right=_plain(text) == _plain(item.question.answer),
+        right=is_right(text, sample.answer),
         milliseconds=statistics.median(found.milliseconds for found in answers),
         **attributes,
     )
-
-
-def _plain(text: str) -> str:
-    """Without case, outer spaces and full stop."""
-    return text.strip().rstrip(".").casefold()

@@ -1,14 +1,15 @@
-"""What a user can put right is told in one sentence, not in a traceback."""
+"""Expected errors become one sentence and an exit code, not a traceback."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ParamSpec
 
 import typer
+
+from ..hub import first_line
 
 DEBUG_VARIABLE = "HF_TOKEN_COMPRESS_DEBUG"
 
@@ -16,7 +17,7 @@ Parameters = ParamSpec("Parameters")
 
 
 class CommandError(Exception):
-    """Something that the user can put right.
+    """An error that the user can fix.
 
     Args:
         message: One sentence that says what is wrong and what to do.
@@ -28,15 +29,17 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
-# What the library and Transformers raise for wrong input; anything else is a bug, whose traceback
-# is wanted.
-_EXPECTED = (CommandError, ImportError, NotImplementedError, OSError, TypeError, ValueError)
+# The library refuses wrong arguments with these.
+_WRONG_ARGUMENTS = (TypeError, ValueError)
+# Anything else is a bug and needs its traceback.
+_EXPECTED = (CommandError, ImportError, NotImplementedError, OSError, *_WRONG_ARGUMENTS)
 
 
 def one_sentence_errors(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """Decorator of a command: expected errors become one line on stderr and an exit code.
 
-    With the environment variable `HF_TOKEN_COMPRESS_DEBUG` set they stay exceptions.
+    The exit code is 2 for wrong arguments, else 1. With the environment variable
+    `HF_TOKEN_COMPRESS_DEBUG` set, errors stay exceptions.
     """
 
     @functools.wraps(command)
@@ -47,25 +50,7 @@ def one_sentence_errors(command: Callable[Parameters, None]) -> Callable[Paramet
             if os.environ.get(DEBUG_VARIABLE):
                 raise
             typer.echo(f"Error: {first_line(error)}", err=True)
-            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+            default = 2 if isinstance(error, _WRONG_ARGUMENTS) else 1
+            raise typer.Exit(getattr(error, "exit_code", default)) from None
 
     return guarded
-
-
-@contextmanager
-def wrong_arguments() -> Iterator[None]:
-    """What the library refuses inside the `with` block is the fault of the command's arguments.
-
-    Raises:
-        CommandError: The library raised TypeError or ValueError.
-    """
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise CommandError(first_line(error), exit_code=2) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type where it has none."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)

@@ -2,97 +2,109 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from ..config import TokenCompressionConfig
+from ..options import check_options
+from ..training.options import CollectOptions
+from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices, quiet_libraries, results
-from .errors import CommandError, one_sentence_errors, wrong_arguments
-from .options import (
-    COMPRESSION_PANEL,
-    ClipHoldOption,
-    DeviceOption,
-    DtypeOption,
-    MapperOption,
-    ModelOption,
-    listed,
-)
-from .pictures import numbered_paths
+from .errors import CommandError, one_sentence_errors
+from .options import JsonFlag, Kinds, OutputFile, listed, takes
+from .outputs import check_output, numbered_paths, write_json
+from .questions import read_questions
+from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from ..evaluation import RetentionResult
+    from ..data.answers import Match
+    from ..evaluation import Questions, RetentionResult, Sample
+    from .checkpoint import CheckpointSource
 
 DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
-DEFAULT_SCORERS_OF_A_MAPPER = ("truth", "mapper", "attention", "uniform", "random")
-DEFAULT_RATIOS = (0.5, 0.25, 0.1)
+DEFAULT_SCORERS_WITH_MAPPER = ("truth", "mapper", "attention", "uniform", "random")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is measured, and on which questions."""
+
+    scorer: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": (
+                "Scorers, separated by commas. truth keeps first what the answer depends on; "
+                "mapper:NAME scores with the mapper of that folder or Hub id. By default "
+                f"{', '.join(DEFAULT_SCORERS)}; with --mapper, mapper too."
+            ),
+            "metavar": "NAMES",
+        },
+    )
+    retention_ratio: tuple[float, ...] = field(
+        default=(0.5, 0.25, 0.1),
+        metadata={
+            "help": "Shares of the visual tokens to keep, separated by commas.",
+            "interval": "(0, 1]",
+            "metavar": "RATIOS",
+        },
+    )
+    data: Path | None = field(
+        default=None,
+        metadata={
+            "help": (
+                'Your own questions: a file with one JSON object a line, with "image" (a path, or '
+                'several) or "video" (a path, or several of frames), "question", "answer", and '
+                'optionally "kind", "relevant_boxes" and "relevant_frames".'
+            ),
+            "metavar": "FILE",
+        },
+    )
+    frames: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Frames to take of each video file of --data. By default as many as the model's "
+                "processor says."
+            ),
+            "interval": "[1, inf)",
+        },
+    )
+    batch_size: int = field(
+        default=32,
+        metadata={"help": "Samples that go through the model at once.", "interval": "[1, inf)"},
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.data is None and self.frames is not None:
+            raise ValueError("--frames is about the videos of --data: give --data too.")
 
 
 @one_sentence_errors
+@takes(ModelOptions, "model_options")
+@takes(EvaluateOptions, "options")
+@takes(CollectOptions, "answers", only=("match",))
+@takes(TokenCompressionConfig, "changes", only=("mapper",), built=False)
+@takes(SceneOptions, "scenes", panel=SCENES, built=False)
 def evaluate(
-    model: ModelOption = "tiny-qwen2-vl",
-    scorer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scorer",
-            "--scorers",
-            help="Scorers, separated by commas; truth is what the answer truly rests on, and "
-            "mapper:NAME scores with the mapper of that folder or Hub id. May be repeated. "
-            f"[default: {', '.join(DEFAULT_SCORERS)}; with --mapper, mapper too]",
-            metavar="NAMES",
-            rich_help_panel=COMPRESSION_PANEL,
-        ),
-    ] = None,
-    mapper: MapperOption = None,
-    retention_ratio: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--retention-ratio",
-            "--retention-ratios",
-            help="Shares of the visual tokens to keep, in (0, 1], separated by commas. May be "
-            f"repeated. [default: {', '.join(map(str, DEFAULT_RATIOS))}]",
-            metavar="RATIOS",
-            rich_help_panel=COMPRESSION_PANEL,
-        ),
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--kind",
-            "--kinds",
-            help="Kinds of questions, separated by commas. May be repeated. [default: all kinds]",
-            metavar="KINDS",
-        ),
-    ] = None,
-    per_kind: Annotated[int, typer.Option(min=1, help="Questions of each kind.")] = 300,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of drawings in a picture.")] = 4,
-    columns: Annotated[int, typer.Option(min=1, help="Columns of drawings in a picture.")] = 4,
-    clip_frames: Annotated[
-        int | None,
-        typer.Option(min=1, help="Ask about clips of so many boards instead of pictures."),
-    ] = None,
-    clip_hold: ClipHoldOption = 1,
-    drawings: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with drawings other than those that come with the library.",
-            metavar="FOLDER",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions a batch.")] = 32,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
+    model_options: ModelOptions,
+    options: EvaluateOptions,
+    answers: CollectOptions,
+    changes: dict[str, Any],
+    scenes: dict[str, Any],
+    kind: Kinds = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a Markdown table and nothing else.")
     ] = False,
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", help="Write a JSON object there; - prints it.", metavar="FILE"),
-    ] = None,
+    output: OutputFile = None,
+    as_json: JsonFlag = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -102,81 +114,71 @@ def evaluate(
 ) -> None:
     r"""Measure what answers keep of their accuracy, by scorer and retention ratio.
 
-    The questions are about images composed of drawings (`hf_token_compress.data.scenes`), which
-    the tiny models know; each image shows one drawing a cell.
+    The questions are your own (`--data`), or about images composed of drawings
+    (`hf_token_compress.data.scenes`), which the tiny models know: each image shows one drawing a
+    cell.
 
     **Examples**
 
     ```
     hf-token-compress evaluate --model tiny-qwen2-vl
-    hf-token-compress evaluate --scorers mapper,attention --retention-ratios 0.25 \
-      --json table.json --plot curve.png
+    hf-token-compress evaluate --scorer mapper,attention --retention-ratio 0.25 \
+      --output table.json --plot curve.png
     hf-token-compress evaluate --model tiny-llava-onevision --clip-frames 4
-    hf-token-compress evaluate --model tiny-qwen2-vl-video --clip-frames 4 --clip-hold 2
+    hf-token-compress evaluate --model Qwen/Qwen2-VL-2B-Instruct --data questions.jsonl
     ```
     """
-    if clip_hold > 1 and clip_frames is None:
-        raise CommandError("--clip-hold is about clips: give --clip-frames too.", exit_code=2)
-    if markdown and json_file == "-":
-        raise CommandError("--markdown and --json - exclude each other.", exit_code=2)
-
-    from ..compression import uncompress
-    from ..config import TokenCompressionConfig
-    from ..data.scenes import CLIP_KINDS, KINDS, check_kinds, load_drawings
-    from ..evaluation import (
-        clip_samples,
-        measure_retention,
-        retention_markdown,
-        scene_samples,
-    )
-    from ..evaluation.retention import TRUTH
-    from ..scorers import available_scorers
-    from ..tiny import own_mapper
-    from ..viz.figures import figure_class
-    from .checkpoint import find_checkpoint, load_checkpoint
-
-    scorers = listed(scorer) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_OF_A_MAPPER)
-    ratios = tuple(map(_ratio, listed(retention_ratio))) or DEFAULT_RATIOS
-    known_kinds = KINDS if clip_frames is None else CLIP_KINDS
-    kinds = listed(kind) or known_kinds
-    with wrong_arguments():
-        check_kinds(kinds, known_kinds)
-    for ratio in ratios:
-        TokenCompressionConfig(retention_ratio=ratio)
-    choices = (TRUTH, *available_scorers())
-    for name in scorers:
-        if name not in choices and not name.startswith("mapper:"):
-            raise CommandError(
-                f"There is no scorer {name!r}: choose of {', '.join(choices)}.", exit_code=2
-            )
-    if mapper is not None and "mapper" not in scorers:
-        raise CommandError(
-            f"--mapper {mapper} scores nothing without the scorer mapper: add mapper to --scorers, "
-            "or leave --mapper out.",
-            exit_code=2,
-        )
-    if plot is not None:
-        numbered_paths(plot, 1)
-        figure_class()  # before all the measurements, not after
-    if json_file not in (None, "-") and not Path(str(json_file)).parent.is_dir():
-        raise CommandError(f"There is no folder for {str(json_file)!r}.", exit_code=2)
-    source = find_checkpoint(model)
+    # Everything that can be wrong is checked before the model is loaded.
+    _check_outputs(markdown, as_json, output, plot)
+    clips = scenes.get("clip_frames") is not None
+    composed = scene_options(scenes, composed=options.data is None, clips=clips)
+    mapper = changes.get("mapper")
+    scorers = _scorers(options.scorer, mapper)
+    source = find_checkpoint(model_options)
     if mapper is None and "mapper" in scorers:
-        saved = source.saved_compression
-        mapper = saved.mapper if saved and saved.mapper else own_mapper(model)
-    composed: dict[str, Any] = {
-        "seed": seed,
-        "rows": rows,
-        "columns": columns,
-        "drawings": None if drawings is None else load_drawings(drawings),
-    }
-    if clip_frames is None:
-        samples = scene_samples(kinds, per_kind, **composed)
+        mapper = _mapper_of(source)
+    about, found = _measure(
+        source, options, composed, listed(kind), scorers=scorers, mapper=mapper, match=answers.match
+    )
+    if plot is not None:
+        from ..viz import retention_curve, save_figure
+
+        save_figure(retention_curve(found, title=_plot_title(about["model"], found)), plot)
+    table = {**about, "rows": as_rows(found)}
+    write_json(table, output)
+    _print(table, found, markdown=markdown, as_json=as_json)
+
+
+def _measure(
+    source: CheckpointSource,
+    options: EvaluateOptions,
+    scenes: SceneOptions,
+    kinds: tuple[str, ...],
+    *,
+    scorers: tuple[str, ...],
+    mapper: str | None,
+    match: Match,
+) -> tuple[dict[str, Any], list[RetentionResult]]:
+    """What is evaluated, and the results."""
+    from ..data.sources import JsonLines
+
+    own = None if options.data is None else JsonLines(options.data)
+    samples: Sequence[Sample] = [] if own is not None else scenes.samples(kinds)
+    checkpoint = load_checkpoint(source, TokenCompressionConfig())
+    ratios = options.retention_ratio
+    about: dict[str, Any] = {"model": checkpoint.name, "mapper": mapper}
+    if own is None:
+        about["seed"] = scenes.seed
     else:
-        samples = clip_samples(kinds, per_kind, frames=clip_frames, hold=clip_hold, **composed)
-    checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
+        samples = questions = read_questions(own, checkpoint.processor, kinds, options.frames)
+        scorers = _scorers_for(questions, scorers, named=bool(options.scorer))
+        left_out = [dataclasses.asdict(item) for item in questions.left_out]
+        about |= {"data": str(options.data), "left_out": left_out}
     passes = 1 + len(scorers) * len(ratios)
     with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
+        from ..compression import uncompress
+        from ..evaluation import measure_retention
+
         found = measure_retention(
             uncompress(checkpoint.model),
             checkpoint.processor,
@@ -184,23 +186,78 @@ def evaluate(
             scorers=scorers,
             retention_ratios=ratios,
             mapper=mapper,
-            batch_size=batch_size,
+            match=match,
+            batch_size=options.batch_size,
             after_batch=done,
         )
-    if plot is not None:
-        from ..viz import retention_curve, save_figure
+    return about, found
 
-        save_figure(retention_curve(found, title=_plot_title(model, found)), plot)
-    if json_file is not None:
-        table = {"model": model, "mapper": mapper, "seed": seed, "rows": as_rows(found)}
-        if json_file == "-":
-            typer.echo(json.dumps(table))
-            return
-        Path(json_file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-    if markdown:
+
+def _check_outputs(markdown: bool, as_json: bool, output: Path | None, plot: Path | None) -> None:
+    if markdown and as_json:
+        raise CommandError("--markdown and --json exclude each other.", exit_code=2)
+    check_output(output)
+    if plot is not None:
+        from ..viz.figures import figure_class
+
+        numbered_paths(plot, 1)
+        figure_class()
+
+
+def _scorers(given: Sequence[str], mapper: str | None) -> tuple[str, ...]:
+    from ..evaluation.retention import TRUTH
+    from ..scorers import available_scorers
+
+    scorers = tuple(given) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_WITH_MAPPER)
+    choices = (TRUTH, *available_scorers())
+    for name in scorers:
+        if name not in choices and not name.startswith("mapper:"):
+            raise CommandError(
+                f"There is no scorer {name!r}: choose one of {', '.join(choices)}.", exit_code=2
+            )
+    if mapper is not None and "mapper" not in scorers:
+        raise CommandError(
+            f"--mapper {mapper} is not used without the scorer mapper: add mapper to --scorer, or "
+            "leave --mapper out.",
+            exit_code=2,
+        )
+    return scorers
+
+
+def _scorers_for(questions: Questions, scorers: tuple[str, ...], *, named: bool) -> tuple[str, ...]:
+    """Without the scorer "truth", if it is not known what the answers depend on."""
+    from ..evaluation.retention import TRUTH
+
+    if questions.have_ground_truth or TRUTH not in scorers:
+        return scorers
+    if named:
+        raise CommandError(
+            f"The scorer {TRUTH} needs relevant_boxes in every sample of --data, on its one image "
+            "or its frames: leave that scorer out.",
+            exit_code=2,
+        )
+    return tuple(name for name in scorers if name != TRUTH)
+
+
+def _mapper_of(source: CheckpointSource) -> str | None:
+    """The mapper that is saved with the model or comes with it, if any."""
+    from ..tiny import own_mapper
+
+    saved = source.saved_compression
+    return saved.mapper if saved and saved.mapper else own_mapper(source.options.model)
+
+
+def _print(
+    table: Mapping[str, Any], found: Sequence[RetentionResult], *, markdown: bool, as_json: bool
+) -> None:
+    if as_json:
+        typer.echo(json.dumps(table, ensure_ascii=False))
+    elif markdown:
+        from ..evaluation import retention_markdown
+
         typer.echo(retention_markdown(found))
     else:
-        _print_table(model, found)
+        _print_table(table["model"], found)
 
 
 def as_rows(found: Sequence[RetentionResult]) -> list[dict[str, Any]]:
@@ -233,15 +290,10 @@ def _plot_title(model: str, found: Sequence[RetentionResult]) -> str:
     return f"{model}: {asked} questions, bars of one standard error"
 
 
-def _ratio(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise CommandError(f"{text!r} is no retention ratio.", exit_code=2) from None
-
-
 def _print_table(model: str, found: Sequence[RetentionResult]) -> None:
-    kinds = list(found[0].asked)
+    from ..evaluation.retention import named_kinds
+
+    kinds = named_kinds(found[0])
     table = Table(title=f"Right answers of {model}, in percent")
     table.add_column("Scorer")
     for heading in ("Kept", *kinds, "All"):

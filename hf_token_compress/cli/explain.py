@@ -1,4 +1,4 @@
-"""`hf-token-compress explain`: which visual tokens an answer rests on."""
+"""`hf-token-compress explain`: which visual tokens an answer depends on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
+from ..training.options import CollectOptions
+from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, quiet_libraries, results, working
-from .errors import CommandError, one_sentence_errors
-from .options import (
-    DEFAULT_FRAMES,
-    DeviceOption,
-    DtypeOption,
-    FramesOption,
-    ModelOption,
-    VideoOption,
-    parse_key_values,
-)
-from .pictures import make_folder, read_picture
-from .videos import read_video
+from .errors import one_sentence_errors
+from .options import JsonFlag, OutputFolder, takes
+from .outputs import make_folder, write_json
+from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,54 +27,23 @@ if TYPE_CHECKING:
     from ..relevance.faithfulness import SampleFaithfulness
     from .checkpoint import Checkpoint
 
-RULE_PANEL = "Rule"
-
 
 @one_sentence_errors
+@takes(QuestionOptions, "question")
+@takes(ModelOptions, "model_options")
+@takes(CollectOptions, "rule", panel="Relevance", only=("rule", "rule_options", "recursive"))
 def explain(
-    model: ModelOption,
-    prompt: Annotated[str, typer.Option(help="The question.", metavar="TEXT")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the pictures.", metavar="FOLDER")
-    ],
-    image: Annotated[
-        list[Path] | None, typer.Option(help="A picture; may be repeated.", metavar="FILE")
-    ] = None,
-    video: VideoOption = None,
-    frames: FramesOption = DEFAULT_FRAMES,
+    question: QuestionOptions,
+    model_options: ModelOptions,
+    rule: CollectOptions,
+    output: OutputFolder,
     answer: Annotated[
         str | None,
-        typer.Option(help="The answer to explain; by default the model's own.", metavar="TEXT"),
+        typer.Option(help="The answer to explain. By default the model's own.", metavar="TEXT"),
     ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            help="How relevance is worked out; the measured best by default.",
-            metavar="NAME",
-            rich_help_panel=RULE_PANEL,
-        ),
-    ] = None,
-    rule_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An option of the rule, such as target=log_probability; may be repeated.",
-            metavar="KEY=VALUE",
-            rich_help_panel=RULE_PANEL,
-        ),
-    ] = None,
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive",
-            help="Explain again after each removal of the least relevant tokens.",
-            rich_help_panel=RULE_PANEL,
-        ),
-    ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 16,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    r"""See which visual tokens an answer rests on, and whether removing the others harms it.
+    r"""See which visual tokens an answer depends on, and whether removing the others harms it.
 
     Writes to the folder: `relevance.png` (heat maps over the images, or over the frames of a
     video), `tokens.png` (one for each token of the answer), `faithfulness.png` (the answer's
@@ -93,52 +56,60 @@ def explain(
       --prompt "Where is the cat?" --output why
     ```
     """
-    if not image and not video:
-        raise CommandError("There is nothing to explain: pass --image or --video.", exit_code=2)
-    pictures = [[read_picture(path)] for path in image or []]
-    videos = [read_video(path, frames) for path in video or []]
-    options = parse_key_values(rule_option or [], "--rule-option")
+    images = question.read_images()
     make_folder(output)
 
     from .answering import prepare_question
-    from .checkpoint import find_checkpoint, load_checkpoint
 
-    source = find_checkpoint(model)
-    checkpoint = load_checkpoint(source, TokenCompressionConfig(), dtype=dtype, device=device)
+    checkpoint = load_checkpoint(find_checkpoint(model_options), TokenCompressionConfig())
     with working("Explaining"), quiet_libraries(progress_bars=False):
-        from ..relevance import DEFAULT_RULE, faithfulness, relevance
-
-        inputs = prepare_question(checkpoint, [picture for (picture,) in pictures], prompt, videos)
-        given = None if answer is None else [_answer_ids(checkpoint, answer)]
-        rule = rule or DEFAULT_RULE
-        sample = relevance(
-            checkpoint.model,
-            inputs,
-            answer_ids=given,
-            max_new_tokens=max_new_tokens,
-            rule=rule,
-            rule_options=options,
-            recursive=recursive,
-            return_per_token=True,
-        ).samples[0]
-        followed = faithfulness(
-            checkpoint.model, inputs, [sample.scores], answer_ids=[sample.answer_ids]
-        ).samples[0]
+        videos = question.read_videos(checkpoint.processor)
+        inputs = prepare_question(checkpoint, images, question.prompt, videos)
+        sample, followed = _explain(checkpoint, inputs, question, rule, answer)
         words = [checkpoint.processor.decode(token) for token in sample.answer_ids]
-        written = _write_pictures(output, [*pictures, *videos], sample, words)
+        written = _write_images(output, [*([image] for image in images), *videos], sample, words)
     written += _write_plot(output / "faithfulness.png", followed)
     summary = {
-        "model": model,
-        "prompt": prompt,
+        "model": checkpoint.name,
+        "prompt": question.prompt,
         "answer": checkpoint.processor.decode(sample.answer_ids).strip(),
         "answer_tokens": words,
-        "rule": rule,
+        "rule": rule.rule,
         "scores": sample.scores.tolist(),
         "faithfulness": _as_json(followed),
     }
     path = output / "relevance.json"
-    path.write_text(json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
-    _print_summary(summary, [*written, path])
+    write_json(summary, path)
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        _print_summary(summary, [*written, path])
+
+
+def _explain(
+    checkpoint: Checkpoint,
+    inputs: Mapping[str, Any],
+    question: QuestionOptions,
+    rule: CollectOptions,
+    answer: str | None,
+) -> tuple[SampleRelevance, SampleFaithfulness]:
+    """The relevance of the visual tokens, and what removing them does to the answer."""
+    from ..relevance import faithfulness, relevance
+
+    sample = relevance(
+        checkpoint.model,
+        inputs,
+        answer_ids=None if answer is None else [_answer_ids(checkpoint, answer)],
+        max_new_tokens=question.max_new_tokens,
+        rule=rule.rule,
+        rule_options=rule.rule_options,
+        recursive=rule.recursive,
+        return_per_token=True,
+    ).samples[0]
+    followed = faithfulness(
+        checkpoint.model, inputs, [sample.scores], answer_ids=[sample.answer_ids]
+    ).samples[0]
+    return sample, followed
 
 
 def _answer_ids(checkpoint: Checkpoint, answer: str) -> Any:
@@ -148,7 +119,7 @@ def _answer_ids(checkpoint: Checkpoint, answer: str) -> Any:
     return torch.tensor(ids, dtype=torch.long)
 
 
-def _write_pictures(
+def _write_images(
     output: Path,
     visuals: Sequence[Sequence[Image.Image]],
     sample: SampleRelevance,

@@ -1,87 +1,150 @@
-"""Options that several commands share."""
+"""Command line options that are made from the fields of dataclasses, and those of several verbs."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..options import Option, options_of
 from .errors import CommandError
 
-COMPRESSION_PANEL = "Compression"
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, a Hub "
-        "id, or a folder.",
-        metavar="MODEL",
-    ),
+OutputFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")
 ]
-ScorerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="How visual tokens are scored; attention by default, or mapper where one is named.",
-        metavar="NAME",
-        rich_help_panel=COMPRESSION_PANEL,
-    ),
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="File to write the JSON object to.", metavar="FILE"),
 ]
-ScorerOptionsOption = Annotated[
+Kinds = Annotated[
     list[str] | None,
     typer.Option(
-        "--scorer-option",
-        help="An option of the scorer, such as seed=1 for random; may be repeated.",
-        metavar="KEY=VALUE",
-        rich_help_panel=COMPRESSION_PANEL,
+        "--kind",
+        help="Kinds of questions, separated by commas. By default all. May be repeated.",
+        metavar="KINDS",
     ),
 ]
-MapperOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Trained mapper to score with: a Hub id or a folder.",
-        metavar="MAPPER",
-        rich_help_panel=COMPRESSION_PANEL,
-    ),
-]
-VideoOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="A video: a file, an animated GIF, PNG or WebP, or a folder of frames; may be "
-        "repeated. Videos follow pictures.",
-        metavar="PATH",
-    ),
-]
-FramesOption = Annotated[
-    int, typer.Option(min=1, help="Most frames of each video, evenly spaced over it.")
-]
-ClipHoldOption = Annotated[
-    int,
-    typer.Option(min=1, help="Frames for which a clip shows each of its boards.", metavar="FRAMES"),
-]
-DEFAULT_FRAMES = 8
-DtypeOption = Annotated[
-    str,
-    typer.Option(
-        help="auto (the checkpoint's own, float32 for float16 on a CPU), float32, bfloat16 or "
-        "float16. A CPU without bfloat16 arithmetic is several times faster in float32.",
-        metavar="DTYPE",
-    ),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Such as cpu or cuda:0; by default the accelerator, if any.", metavar="DEVICE"
-    ),
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")
 ]
 
 
-def parse_scorer_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """The values of `--scorer-option`, as in `parse_key_values`."""
-    return parse_key_values(pairs, "--scorer-option")
+def takes(
+    options_class: type[Any],
+    parameter: str,
+    *,
+    panel: str | None = None,
+    only: Collection[str] | None = None,
+    leave_out: Collection[str] = (),
+    built: bool = True,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a command: its options include the fields of a dataclass.
+
+    Args:
+        options_class: The dataclass, whose fields carry a help text (`hf_token_compress.options`).
+        parameter: Parameter of the command that gets the instance.
+        panel: Heading of the options in the help.
+        only: Fields that become options; by default all.
+        leave_out: Fields that do not.
+        built: Whether the command gets an instance; otherwise a dict of the fields that were given.
+    """
+    cls: Any = options_class
+    chosen = [
+        item
+        for item in options_of(cls)
+        if (only is None or item.name in only) and item.name not in leave_out
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def filled(**values: Any) -> None:
+            read = {item.name: _read(item, values.pop(item.name)) for item in chosen}
+            given = {name: value for name, value in read.items() if value is not None}
+            values[parameter] = options_class(**given) if built else given
+            command(**values)
+
+        # The options stand where the command has the parameter.
+        parameters = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            if own.name == parameter:
+                parameters += [_parameter(item, panel) for item in chosen]
+            else:
+                parameters.append(own.replace(kind=own.KEYWORD_ONLY))
+        filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        # Typer reads both.
+        filled.__annotations__ = {item.name: item.annotation for item in parameters}
+        return filled
+
+    return decorate
+
+
+def _parameter(item: Option, panel: str | None) -> inspect.Parameter:
+    """The typer parameter of an option; its value is None where it is not given."""
+    flag, text = _flag(item), item.help
+    names = [f"{flag}/--no-{flag[2:]}" if item.kind is bool else flag]
+    annotation: Any = item.kind
+    if item.kind in (dict, tuple):
+        annotation = list[Path] if item.element is Path else list[str]
+        text += " May be repeated."
+    if default := _default_text(item):
+        text += f" [default: {default}]"
+    return inspect.Parameter(
+        item.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=annotation if item.required else annotation | None,
+        default=typer.Option(
+            ... if item.required else None,
+            *names,
+            help=text,
+            metavar=_metavar(item),
+            rich_help_panel=panel,
+        ),
+    )
+
+
+def _flag(item: Option) -> str:
+    # Several are given one by one: scorer_options by --scorer-option.
+    name = item.name.removesuffix("s") if item.kind in (dict, tuple) else item.name
+    return f"--{name.replace('_', '-')}"
+
+
+def _metavar(item: Option) -> str | None:
+    if item.metavar is not None:
+        return item.metavar
+    if item.choices:
+        return f"[{'|'.join(item.choices)}]"
+    return "KEY=VALUE" if item.kind is dict else None
+
+
+def _default_text(item: Option) -> str:
+    if item.kind is bool:
+        return _flag(item)[2:] if item.default else f"no-{_flag(item)[2:]}"
+    if item.kind is tuple:
+        return ", ".join(map(str, item.default))
+    return "" if item.default in (None, {}) else str(item.default)
+
+
+def _read(item: Option, value: Any) -> Any:
+    """The value of a field; None where it was not given."""
+    if item.kind is dict:
+        return parse_key_values(value, _flag(item)) if value else None
+    if item.kind is tuple and value:
+        # A file's name may have a comma.
+        texts = tuple(value) if item.element is Path else listed(value)
+        return tuple(_number(item, text) for text in texts) if item.element is float else texts
+    return None if value == [] else value
+
+
+def _number(item: Option, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CommandError(f"{_flag(item)} takes numbers, not {text!r}.", exit_code=2) from None
 
 
 def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:

@@ -42,12 +42,12 @@ def push(
             )
         except errors.RevisionNotFoundError as error:
             raise CommandError(
-                f"{repo!r} has no branch {branch!r} on the Hub: make it there, or push without "
+                f"{repo!r} has no branch {branch!r} on the Hub: create it there, or push without "
                 "--branch."
             ) from error
         except errors.HfHubHTTPError as error:
             raise CommandError(
-                f"The Hub does not take the mapper as {repo!r}: log in with `hf auth login` under "
-                f"an account that may write there ({type(error).__name__})."
+                f"The Hub refuses the mapper as {repo!r}: log in with `hf auth login` to an "
+                f"account that may write there ({type(error).__name__})."
             ) from error
     typer.echo(address)

@@ -12,103 +12,47 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
+from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, quiet_libraries, results, working
-from .errors import CommandError, one_sentence_errors
-from .options import (
-    COMPRESSION_PANEL,
-    DEFAULT_FRAMES,
-    DeviceOption,
-    DtypeOption,
-    FramesOption,
-    MapperOption,
-    ModelOption,
-    ScorerOption,
-    ScorerOptionsOption,
-    VideoOption,
-    parse_scorer_options,
-)
-from .pictures import numbered_paths, read_picture
-from .videos import read_video
+from .errors import one_sentence_errors
+from .options import JsonFlag, OutputFile, takes
+from .outputs import check_output, numbered_paths, write_json
+from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import TypeAlias
 
     from PIL import Image
 
     from .answering import Answer
+    from .checkpoint import Checkpoint
 
     Visual: TypeAlias = Image.Image | list[Image.Image]
 
-DEFAULT_RETENTION_RATIO = 0.25
-
 
 @one_sentence_errors
+@takes(QuestionOptions, "question")
+@takes(ModelOptions, "model_options")
+@takes(TokenCompressionConfig, "changes", panel="Compression", built=False)
 def run(
-    model: ModelOption,
-    prompt: Annotated[str, typer.Option(help="The question.", metavar="TEXT")],
-    image: Annotated[
-        list[Path] | None, typer.Option(help="A picture; may be repeated.", metavar="FILE")
-    ] = None,
-    video: VideoOption = None,
-    frames: FramesOption = DEFAULT_FRAMES,
-    retention_ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the visual tokens to keep, in (0, 1]; by default the one saved with "
-            f"the model, else {DEFAULT_RETENTION_RATIO}.",
-            rich_help_panel=COMPRESSION_PANEL,
-        ),
-    ] = None,
-    scorer: ScorerOption = None,
-    scorer_option: ScorerOptionsOption = None,
-    mapper: MapperOption = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep the fewest tokens whose scores sum to this share, in (0, 1].",
-            rich_help_panel=COMPRESSION_PANEL,
-        ),
-    ] = None,
-    min_visual_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Leave prompts with fewer visual tokens alone.",
-            rich_help_panel=COMPRESSION_PANEL,
-        ),
-    ] = None,
-    max_visual_tokens: Annotated[
-        int | None,
-        typer.Option(help="Most visual tokens to keep.", rich_help_panel=COMPRESSION_PANEL),
-    ] = None,
-    min_tokens_per_visual: Annotated[
-        int | None,
-        typer.Option(
-            help="Visual tokens that every picture keeps.", rich_help_panel=COMPRESSION_PANEL
-        ),
-    ] = None,
-    min_tokens_per_frame: Annotated[
-        int | None,
-        typer.Option(
-            help="Visual tokens that every frame of a video keeps.",
-            rich_help_panel=COMPRESSION_PANEL,
-        ),
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 64,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
+    question: QuestionOptions,
+    model_options: ModelOptions,
+    changes: dict[str, Any],
     overlay: Annotated[
         Path | None,
         typer.Option(
-            help="Write the picture with the kept tokens lit; further pictures go to FILE-2, … "
-            "A video becomes a sheet of its frames, or an animation where FILE ends in .gif.",
+            help="Write the image with the kept tokens lit. Further images go to FILE-2, … A video "
+            "becomes a sheet of its frames, or an animation if FILE ends in .gif.",
             metavar="FILE",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    output: OutputFile = None,
+    as_json: JsonFlag = False,
 ) -> None:
     r"""Ask any supported model a question about images or videos, with fewer visual tokens.
+
+    Compression options that are not given are those saved with the model, if any.
 
     **Examples**
 
@@ -121,47 +65,28 @@ def run(
       --video clip.mp4 --frames 16 --prompt "What happens?" --overlay kept.gif
     ```
     """
-    options = {
-        "retention_ratio": retention_ratio,
-        "scorer": scorer,
-        "scorer_options": parse_scorer_options(scorer_option or []) or None,
-        "mapper": mapper,
-        "top_p": top_p,
-        "min_visual_tokens": min_visual_tokens,
-        "max_visual_tokens": max_visual_tokens,
-        "min_tokens_per_visual": min_tokens_per_visual,
-        "min_tokens_per_frame": min_tokens_per_frame,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    if not (image or video):
-        raise CommandError("There is nothing to look at: give --image or --video.", exit_code=2)
-    pictures = [read_picture(path) for path in image or []]
-    videos = [read_video(path, frames) for path in video or []]
-    visuals: list[Visual] = [*pictures, *videos]
-    overlay_paths = [] if overlay is None else numbered_paths(overlay, len(visuals))
+    check_output(output)
+    images = question.read_images()
+    overlay_paths = [] if overlay is None else numbered_paths(overlay, question.count)
 
     from .answering import answer, prepare_question
-    from .checkpoint import find_checkpoint, load_checkpoint
 
-    source = find_checkpoint(model)
-    compression = _merged_settings(source.saved_compression, given)
-    checkpoint = load_checkpoint(source, compression, dtype=dtype, device=device)
+    source = find_checkpoint(model_options)
+    compression = _merged_settings(source.saved_compression, changes)
+    checkpoint = load_checkpoint(source, compression)
     with working("Answering"), quiet_libraries(progress_bars=False):
-        inputs = prepare_question(checkpoint, pictures, prompt, videos)
-        found = answer(checkpoint, inputs, max_new_tokens=max_new_tokens)
+        videos = question.read_videos(checkpoint.processor)
+        inputs = prepare_question(checkpoint, images, question.prompt, videos)
+        found = answer(checkpoint, inputs, max_new_tokens=question.max_new_tokens)
+    visuals: list[Visual] = [*images, *videos]
     for number, path in enumerate(overlay_paths):
         _write_overlay(path, visuals[number], found, number)
     summary = {
-        "model": model,
-        "images": [str(path) for path in image or []],
-        "videos": [str(path) for path in video or []],
-        "prompt": prompt,
+        **_settings(checkpoint, question, compression),
         **_measurements(found, inputs["input_ids"].shape[1]),
         "overlays": [str(path) for path in overlay_paths],
-        "device": str(checkpoint.model.device),
-        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
-        "token_compression": compression.to_dict(),
     }
+    write_json(summary, output)
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
     else:
@@ -169,16 +94,31 @@ def run(
 
 
 def _merged_settings(
-    saved: TokenCompressionConfig | None, given: dict[str, Any]
+    saved: TokenCompressionConfig | None, changes: Mapping[str, Any]
 ) -> TokenCompressionConfig:
     """The setting saved with the model, overridden by what the command line gives."""
-    base = saved or TokenCompressionConfig(retention_ratio=DEFAULT_RETENTION_RATIO)
-    if "scorer" in given or "mapper" in given:
-        # Another way of scoring replaces the saved one whole: its options and mapper do not fit.
+    base = saved or TokenCompressionConfig()
+    if "scorer" in changes or "mapper" in changes:
+        # The saved options and mapper do not fit another way of scoring.
         base = dataclasses.replace(
             base, scorer=None, scorer_options={}, mapper=None, mapper_revision=None
         )
-    return dataclasses.replace(base, **given)
+    return dataclasses.replace(base, **changes)
+
+
+def _settings(
+    checkpoint: Checkpoint, question: QuestionOptions, compression: TokenCompressionConfig
+) -> dict[str, Any]:
+    return {
+        "model": checkpoint.name,
+        "images": [str(path) for path in question.image],
+        "videos": [str(path) for path in question.video],
+        "prompt": question.prompt,
+        "scorer": compression.scorer_name,
+        "token_compression": {**compression, "scorer": compression.scorer_name},
+        "device": str(checkpoint.model.device),
+        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+    }
 
 
 def _measurements(found: Answer, prompt_tokens: int) -> dict[str, Any]:
@@ -217,6 +157,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     console = results()
     console.print(Text(summary["answer"] or "(an empty answer)", style="bold"))
     table = Table.grid(padding=(0, 2))
+    table.add_row("Scorer", Text(summary["scorer"]))
     for label, name in (("Visual tokens", "visual_tokens"), ("Prompt tokens", "prompt_tokens")):
         before, after = summary[f"{name}_before"], summary[f"{name}_after"]
         table.add_row(label, f"{before} → {after}  ({after / before:.0%})")

@@ -3,71 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..training.options import TrainOptions
 from .console import counting, notices
-from .errors import CommandError, one_sentence_errors
-from .options import parse_key_values
-
-_FEW_PANEL = "For few samples"
+from .errors import one_sentence_errors
+from .options import OutputFolder, takes
 
 
 @one_sentence_errors
+@takes(TrainOptions, "options", panel="Training")
 def train(
+    options: TrainOptions,
     collection: Annotated[
         list[Path],
-        typer.Option(help="Folder that collect wrote; may be repeated.", metavar="FOLDER"),
+        typer.Option(help="Folder that collect wrote. May be repeated.", metavar="FOLDER"),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for the mapper.", metavar="FOLDER")],
-    network: Annotated[
-        str, typer.Option(help="grid, or conv1d (the paper's).", metavar="NAME")
-    ] = "grid",
-    network_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An option of the network, such as channels=32; may be repeated.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    masked_share: Annotated[
-        float, typer.Option(help="Share of the least relevant tokens that the label hides.")
-    ] = 0.5,
-    temperature: Annotated[float, typer.Option(help="Of the label; below 1 sharpens.")] = 1.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the data.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
-    patience: Annotated[
-        int, typer.Option(min=1, help="Epochs without progress before it stops.")
-    ] = 20,
-    keep_best: Annotated[
-        bool,
-        typer.Option(help="Keep the epoch with the lowest held-out loss, not simply the last."),
-    ] = True,
-    weight_decay: Annotated[
-        float,
-        typer.Option(min=0.0, help="Of AdamW.", rich_help_panel=_FEW_PANEL),
-    ] = 0.0,
-    mirror: Annotated[
-        bool, typer.Option(help="Mirror what is seen, by chance.", rich_help_panel=_FEW_PANEL)
-    ] = False,
-    head_dropout: Annotated[
-        float,
-        typer.Option(min=0.0, help="Chance to leave out a head.", rich_help_panel=_FEW_PANEL),
-    ] = 0.0,
-    noise: Annotated[
-        float,
-        typer.Option(min=0.0, help="Disturbance of the logarithms.", rich_help_panel=_FEW_PANEL),
-    ] = 0.0,
-    held_out: Annotated[float, typer.Option(help="Share of the samples that only measure.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of weights, split and order.")] = 0,
+    output: OutputFolder,
 ) -> None:
     r"""Train a mapper; the multimodal model itself is not needed.
 
-    Run it again after it was stopped: it goes on after its last epoch. `loss.png`, `recall.png` and
-    `history.json` in the output folder show how it went. Several collections of one model train one
-    mapper together.
+    Run it again after it was stopped: it continues after its last epoch. `loss.png`, `recall.png`
+    and `history.json` in the output folder show the progress. Several collections of one model
+    train one mapper together.
 
     **Examples**
 
@@ -78,36 +38,16 @@ def train(
       --output paper_mapper --network conv1d --network-option kernel_size=5
     ```
     """
-    if not 0.0 < held_out < 1.0:
-        raise CommandError(f"--held-out must be in (0, 1), but it is {held_out}.", exit_code=2)
-
     from ..training.distributed import process_state
     from ..training.shards import ShardFolder
-    from ..training.train import Epoch, TrainOptions, read_history, train_mapper
+    from ..training.train import train_mapper
 
-    options: dict[str, Any] = {
-        "network": network,
-        "network_options": parse_key_values(network_option or [], "--network-option"),
-        "masked_share": masked_share,
-        "temperature": temperature,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "patience": patience,
-        "held_out": held_out,
-        "keep_best": keep_best,
-        "weight_decay": weight_decay,
-        "mirror": mirror,
-        "head_dropout": head_dropout,
-        "noise": noise,
-        "seed": seed,
-    }
     main = process_state().is_main_process
-    with counting("Training", epochs, shown=main) as done:
+    with counting("Training", options.epochs, shown=main) as done:
         mapper = train_mapper(
             [ShardFolder(folder) for folder in collection],
             output,
-            TrainOptions(**options),
+            options,
             after_epoch=lambda epoch: done(1),
         )
     if not main:
@@ -116,11 +56,17 @@ def train(
         f"{name.replace('_', ' ')} {value:.3g}" for name, value in mapper.config.metrics.items()
     )
     typer.echo(f"{mapper.parameter_count:,} parameters in {output}: {metrics}")
-    history: list[Epoch] = read_history(output)
+    _draw_curves(output)
+
+
+def _draw_curves(output: Path) -> None:
+    from ..training.train import read_history
+
+    history = read_history(output)
     try:
         from ..viz import save_figure, training_curve
 
         save_figure(training_curve(history, ["loss"]), output / "loss.png")
         save_figure(training_curve(history, ["recall"]), output / "recall.png")
     except ImportError as error:
-        notices().print(f"No pictures of the training: {error}")
+        notices().print(f"The curves were not drawn: {error}")

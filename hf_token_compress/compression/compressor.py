@@ -15,7 +15,7 @@ from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..prompt import VisualSpan
 from ..rewrite import PaddingSide
-from ..scorers.base import ModelScorer, checked_scores
+from ..scorers.base import checked_scores
 from ..selection import select_visual_tokens, top_p_budget, visual_token_budget
 from .depth import at_depth
 from .inputs import PromptLayout, check_shape, encode_visuals, has_pixels_to_encode, read_layout
@@ -128,15 +128,15 @@ def _score(
     word_embeddings = family.embed(model, layout.input_ids)
     prompt = layout.prompt(word_embeddings, instruction_mask.to(layout.attention_mask))
     scorer = compression.scorer
-    if isinstance(scorer, ModelScorer):
+    context: dict[str, Any] = {}
+    if scorer.needs_model:
         # `generate` takes arguments that the model's own forward does not.
         own = inspect.signature(model.forward).parameters
         whole = {name: value for name, value in inputs.items() if name in own}
-        scores = scorer.score_with_model(prompt, model, whole)
-    else:
-        prompt, layer = at_depth(model, family, prompt, scorer.scoring_depth)
-        with layer.in_evaluation_mode():
-            scores = scorer.score(prompt, layer)
+        context = {"model": model, "inputs": whole}
+    prompt, layer = at_depth(model, family, prompt, scorer.scoring_depth)
+    with layer.in_evaluation_mode():
+        scores = scorer.score(prompt, layer, **context)
     return checked_scores(scores, prompt, config.scorer_name)
 
 

@@ -18,8 +18,7 @@ from .identity import identify
 from .report import CompressionReport
 
 if TYPE_CHECKING:
-    from ..training.collect import CollectOptions
-    from ..training.train import TrainOptions
+    from ..training.options import CollectOptions, TrainOptions
 
 
 class TokenCompression:

@@ -1,7 +1,9 @@
-"""Questions about composed scenes and clips, which the tiny models know, for `collect`.
+"""Questions about composed scenes and clips, which the tiny models know.
 
-The images come from a stream of their own, split "mapper", which is used by nothing but the
-training of mappers.
+`SceneSource` and `ClipSource` ask one question about each image, for `collect`: by default from the
+split "mapper", which is used for nothing but the training of mappers. `scene_samples` and
+`clip_samples` ask several about each, for `evaluate`: by default from the split "test", which
+training never used.
 """
 
 from __future__ import annotations
@@ -9,46 +11,162 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..checks import check_count
+from .sample import Sample
 from .scenes import (
     CLIP_KINDS,
     KINDS,
+    Clip,
+    Drawings,
+    Question,
+    Scene,
     check_kinds,
     clip_questions,
     make_clip,
     make_scene,
     scene_questions,
 )
-from .sources import SampleSource, TrainingSample
+from .sources import SampleSource
+
+_MOST_SCENES_FOR_ONE = 20
+
+
+def scene_sample(scene: Scene, question: Question) -> Sample:
+    """A question about a scene."""
+    return Sample(
+        "image",
+        (scene.image,),
+        question.text,
+        question.answer,
+        question.kind,
+        question.relevant_boxes,
+    )
+
+
+def clip_sample(clip: Clip, question: Question) -> Sample:
+    """A question about a clip."""
+    return Sample(
+        "video",
+        (tuple(clip.images),),
+        question.text,
+        question.answer,
+        question.kind,
+        question.relevant_boxes,
+        question.relevant_frames,
+    )
+
+
+def scene_samples(
+    kinds: Sequence[str],
+    per_kind: int,
+    *,
+    seed: int = 0,
+    rows: int = 4,
+    columns: int = 4,
+    split: str = "test",
+    drawings: Drawings | None = None,
+    artists: Sequence[str] | None = None,
+) -> list[Sample]:
+    """Questions about composed scenes, each scene asked one question of each kind.
+
+    The same arguments give the same samples. Scenes that allow no question of a kind are skipped
+    for that kind.
+
+    Args:
+        kinds: Kinds of questions, of `hf_token_compress.data.scenes.KINDS`.
+        per_kind: Questions of each kind.
+        seed: Seed of the first scene; the next scenes follow it.
+        rows: Grid rows of cells.
+        columns: Grid columns of cells.
+        split: Stream of scenes.
+        drawings: The drawings; by default those that come with the library.
+        artists: Artists to draw from; by default all of `drawings`.
+
+    Raises:
+        ValueError: A kind is unknown, `per_kind` is below 1, or scenes of this size allow no
+            question of a kind.
+    """
+    check_count("per_kind", per_kind, at_least=1)
+    samples: list[Sample] = []
+    missing = dict.fromkeys(kinds, per_kind)
+    last_asked = dict.fromkeys(kinds, seed)
+    number = seed
+    while wanted := [kind for kind, count in missing.items() if count > 0]:
+        scene = make_scene(
+            number, rows=rows, columns=columns, split=split, drawings=drawings, artists=artists
+        )
+        for question in scene_questions(scene, kinds=wanted, seed=number):
+            missing[question.kind] -= 1
+            last_asked[question.kind] = number
+            samples.append(scene_sample(scene, question))
+        for kind in wanted:
+            if number - last_asked[kind] >= _MOST_SCENES_FOR_ONE:
+                raise ValueError(
+                    f"Images of {rows} x {columns} drawings allow no question of the kind "
+                    f"{kind!r}: leave that kind out, or choose other numbers of rows and columns."
+                )
+        number += 1
+    return samples
+
+
+def clip_samples(
+    kinds: Sequence[str],
+    per_kind: int,
+    *,
+    frames: int = 4,
+    frames_per_scene: int = 1,
+    seed: int = 0,
+    rows: int = 4,
+    columns: int = 4,
+    split: str = "test",
+    drawings: Drawings | None = None,
+) -> list[Sample]:
+    """Questions about composed clips, each clip asked one question of each kind.
+
+    The same arguments give the same samples.
+
+    Args:
+        kinds: Kinds of questions, of `hf_token_compress.data.scenes.CLIP_KINDS`.
+        per_kind: Questions of each kind.
+        frames: Scenes of every clip.
+        frames_per_scene: Frames for which each scene is shown.
+        seed: Seed of the first clip; the next clips follow it.
+        rows: Grid rows of cells.
+        columns: Grid columns of cells.
+        split: Stream of clips.
+        drawings: The drawings; by default those that come with the library.
+
+    Raises:
+        ValueError: A kind is unknown, `per_kind` is below 1, or there are fewer concepts than
+            cells in all frames of a clip.
+    """
+    check_count("per_kind", per_kind, at_least=1)
+    samples: list[Sample] = []
+    for number in range(seed, seed + per_kind):
+        clip = make_clip(number, frames, rows, columns, split, drawings, frames_per_scene)
+        samples += [clip_sample(clip, item) for item in clip_questions(clip, kinds, seed=number)]
+    return samples
 
 
 class ComposedSource(SampleSource):
     """What scenes and clips share: sample `i` asks one question of kind `i` about image `i`.
 
     Args:
-        name: What `describe` calls the source.
         count: Number of questions.
         kinds: Kinds of questions, asked in turn; by default all that are known.
         known: Kinds of questions that there are.
         seed: Number of the first image.
-        options: Of `make_scene` or `make_clip`.
 
     Raises:
         ValueError: A kind is unknown.
     """
 
     def __init__(
-        self,
-        name: str,
-        count: int,
-        kinds: Sequence[str] | None,
-        known: Sequence[str],
-        seed: int,
-        options: dict[str, Any],
+        self, count: int, kinds: Sequence[str] | None, known: Sequence[str], seed: int
     ) -> None:
         kinds = kinds or known
         check_kinds(kinds, known)
-        self._name, self._count, self._kinds = name, count, list(kinds)
-        self._seed, self._options = seed, options
+        self._count, self._kinds, self._seed = count, list(kinds), seed
 
     def __len__(self) -> int:
         return self._count
@@ -58,14 +176,8 @@ class ComposedSource(SampleSource):
         return self._seed + index, self._kinds[index % len(self._kinds)]
 
     def describe(self) -> dict[str, Any]:
-        """All arguments."""
-        return {
-            "source": self._name,
-            "samples": self._count,
-            "kinds": self._kinds,
-            "seed": self._seed,
-            **self._options,
-        }
+        """Number, kinds and seed."""
+        return {"samples": self._count, "kinds": self._kinds, "seed": self._seed}
 
 
 class SceneSource(ComposedSource):
@@ -75,8 +187,8 @@ class SceneSource(ComposedSource):
         count: Number of questions, spread evenly over the kinds.
         kinds: Kinds of questions; by default all.
         seed: Number of the first scene.
-        rows: Rows of cells.
-        columns: Columns of cells.
+        rows: Grid rows of cells.
+        columns: Grid columns of cells.
         split: Stream of scenes.
 
     Raises:
@@ -93,18 +205,21 @@ class SceneSource(ComposedSource):
         columns: int = 4,
         split: str = "mapper",
     ) -> None:
-        options: dict[str, Any] = {"rows": rows, "columns": columns, "split": split}
-        super().__init__("scenes", count, kinds, KINDS, seed, options)
-        # Boards that there cannot be are told here, rather than once a sample.
-        make_scene(seed, **options)
+        super().__init__(count, kinds, KINDS, seed)
+        self._options: dict[str, Any] = {"rows": rows, "columns": columns, "split": split}
+        make_scene(seed, **self._options)  # fail early on sizes that cannot be composed
 
-    def __getitem__(self, index: int) -> TrainingSample:
+    def __getitem__(self, index: int) -> Sample:
         number, kind = self.number_and_kind(index)
         scene = make_scene(number, **self._options)
         questions = scene_questions(scene, kinds=[kind], seed=number)
         if not questions:
             raise ValueError(f"scene {number} allows no question of the kind {kind}")
-        return TrainingSample("image", (scene.image,), questions[0].text, questions[0].answer)
+        return scene_sample(scene, questions[0])
+
+    def describe(self) -> dict[str, Any]:
+        """All arguments."""
+        return {"source": "scenes", **super().describe(), **self._options}
 
 
 class ClipSource(ComposedSource):
@@ -114,10 +229,10 @@ class ClipSource(ComposedSource):
         count: Number of questions, spread evenly over the kinds.
         kinds: Kinds of questions; by default all that clips allow.
         frames: Scenes of every clip.
-        hold: Frames for which each scene is shown.
+        frames_per_scene: Frames for which each scene is shown.
         seed: Number of the first clip.
-        rows: Rows of cells.
-        columns: Columns of cells.
+        rows: Grid rows of cells.
+        columns: Grid columns of cells.
         split: Stream of clips.
 
     Raises:
@@ -130,25 +245,33 @@ class ClipSource(ComposedSource):
         *,
         kinds: Sequence[str] | None = None,
         frames: int = 4,
-        hold: int = 1,
+        frames_per_scene: int = 1,
         seed: int = 0,
         rows: int = 4,
         columns: int = 4,
         split: str = "mapper",
     ) -> None:
-        options: dict[str, Any] = {
+        super().__init__(count, kinds, CLIP_KINDS, seed)
+        self._options: dict[str, Any] = {
             "frames": frames,
             "rows": rows,
             "columns": columns,
             "split": split,
-            "hold": hold,
         }
-        super().__init__("clips", count, kinds, CLIP_KINDS, seed, options)
-        # Boards that there cannot be are told here, rather than once a sample.
-        make_clip(seed, **options)
+        self._frames_per_scene = frames_per_scene
+        self._clip(seed)  # fail early on sizes that cannot be composed
 
-    def __getitem__(self, index: int) -> TrainingSample:
+    def __getitem__(self, index: int) -> Sample:
         number, kind = self.number_and_kind(index)
-        clip = make_clip(number, **self._options)
+        clip = self._clip(number)
         (question,) = clip_questions(clip, [kind], seed=number)
-        return TrainingSample("video", (clip.images,), question.text, question.answer)
+        return clip_sample(clip, question)
+
+    def describe(self) -> dict[str, Any]:
+        """All arguments."""
+        # Collections on disk call the last one "hold".
+        own = {**self._options, "hold": self._frames_per_scene}
+        return {"source": "clips", **super().describe(), **own}
+
+    def _clip(self, number: int) -> Clip:
+        return make_clip(number, frames_per_scene=self._frames_per_scene, **self._options)

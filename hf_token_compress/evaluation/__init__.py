@@ -1,7 +1,9 @@
 """Evaluation: what answers keep of their accuracy when visual tokens are dropped."""
 
-from ..data.tasks import Sample, clip_samples, scene_samples
+from ..data.composed import clip_samples, scene_samples
+from ..data.sample import Sample
 from .answering import answer_samples
+from .questions import LeftOut, Questions
 from .retention import (
     ConfiguredScorer,
     RetentionResult,
@@ -12,6 +14,8 @@ from .truth import TruthScorer
 
 __all__ = [
     "ConfiguredScorer",
+    "LeftOut",
+    "Questions",
     "RetentionResult",
     "Sample",
     "TruthScorer",

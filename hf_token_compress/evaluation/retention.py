@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..compression import compress, uncompress
 from ..config import TokenCompressionConfig
-from ..data.tasks import Sample
+from ..data.answers import Match, is_right
+from ..data.sample import Sample
+from ..prompt import Modality
 from ..scorers.mapper import MapperScorer
 from .answering import answer_samples
-from .truth import TruthScorer
+from .questions import ALL
+from .truth import TruthScorer, has_ground_truth
 
 TRUTH = "truth"
-"""Name, among scorers, of the ceiling that keeps what the answer truly rests on."""
+"""Name, among scorers, of the oracle that keeps first what the answer depends on."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +76,24 @@ def measure_retention(
     mapper: str | None = None,
     batch_size: int = 32,
     max_new_tokens: int = 16,
+    match: Match = "exact",
     after_batch: Callable[[int], None] | None = None,
 ) -> list[RetentionResult]:
     """Ask every question of the whole model, then with every scorer at every ratio.
 
-    An answer is right if it equals the sample's answer to the letter. The model is given back
-    uncompressed.
+    The model is given back uncompressed.
 
     Args:
         model: An uncompressed model of a supported family.
         processor: Its processor.
-        samples: The questions.
-        scorers: Names of scorers; "truth" keeps first what the answer truly rests on, and
+        samples: The questions, all with answers; see `Questions` for a file of them.
+        scorers: Names of scorers; "truth" keeps first what the answer depends on, and
             "mapper:NAME" scores with the mapper of that folder or Hub id. Or scorers with options.
         retention_ratios: Shares of visual tokens to keep, in (0, 1].
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         batch_size: Samples a batch.
         max_new_tokens: Longest answer, in tokens.
+        match: Which answers are right, as `hf_token_compress.data.answers.is_right` takes it.
         after_batch: Called with the number of samples after each batch, for progress bars.
 
     Returns:
@@ -97,16 +101,20 @@ def measure_retention(
 
     Raises:
         MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
-        TypeError, ValueError: There is no such scorer or option, a ratio is out of range, or a
-            mapper is damaged or is not for this model or for what the samples show. All of these
-            are raised before the first question is asked.
+        TypeError, ValueError: There is no such scorer or option, a ratio is out of range, a mapper
+            is damaged or is not for this model or for what the samples show, or a sample lacks an
+            answer, or the ground truth that "truth" needs. All of these are raised before the first
+            question is asked.
     """
+    asked = _Asked(samples, match)
+    if TRUTH in scorers:
+        asked.check_ground_truth()
     planned: list[tuple[str, TokenCompressionConfig]] = []
     for scorer in scorers:
         label = scorer if isinstance(scorer, str) else scorer.label
         configs = [_config_of(scorer, ratio, mapper) for ratio in retention_ratios]
         for config in configs[:1]:  # the others have the same scorer
-            _check_scorer(model, samples, config)
+            _check_scorer(model, asked.modalities, config)
         planned.extend((label, config) for config in configs)
     options: dict[str, Any] = {
         "batch_size": batch_size,
@@ -114,10 +122,48 @@ def measure_retention(
         "after_batch": after_batch,
     }
     answers = answer_samples(model, processor, samples, **options)
-    results = [_result(None, 1.0, 1.0, samples, answers)]
+    results = [asked.result(None, 1.0, 1.0, answers)]
     for label, config in planned:
-        results.append(_measure(model, processor, samples, label, config, options))
+        kept_share, answers = _answer_compressed(model, processor, samples, label, config, options)
+        results.append(asked.result(label, config.retention_ratio, kept_share, answers))
     return results
+
+
+class _Asked:
+    """What is known of the samples, which are read once for all results."""
+
+    def __init__(self, samples: Sequence[Sample], match: Match) -> None:
+        self.kinds: list[str] = []
+        self.answers: list[str] = []
+        self.modalities: set[Modality] = set()
+        self._match = match
+        self._unknown: list[int] = []
+        for number, sample in enumerate(samples):
+            if sample.answer is None:
+                raise ValueError(f"Sample {number} has no answer: leave it out.")
+            self.kinds.append(sample.kind or ALL)
+            self.answers.append(sample.answer)
+            self.modalities.add(sample.modality)
+            if not has_ground_truth(sample):
+                self._unknown.append(number)
+
+    def check_ground_truth(self) -> None:
+        """Raise unless all samples have what the scorer "truth" needs."""
+        if self._unknown:
+            raise ValueError(
+                f"The scorer {TRUTH} needs the relevant boxes of every sample, on its one image or "
+                f"frames, but sample {self._unknown[0]} has none: leave that scorer out."
+            )
+
+    def result(
+        self, scorer: str | None, ratio: float, kept_share: float, answers: Sequence[str]
+    ) -> RetentionResult:
+        """Count the right answers of each kind."""
+        correct, asked = dict.fromkeys(self.kinds, 0), dict.fromkeys(self.kinds, 0)
+        for kind, given, right in zip(self.kinds, answers, self.answers, strict=True):
+            asked[kind] += 1
+            correct[kind] += is_right(given, right, self._match)
+        return RetentionResult(scorer, ratio, kept_share, correct, asked)
 
 
 def _config_of(
@@ -139,24 +185,27 @@ def _config_of(
     )
 
 
-def _check_scorer(model: Any, samples: Sequence[Sample], config: TokenCompressionConfig) -> None:
+def _check_scorer(
+    model: Any, modalities: Iterable[Modality], config: TokenCompressionConfig
+) -> None:
     """Raise what asking with that scorer would raise, after all the scorers before it."""
     compress(model, config)
     scorer = model.token_compression.scorer
     uncompress(model)
     if isinstance(scorer, MapperScorer):
-        for sample in samples:
-            scorer.mappers.for_modality("video" if sample.frames else "image")
+        for modality in modalities:
+            scorer.mappers.for_modality(modality)
 
 
-def _measure(
+def _answer_compressed(
     model: Any,
     processor: Any,
     samples: Sequence[Sample],
     scorer: str,
     config: TokenCompressionConfig,
     options: dict[str, Any],
-) -> RetentionResult:
+) -> tuple[float, list[str]]:
+    """The share of visual tokens that was kept, and the answers."""
     compress(model, config)
     truth = TruthScorer()
     if scorer == TRUTH:
@@ -185,29 +234,14 @@ def _measure(
         )
     finally:
         uncompress(model)
-    return _result(scorer, config.retention_ratio, after / before, samples, answers)
-
-
-def _result(
-    scorer: str | None,
-    ratio: float,
-    kept_share: float,
-    samples: Sequence[Sample],
-    answers: Sequence[str],
-) -> RetentionResult:
-    kinds = list(dict.fromkeys(sample.kind for sample in samples))
-    correct, asked = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
-    for sample, answer in zip(samples, answers, strict=True):
-        asked[sample.kind] += 1
-        correct[sample.kind] += answer == sample.answer
-    return RetentionResult(scorer, ratio, kept_share, correct, asked)
+    return after / before, answers
 
 
 def retention_markdown(results: Sequence[RetentionResult]) -> str:
     """The results as a Markdown table: accuracy in percent, with its standard error over all."""
-    kinds = list(results[0].asked)
+    kinds = named_kinds(results[0])
     lines = [
-        "| scorer | kept | " + " | ".join(kinds) + " | all |",
+        "| " + " | ".join(["scorer", "kept", *kinds, ALL]) + " |",
         "|---|---|" + "---|" * (len(kinds) + 1),
     ]
     for result in results:
@@ -217,3 +251,9 @@ def retention_markdown(results: Sequence[RetentionResult]) -> str:
         kept = f"{100 * result.kept_share:.0f} %"
         lines.append(f"| {name} | {kept} | " + " | ".join([*cells, overall]) + " |")
     return "\n".join(lines)
+
+
+def named_kinds(result: RetentionResult) -> list[str]:
+    """Kinds of questions to show beside the accuracy over all: none if the samples have none."""
+    kinds = list(result.asked)
+    return [] if kinds == [ALL] else kinds

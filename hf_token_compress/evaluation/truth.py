@@ -1,4 +1,4 @@
-"""The ceiling: keep first the visual tokens that the answer truly rests on."""
+"""The oracle: keep first the visual tokens that the answer depends on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..data.tasks import Box, Sample
+from ..data.sample import Sample
+from ..data.scenes import Box
 from ..prompt import MultimodalPrompt, TokenGrid, VisualSpan
 from ..scorers import Scorer
 from ..scorers.random import RandomScorer
@@ -18,8 +19,8 @@ from ..scoring_layer import ScoringLayer
 class TruthScorer(Scorer):
     """Scores the visual tokens inside a sample's relevant boxes above all others.
 
-    The others get random scores, so that what is kept beyond the truth is no hint. It needs the
-    samples of the batch, one image or clip each: set `samples` before every call.
+    The others get random scores, so that what is kept beyond the ground truth gives no hint. It
+    needs the samples of the batch, one image or video each: set `samples` before every call.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -30,23 +31,32 @@ class TruthScorer(Scorer):
     def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         if len(self.samples) != len(prompt.visuals):
             raise ValueError(
-                f"The truth of {len(self.samples)} samples is set, but the batch has "
-                f"{len(prompt.visuals)} prompts: set TruthScorer.samples before every call."
+                f"TruthScorer.samples has {len(self.samples)} samples, but the batch has "
+                f"{len(prompt.visuals)} prompts: set it before every call."
             )
         scores = self._others.score(prompt, scoring_layer)  # [B, S] in [0, 1)
-        for row, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
+        for index, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
             (visual,) = visuals
-            columns = visual.positions.to(scores.device)
-            scores[row, columns] += true_relevance(sample, visual).to(scores)
+            positions = visual.positions.to(scores.device)  # [N]
+            scores[index, positions] += true_relevance(sample, visual).to(scores)
         return scores
+
+
+def has_ground_truth(sample: Sample) -> bool:
+    """Whether it is known which part of a sample's one image or video its answer depends on."""
+    return (
+        sample.relevant_boxes is not None
+        and len(sample.visuals) == 1
+        and (sample.modality == "image" or len(sample.frames) > 0)
+    )
 
 
 def true_relevance(sample: Sample, visual: VisualSpan) -> Tensor:
     """1 for the visual tokens inside a sample's relevant boxes, else 0.
 
     Args:
-        sample: A question about one image or clip.
-        visual: That image or clip in a prompt, of N visual tokens.
+        sample: A question about one image or video, with ground truth.
+        visual: That image or video in a prompt, of N visual tokens.
 
     Returns:
         float32 [N] on the CPU; 0 for tokens that lie on no grid.
@@ -61,7 +71,7 @@ def true_relevance(sample: Sample, visual: VisualSpan) -> Tensor:
 
 
 def tokens_in_boxes(boxes: Sequence[Box], image_size: tuple[int, int], grid: TokenGrid) -> Tensor:
-    """Visual tokens of which the centre of what they see of the image lies in one of the boxes.
+    """Visual tokens whose centre on the image lies in one of the boxes.
 
     The last tokens of a grid may reach over the edge of the image.
 
@@ -93,9 +103,10 @@ def _centres(start: float, end: float, count: int) -> Tensor:
 
 
 def _boxes_of_frame(sample: Sample, frame: int, frames: int) -> tuple[Box, ...]:
-    """Relevant boxes of one of the model's frames; it may have joined several of the clip's."""
+    """Relevant boxes of one of the model's frames, which may join several of the video's."""
+    boxes = sample.relevant_boxes or ()
     if not sample.frames:
-        return sample.relevant_boxes
+        return boxes
     joined = -(-len(sample.frames) // frames)
-    pairs = zip(sample.relevant_boxes, sample.relevant_frames, strict=True)
+    pairs = zip(boxes, sample.relevant_frames, strict=True)
     return tuple(box for box, number in pairs if number // joined == frame)

@@ -1,7 +1,7 @@
-"""The mapper: from what the instruction looks at in layer 0 to the relevance of visual tokens."""
+"""The mapper: a small network that predicts the relevance of visual tokens from attention."""
 
 from .config import NETWORKS, MapperConfig
-from .folders import MapperNotFoundError
+from .files import MapperNotFoundError
 from .identity import ModelIdentity, layer_fingerprint
 from .inputs import MapperInput
 from .labels import label_divergence, relevance_label

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from numbers import Real
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import check_count
 from ..scoring_layer import ScoringLayer
 
 _FINGERPRINT_SIZE = 32
 _SAME_LAYER = 0.9
 
+_JSON_TYPES: dict[str, Any] = {
+    "name": str,
+    "revision": str | None,
+    "model_type": str,
+    "hidden_size": int,
+    "layers": int,
+    "heads": int,
+    "fingerprint": list,
+}
+
+
+def json_fields(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The known fields of a JSON object; fields of later versions are ignored.
+
+    Args:
+        values: The JSON object.
+        kinds: The type of each field.
+
+    Raises:
+        TypeError: A value has the wrong type.
+    """
+    known = {name: value for name, value in values.items() if name in kinds}
+    for name, value in known.items():
+        if not isinstance(value, kinds[name]):
+            raise TypeError(f"{name} cannot be {value!r}.")
+    return known
+
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a mapper must know of the model that it was trained for.
+    """The model that a mapper was trained for.
 
     Attributes:
         name: Hub id or folder.
@@ -28,12 +53,9 @@ class ModelIdentity:
         model_type: Family, as in the model's config.json.
         hidden_size: Width of the language model.
         layers: Its decoder layers.
-        heads: Its query heads, each of which is an input of a mapper.
-        fingerprint: What layer 0 makes of a fixed input (`layer_fingerprint`); empty if unknown.
-
-    Raises:
-        TypeError: A value has the wrong type.
-        ValueError: A size is less than 1, or the fingerprint has another length.
+        heads: Its query heads.
+        fingerprint: Unit vector that recognises the weights of layer 0 (`layer_fingerprint`);
+            empty if unknown.
     """
 
     name: str
@@ -44,53 +66,27 @@ class ModelIdentity:
     heads: int
     fingerprint: tuple[float, ...] = ()
 
-    def __post_init__(self) -> None:
-        for name in ("name", "model_type"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                kind = type(value).__name__
-                raise TypeError(f"{name} of a mapper's model must be a string, not {kind}.")
-        if self.revision is not None and not isinstance(self.revision, str):
-            kind = type(self.revision).__name__
-            raise TypeError(f"revision of a mapper's model must be a string or None, not {kind}.")
-        for name in ("hidden_size", "layers", "heads"):
-            check_count(f"{name} of a mapper's model", getattr(self, name), at_least=1)
-        if not all(isinstance(number, Real) for number in self.fingerprint):
-            raise TypeError("fingerprint of a mapper's model must be numbers.")
-        if len(self.fingerprint) not in (0, _FINGERPRINT_SIZE):
-            raise ValueError(
-                f"fingerprint of a mapper's model must be {_FINGERPRINT_SIZE} numbers or none, but "
-                f"it has {len(self.fingerprint)}."
-            )
-
     def to_dict(self) -> dict[str, Any]:
-        """JSON types."""
+        """The fields as JSON types."""
         return {**asdict(self), "fingerprint": list(self.fingerprint)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelIdentity:
-        """Read what `to_dict` wrote; keys of later versions are ignored.
+        """Read what `to_dict` wrote; fields of later versions are ignored.
 
         Raises:
-            TypeError: A value has the wrong type.
-            ValueError: A value is missing, or out of its range.
+            TypeError: A value is missing or has the wrong type.
+            ValueError: The fingerprint is not a list of numbers.
         """
-        known = [item.name for item in fields(cls)]
-        missing = [name for name in known if name not in values and name != "fingerprint"]
-        if missing:
-            raise ValueError(f"The base model of a mapper is described without {missing[0]}.")
-        fingerprint = values.get("fingerprint", ())
-        if isinstance(fingerprint, str) or not isinstance(fingerprint, Sequence):
-            kind = type(fingerprint).__name__
-            raise TypeError(f"fingerprint of a mapper's model must be a list, not {kind}.")
-        described = {name: values[name] for name in known if name in values}
-        return cls(**{**described, "fingerprint": tuple(fingerprint)})
+        known = json_fields(values, _JSON_TYPES)
+        known["fingerprint"] = tuple(float(number) for number in known.get("fingerprint", ()))
+        return cls(**known)
 
     def difference(self, other: ModelIdentity) -> str | None:
-        """Why a mapper of this model does not fit another one; None where it does.
+        """Why a mapper of the other model does not fit this one; None if it does.
 
-        Names are not compared: a copy in a folder and a fine-tuned model read their images with
-        nearly the same layer 0.
+        Names are not compared, because a copy or a light fine-tune of a model has nearly the same
+        layer 0.
         """
         for attribute, words in (
             ("model_type", "the model type"),
@@ -102,9 +98,8 @@ class ModelIdentity:
             if own != others:
                 return f"{words} {own!r} instead of {others!r}"
         if self.fingerprint and other.fingerprint:
-            similarity = math.fsum(
-                a * b for a, b in zip(self.fingerprint, other.fingerprint, strict=True)
-            )
+            pairs = zip(self.fingerprint, other.fingerprint, strict=False)
+            similarity = math.fsum(first * second for first, second in pairs)
             if similarity < _SAME_LAYER:
                 return f"other weights in layer 0 (similarity {similarity:.2f} instead of 1.00)"
         return None
@@ -113,18 +108,18 @@ class ModelIdentity:
 def layer_fingerprint(scoring_layer: ScoringLayer, like: Tensor) -> tuple[float, ...]:
     """Queries of a fixed input, as a unit vector of 32 numbers.
 
-    It recognises the weights whose attention a mapper reads, through rounding, quantisation and
-    light fine-tuning, wherever the model came from.
+    It recognises the weights of the layer after rounding, quantisation or light fine-tuning,
+    whatever the name of the model.
 
     Args:
         scoring_layer: The layer.
-        like: A floating-point tensor [..., D] whose width, dtype and device the input takes.
+        like: Floating-point tensor [..., D]; the input takes its width, dtype and device.
     """
     width = like.shape[-1]
-    values = torch.arange(1, width + 1, dtype=torch.float64).mul(2.399963).sin()
+    values = torch.arange(1, width + 1, dtype=torch.float64).mul(2.399963).sin()  # [D]
     with torch.no_grad(), scoring_layer.in_evaluation_mode():
-        hidden = scoring_layer.input_norm(values.to(like).view(1, width))
+        hidden = scoring_layer.input_norm(values.to(like).view(1, width))  # [1, D]
         query = scoring_layer.query_projection(hidden)[0].double().cpu()  # [heads * head_dim]
-    places = torch.linspace(0, len(query) - 1, _FINGERPRINT_SIZE).long()
-    unit = torch.nn.functional.normalize(query[places], dim=0)
+    sampled = torch.linspace(0, len(query) - 1, _FINGERPRINT_SIZE).long()  # [32]
+    unit = torch.nn.functional.normalize(query[sampled], dim=0)  # [32]
     return tuple(round(value, 5) for value in unit.tolist())

@@ -1,4 +1,4 @@
-"""What a mapper sees of one prompt."""
+"""The input of a mapper."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 STATISTICS = 2
-"""Statistics over the instruction rows: their mean, and the highest share that one row gives."""
+"""Statistics over the instruction tokens: the mean attention and the highest share."""
 
 
 @dataclass(frozen=True)
 class MapperInput:
-    """Attention of one prompt's instruction to its visual tokens, in one decoder layer.
+    """Attention of one prompt's instruction tokens to its visual tokens, in one decoder layer.
 
     Attributes:
-        attention: float [2, heads, N], natural logarithms. First the mean over the instruction rows
-            of their attention to each of N visual tokens; then the highest share, over the rows, of
-            what a row gives to visual tokens at all.
-        grids: int64 [frames, rows, columns] each: which of the N tokens covers each cell of each
-            grid of each image or video.
+        attention: float [2, heads, N], natural logarithms of two statistics over the instruction
+            tokens: their mean attention to each of N visual tokens, and the highest share that
+            one of them gives a visual token, of all that it gives to visual tokens.
+        grids: int64 [frames, rows, columns] each, the grids over the images or videos: which of
+            the N tokens covers each cell.
     """
 
     attention: Tensor
@@ -33,11 +33,11 @@ class MapperInput:
 
     @property
     def log_mean_attention(self) -> Tensor:
-        """Logarithm of the attention to each token, mean over rows and heads: float32 [N]."""
+        """Logarithm of the mean attention over instruction tokens and heads, float32 [N]."""
         return self.attention[0].float().exp().mean(dim=0).log()
 
     def to(self, device: torch.device | str) -> MapperInput:
-        """The same on another device, in float32."""
+        """A copy on another device, in float32."""
         return MapperInput(
             self.attention.to(device, torch.float32), tuple(grid.to(device) for grid in self.grids)
         )

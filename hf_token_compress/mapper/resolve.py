@@ -1,26 +1,25 @@
-"""From a name to mappers: a folder, a Hub id, or a tiny model's own."""
+"""Load the mappers of a model: from a folder, from the Hub, or those of a tiny model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..prompt import Modality
 from ..tiny import resolve_mapper
-from .folders import CONFIG_FILE, fetch_folder
+from .files import CONFIG_FILE, fetch_folder
 from .identity import ModelIdentity
-from .relevance_mapper import RelevanceMapper
-from .upload import push_mappers
+from .relevance_mapper import RelevanceMapper, push_mappers
 
-_MODALITIES: tuple[Modality, ...] = ("image", "video")
+_MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 class MapperSet:
     """The mappers of one model: one for images, one for videos, or both.
 
     Args:
-        mappers: For each modality, its mapper.
+        mappers: The mapper of each modality.
         source: Folder or Hub id, for messages.
     """
 
@@ -34,7 +33,7 @@ class MapperSet:
         return cls({mapper.config.modality: mapper}, mapper.source or "in memory")
 
     def for_modality(self, modality: Modality) -> RelevanceMapper:
-        """The mapper for images, or for videos.
+        """The mapper of a modality.
 
         Raises:
             ValueError: There is none.
@@ -48,10 +47,10 @@ class MapperSet:
         return self.mappers[modality]
 
     def check_model(self, model: ModelIdentity) -> None:
-        """Raise unless the mappers belong to that model.
+        """Raise unless the mappers were trained for this model.
 
         Raises:
-            ValueError: They were trained for another one.
+            ValueError: They were trained for another model.
         """
         for mapper in self.mappers.values():
             base = mapper.config.base_model
@@ -65,43 +64,44 @@ class MapperSet:
 
     @property
     def scoring_depth(self) -> int:
-        """Decoder layers that run before the one whose attention the mappers read."""
+        """Decoder layers before the layer whose attention the mappers read."""
         return max(mapper.config.scoring_depth for mapper in self.mappers.values())
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write one mapper into the folder, or each into image/ and video/ where there are two.
+        """Write a single mapper into the folder, two into its folders image/ and video/.
 
         Raises:
-            ValueError: There are two, and the folder itself is a mapper already.
+            ValueError: There are two, and the folder holds another mapper.
         """
         if len(self.mappers) > 1 and (Path(folder) / CONFIG_FILE).is_file():
             raise ValueError(
-                f"{str(folder)!r} has a {CONFIG_FILE} of its own, and with image/ and video/ there "
-                "would be two mappers for one modality: save to another folder."
+                f"{str(folder)!r} holds a mapper already, and would hold two for one modality: "
+                "save to another folder."
             )
         for modality, mapper in self.mappers.items():
             mapper.save_pretrained(Path(folder) / modality if len(self.mappers) > 1 else folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the mapper, or both and one card with one commit; returns the commit's address.
-
-        They take the place of the mappers that the repository holds.
+        """Upload the mappers and one card, in place of the mappers of the repository.
 
         Args:
             repo_id: Hub id, "user/name".
-            **options: As of `RelevanceMapper.push_to_hub`.
+            **options: As in `RelevanceMapper.push_to_hub`.
+
+        Returns:
+            Address of the commit.
 
         Raises:
             ConnectionError: The Hub cannot be reached.
             HfHubHTTPError: The Hub refuses.
         """
         alone = len(self.mappers) == 1
-        places = {
+        folders = {
             "" if alone else modality: mapper for modality, mapper in sorted(self.mappers.items())
         }
-        commit = push_mappers(places, repo_id, **options)
+        address = push_mappers(folders, repo_id, **options)
         self.source = repo_id
-        return commit
+        return address
 
 
 def load_mappers(name: str, revision: str | None = None) -> MapperSet:
@@ -112,27 +112,29 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
-        ValueError: A file is damaged, or is no mapper's, or there are two for one modality, or the
-            two read different layers.
+        MapperNotFoundError: The mapper does not exist, or the Hub cannot be reached or refuses.
+        ValueError: A file is damaged or not of a mapper, there are two mappers for one modality, or
+            they read different layers.
     """
     folder = fetch_folder(resolve_mapper(name), revision=revision)
-    parts = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
-    mappers = {part: RelevanceMapper.from_folder(folder / part, name, revision) for part in parts}
+    # The mappers in image/ and video/.
+    found = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
+    mappers = {part: RelevanceMapper.from_folder(folder / part, name, revision) for part in found}
     for part, mapper in mappers.items():
-        if mapper.config.modality != part:
+        modality = mapper.config.modality
+        if modality != part:
             raise ValueError(
-                f"The mapper {name!r} holds a mapper for {mapper.config.modality}s in its folder "
-                f"{part}/: move it to {mapper.config.modality}/."
+                f"The folder {part}/ of the mapper {name!r} holds a mapper for {modality}s: move "
+                f"it to {modality}/."
             )
-    if (folder / CONFIG_FILE).is_file() or not parts:
+    # The mapper in the folder itself.
+    if (folder / CONFIG_FILE).is_file() or not mappers:
         mapper = RelevanceMapper.from_folder(folder, name, revision)
         modality = mapper.config.modality
         if modality in mappers:
             raise ValueError(
-                f"The mapper {name!r} holds two mappers for {modality}s, one beside its folder "
-                f"{modality}/ and one in it: remove the {CONFIG_FILE} of the one that is not to be "
-                "used."
+                f"The mapper {name!r} holds two mappers for {modality}s, one of them in its folder "
+                f"{modality}/: remove the {CONFIG_FILE} of the mapper that should not be used."
             )
         mappers[modality] = mapper
     if len({mapper.config.scoring_depth for mapper in mappers.values()}) > 1:

@@ -1,27 +1,27 @@
-"""Mappers to the Hub."""
+"""Upload files to a repository of mappers on the Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi, errors
+from huggingface_hub import CommitInfo, HfApi, errors
 
-from .card import mapper_card
-from .folders import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from ..hub import first_line
+from .files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 _FILES = {
-    f"{place}{name}"
-    for place in ("", "image/", "video/")
+    f"{folder}{name}"
+    for folder in ("", "image/", "video/")
     for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 }
 
 
-def push_mappers(
-    mappers: Mapping[str, Any],
+def push_files(
+    write: Callable[[Path, str], None],
     repo_id: str,
     *,
     private: bool | None = None,
@@ -30,37 +30,35 @@ def push_mappers(
     commit_message: str = "Upload token mapper",
     delete_patterns: Sequence[str] | str = (),
     **options: Any,
-) -> str:
-    """Upload mappers and one card of them all with one commit; returns the commit's address.
+) -> CommitInfo:
+    """Replace the mappers of a repository with one commit.
 
-    The same commit deletes what earlier pushes left of mappers elsewhere in the repository, so that
-    what is loaded from it is what was pushed.
+    The commit deletes the files of earlier mappers that are not written again, so that loading
+    from the repository gives what was pushed.
 
     Args:
-        mappers: `RelevanceMapper`s by their folders in the repository: "" is the repository itself.
+        write: Writes the files of the mappers and their card into the given folder; its second
+            argument is the full Hub id.
         repo_id: Hub id, "user/name".
-        private: Whether a new repository is private.
-        token: Of the Hub; by default that of `hf auth login`.
-        branch: Branch to push to; by default the main one.
-        commit_message: Of the commit.
+        private: Whether to make a new repository private.
+        token: Token for the Hub; by default that of `hf auth login`.
+        branch: Branch to push to; by default the main branch.
+        commit_message: Message of the commit.
         delete_patterns: Other files to delete.
-        **options: Others of `HfApi.upload_folder`, such as `create_pr`.
+        **options: More arguments of `HfApi.upload_folder`, such as `create_pr`.
 
     Raises:
         ConnectionError: The Hub cannot be reached.
         HfHubHTTPError: The Hub refuses.
     """
     api = HfApi(token=token)
-    with TemporaryDirectory() as name, _reaching_the_hub(repo_id):
+    with TemporaryDirectory() as name, _connection_errors(repo_id):
         folder = Path(name)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        for place, mapper in mappers.items():
-            mapper.write_files(folder / place)
-        described = [(mapper.config, mapper.parameter_count) for mapper in mappers.values()]
-        mapper_card(described, repo_id=repo_id).save(folder / CARD_FILE)
+        write(folder, repo_id)
         stale = sorted(file for file in _FILES if not (folder / file).exists())
         others = [delete_patterns] if isinstance(delete_patterns, str) else delete_patterns
-        commit = api.upload_folder(
+        return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             revision=branch,
@@ -68,24 +66,22 @@ def push_mappers(
             delete_patterns=[*stale, *others],
             **options,
         )
-    for mapper in mappers.values():
-        mapper.lies_at(repo_id, commit.pr_revision or branch)
-    return str(commit)
 
 
 @contextmanager
-def _reaching_the_hub(repo_id: str) -> Iterator[None]:
+def _connection_errors(repo_id: str) -> Iterator[None]:
+    """Turn the Hub client's errors of connection into one sentence each."""
     try:
         yield
     except errors.HfHubHTTPError:
         raise
     except errors.OfflineModeIsEnabled as error:
         raise ConnectionError(
-            f"The mapper cannot be pushed to {repo_id!r}, as HF_HUB_OFFLINE is set: unset it."
+            f"The mapper cannot be pushed to {repo_id!r} because HF_HUB_OFFLINE is set: unset it."
         ) from error
-    except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx's, or httpx2's
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of httpx or httpx2
+        reason = first_line(error).rstrip(".")
         raise ConnectionError(
-            f"The mapper cannot be pushed to {repo_id!r}, as the Hub cannot be reached ({reason}): "
-            "try again."
+            f"The mapper cannot be pushed to {repo_id!r} because the Hub cannot be reached "
+            f"({reason}): try again."
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..checks import check_choice
 from ..compression.mixin import TokenCompressionMixin
+from ..config import Targets as Targets
 from ..models.family import ModelFamily
 from ..models.registry import model_family
 from ..prompt import VisualSpan
@@ -21,8 +22,6 @@ from .model_state import ready_for_gradients
 from .replay import Replay, make_replay
 from .rules import DEFAULT_RULE, Rule, build_rule
 from .rules.recursive import RecursiveRule
-
-Targets = Literal["per_token", "sum"]
 
 
 @dataclass(frozen=True)

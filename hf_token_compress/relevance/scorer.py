@@ -10,7 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..prompt import MultimodalPrompt
-from ..scorers import ModelScorer
+from ..scorers import Scorer
+from ..scoring_layer import ScoringLayer
 from .explain import Targets, explained_family, greedy_answers, relevance
 from .model_state import ready_for_gradients
 from .rules import DEFAULT_RULE
@@ -25,7 +26,7 @@ _TOKEN_INPUTS = (
 )
 
 
-class RelevanceScorer(ModelScorer):
+class RelevanceScorer(Scorer):
     """Relevance for the model's own greedy answer to the whole prompt.
 
     It answers the whole prompt and explains that answer, which costs more than compression saves:
@@ -39,6 +40,8 @@ class RelevanceScorer(ModelScorer):
         targets: "per_token" or "sum".
         recursive: Explain, remove the least relevant tokens, and explain again.
     """
+
+    needs_model = True
 
     def __init__(
         self,
@@ -57,8 +60,13 @@ class RelevanceScorer(ModelScorer):
         }
 
     @override
-    def score_with_model(
-        self, prompt: MultimodalPrompt, model: Any, inputs: Mapping[str, Any]
+    def score(  # type: ignore[override]  # the keywords of `needs_model`
+        self,
+        prompt: MultimodalPrompt,
+        scoring_layer: ScoringLayer,
+        *,
+        model: Any,
+        inputs: Mapping[str, Any],
     ) -> Tensor:
         if inputs.get("labels") is not None:
             raise ValueError(

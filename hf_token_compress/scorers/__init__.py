@@ -1,4 +1,4 @@
-"""Scorers: how much each visual token matters for the instruction. One file each."""
+"""Scorers: how much each visual token matters for the instruction, one file each."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .base import ModelScorer, Scorer
+    from .base import Scorer
     from .registry import available_scorers, build_scorer, register_scorer
 
 _HOMES = {
-    "ModelScorer": ".base",
     "Scorer": ".base",
     "available_scorers": ".registry",
     "build_scorer": ".registry",
     "register_scorer": ".registry",
 }
 
-__all__ = ["ModelScorer", "Scorer", "available_scorers", "build_scorer", "register_scorer"]
+__all__ = ["Scorer", "available_scorers", "build_scorer", "register_scorer"]
 
 # The registry is imported with the library itself, and must not bring in torch.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""Layer-0 attention itself, untrained: the control for every learned scorer."""
+"""Attention of the instruction in decoder layer 0, without training."""
 
 from __future__ import annotations
 
@@ -12,34 +12,29 @@ from ..prompt import MultimodalPrompt
 from ..scoring_layer import ScoringLayer
 from .base import Scorer
 
-_COLUMNS_AT_ONCE = 512
-"""Columns that are normalised and projected to keys at once: normalised rows are not kept, which
-would take more memory than all that is made of them."""
+_POSITIONS_PER_CHUNK = 512
+"""Positions to normalise and project to keys at once. The normalised hidden states of all of them
+would take more memory than their keys."""
 
 
 class AttentionScorer(Scorer):
-    """Mean attention of the instruction rows to each token in decoder layer 0.
+    """Mean attention of the instruction tokens to each token in decoder layer 0.
 
-    This is the mapper's input in arXiv 2506.01097 (A⁰ between instruction and visual tokens, its
-    mean over instruction rows and heads), used as the score without any training.
+    This is A⁰ of arXiv 2506.01097, section 3, the input of the mapper, averaged over instruction
+    tokens and heads. It needs no training and is the baseline of every learned scorer.
 
     Args:
-        scoring_depth: Decoder layers that run on the whole prompt first, so that the attention of a
-            deeper layer is the score; each costs one layer of the uncompressed prefill.
+        scoring_depth: Decoder layers that run on the whole prompt first, at least 0; the score is
+            then the attention of a deeper layer.
 
     Raises:
-        TypeError: `scoring_depth` is no whole number.
+        TypeError: `scoring_depth` is not a whole number.
         ValueError: It is below 0.
     """
 
     def __init__(self, scoring_depth: int = 0) -> None:
         check_count("scoring_depth", scoring_depth, at_least=0)
-        self._scoring_depth = scoring_depth
-
-    @property
-    @override
-    def scoring_depth(self) -> int:
-        return self._scoring_depth
+        self.scoring_depth = scoring_depth
 
     @override
     def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
@@ -49,23 +44,22 @@ class AttentionScorer(Scorer):
 def instruction_attention(
     prompt: MultimodalPrompt, scoring_layer: ScoringLayer, *, per_head: bool = False
 ) -> Tensor:
-    """Attention of the instruction rows in decoder layer 0, mean over the rows.
+    """Causal attention of the instruction tokens to every token, averaged over the instruction.
 
-    Only instruction rows are projected to queries; keys are projected for all rows. Each row
-    attends to the keys up to its own column, padding excluded.
+    Only instruction tokens are projected to queries; all tokens are projected to keys.
 
     Returns:
         float32 [B, S], or [B, heads, S] with `per_head`.
 
     Raises:
-        ValueError: A prompt has visual tokens, but no instruction row.
+        ValueError: A prompt has visual tokens, but no instruction token.
     """
-    query, key, sample, column = project_instruction(prompt, scoring_layer)
+    query, key, sample, position = project_instruction(prompt, scoring_layer)
     return attention_kernel(
         query,
         key,
         sample,
-        column,
+        position,
         prompt.attention_mask,
         scaling=scoring_layer.scaling,
         sliding_window=scoring_layer.sliding_window,
@@ -76,30 +70,34 @@ def instruction_attention(
 def project_instruction(
     prompt: MultimodalPrompt, scoring_layer: ScoringLayer
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Queries of the instruction rows, and keys of all rows.
+    """Queries of the instruction tokens, and keys of all tokens.
 
     Returns:
-        query: float [R, heads, head_dim], the instruction rows of all samples, after RoPE.
+        query: float [Q, heads, head_dim], the instruction tokens of all samples, after RoPE.
         key: float [B, S, key_heads, head_dim], after RoPE.
-        sample: int64 [R], sample of each query row.
-        column: int64 [R], column of each query row.
+        sample: int64 [Q], sample of each query.
+        position: int64 [Q], position of each query in its sample.
 
     Raises:
-        ValueError: A prompt has visual tokens, but no instruction row.
+        ValueError: A prompt has visual tokens, but no instruction token.
     """
-    rows = prompt.instruction_mask & prompt.attention_mask
-    unasked = (prompt.visual_mask.any(dim=1) & ~rows.any(dim=1)).nonzero().flatten()
-    if len(unasked):
+    instruction = prompt.instruction_mask & prompt.attention_mask  # [B, S]
+    unasked = prompt.visual_mask.any(dim=1) & ~instruction.any(dim=1)  # [B]
+    if unasked.any():
         raise ValueError(
-            f"Prompt {int(unasked[0])} has visual tokens, but no row that asks about them: mark at "
-            "least one of its tokens, not padding, in instruction_mask, or choose a scorer that "
-            "needs no question, such as 'uniform'."
+            f"Prompt {int(unasked.nonzero()[0])} has visual tokens, but no instruction token: mark "
+            "at least one of its tokens in instruction_mask, or choose a scorer that does not read "
+            "the instruction, such as 'uniform'."
         )
-    sample, column = rows.nonzero(as_tuple=True)  # [R] each
     embeds = prompt.inputs_embeds  # [B, S, D]
-    cos, sin = scoring_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary]
-    parts = zip(*(x.split(_COLUMNS_AT_ONCE, dim=1) for x in (embeds, cos, sin)), strict=True)
+    cos, sin = scoring_layer.rotary(embeds, prompt.position_ids)  # [B, S, rotary] each
     norm = scoring_layer.input_norm
-    key = torch.cat([scoring_layer.keys(norm(part), *turn) for part, *turn in parts], dim=1)
-    query = scoring_layer.queries(norm(embeds[rows]), cos[rows], sin[rows])  # [R, heads, head_dim]
-    return query, key, sample, column
+    # Keys of all tokens, in chunks of positions.
+    chunks = zip(*(x.split(_POSITIONS_PER_CHUNK, dim=1) for x in (embeds, cos, sin)), strict=True)
+    key = torch.cat([scoring_layer.keys(norm(chunk), *turn) for chunk, *turn in chunks], dim=1)
+    # Queries of the instruction tokens.
+    query = scoring_layer.queries(
+        norm(embeds[instruction]), cos[instruction], sin[instruction]
+    )  # [Q, heads, head_dim]
+    sample, position = instruction.nonzero(as_tuple=True)  # [Q] each
+    return query, key, sample, position

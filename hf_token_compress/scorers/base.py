@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Scorer(ABC):
-    """Gives every visual token of a prompt a score; the best-scored ones are kept.
+    """Gives every visual token of a prompt a score; the tokens with the highest scores are kept.
 
-    A scorer holds its options only: it must not keep tensors of one call for the next. Subclass
-    it, implement `score`, and register it under a name:
+    A scorer holds its options only, and no tensors between calls. Subclass it, implement `score`,
+    and register it under a name:
 
     ```python
     @register_scorer("feature_norm")
@@ -28,77 +28,45 @@ class Scorer(ABC):
         def score(self, prompt, scoring_layer):
             return prompt.inputs_embeds.norm(dim=-1)
     ```
+
+    Attributes:
+        scoring_depth: Decoder layers that run on the whole prompt before the layer that `score`
+            gets. 0 costs nothing; every further layer costs one layer of the uncompressed prefill.
+        needs_model: Whether `score` gets two more keyword arguments: `model`, the loaded model,
+            and `inputs`, the arguments of its stock forward for the whole prompts. Such a scorer
+            costs more than compression saves; it shows what a cheap scorer can reach.
     """
+
+    scoring_depth: int = 0
+    needs_model: bool = False
 
     @abstractmethod
     def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
-        """Score a batch of prompts.
+        """Score a batch of prompts; called without gradients.
 
         Args:
             prompt: B prompts of S tokens.
-            scoring_layer: Query and key path of decoder layer 0.
+            scoring_layer: Query and key path of decoder layer `scoring_depth`.
 
         Returns:
-            float [B, S]; higher stays longer. Only the visual positions are read. It is called
-            without gradients.
+            float [B, S]; the highest scores stay. Only visual positions are read.
         """
-
-    @property
-    def scoring_depth(self) -> int:
-        """Decoder layers that run on the whole prompt before the one that `score` is given.
-
-        The default, 0, costs nothing; each more costs one layer of the uncompressed prefill.
-        """
-        return 0
 
     def check_model(self, identify: Callable[[], ModelIdentity]) -> None:
-        """Raise `ValueError` if this scorer cannot score that model; called by `compress`.
+        """Raise `ValueError` if the scorer does not fit a model; called by `compress`.
 
         Args:
-            identify: Tells which model it is.
+            identify: Returns the identity of the model.
         """
         return None
 
 
-class ModelScorer(Scorer):
-    """A scorer that runs the whole model on the whole prompt, for studies of what can be reached.
-
-    It costs more than the compression saves.
-    """
-
-    @abstractmethod
-    def score_with_model(
-        self, prompt: MultimodalPrompt, model: Any, inputs: Mapping[str, Any]
-    ) -> Tensor:
-        """Score a batch of prompts with the model at hand.
-
-        Args:
-            prompt: B prompts of S tokens.
-            model: The compressed model; it must be given back as it was.
-            inputs: Keyword arguments of the stock forward for the whole prompts.
-
-        Returns:
-            float [B, S], as in `Scorer.score`.
-        """
-
-    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
-        """Refuse: layer 0 alone is not enough.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError(
-            f"{type(self).__name__} needs the whole model: use it through compress, or call "
-            "score_with_model."
-        )
-
-
 def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -> Tensor:
-    """The scores as float32 [B, S], after checking what a scorer returned.
+    """The scores of a scorer as float32 [B, S], after a check.
 
     Raises:
-        TypeError: Not a floating-point tensor.
-        ValueError: Wrong shape, or a visual token's score is NaN or infinite.
+        TypeError: They are not a floating-point tensor.
+        ValueError: They have the wrong shape, or the score of a visual token is NaN or infinite.
     """
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         kind = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
@@ -111,10 +79,11 @@ def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -
             f"{list(prompt.visual_mask.shape)}, but returned shape {list(scores.shape)}."
         )
     scores = scores.detach().to(device=prompt.visual_mask.device, dtype=torch.float32)
-    if not scores[prompt.visual_mask].isfinite().all():
-        row = int((~scores.isfinite() & prompt.visual_mask).any(dim=1).nonzero()[0])
+    invalid = ~scores.isfinite() & prompt.visual_mask  # [B, S]
+    if invalid.any():
+        sample = int(invalid.any(dim=1).nonzero()[0])
         raise ValueError(
-            f"Scorer {scorer_name!r} gave NaN or infinite scores to visual tokens of prompt {row}: "
-            "every visual token needs a finite score."
+            f"Scorer {scorer_name!r} gave NaN or infinite scores to visual tokens of prompt "
+            f"{sample}: every visual token needs a finite score."
         )
     return scores

@@ -1,4 +1,4 @@
-"""The trained scorer: a mapper's prediction of relevance."""
+"""Relevance as predicted by a trained mapper."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class MapperScorer(Scorer):
     """Relevance that a mapper predicts from layer-0 attention (arXiv 2506.01097, section 3).
 
     Args:
-        mapper: A loaded mapper, or the folder or Hub id of one.
+        mapper: Mapper, or its folder or Hub id.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        MapperNotFoundError: There is no such mapper, or the Hub cannot be reached, or refuses.
-        ValueError: A file of the mapper is damaged, or is no mapper's.
+        MapperNotFoundError: The mapper does not exist, or the Hub cannot be reached or refuses.
+        ValueError: A file of the mapper is damaged or not of a mapper.
     """
 
     def __init__(
@@ -33,15 +33,11 @@ class MapperScorer(Scorer):
         if isinstance(mapper, str):
             mapper = load_mappers(mapper, revision)
         self.mappers = MapperSet.of(mapper) if isinstance(mapper, RelevanceMapper) else mapper
+        self.scoring_depth = self.mappers.scoring_depth
 
     @override
     def check_model(self, identify: Callable[[], ModelIdentity]) -> None:
         self.mappers.check_model(identify())
-
-    @property
-    @override
-    def scoring_depth(self) -> int:
-        return self.mappers.scoring_depth
 
     @override
     def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
@@ -50,18 +46,13 @@ class MapperScorer(Scorer):
         modalities = {visual.modality for visuals in prompt.visuals for visual in visuals}
         for modality in sorted(modalities):
             mapper = self.mappers.for_modality(modality).to(device)
-            found = mapper_inputs(prompt, scoring_layer, modality)
-            rows = [row for row, item in enumerate(found) if item is not None]
-            relevance = mapper.relevance([item for item in found if item is not None])
-            for row, shares in zip(rows, relevance, strict=True):
-                columns = torch.cat(
-                    [
-                        visual.positions
-                        for visual in prompt.visuals[row]
-                        if visual.modality == modality
-                    ]
-                )
-                # Images and videos of one prompt share what it keeps by their numbers of tokens.
-                weight = len(columns) / prompt.visual_mask[row].sum()
-                scores[row, columns.to(device)] = shares * weight
+            inputs = mapper_inputs(prompt, scoring_layer, modality)
+            samples = [sample for sample, item in enumerate(inputs) if item is not None]
+            relevance = mapper.relevance([item for item in inputs if item is not None])
+            for sample, shares in zip(samples, relevance, strict=True):
+                visuals = [item for item in prompt.visuals[sample] if item.modality == modality]
+                positions = torch.cat([item.positions for item in visuals]).to(device)  # [N]
+                # A prompt's images and videos share its budget in proportion to their tokens.
+                weight = len(positions) / prompt.visual_mask[sample].sum()
+                scores[sample, positions] = shares * weight
         return scores

@@ -1,4 +1,4 @@
-"""Random scores: the floor that every scorer has to beat."""
+"""Random scores: the baseline that every scorer has to beat."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from .base import Scorer
 
 
 class RandomScorer(Scorer):
-    """Uniform random scores, the same for the same prompt and seed.
+    """Uniform random scores that depend on the seed and on the token ids of the prompt only.
 
-    The draw depends on the seed and on the prompt's own token ids, not on its place in the batch,
-    so that a prompt keeps the same tokens alone and in a batch, and different prompts keep
-    different ones.
+    A prompt keeps the same tokens alone and in a batch, and different prompts keep different ones.
 
     Args:
         seed: Seed of the draw, at least 0.
 
     Raises:
-        TypeError: `seed` is no whole number.
+        TypeError: `seed` is not a whole number.
         ValueError: It is below 0.
     """
 
@@ -34,15 +32,15 @@ class RandomScorer(Scorer):
     @override
     def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
-        for row, mask in enumerate(prompt.visual_mask.cpu()):
-            ids = prompt.input_ids[row][prompt.attention_mask[row]].cpu()
+        for sample, visual in enumerate(prompt.visual_mask.cpu()):
+            ids = prompt.input_ids[sample][prompt.attention_mask[sample]].cpu()  # [tokens]
             generator = torch.Generator().manual_seed(self.seed ^ _digest(ids))
-            scores[row, mask] = torch.rand(int(mask.sum()), generator=generator)
+            scores[sample, visual] = torch.rand(int(visual.sum()), generator=generator)
         return scores.to(prompt.visual_mask.device)
 
 
 def _digest(ids: Tensor) -> int:
-    """A number below 2 ** 31 that depends on every id and its place."""
+    """A number below 2 ** 31 that depends on all ids and their order."""
     digest = 0
     for token in ids.tolist():
         digest = (digest * 1_000_003 + token + 1) % (2**31)

@@ -1,4 +1,4 @@
-"""Names of scorers: the built-in rows, and those that users add."""
+"""Names of scorers: the built-in ones and those that users register."""
 
 from __future__ import annotations
 

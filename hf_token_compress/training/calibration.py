@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..compression.mixin import TokenCompressionMixin
-from ..data.sources import SampleList, TrainingSample
+from ..data.sample import Sample
+from ..data.sources import SampleList
 from ..mapper import RelevanceMapper
-from .collect import CollectOptions, collect
+from .collect import collect
 from .distributed import from_main_process
-from .train import Epoch, TrainOptions, train_mapper
+from .options import CollectOptions, TrainOptions
+from .train import Epoch, train_mapper
 
 _STEPS = 500
 _BATCH = 16
@@ -23,7 +25,7 @@ _FEWEST_EPOCHS = 30
 def calibrate(
     model: Any,
     processor: Any,
-    samples: Iterable[TrainingSample | tuple[Any, str] | tuple[Any, str, str]],
+    samples: Iterable[Sample | tuple[Any, str] | tuple[Any, str, str]],
     *,
     collect_options: CollectOptions | None = None,
     train_options: TrainOptions | None = None,
@@ -36,7 +38,7 @@ def calibrate(
         model: A loaded model of a supported family.
         processor: Its processor.
         samples: (image or list of images, question) or (images, question, right answer) each, or
-            `TrainingSample`s.
+            `Sample`s.
         collect_options: How to collect.
         train_options: How to train; by default as `few_samples_options` says.
         after_sample: As in `collect`.
@@ -51,7 +53,7 @@ def calibrate(
         ValueError: There are fewer than two samples that the model can use.
         RuntimeError: Its processes run on several machines.
     """
-    source = SampleList([as_training_sample(sample) for sample in samples], "calibration")
+    source = SampleList([as_sample(sample) for sample in samples], "calibration")
     with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as own:
         folder = from_main_process(lambda: own)
         collection = collect(
@@ -91,22 +93,22 @@ def few_samples_options(samples: int) -> TrainOptions:
         network_options={"start_from_attention": True},
         epochs=max(_FEWEST_EPOCHS, epochs),
         batch_size=_BATCH,
-        held_out=0.1,
+        validation_fraction=0.1,
         keep_best=False,
         weight_decay=0.1,
-        mirror=True,
+        random_flip=True,
         head_dropout=0.3,
         noise=0.5,
     )
 
 
-def as_training_sample(sample: Any) -> TrainingSample:
+def as_sample(sample: Any) -> Sample:
     """Read what users pass to `calibrate`.
 
     Raises:
         TypeError: It is no sample.
     """
-    if isinstance(sample, TrainingSample):
+    if isinstance(sample, Sample):
         return sample
     if not isinstance(sample, Sequence) or len(sample) not in (2, 3) or isinstance(sample, str):
         raise TypeError(
@@ -118,4 +120,4 @@ def as_training_sample(sample: Any) -> TrainingSample:
         raise TypeError("The question and the answer of a sample to calibrate with must be text.")
     listed = images if isinstance(images, list | tuple) else [images]
     visuals = tuple(str(image) if isinstance(image, Path) else image for image in listed)
-    return TrainingSample("image", visuals, question, answer[0] if answer else None)
+    return Sample("image", visuals, question, answer[0] if answer else None)

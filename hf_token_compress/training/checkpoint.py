@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .options import current_names
 from .shards import write_whole
 
 
@@ -66,7 +67,8 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> Checkpoint | Non
         raise ValueError(
             f"The checkpoint {str(path)!r} is damaged ({error}): delete it to train anew."
         ) from error
-    if json.loads(metadata["settings"]) != json.loads(json.dumps(settings)):
+    saved = json.loads(metadata["settings"], object_hook=current_names)
+    if saved != json.loads(json.dumps(settings), object_hook=current_names):
         raise ValueError(
             f"The folder {str(path.parent)!r} holds a training with other options or other data: "
             "choose another folder, or delete this one."

@@ -10,28 +10,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..checks import check_choice, check_count, check_flag, check_keyword_arguments
 from ..compression.depth import check_depth
 from ..compression.identity import identify
 from ..compression.reading import read_prompt
-from ..config import InstructionScope
-from ..data.sources import SampleSource, TrainingSample
+from ..data.answers import is_right
+from ..data.chat import batches_of_one_shape, encode_samples
+from ..data.media import with_frames
+from ..data.sample import Sample
+from ..data.sources import SampleSource
 from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
-from ..prompt import Modality
-from ..relevance import DEFAULT_RULE, Targets, relevance
+from ..relevance import relevance
 from ..relevance.explain import explained_family, greedy_answers
 from ..relevance.rules import build_rule
 from ..scorers.mapper_inputs import mapper_inputs
 from .distributed import process_state
+from .options import CollectOptions
 from .shards import (
     COLLECTION_FILE,
     INDEX_FILE,
@@ -48,79 +49,11 @@ from .shards import (
 
 logger = logging.getLogger(__name__)
 
-Match = Literal["exact", "contains"] | Callable[[str, str], bool]
-"""How a given answer is compared with the right one: (given, right) → whether it is right."""
-
 WRONG = "answered wrongly"
 UNREADABLE = "cannot be read"
 TOO_LONG = "too long"
 OTHER_MODALITY = "other modality"
 NO_RELEVANCE = "no relevance"
-
-
-@dataclass(frozen=True)
-class CollectOptions:
-    """How to collect.
-
-    Attributes:
-        modality: "image" or "video"; samples of the other are skipped.
-        shard_size: Samples a shard, at least 1: what a killed run does over again, at most, per
-            process.
-        batch_size: Samples that go through the model at once, at least 1.
-        max_new_tokens: Longest answer, in tokens, at least 1.
-        max_prompt_tokens: Prompts of more tokens are skipped, at least 1; None for no limit but the
-            model's own, within which a prompt and its longest answer must lie in any case.
-        match: Which answers count as right where the right one is known: "exact" (but for case,
-            outer spaces and a full stop), "contains", or a function of the given and the right.
-        rule: Rule of relevance.
-        rule_options: Its keyword arguments.
-        targets: "per_token" or "sum", as in `relevance`.
-        recursive: As in `relevance`.
-        instruction: Rows that ask the question, as in `TokenCompressionConfig`.
-        scoring_depth: Decoder layers that run before the one whose attention is collected, at
-            least 0 and fewer than the model has.
-
-    Raises:
-        TypeError: A value has the wrong type.
-        ValueError: A value is outside its range, or none of its choices.
-    """
-
-    modality: Modality = "image"
-    shard_size: int = 64
-    batch_size: int = 16
-    max_new_tokens: int = 64
-    max_prompt_tokens: int | None = None
-    match: Match = "exact"
-    rule: str = DEFAULT_RULE
-    rule_options: Mapping[str, Any] = field(default_factory=dict)
-    targets: Targets = "per_token"
-    recursive: bool = False
-    instruction: InstructionScope = "last_turn"
-    scoring_depth: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("modality", self.modality, get_args(Modality))
-        for name in ("shard_size", "batch_size", "max_new_tokens"):
-            check_count(name, getattr(self, name), at_least=1)
-        if self.max_prompt_tokens is not None:
-            check_count("max_prompt_tokens", self.max_prompt_tokens, at_least=1)
-        if not callable(self.match):
-            check_choice("match", self.match, ("exact", "contains"))
-        if not isinstance(self.rule, str):
-            raise TypeError(f"rule must be the name of a rule, not {type(self.rule).__name__}.")
-        check_keyword_arguments("rule_options", self.rule_options)
-        check_choice("targets", self.targets, get_args(Targets))
-        check_flag("recursive", self.recursive)
-        check_choice("instruction", self.instruction, get_args(InstructionScope))
-        check_count("scoring_depth", self.scoring_depth, at_least=0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of them as JSON types."""
-        match: Any = self.match
-        if callable(match):
-            # A `functools.partial`, for one, has no name of its own.
-            match = getattr(match, "__qualname__", type(match).__qualname__)
-        return {**asdict(self), "match": match}
 
 
 def collect(
@@ -210,14 +143,6 @@ def collect(
     return collection
 
 
-def is_right(given: str, right: str, match: Match) -> bool:
-    """Whether a given answer counts as right."""
-    if callable(match):
-        return bool(match(given, right))
-    given, right = (text.strip().rstrip(".").casefold() for text in (given, right))
-    return right in given if match == "contains" else given == right
-
-
 class _Collector:
     """Turns ranges of sample numbers into shards."""
 
@@ -234,14 +159,12 @@ class _Collector:
         shard = Shard()
         for start in range(0, len(numbers), self.options.batch_size):
             batch = numbers[start : start + self.options.batch_size]
-            readable: list[tuple[int, TrainingSample]] = []
+            readable: list[tuple[int, Sample]] = []
             for number in batch:
                 self._read(number, readable, shard)
-            # The frames that are given are the sample, but of a file the processor takes some.
-            for given in (False, True):
-                alike = [item for item in readable if item[1].has_frames == given]
+            for indices in batches_of_one_shape([sample for _, sample in readable]):
                 with evaluation_mode([self.model]):
-                    self._collect(alike, shard)
+                    self._collect([readable[index] for index in indices], shard)
             if after_sample is not None:
                 after_sample(len(batch))
         shard.samples.sort(key=lambda sample: sample.number)
@@ -251,15 +174,14 @@ class _Collector:
     def _read(self, number: int, readable: list[Any], shard: Shard) -> None:
         try:
             sample = self.samples[number]
+            if sample.modality != self.options.modality:
+                self._skip(shard, number, OTHER_MODALITY, f"it has a {sample.modality}")
+                return
+            readable.append((number, with_frames(sample, self.processor)))
         except Exception as error:  # a decoder may raise anything
             self._skip(shard, number, UNREADABLE, error)
-            return
-        if sample.modality != self.options.modality:
-            self._skip(shard, number, OTHER_MODALITY, f"it has a {sample.modality}")
-            return
-        readable.append((number, sample))
 
-    def _collect(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+    def _collect(self, batch: Sequence[tuple[int, Sample]], shard: Shard) -> None:
         """Collect a batch; one by one where that fails, as one bad sample costs only itself."""
         if not batch:
             return
@@ -278,7 +200,7 @@ class _Collector:
         shard.samples.extend(done.samples)
         shard.skipped.extend(done.skipped)
 
-    def _collect_batch(self, batch: Sequence[tuple[int, TrainingSample]], shard: Shard) -> None:
+    def _collect_batch(self, batch: Sequence[tuple[int, Sample]], shard: Shard) -> None:
         inputs = self._encode(batch)
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         short = []
@@ -317,9 +239,7 @@ class _Collector:
             )
         return None
 
-    def _explain(
-        self, right: Sequence[tuple[tuple[int, TrainingSample], Tensor]], shard: Shard
-    ) -> None:
+    def _explain(self, right: Sequence[tuple[tuple[int, Sample], Tensor]], shard: Shard) -> None:
         options = self.options
         inputs = self._encode([item for item, _ in right])
         report = relevance(
@@ -354,20 +274,10 @@ class _Collector:
                 CollectedSample(item[0], seen.attention.half().cpu(), scores, grids)
             )
 
-    def _encode(self, batch: Sequence[tuple[int, TrainingSample]]) -> Any:
-        options: dict[str, Any] = {"padding": True, "padding_side": "left"}
-        if batch[0][1].has_frames:
-            options["do_sample_frames"] = False
+    def _encode(self, batch: Sequence[tuple[int, Sample]]) -> Any:
         try:
-            inputs = self.processor.apply_chat_template(
-                [sample.conversation() for _, sample in batch],
-                tokenize=True,
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs=options,
-            )
-        except Exception as error:  # a decoder of videos may raise anything
+            inputs = encode_samples(self.processor, [sample for _, sample in batch])
+        except Exception as error:  # processors raise errors of many kinds
             raise ValueError(str(error) or type(error).__name__) from error
         return inputs.to(self.model.device, self.model.dtype)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,6 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..checks import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    SHARE_NOT_ALL,
-    SHARE_OF_BOTH,
-    check_choice,
-    check_count,
-    check_flag,
-    check_keyword_arguments,
-    check_number,
-)
 from ..mapper import (
     MapperConfig,
     MapperInput,
@@ -36,92 +24,16 @@ from ..mapper import (
     label_divergence,
     relevance_label,
 )
-from ..mapper.config import NETWORKS
 from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .distributed import Accelerator, from_main_process, make_accelerator
 from .joined import LABEL_OPTIONS, JoinedCollections
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
+from .options import TrainOptions
 from .shards import ShardFolder, write_json
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.json"
-
-_RANGES = {
-    "masked_share": SHARE_NOT_ALL,
-    "temperature": POSITIVE,
-    "learning_rate": POSITIVE,
-    "warm_up": SHARE,
-    "held_out": SHARE_OF_BOTH,
-    "weight_decay": NOT_NEGATIVE,
-    "head_dropout": SHARE_NOT_ALL,
-    "noise": NOT_NEGATIVE,
-}
-# Seeds of epochs are made of it, which have to fit into 64 bits.
-_SEEDS = 2**32
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train. The defaults follow the paper where it says something.
-
-    Attributes:
-        network: "grid" or "conv1d".
-        network_options: Keyword arguments of the network.
-        masked_share: Share of the least relevant tokens that the label sets to zero, in [0, 1).
-        temperature: Of the label, as in `relevance_label`, above 0.
-        epochs: Passes over the data, at most; at least 1.
-        batch_size: Samples a step, over all processes; at least 1.
-        learning_rate: Highest learning rate of Adam, above 0; it falls along a cosine to zero.
-        warm_up: Share of the steps in which it rises to that, in [0, 1].
-        held_out: Share of the samples that only measure, in (0, 1); at least one sample does.
-        patience: Epochs without a lower held-out loss after which training stops, at least 1.
-        keep_best: Keep the weights of the epoch with the lowest held-out loss. Otherwise train to
-            the end and keep the last: for few samples, where that loss is mostly chance.
-        weight_decay: Of AdamW, at least 0; 0 is Adam.
-        mirror: As in `augment`, for few samples; so are the next two.
-        head_dropout: As in `augment`, in [0, 1).
-        noise: As in `augment`, at least 0.
-        seed: Of the weights, the split, the order and the augmentation, in [0, 2**32).
-
-    Raises:
-        TypeError: An option has the wrong type.
-        ValueError: An option is out of range.
-    """
-
-    network: str = "grid"
-    network_options: Mapping[str, Any] = field(default_factory=dict)
-    masked_share: float = 0.5
-    temperature: float = 1.0
-    epochs: int = 100
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    warm_up: float = 0.05
-    held_out: float = 0.1
-    patience: int = 20
-    keep_best: bool = True
-    weight_decay: float = 0.0
-    mirror: bool = False
-    head_dropout: float = 0.0
-    noise: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("network", self.network, NETWORKS)
-        check_keyword_arguments("network_options", self.network_options)
-        for name, allowed in _RANGES.items():
-            check_number(name, getattr(self, name), allowed)
-        for name in ("epochs", "batch_size", "patience"):
-            check_count(name, getattr(self, name), at_least=1)
-        for name in ("keep_best", "mirror"):
-            check_flag(name, getattr(self, name))
-        check_count("seed", self.seed, at_least=0)
-        if self.seed >= _SEEDS:
-            raise ValueError(f"seed must be below {_SEEDS}, but it is {self.seed}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types."""
-        return {**asdict(self), "network_options": dict(self.network_options)}
 
 
 @dataclass(frozen=True)
@@ -131,7 +43,7 @@ class Epoch:
     Attributes:
         number: Counted from 1.
         train_loss: Mean KL divergence over the training samples, as they were visited.
-        metrics: On the held-out samples: "kl", "recall_50", "recall_25", "recall_10" and
+        metrics: On the validation samples: "kl", "recall_50", "recall_25", "recall_10" and
             "rank_correlation".
     """
 
@@ -159,7 +71,7 @@ def train_mapper(
         after_epoch: Called after each epoch, for progress bars.
 
     Returns:
-        The mapper with the lowest held-out loss (or the last), on this process's device.
+        The mapper with the lowest validation loss (or the last), on this process's device.
 
     Raises:
         ValueError: There are too few samples, a label is NaN, the collections do not go together
@@ -201,18 +113,18 @@ class _Run:
         self.samples, self.options, self.accelerator = samples, options, accelerator
         generator = torch.Generator().manual_seed(options.seed)
         order = torch.randperm(len(samples), generator=generator).tolist()
-        held_out = max(1, round(options.held_out * len(order)))
+        measured = max(1, round(options.validation_fraction * len(order)))
         if len(order) < 2:
             raise ValueError(
                 f"The collection has {len(order)} samples, but training needs at least two: one to "
                 "learn from and one to measure on."
             )
-        if held_out == len(order):
+        if measured == len(order):
             raise ValueError(
-                f"A held_out of {options.held_out} leaves none of the {len(order)} samples to "
-                "learn from: hold a smaller share out, or collect more samples."
+                f"A validation_fraction of {options.validation_fraction} leaves none of the "
+                f"{len(order)} samples to learn from: choose a smaller one or collect more samples."
             )
-        self.measured, self.learned = order[:held_out], order[held_out:]
+        self.measured, self.learned = order[:measured], order[measured:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             mapper = RelevanceMapper(self._config({}))
@@ -284,7 +196,7 @@ class _Run:
         labels = [
             relevance_label(
                 sample.relevance,
-                masked_share=self.options.masked_share,
+                mask_ratio=self.options.mask_ratio,
                 temperature=self.options.temperature,
             ).to(device)
             for sample in samples
@@ -298,14 +210,14 @@ class _Run:
     def _augmented(self, place: int, item: MapperInput) -> MapperInput:
         """What this epoch makes of a sample, whichever process has it."""
         options = self.options
-        if not (options.mirror or options.head_dropout or options.noise):
+        if not (options.random_flip or options.head_dropout or options.noise):
             return item
         epoch = (options.seed + 1) * 100_003 + len(self.history)
         generator = torch.Generator().manual_seed((epoch * len(self.samples) + place) % 2**63)
         return augment(
             item,
             generator,
-            mirror=options.mirror,
+            mirror=options.random_flip,
             head_dropout=options.head_dropout,
             noise=options.noise,
         )
@@ -326,7 +238,7 @@ class _Run:
             for sample, logits in zip(samples, model(inputs), strict=True):
                 label = relevance_label(
                     sample.relevance,
-                    masked_share=self.options.masked_share,
+                    mask_ratio=self.options.mask_ratio,
                     temperature=self.options.temperature,
                 )
                 found = logits.cpu()
@@ -341,11 +253,11 @@ class _Run:
 
     def _set_learning_rate(self, step: int) -> None:
         steps = self.options.epochs * self.steps_per_epoch
-        warm_up = max(1, round(self.options.warm_up * steps))
-        if step < warm_up:
-            factor = (step + 1) / warm_up
+        warmup = max(1, round(self.options.warmup_ratio * steps))
+        if step < warmup:
+            factor = (step + 1) / warmup
         else:
-            factor = 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
 
@@ -371,7 +283,7 @@ class _Run:
         self.history = [Epoch(**epoch) for epoch in checkpoint.history]
 
     def best_mapper(self) -> RelevanceMapper:
-        """The mapper with the lowest held-out loss so far."""
+        """The mapper with the lowest validation loss so far."""
         epoch = self.history[-1]
         if self.options.keep_best:
             epoch = min(self.history, key=lambda item: item.metrics["kl"])
@@ -390,7 +302,7 @@ class _Run:
             training={
                 "data": self.samples.data,
                 "samples": len(self.samples),
-                "held_out_samples": len(self.measured),
+                "validation_samples": len(self.measured),
                 "relevance": {name: options[name] for name in LABEL_OPTIONS},
                 "instruction": options["instruction"],
                 **{

@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hf_token_compress.data.composed import SceneSource
-from hf_token_compress.data.sources import SampleSource, TrainingSample
-from hf_token_compress.data.tasks import Sample, scene_samples
+from hf_token_compress.data.composed import SceneSource, scene_samples
+from hf_token_compress.data.sample import Sample
+from hf_token_compress.data.sources import SampleSource
 from hf_token_compress.evaluation.retention import (
     RetentionResult,
     measure_retention,
@@ -31,7 +31,7 @@ from hf_token_compress.training.collect import CollectOptions
 def measure_calibration(
     model: Any,
     processor: Any,
-    prompts: Sequence[Sequence[TrainingSample]],
+    prompts: Sequence[Sequence[Sample]],
     samples: Sequence[Sample],
     *,
     scorers: Sequence[str] = ("attention",),
@@ -77,9 +77,9 @@ def measure_calibration(
     return named, seconds
 
 
-def usable_prompts(source: SampleSource, count: int) -> list[TrainingSample]:
+def usable_prompts(source: SampleSource, count: int) -> list[Sample]:
     """The first so many samples of a source that can be read."""
-    found: list[TrainingSample] = []
+    found: list[Sample] = []
     for number in range(len(source)):
         if len(found) == count:
             break

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_token_compress.evaluation.loading import load_model
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
 from hf_token_compress.evaluation.retention import (
     TRUTH,
     ConfiguredScorer,
@@ -25,6 +26,7 @@ from hf_token_compress.evaluation.retention import (
     measure_retention,
     retention_markdown,
 )
+from hf_token_compress.tiny import resolve_model
 from lab.testbed.objects.cutouts import STAMPS_FOLDER, Stamps
 from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.samples import SOURCES, things_samples
@@ -116,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split=options.split,
         stamps=Stamps(options.stamps) if "photographs" in options.source else None,
     )
-    model, processor = load_model(options.model, dtype=options.dtype)
+    location = resolve_model(options.model)
+    model = AutoModelForImageTextToText.from_pretrained(location, dtype=options.dtype)
+    processor = AutoProcessor.from_pretrained(location)
     results = measure_depths(
         model.to(options.device),
         processor,

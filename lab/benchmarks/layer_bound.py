@@ -20,8 +20,9 @@ import torch
 
 from hf_token_compress.compression.identity import identify
 from hf_token_compress.compression.reading import read_prompt
-from hf_token_compress.data.tasks import Sample, clip_samples, scene_samples
-from hf_token_compress.evaluation.answering import encode_samples
+from hf_token_compress.data.chat import encode_samples
+from hf_token_compress.data.composed import clip_samples, scene_samples
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.evaluation.truth import true_relevance
 from hf_token_compress.prompt import Modality
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
@@ -63,7 +64,7 @@ def collect_truth(
         name: Of the model, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    modality: Modality = "video" if samples[0].frames else "image"
+    modality: Modality = samples[0].modality
     options = CollectOptions(modality=modality, rule="truth", scoring_depth=scoring_depth)
     shards: list[Path] = []
     for start in range(0, len(samples), _BATCH):
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             CLIP_KINDS,
             options.per_kind,
             frames=options.clip_frames,
-            hold=options.clip_hold,
+            frames_per_scene=options.clip_hold,
             split=_SPLIT,
         )
     collect_truth(

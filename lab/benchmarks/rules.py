@@ -12,8 +12,9 @@ import torch
 import typer
 from torch import Tensor
 
-from hf_token_compress.data.tasks import Sample, scene_samples
-from hf_token_compress.evaluation.answering import encode_samples
+from hf_token_compress.data.chat import encode_samples
+from hf_token_compress.data.composed import scene_samples
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.relevance import (
     DEFAULT_RULE,
     FaithfulnessReport,

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 from rich.progress import track
 
-from hf_token_compress.data.tasks import Sample
+from hf_token_compress.data.sample import Sample
 from lab.testbed.objects.cutouts import STAMPS_FOLDER, Stamps
 from lab.testbed.objects.questions import CLIP_KINDS, KINDS
 from lab.testbed.samples import SOURCES, things_samples

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import Question
-from hf_token_compress.data.tasks import Sample
 from lab.testbed.objects.clips import make_things_clip
 from lab.testbed.objects.cutouts import HELD_OUT, Stamps
 from lab.testbed.objects.drawn import (
@@ -115,12 +115,12 @@ def _clip_samples(kinds: Sequence[str], per_kind: int, seed: int, split: str) ->
         for question in clip_questions(clip, kinds, seed=number):
             samples.append(
                 Sample(
-                    image=clip.images[0],
+                    modality="video",
+                    visuals=(tuple(clip.images),),
                     question=question.text,
                     answer=question.answer,
                     kind=question.kind,
                     relevant_boxes=question.relevant_boxes,
-                    frames=tuple(clip.images),
                     relevant_frames=question.relevant_frames,
                 )
             )
@@ -129,7 +129,8 @@ def _clip_samples(kinds: Sequence[str], per_kind: int, seed: int, split: str) ->
 
 def _sample(picture: Picture, question: Question) -> Sample:
     return Sample(
-        image=picture.image,
+        modality="image",
+        visuals=(picture.image,),
         question=question.text,
         answer=question.answer,
         kind=question.kind,

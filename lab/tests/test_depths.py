@@ -10,8 +10,8 @@ import torch
 from errors import one_sentence
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny, uncompress
+from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.evaluation import ConfiguredScorer, measure_retention, scene_samples
-from hf_token_compress.evaluation.answering import encode_samples
 from lab.benchmarks.depths import SCORERS, measure_depths, scorer_at_depth
 
 LAYERS = 4

@@ -12,7 +12,7 @@ from lab.benchmarks.layer_bound import collect_truth
 
 def test_the_truth_of_clips_is_collected(tmp_path: Path) -> None:
     """Of each clip, the 2 x 2 tokens of one cell in the one joined frame that shows it."""
-    samples = clip_samples(["first", "last"], 3, frames=2, hold=2, split="mapper")
+    samples = clip_samples(["first", "last"], 3, frames=2, frames_per_scene=2, split="mapper")
     collect_truth(*load_tiny("qwen2-vl"), samples, tmp_path)
     collection = ShardFolder(tmp_path)
     assert collection.collection["options"]["modality"] == "video"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from hf_token_compress.data.tasks import Sample
-from hf_token_compress.evaluation.answering import encode_samples
+from hf_token_compress.data.chat import encode_samples
+from hf_token_compress.data.sample import Sample
 from lab.testbed.objects.clips import make_things_clip
 from lab.testbed.objects.drawn import HELD_OUT_ARTIST, make_drawn_picture
 from lab.testbed.objects.names import COLOURS, NAMES
@@ -196,10 +196,12 @@ def test_packed_questions_are_answered_as_single_prompts(assembled: tuple[Any, A
     project = model.model.multi_modal_projector
     features = tower_features(model, processor, pixels_of([picture.image]))
     tokens = picture_tokens(model, project(features))
-    check_first_answers(model, processor, packer, tokens, asked, {"image": picture.image})
+    check_first_answers(
+        model, processor, packer, tokens, asked, {"modality": "image", "visuals": (picture.image,)}
+    )
     features = tower_features(model, processor, pixels_of(clip.images))
     tokens = clip_tokens(model, project(features), len(clip.frames))
-    shown = {"image": clip.images[0], "frames": tuple(clip.images)}
+    shown = {"modality": "video", "visuals": (tuple(clip.images),)}
     check_first_answers(model, processor, packer, tokens, clip_questions(clip)[:2], shown)
 
 

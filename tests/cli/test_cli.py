@@ -52,7 +52,8 @@ def test_help_and_version_do_not_load_torch():
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from hf_token_compress.cli import app\n"
-        "for words in (['--help'], ['run', '--help'], ['demo', '--help'], ['--version']):\n"
+        "verbs = ('run', 'demo', 'evaluate', 'explain', 'collect', 'train', 'push', 'env')\n"
+        "for words in (['--help'], *([verb, '--help'] for verb in verbs), ['--version']):\n"
         "    outcome = CliRunner().invoke(app, words)\n"
         "    assert outcome.exit_code == 0 and outcome.stdout, words\n"
         "print(outcome.stdout.strip(), sorted({'torch', 'transformers'} & set(sys.modules)))\n"
@@ -68,15 +69,16 @@ def test_help_shows_whole_commands():
     assert "hf-token-compress demo" in call("demo", "--help").stdout
 
 
-def test_run_answers_with_a_quarter_of_the_tokens(picture, question):
+def test_run_answers_with_half_of_the_tokens(picture, question):
     found = answer_json("--model", MODEL, "--image", picture, "--prompt", question.text)
     assert found["answer"] == question.answer
     # 4 x 4 cells of 2 x 2 tokens.
-    assert (found["visual_tokens_before"], found["visual_tokens_after"]) == (64, 16)
-    assert found["prompt_tokens_before"] - found["prompt_tokens_after"] == 64 - 16
+    assert (found["visual_tokens_before"], found["visual_tokens_after"]) == (64, 32)
+    assert found["prompt_tokens_before"] - found["prompt_tokens_after"] == 64 - 32
     assert found["new_tokens"] >= 1
     assert all(found[f"{part}_ms"] > 0 for part in ("vision", "scoring", "rewriting", "generation"))
-    assert found["token_compression"]["retention_ratio"] == 0.25
+    assert found["token_compression"]["retention_ratio"] == 0.5
+    assert found["scorer"] == found["token_compression"]["scorer"] == "attention"
 
 
 def test_stdout_of_a_process_is_one_json_object(picture):
@@ -97,15 +99,16 @@ def test_run_prints_the_answer_and_the_counts(picture, question):
     outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", question.text)
     assert outcome.exit_code == 0
     assert outcome.stdout.splitlines()[0] == question.answer
-    assert "64 → 16" in outcome.stdout
+    assert "64 → 32" in outcome.stdout
+    assert "attention" in outcome.stdout
     assert "warm-up" not in outcome.stdout
     assert "warm-up" in outcome.stderr
 
 
 def test_options_reach_the_compression(picture):
     base = ["--model", MODEL, "--image", picture, "--prompt", "What is at row 1, column 1?"]
-    half = answer_json(*base, "--retention-ratio", 0.5)
-    assert half["visual_tokens_after"] == 32
+    quarter = answer_json(*base, "--retention-ratio", 0.25)
+    assert quarter["visual_tokens_after"] == 16
     capped = answer_json(*base, "--max-visual-tokens", 5)
     assert capped["visual_tokens_after"] == 5
     left_alone = answer_json(*base, "--min-visual-tokens", 65)
@@ -184,19 +187,24 @@ def write_config(folder, text):
 
 
 BAD_OPTIONS = [
-    (["--retention-ratio", "0"], "must be in (0, 1], but it is 0.0"),
-    (["--retention-ratio", "2"], "must be in (0, 1], but it is 2.0"),
-    (["--top-p", "1.5"], "top_p must be in (0, 1]"),
-    (["--max-visual-tokens", "0"], "at least 1"),
-    (["--scorer", "foo"], "There is no scorer named 'foo'"),
-    (["--scorer", "random", "--scorer-option", "sed=1"], "does not take the option"),
-    (["--scorer", "random", "--scorer-option", "seed"], "takes KEY=VALUE"),
-    (["--scorer", "mapper"], "needs a trained mapper"),
-    (["--scorer", "random", "--mapper", "a/b"], "is not used by"),
-    (["--dtype", "float7"], "'float7' is no dtype"),
-    (["--device", "abacus"], "'abacus' is no device"),
-    (["--overlay", "out.xyz"], "does not end as a picture's name does"),
-    (["--overlay", "no/such/folder/out.png"], "There is no folder"),
+    (["--retention-ratio", "0"], "retention_ratio"),
+    (["--retention-ratio", "2"], "retention_ratio"),
+    (["--top-p", "1.5"], "top_p"),
+    (["--max-visual-tokens", "0"], "max_visual_tokens"),
+    (["--position-ids", "none"], "position_ids"),
+    (["--instruction", "none"], "instruction"),
+    (["--frames", "0"], "frames"),
+    (["--scorer", "foo"], "foo"),
+    (["--scorer", "random", "--scorer-option", "sed=1"], "sed"),
+    (["--scorer", "random", "--scorer-option", "seed"], "KEY=VALUE"),
+    (["--scorer", "mapper"], "trained mapper"),
+    (["--scorer", "random", "--mapper", "a/b"], "a/b"),
+    (["--mapper-revision", "main"], "mapper_revision"),
+    (["--dtype", "float7"], "float7"),
+    (["--device", "abacus"], "abacus"),
+    (["--output", "no/such/folder/out.json"], "no folder"),
+    (["--overlay", "out.xyz"], "out.xyz"),
+    (["--overlay", "no/such/folder/out.png"], "no folder"),
 ]
 
 
@@ -211,6 +219,7 @@ def assert_one_sentence(outcome, message):
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
 def test_bad_options_are_told_in_one_sentence(picture, options, message):
     outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", *options)
+    assert outcome.exit_code == 2
     assert_one_sentence(outcome, message)
 
 
@@ -222,7 +231,7 @@ def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
     for path, message in [
         (tmp_path / "none.png", "There is no image file"),
         (tmp_path, "is a folder"),
-        (text, "is not a picture"),
+        (text, "is not an image"),
         (cut, "cannot be read"),
         (thin, "aspect ratio"),
     ]:
@@ -261,10 +270,9 @@ def test_an_unreachable_hub_is_told_in_one_sentence(picture, tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
-        "Error: The model 'nobody/nothing' is no folder here and not in the cache, and the Hub "
-        "cannot be reached."
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "cannot be reached" in line
 
 
 def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(picture):

@@ -18,6 +18,7 @@ from hf_token_compress import TokenCompressionConfig, compress, load_tiny
 from hf_token_compress.cli import app
 from hf_token_compress.compression.identity import identify
 from hf_token_compress.compression.mixin import TokenCompressionMixin
+from hf_token_compress.data.chat import conversation
 from hf_token_compress.evaluation import measure_retention, scene_samples
 from hf_token_compress.mapper import (
     MapperConfig,
@@ -25,7 +26,7 @@ from hf_token_compress.mapper import (
     RelevanceMapper,
     load_mappers,
 )
-from hf_token_compress.training.calibration import as_training_sample
+from hf_token_compress.training.calibration import as_sample
 from hf_token_compress.training.train import TrainOptions
 
 MODEL = "tiny-qwen2-vl"
@@ -100,9 +101,9 @@ def test_a_second_call_has_nothing_to_do(folders: Path) -> None:
 def test_evaluate_writes_rows_by_scorer_ratio_and_kind(folders: Path, tmp_path: Path) -> None:
     file = tmp_path / "table.json"
     outcome = call(
-        *("evaluate", "--model", MODEL, "--scorers", f"mapper,random,mapper:{folders / 'mapper'}"),
-        *("--retention-ratios", "0.5,0.25", "--kinds", "place,colour", "--per-kind", 8),
-        *("--seed", 4000, "--json", file),
+        *("evaluate", "--model", MODEL, "--scorer", f"mapper,random,mapper:{folders / 'mapper'}"),
+        *("--retention-ratio", "0.5,0.25", "--kind", "place,colour", "--per-kind", 8),
+        *("--seed", 4000, "--output", file),
     )
     assert outcome.exit_code == 0, outcome.stderr
     table = json.loads(file.read_text())
@@ -129,7 +130,7 @@ def test_evaluate_writes_rows_by_scorer_ratio_and_kind(folders: Path, tmp_path: 
 def test_clips_make_a_mapper_for_videos_that_is_tried_on_longer_ones(tmp_path: Path) -> None:
     model = "tiny-llava-onevision"
     collected = call(
-        *("collect", "--model", model, "--clips", 12, "--clip-frames", 2, "--kinds", "colour"),
+        *("collect", "--model", model, "--clips", 12, "--clip-frames", 2, "--kind", "colour"),
         *("--targets", "sum", "--max-new-tokens", 4, "--output", tmp_path / "shards"),
     )
     assert collected.exit_code == 0, collected.stderr
@@ -138,10 +139,10 @@ def test_clips_make_a_mapper_for_videos_that_is_tried_on_longer_ones(tmp_path: P
         *("--epochs", 1, "--batch-size", 4, "--network-option", "channels=8"),
     )
     assert trained.exit_code == 0, trained.stderr
-    asked = ("--scorers", f"mapper:{tmp_path / 'mapper'}", "--per-kind", 2, "--kinds", "colour")
+    asked = ("--scorer", f"mapper:{tmp_path / 'mapper'}", "--per-kind", 2, "--kind", "colour")
     outcome = call(
-        *("evaluate", "--model", model, *asked, "--retention-ratios", 0.25),
-        *("--clip-frames", 2, "--clip-hold", 2, "--json", "-"),
+        *("evaluate", "--model", model, *asked, "--retention-ratio", 0.25),
+        *("--clip-frames", 2, "--frames-per-scene", 2, "--json"),
     )
     assert outcome.exit_code == 0, outcome.stderr
     row = json.loads(outcome.stdout)["rows"][-1]
@@ -153,7 +154,7 @@ def test_clips_make_a_mapper_for_videos_that_is_tried_on_longer_ones(tmp_path: P
 def test_evaluate_prints_json(folders: Path) -> None:
     outcome = call(
         *("evaluate", "--scorer", "random", "--scorer", "uniform", "--retention-ratio", 0.5),
-        *("--kind", "place", "--per-kind", 1, "--json", "-"),
+        *("--kind", "place", "--per-kind", 1, "--json"),
     )
     assert outcome.exit_code == 0, outcome.stderr
     scorers = [row["scorer"] for row in json.loads(outcome.stdout)["rows"]]
@@ -163,7 +164,7 @@ def test_evaluate_prints_json(folders: Path) -> None:
 def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
     outcome = call(
         *("evaluate", "--mapper", MODEL, "--retention-ratio", 0.5),
-        *("--kind", "place", "--per-kind", 1, "--json", "-"),
+        *("--kind", "place", "--per-kind", 1, "--json"),
     )
     assert outcome.exit_code == 0, outcome.stderr
     table = json.loads(outcome.stdout)
@@ -176,7 +177,9 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
     ("arguments", "words"),
     [
         (["collect", "--model", MODEL, "--output", "x"], ("--data", "--scenes", "--clips")),
-        (["evaluate", "--clip-hold", 2], ("--clip-frames",)),
+        (["evaluate", "--frames-per-scene", 2], ("--frames-per-scene",)),
+        (["evaluate", "--markdown", "--json"], ("--markdown",)),
+        (["evaluate", "--frames", 2], ("--frames",)),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--data", "y"],
             ("--data",),
@@ -191,11 +194,11 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
             ("'nearly'",),
         ),
         (
-            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--kinds", "place,nope"],
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--kind", "place,nope"],
             ("no kind of question 'nope'", "place, colour"),
         ),
         (
-            ["collect", "--model", MODEL, "--output", "x", "--clips", 4, "--kinds", "where"],
+            ["collect", "--model", MODEL, "--output", "x", "--clips", 4, "--kind", "where"],
             ("no kind of question 'where'", "during"),
         ),
         (
@@ -208,7 +211,7 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
         ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--targets", "nope"],
-            ("targets must be 'per_token' or 'sum'", "'nope'"),
+            ("targets",),
         ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--scoring-depth", 99],
@@ -220,23 +223,23 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
         ),
         (["train", "--collection", "none", "--output", "x"], ("no collection.json",)),
         (
-            ["train", "--collection", "none", "--output", "x", "--held-out", 1],
-            ("--held-out", "1"),
+            ["train", "--collection", "none", "--output", "x", "--validation-fraction", 1],
+            ("validation_fraction",),
         ),
         (["push", "--mapper", "none", "--repo", "a/b"], ("no folder 'none'",)),
-        (["evaluate", "--scorers", "mapper,magic"], ("'magic'", "mapper")),
-        (["evaluate", "--retention-ratios", "0.5,few"], ("'few'",)),
-        (["evaluate", "--kinds", "place,smell"], ("'smell'", "place")),
+        (["evaluate", "--scorer", "mapper,magic"], ("'magic'", "mapper")),
+        (["evaluate", "--retention-ratio", "0.5,few"], ("'few'",)),
+        (["evaluate", "--kind", "place,smell"], ("'smell'", "place")),
         (
-            ["evaluate", "--mapper", MODEL, "--scorers", "random,mapper:x"],
-            (f"--mapper {MODEL}", "--scorers"),
+            ["evaluate", "--mapper", MODEL, "--scorer", "random,mapper:x"],
+            (f"--mapper {MODEL}", "--scorer"),
         ),
         (
-            ["evaluate", "--rows", 1, "--columns", 1, "--kinds", "colour,relation"],
+            ["evaluate", "--rows", 1, "--columns", 1, "--kind", "colour,relation"],
             ("1 x 1", "'relation'"),
         ),
         (["evaluate", "--rows", 8, "--columns", 8, "--per-kind", 1], ("8 x 8", "'lettered'")),
-        (["evaluate", "--json", "none/table.json"], ("no folder",)),
+        (["evaluate", "--output", "none/table.json"], ("no folder",)),
         (["run", "--scorer", "mapper"], ("collect", "train", "scorer='attention'")),
         (["run", "--mapper", "no-such-folder"], ("'no-such-folder'",)),
     ],
@@ -281,11 +284,8 @@ def test_no_question_is_asked_before_all_mappers_are_found_to_fit(tmp_path: Path
 
 def test_the_mapper_of_another_model_is_told_in_one_sentence(tmp_path: Path) -> None:
     make_mapper().save_pretrained(tmp_path)
-    outcome = call("evaluate", "--scorers", "mapper", "--mapper", tmp_path, "--per-kind", 1)
-    assert outcome.exit_code == 1
-    (line,) = outcome.stderr.splitlines()
-    assert "someone/some-model" in line
-    assert "attention heads 6 instead of 3" in line
+    outcome = call("evaluate", "--scorer", "mapper", "--mapper", tmp_path, "--per-kind", 1)
+    assert_told(outcome, "someone/some-model")
 
 
 # Calibrating
@@ -299,7 +299,9 @@ def prompts(count: int) -> list[tuple[Any, str, str]]:
 
 def test_calibrating_scores_with_the_users_own_mapper(tmp_path: Path) -> None:
     model, processor = load_tiny("qwen2-vl", token_compression={"retention_ratio": 0.25})
-    options = TrainOptions(network_options={"channels": 8, "blocks": 1}, epochs=2, held_out=0.2)
+    options = TrainOptions(
+        network_options={"channels": 8, "blocks": 1}, epochs=2, validation_fraction=0.2
+    )
     mapper = model.token_compression.calibrate(prompts(12), processor, train_options=options)
     assert mapper.config.training["samples"] >= 10
     scorer = model.token_compression.scorer
@@ -326,12 +328,12 @@ def test_calibrating_scores_with_the_users_own_mapper(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sample", ["x", ("only one",), (1, 2, 3, 4), (None, 5)])
 def test_what_is_no_sample(sample: Any) -> None:
     with one_sentence(TypeError, "calibrate with"):
-        as_training_sample(sample)
+        as_sample(sample)
 
 
 def test_a_sample_may_name_its_pictures_by_their_paths() -> None:
-    sample = as_training_sample(([Path("a.png"), "b.png"], "What is red?"))
-    (turn,) = sample.conversation()
+    sample = as_sample(([Path("a.png"), "b.png"], "What is red?"))
+    (turn,) = conversation(sample)
     assert [part.get("image") for part in turn["content"]] == ["a.png", "b.png", None]
 
 

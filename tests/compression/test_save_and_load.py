@@ -208,7 +208,7 @@ def test_the_setting_names_where_the_mapper_in_use_was_saved(
     setting = saved_setting(named, tmp_path / "model")
     assert setting["mapper"] == str(tmp_path / "map")
 
-    mappers[0].lies_at("owner/mapper", "v1")
+    mappers[0].source, mappers[0].revision = "owner/mapper", "v1"
     setting = saved_setting(model, tmp_path / "model")
     assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", "v1")
 
@@ -219,7 +219,7 @@ def test_another_mapper_in_use_does_not_take_the_revision_of_the_first(tmp_path:
     mapper.save_pretrained(tmp_path / "map")
     first = {"mapper": str(tmp_path / "map"), "mapper_revision": "v1"}
     compress(model, first).token_compression.use_mapper(mapper)
-    mapper.lies_at("owner/mapper", None)
+    mapper.source = "owner/mapper"
     setting = saved_setting(model, tmp_path / "model")
     assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", None)
 

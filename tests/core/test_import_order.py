@@ -13,7 +13,8 @@ import hf_token_compress
 ROOT = Path(hf_token_compress.__file__).parent
 NAME = ROOT.name
 FLOORS = (
-    {"_version", "checks", "evaluation_mode", "lazy", "registry"},
+    {"_version", "checks", "evaluation_mode", "hub", "lazy", "registry"},
+    {"options"},
     {"config"},
     {"prompt", "rewrite", "scoring_layer", "selection"},
     {"kernels"},

@@ -9,9 +9,9 @@ from pairs import make_pair
 from tiny_models import FAMILIES, ONE_VIDEO, make_inputs
 
 from hf_token_compress import load_tiny
+from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.scenes import CLIP_KINDS, ask_clip, clip_questions, make_clip
 from hf_token_compress.evaluation import TruthScorer, clip_samples, measure_retention
-from hf_token_compress.evaluation.answering import encode_samples
 
 
 def test_a_clip_is_the_same_every_time_and_differs_by_seed_and_split() -> None:
@@ -37,7 +37,7 @@ def test_no_thing_and_no_tile_colour_comes_twice(frames: int) -> None:
 @pytest.mark.parametrize("hold", [2, 4])
 def test_a_clip_that_holds_its_boards_is_the_same_clip_for_longer(kind: str, hold: int) -> None:
     for seed in range(5):
-        short, long = make_clip(seed, 3), make_clip(seed, 3, hold=hold)
+        short, long = make_clip(seed, 3), make_clip(seed, 3, frames_per_scene=hold)
         shown = [image.tobytes() for image in long.images]
         assert shown == [image.tobytes() for image in short.images for _ in range(hold)]
         (asked,) = clip_questions(short, [kind], seed=seed)
@@ -57,7 +57,7 @@ def test_a_clip_that_holds_its_boards_is_the_same_clip_for_longer(kind: str, hol
         ((0, 9), "frames"),
         ((0, 8), "128 cells"),
         ((0, 2, 9), "rows"),
-        ((0, 2, 4, 4, "test", None, 0), "hold"),
+        ((0, 2, 4, 4, "test", None, 0), "frames_per_scene"),
     ],
 )
 def test_clips_that_cannot_be(arguments: tuple[int, ...], message: str) -> None:
@@ -97,10 +97,10 @@ def test_the_truth_is_the_relevant_cell_of_the_relevant_frame(family: str) -> No
     visuals = compressed.token_compression.last.samples[0].visuals
     (grid,) = visuals[0].grids
     _, rows, columns = grid.shape
-    for frames, hold in ((2, 1), (4, 1), (2, 3)):
+    for frames, held in ((2, 1), (4, 1), (2, 3)):
         scorer = TruthScorer()
         compressed.token_compression.scorer = scorer
-        for sample in clip_samples(["first", "last"], 4, frames=frames, hold=hold):
+        for sample in clip_samples(["first", "last"], 4, frames=frames, frames_per_scene=held):
             scorer.samples = [sample]
             compressed(**make_inputs([ONE_VIDEO], family=family))
             scores = compressed.token_compression.last.samples[0].scores

@@ -20,7 +20,7 @@ from hf_token_compress import compress, load_tiny
 from hf_token_compress.cli import app
 from hf_token_compress.cli.answering import prepare_question
 from hf_token_compress.cli.checkpoint import Checkpoint
-from hf_token_compress.cli.videos import read_video
+from hf_token_compress.data.media import read_video
 from hf_token_compress.viz import frame_overlays, kept_per_frame
 
 FRAMES = 8
@@ -34,6 +34,7 @@ GRIDS = {
     ("llava-onevision", "realshort"): (8, 4, 4),
     ("llava-onevision", "cockatoo"): (8, 4, 4),
 }
+SIZES = {"realshort": (320, 240), "cockatoo": (320, 180)}
 NEWLINES = {"qwen2-vl-video": 0, "llava-onevision": 1}
 each_case = pytest.mark.parametrize(("name", "video"), GRIDS)
 
@@ -50,7 +51,8 @@ def test_run_answers_and_draws_what_was_kept(name: str, video: str, tmp_path: Pa
     before = steps * rows * columns + NEWLINES[name]
     sheet, animation = tmp_path / "kept.png", tmp_path / "kept.gif"
     for target in (sheet, animation):
-        outcome = call("run", name, video, "--json", "--overlay", target, "--max-new-tokens", 4)
+        options = ("--retention-ratio", 0.25, "--max-new-tokens", 4, "--overlay", target)
+        outcome = call("run", name, video, "--json", *options)
         assert outcome.exit_code == 0, outcome.stderr
         found = json.loads(outcome.stdout)
         kept = (found["visual_tokens_before"], found["visual_tokens_after"])
@@ -74,7 +76,7 @@ def test_explain_goes_over_the_frames(name: str, video: str, tmp_path: Path) -> 
     faithful = written["faithfulness"]
     assert faithful["least_first"]["area"] > faithful["most_first"]["area"]
     with Image.open(tmp_path / "relevance.png") as panels:
-        width, height = read_video(VIDEOS[video], 1)[0].size
+        width, height = SIZES[video]
         columns, lines = min(steps, PANELS_A_LINE), math.ceil(steps / PANELS_A_LINE)
         shape = columns * width / (lines * height)
         assert 0.6 * shape < panels.width / panels.height < shape  # captions add to the height
@@ -85,7 +87,7 @@ def test_the_frames_and_only_they_are_kept_in_part(name: str, video: str) -> Non
     """The answer is that of the stock model with the dropped tokens hidden."""
     stock, processor = load_tiny(name)
     pair = ModelPair(stock, compress(copy.deepcopy(stock), {"retention_ratio": 0.25}))
-    frames = read_video(VIDEOS[video], FRAMES)
+    frames = read_video(VIDEOS[video], processor, FRAMES)
     checkpoint = Checkpoint(name, model=pair.compressed, processor=processor)
     inputs = prepare_question(checkpoint, [], "Where is the cat?", [frames])
     options = {"max_new_tokens": 4, "return_dict_in_generate": True, "output_logits": True}

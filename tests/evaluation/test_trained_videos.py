@@ -8,8 +8,8 @@ import pytest
 from pairs import ModelPair
 from trained_models import check_dropped_equals_hidden, load_trained, right_answers
 
+from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.evaluation import clip_samples, scene_samples
-from hf_token_compress.evaluation.answering import encode_samples
 
 pytestmark = pytest.mark.core
 
@@ -39,7 +39,8 @@ def loaded(name: str) -> tuple[ModelPair, Any]:
 def samples_of(modality: str, name: str) -> Any:
     if modality == "pictures":
         return PICTURES
-    return clip_samples(["colour", "last"], PER_KIND, frames=4, hold=HOLD[name], seed=100)
+    kinds = ["colour", "last"]
+    return clip_samples(kinds, PER_KIND, frames=4, frames_per_scene=HOLD[name], seed=100)
 
 
 @each_modality

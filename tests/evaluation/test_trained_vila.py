@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import hf_token_compress.tiny
 from hf_token_compress.cli import app
+from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.evaluation import clip_samples, measure_retention, scene_samples
-from hf_token_compress.evaluation.answering import encode_samples
 from hf_token_compress.models.vila import VilaForConditionalGeneration, VilaProcessor
 from hf_token_compress.tiny import own_mapper
 

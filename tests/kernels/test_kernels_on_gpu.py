@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from hf_token_compress import TokenCompressionConfig, load_tiny
+from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
 from hf_token_compress.evaluation import clip_samples, scene_samples
-from hf_token_compress.evaluation.answering import answer_samples, encode_samples
+from hf_token_compress.evaluation.answering import answer_samples
 from hf_token_compress.kernels.instruction_attention import instruction_attention
 from hf_token_compress.kernels.relevance_step import relevance_step
 from hf_token_compress.relevance import relevance

@@ -1,4 +1,4 @@
-"""Mappers on disk, and which model they may be put on."""
+"""Mappers on disk, and the model that a mapper fits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def edit(folder: Path, **settings: Any) -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_saved_mapper_comes_back_the_same(network: str, tmp_path: Path) -> None:
+def test_a_saved_mapper_loads_unchanged(network: str, tmp_path: Path) -> None:
     config = {
         "modality": "video",
         "scoring_depth": 2,
@@ -60,7 +60,7 @@ def test_a_saved_mapper_comes_back_the_same(network: str, tmp_path: Path) -> Non
     assert torch.equal(again([item])[0], mapper([item])[0])
 
 
-def test_the_card_says_what_the_mapper_is(tmp_path: Path) -> None:
+def test_the_card_describes_the_mapper(tmp_path: Path) -> None:
     mapper = make_mapper(training={"samples": 4321, "license": "mit"}, metrics={"kl": 0.25})
     mapper.save_pretrained(tmp_path)
     card = ModelCard.load(tmp_path / "README.md")
@@ -71,9 +71,10 @@ def test_the_card_says_what_the_mapper_is(tmp_path: Path) -> None:
     assert {"token-compression", "qwen2_vl", "image"} <= set(data["tags"])
     for words in ("| samples | 4321 |", "| kl | 0.25 |", "token_compression=", IDENTITY.name):
         assert words in card.text
+    assert "arxiv.org/abs/2506.01097" in card.text
 
 
-def test_a_card_is_rewritten_with_the_mapper(tmp_path: Path) -> None:
+def test_saving_again_replaces_a_generated_card(tmp_path: Path) -> None:
     make_mapper(metrics={"kl": 0.9}).save_pretrained(tmp_path)
     make_mapper(metrics={"kl": 0.1}).save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
@@ -81,19 +82,19 @@ def test_a_card_is_rewritten_with_the_mapper(tmp_path: Path) -> None:
     assert "| kl | 0.9 |" not in text
 
 
-@pytest.mark.parametrize("written", [b"# Mine\n", b"", b"caf\xe9", None])
-def test_a_card_that_the_user_wrote_or_edited_is_kept(
-    written: bytes | None, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("content", [b"# Mine\n", b"", b"caf\xe9", None])
+def test_saving_again_keeps_a_card_without_the_mark(content: bytes | None, tmp_path: Path) -> None:
     make_mapper().save_pretrained(tmp_path)
     card = tmp_path / "README.md"
-    text = card.read_bytes().replace(b"## Use", b"## Use it") if written is None else written
-    card.write_bytes(text)
+    if content is None:
+        lines = card.read_bytes().splitlines(keepends=True)
+        content = b"".join(line for line in lines if not line.startswith(b"<!-- "))
+    card.write_bytes(content)
     make_mapper(metrics={"kl": 0.1}).save_pretrained(tmp_path)
-    assert card.read_bytes() == text
+    assert card.read_bytes() == content
 
 
-def test_a_folder_may_hold_one_mapper_for_images_and_one_for_videos(tmp_path: Path) -> None:
+def test_a_folder_with_a_mapper_for_images_and_one_for_videos(tmp_path: Path) -> None:
     image, video = make_mapper(seed=1), make_mapper(seed=2, modality="video")
     MapperSet({"image": image, "video": video}, "both").save_pretrained(tmp_path)
     found = load_mappers(str(tmp_path))
@@ -102,12 +103,12 @@ def test_a_folder_may_hold_one_mapper_for_images_and_one_for_videos(tmp_path: Pa
         assert torch.equal(found.for_modality(modality)([item])[0], mapper([item])[0])
     (tmp_path / "video" / "config.json").unlink()
     alone = load_mappers(str(tmp_path))
-    with one_sentence(ValueError, str(tmp_path), "video"):
+    with one_sentence(ValueError, "video"):
         alone.for_modality("video")
 
 
 @pytest.mark.parametrize(("outside", "inside"), [("image", "video"), ("video", "image")])
-def test_a_mapper_and_a_folder_in_it_are_one_for_each_modality(
+def test_a_mapper_may_hold_the_other_modality_in_a_folder(
     outside: str, inside: str, tmp_path: Path
 ) -> None:
     first, second = make_mapper(seed=1, modality=outside), make_mapper(seed=2, modality=inside)
@@ -120,39 +121,46 @@ def test_a_mapper_and_a_folder_in_it_are_one_for_each_modality(
 
 
 @pytest.mark.parametrize("modality", ["image", "video"])
-def test_two_mappers_for_one_modality(modality: str, tmp_path: Path) -> None:
+def test_two_mappers_for_one_modality_are_refused(modality: str, tmp_path: Path) -> None:
     both = MapperSet({kind: make_mapper(modality=kind) for kind in ("image", "video")}, "both")
     both.save_pretrained(tmp_path)
     make_mapper(modality=modality).save_pretrained(tmp_path)
-    with one_sentence(ValueError, str(tmp_path), f"two mappers for {modality}s"):
+    with one_sentence(ValueError, f"two mappers for {modality}s"):
         load_mappers(str(tmp_path))
 
 
-def test_two_mappers_are_not_saved_into_a_mapper(folder: Path) -> None:
+def test_two_mappers_are_not_saved_into_the_folder_of_one(folder: Path) -> None:
     both = MapperSet({kind: make_mapper(modality=kind) for kind in ("image", "video")}, "both")
-    with one_sentence(ValueError, str(folder), "another folder"):
+    with one_sentence(ValueError, str(folder)):
         both.save_pretrained(folder)
     assert not (folder / "image").exists()
 
 
-def test_a_mapper_in_the_wrong_place(tmp_path: Path) -> None:
+def test_a_mapper_in_the_folder_of_the_other_modality(tmp_path: Path) -> None:
     make_mapper().save_pretrained(tmp_path / "video")
-    with one_sentence(ValueError, "images", "video/"):
+    with one_sentence(ValueError, "video/"):
         load_mappers(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"[]", b"null", b"\xff"])
+def test_a_config_that_is_not_a_json_object(content: bytes, folder: Path) -> None:
+    (folder / "config.json").write_bytes(content)
+    with one_sentence(ValueError, "config.json"):
+        load_mappers(str(folder))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file(name: str, folder: Path) -> None:
     (folder / name).unlink()
-    with one_sentence(MapperNotFoundError, name, str(folder)):
+    with one_sentence(MapperNotFoundError, name):
         load_mappers(str(folder))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_cut_off_file(name: str, folder: Path) -> None:
+def test_a_truncated_file(name: str, folder: Path) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
-    with one_sentence(ValueError, name, "damaged"):
+    with one_sentence(ValueError, name):
         load_mappers(str(folder))
 
 
@@ -169,81 +177,60 @@ def test_weights_of_another_network(folder: Path) -> None:
     weights.popitem()
     save_file(weights, folder / "model.safetensors")
     edit(folder, weights_sha256=None)
-    with one_sentence(ValueError, "does not hold the weights"):
+    with one_sentence(ValueError, "weights"):
         load_mappers(str(folder))
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "word"),
     [
-        ({"network": "transformer"}, ("'transformer'", "conv1d, grid")),
-        ({"network_options": {"colour": 1}}, ("colour",)),
-        ({"modality": "sound"}, ("'sound'",)),
-        ({"network_options": {"channels": -1}}, ("channels", "grid", "at least 1", "-1")),
-        ({"network_options": []}, ("network_options", "a dict, not list")),
-        ({"scoring_depth": "two"}, ("scoring_depth", "a whole number, not str")),
-        ({"scoring_depth": -1}, ("scoring_depth", "at least 0", "-1")),
-        ({"scoring_depth": 3}, ("scoring_depth", "below the 3 decoder layers")),
-        ({"training": "long"}, ("training", "a dict, not str")),
-        ({"base_model": {"name": "x"}}, ("base model", "without revision")),
-        ({"base_model": {**IDENTITY.to_dict(), "heads": "3"}}, ("heads", "whole number, not str")),
-        ({"base_model": {**IDENTITY.to_dict(), "heads": 0}}, ("heads", "at least 1")),
-        ({"base_model": {**IDENTITY.to_dict(), "name": None}}, ("name", "string, not NoneType")),
-        ({"base_model": {**IDENTITY.to_dict(), "fingerprint": [1.0]}}, ("fingerprint", "has 1")),
-        ({"base_model": {**IDENTITY.to_dict(), "fingerprint": 1}}, ("fingerprint", "not int")),
-        ({"base_model": None}, ("is not a token mapper's",)),
+        ({"network": "transformer"}, "transformer"),
+        ({"network_options": {"colour": 1}}, "colour"),
+        ({"network_options": {"channels": -1}}, "channels"),
+        ({"network_options": []}, "network_options"),
+        ({"modality": "sound"}, "sound"),
+        ({"scoring_depth": "two"}, "scoring_depth"),
+        ({"training": "long"}, "training"),
+        ({"base_model": None}, "base_model"),
+        ({"base_model": {"name": "x"}}, "revision"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": "3"}}, "heads"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": 2}}, "weights"),
+        ({"base_model": {**IDENTITY.to_dict(), "fingerprint": ["one"]}}, "one"),
     ],
 )
-def test_a_config_that_is_no_mappers(
-    settings: dict[str, Any], words: tuple[str, ...], folder: Path
-) -> None:
+def test_a_config_with_a_wrong_value(settings: dict[str, Any], word: str, folder: Path) -> None:
     edit(folder, **settings)
-    with one_sentence(ValueError, str(folder), *words):
+    with one_sentence(ValueError, str(folder), word):
         load_mappers(str(folder))
 
 
 @pytest.mark.parametrize(
-    ("option", "words"),
+    ("network", "option", "value", "kind"),
     [
-        ({"input_heads": "max"}, ("input_heads", "separate, mean", "'max'")),
-        ({"input_scale": "logit"}, ("input_scale", "raw, share, log_share", "'logit'")),
-        ({"activation": "tanh"}, ("activation", "relu, gelu, silu", "'tanh'")),
-        ({"kernel_size": 4}, ("kernel_size", "odd, not 4")),
-        ({"kernel_size": -1}, ("kernel_size", "at least 1", "-1")),
-        ({"channels": [4, 0]}, ("channels", "at least 1", "0")),
-        ({"channels": []}, ("channels", "at least one layer")),
-        ({"heads": 2}, ("heads",)),
+        ("conv1d", "input_heads", "max", ValueError),
+        ("conv1d", "input_scale", "logit", ValueError),
+        ("conv1d", "activation", "tanh", ValueError),
+        ("conv1d", "kernel_size", 4, ValueError),
+        ("conv1d", "kernel_size", -1, ValueError),
+        ("conv1d", "kernel_size", 3.0, TypeError),
+        ("conv1d", "channels", [4, 0], ValueError),
+        ("conv1d", "channels", ["wide"], TypeError),
+        ("conv1d", "channels", 4, TypeError),
+        ("conv1d", "channels", "48", TypeError),
+        ("conv1d", "heads", 2, ValueError),
+        ("grid", "channels", -1, ValueError),
+        ("grid", "channels", 0, ValueError),
+        ("grid", "channels", [4], TypeError),
+        ("grid", "blocks", -1, ValueError),
+        ("grid", "blocks", "two", TypeError),
+        ("grid", "start_from_attention", 1, TypeError),
     ],
 )
-def test_options_that_the_papers_network_does_not_have(
-    option: dict[str, Any], words: tuple[str, ...]
+def test_a_wrong_network_option(
+    network: str, option: str, value: object, kind: type[Exception]
 ) -> None:
-    with one_sentence(ValueError, "conv1d", *words):
-        make_mapper("conv1d", network_options=option)
-
-
-@pytest.mark.parametrize(
-    ("network", "option", "words"),
-    [
-        ("conv1d", {"channels": 4}, ("channels", "list of whole numbers, not int")),
-        ("conv1d", {"channels": ["wide"]}, ("channels", "whole number, not str")),
-        ("conv1d", {"kernel_size": 3.0}, ("kernel_size", "whole number, not float")),
-        ("grid", {"channels": [4]}, ("channels", "whole number, not list")),
-        ("grid", {"blocks": "two"}, ("blocks", "whole number, not str")),
-        ("grid", {"start_from_attention": 1}, ("start_from_attention", "true or false, not int")),
-    ],
-)
-def test_options_of_the_wrong_type(
-    network: str, option: dict[str, Any], words: tuple[str, ...]
-) -> None:
-    with one_sentence(TypeError, network, *words):
-        make_mapper(network, network_options=option)
-
-
-@pytest.mark.parametrize("option", [{"channels": -1}, {"channels": 0}, {"blocks": -1}])
-def test_sizes_that_a_grid_cannot_have(option: dict[str, Any]) -> None:
-    with one_sentence(ValueError, "grid", *option, "at least", str(*option.values())):
-        make_mapper("grid", network_options=option)
+    with one_sentence(kind, option):
+        make_mapper(network, network_options={option: value})
 
 
 def test_settings_of_later_versions_are_ignored(folder: Path) -> None:
@@ -251,12 +238,12 @@ def test_settings_of_later_versions_are_ignored(folder: Path) -> None:
     assert isinstance(load_mappers(str(folder)).for_modality("image"), RelevanceMapper)
 
 
-def test_the_folder_of_a_model_is_no_mapper(stock_folder: Path) -> None:
-    with one_sentence(ValueError, str(stock_folder), "not a token mapper's"):
+def test_the_folder_of_a_model_is_not_a_mapper(stock_folder: Path) -> None:
+    with one_sentence(ValueError, str(stock_folder)):
         compress(tiny_model(), str(stock_folder))
 
 
-# Which model
+# The model of a mapper
 
 
 def saved_for(model: Any, folder: Path, **changes: Any) -> TokenCompressionConfig:
@@ -266,7 +253,7 @@ def saved_for(model: Any, folder: Path, **changes: Any) -> TokenCompressionConfi
 
 
 @pytest.mark.parametrize("inside", [".", "..", "model"])
-def test_a_model_from_a_folder_goes_by_the_folders_name(
+def test_a_model_from_a_folder_is_named_after_the_folder(
     inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "model"
@@ -277,7 +264,7 @@ def test_a_model_from_a_folder_goes_by_the_folders_name(
     assert identify(model).name == "model"
 
 
-def test_the_same_model_from_elsewhere_is_taken(tmp_path: Path) -> None:
+def test_a_copy_of_the_model_is_accepted(tmp_path: Path) -> None:
     model = tiny_model()
     setting = saved_for(model, tmp_path, name="someone/else", revision="1")
     assert compress(model, setting) is model
@@ -285,26 +272,26 @@ def test_the_same_model_from_elsewhere_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    "changes",
     [
-        ({"heads": 28}, "6 instead of 28"),
-        ({"model_type": "llava"}, "'qwen2_vl' instead of 'llava'"),
-        ({"hidden_size": 3584}, "48 instead of 3584"),
-        ({"layers": 28}, "3 instead of 28"),
+        {"heads": 28},
+        {"model_type": "llava"},
+        {"hidden_size": 3584},
+        {"layers": 28},
+        {"fingerprint": (1.0,)},
     ],
+    ids=lambda changes: next(iter(changes)),
 )
-def test_a_mapper_of_another_model_is_refused(
-    changes: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_a_mapper_of_another_model_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     model = tiny_model()
     setting = saved_for(model, tmp_path, name="the/other", **changes)
-    with one_sentence(ValueError, "'the/other'", words, "scorer='attention'"):
+    with one_sentence(ValueError, "'the/other'"):
         compress(model, setting)
     assert type(model).__name__ == "Qwen2VLForConditionalGeneration"
     assert not hasattr(model, "token_compression")
 
 
-def test_a_model_with_the_same_sizes_and_other_weights_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_the_same_sizes_with_other_weights_is_refused(tmp_path: Path) -> None:
     model = tiny_model()
     setting = saved_for(model, tmp_path)
     layer = model.model.language_model.layers[0]
@@ -313,11 +300,11 @@ def test_a_model_with_the_same_sizes_and_other_weights_is_refused(tmp_path: Path
     compress(model, setting)  # a light fine-tune
     with torch.no_grad():
         layer.self_attn.q_proj.weight.normal_(std=0.2)
-    with one_sentence(ValueError, "other weights in layer 0"):
+    with one_sentence(ValueError, "layer 0"):
         compress(model, setting)
 
 
-# Of the tiny models
+# Mappers of the tiny models
 
 
 @pytest.mark.parametrize("network", ["grid", "conv1d"])
@@ -332,7 +319,7 @@ def test_the_tiny_models_have_mappers(network: str) -> None:
 
 
 @pytest.mark.parametrize("model_name", ["llava-onevision", "qwen2-vl-video"])
-def test_the_tiny_models_for_videos_have_mappers_of_both_kinds(model_name: str) -> None:
+def test_the_tiny_video_models_have_mappers_for_both_modalities(model_name: str) -> None:
     name = f"tiny-{model_name}"
     model, _ = load_tiny(model_name, token_compression=name)
     for modality in ("image", "video"):
@@ -343,7 +330,7 @@ def test_the_tiny_models_for_videos_have_mappers_of_both_kinds(model_name: str) 
         assert config.base_model.name == name
 
 
-def test_a_tiny_model_may_have_mappers_for_images_and_for_videos(
+def test_a_tiny_model_with_mappers_for_both_modalities(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny, "_HOME", tmp_path)
@@ -357,17 +344,17 @@ def test_a_tiny_model_may_have_mappers_for_images_and_for_videos(
     assert tiny.own_mapper(name) == name
     assert set(load_mappers(name).mappers) == {"image", "video"}
     alone = load_mappers(f"{name}/conv1d")
-    with one_sentence(ValueError, f"'{name}/conv1d'", "trained for images", "has videos"):
+    with one_sentence(ValueError, "videos"):
         alone.for_modality("video")
 
 
 def test_a_tiny_mapper_that_does_not_exist() -> None:
-    with one_sentence(ValueError, "'tiny-qwen2-vl/conv9d'", "tiny-qwen2-vl/conv1d"):
+    with one_sentence(ValueError, "conv9d"):
         load_mappers("tiny-qwen2-vl/conv9d")
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_saved_mapper_outlives_a_change_of_defaults(network: str, tmp_path: Path) -> None:
+def test_a_saved_mapper_does_not_depend_on_defaults(network: str, tmp_path: Path) -> None:
     mapper = make_mapper(network, network_options={})
     mapper.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())["network_options"]

@@ -18,23 +18,23 @@ relevances = st.lists(st.floats(0, 1e3, width=32), min_size=1, max_size=40).filt
 )
 
 
-def test_the_papers_recipe_by_hand() -> None:
+def test_the_label_of_the_paper_by_hand() -> None:
     label = relevance_label(torch.tensor([3.0, 1.0, 0.5, 5.0]))
     assert_same(label, torch.tensor([0.375, 0.0, 0.0, 0.625]))
 
 
-@given(values=relevances, masked=st.floats(0, 0.95), temperature=st.floats(0.25, 4))
-def test_a_label_is_a_distribution_over_the_most_relevant(
-    values: list[float], masked: float, temperature: float
+@given(values=relevances, mask_ratio=st.floats(0, 0.95), temperature=st.floats(0.25, 4))
+def test_a_label_is_a_distribution_over_the_most_relevant_tokens(
+    values: list[float], mask_ratio: float, temperature: float
 ) -> None:
     relevance = torch.tensor(values)
-    label = relevance_label(relevance, masked_share=masked, temperature=temperature)
+    label = relevance_label(relevance, mask_ratio=mask_ratio, temperature=temperature)
     assert_same(label.sum(), torch.tensor(1.0))
-    kept = len(values) - int(masked * len(values))
+    kept = len(values) - int(mask_ratio * len(values))
     assert int((label > 0).sum()) <= kept
     lowest_kept = relevance.sort(descending=True).values[kept - 1]
     assert (label[relevance < lowest_kept] == 0).all()
-    # More relevant is never less of the label.
+    # A more relevant token never has less of the label.
     order = relevance.argsort()
     assert (label[order].diff() >= -1e-6)[relevance[order].diff() > 0].all()
 
@@ -45,37 +45,39 @@ def test_the_scale_of_the_relevance_does_not_matter(values: list[float], factor:
     assert_same(relevance_label(relevance * factor), relevance_label(relevance))
 
 
-def test_temperature_and_negative_values() -> None:
+def test_temperature_sharpens_and_negative_values_count_as_zero() -> None:
     relevance = torch.tensor([-5.0, 1.0, 2.0])
     assert_same(
-        relevance_label(relevance, masked_share=0.0, temperature=0.5),
+        relevance_label(relevance, mask_ratio=0.0, temperature=0.5),
         torch.tensor([0.0, 0.2, 0.8]),
     )
 
 
 def test_one_huge_value_does_not_overflow() -> None:
-    label = relevance_label(torch.tensor([1e30, 1e20]), masked_share=0.0, temperature=0.1)
+    label = relevance_label(torch.tensor([1e30, 1e20]), mask_ratio=0.0, temperature=0.1)
     assert_same(label, torch.tensor([1.0, 0.0]))
 
 
 @pytest.mark.parametrize(
-    ("values", "options", "words"),
+    ("values", "options", "word"),
     [
         ([1.0, float("nan")], {}, "NaN"),
-        ([1.0, float("inf")], {}, "NaN or infinite"),
-        ([0.0, 0.0], {}, "zero for every"),
-        ([-1.0], {}, "zero for every"),
-        ([1.0], {"masked_share": 1.0}, "masked_share"),
+        ([1.0, float("inf")], {}, "infinite"),
+        ([0.0, 0.0], {}, "zero"),
+        ([-1.0], {}, "zero"),
+        ([1.0], {"mask_ratio": 1.0}, "mask_ratio"),
         ([1.0], {"temperature": 0.0}, "temperature"),
     ],
 )
-def test_bad_relevance(values: list[float], options: dict[str, Any], words: str) -> None:
-    with one_sentence(ValueError, words):
+def test_relevance_that_makes_no_label(
+    values: list[float], options: dict[str, Any], word: str
+) -> None:
+    with one_sentence(ValueError, word):
         relevance_label(torch.tensor(values), **options)
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 99))
-def test_divergence_equals_torchs(sizes: list[int], seed: int) -> None:
+def test_the_divergence_equals_that_of_torch(sizes: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     labels = [relevance_label(torch.rand(size, generator=generator) + 0.1) for size in sizes]
     logits = [torch.randn(size, generator=generator) for size in sizes]

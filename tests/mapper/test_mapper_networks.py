@@ -1,4 +1,4 @@
-"""Both networks: what comes out depends on a prompt's own attention and grids, and nothing else."""
+"""Both networks: the output for a prompt depends on its own attention and grids only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ prompts = st.tuples(st.lists(grid_shapes, max_size=3), st.integers(0, 3)).filter
 )
 @pytest.mark.parametrize("heads", [1, 28])
 def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int, heads: int) -> None:
-    """Depthwise k + 1 a channel, pointwise (in + 1) x out: 1, 32, 64, 128, 256, 512 and then 1."""
+    """Depthwise (k + 1) x in, pointwise (in + 1) x out; widths 1, 32, 64, 128, 256, 512 and 1."""
     widths = [1, 32, 64, 128, 256, 512]
     by_hand = sum(
         width * (kernel_size + 1) + (width + 1) * following
@@ -47,7 +47,7 @@ def test_conv1d_has_the_layers_of_the_paper(kernel_size: int, parameters: int, h
 
 @each_network
 @given(batch=st.lists(prompts, min_size=1, max_size=4), seed=st.integers(0, 99))
-def test_a_prompt_gets_in_a_batch_what_it_gets_alone(
+def test_a_prompt_gets_the_same_alone_and_in_a_batch(
     network: str,
     options: dict[str, Any],
     batch: list[tuple[list[tuple[int, int, int]], int]],
@@ -55,8 +55,8 @@ def test_a_prompt_gets_in_a_batch_what_it_gets_alone(
 ) -> None:
     mapper = make_mapper(network, network_options=options)
     inputs = [
-        make_input(*grids, loose=loose, seed=seed + place)
-        for place, (grids, loose) in enumerate(batch)
+        make_input(*grids, loose=loose, seed=seed + number)
+        for number, (grids, loose) in enumerate(batch)
     ]
     together = mapper.relevance(inputs)
     for item, found in zip(inputs, together, strict=True):
@@ -70,7 +70,7 @@ def test_a_prompt_gets_in_a_batch_what_it_gets_alone(
 def test_a_constant_factor_on_the_attention_changes_nothing(
     network: str, options: dict[str, Any]
 ) -> None:
-    """As when half of a row's attention goes to the system prompt."""
+    """Such as when half of the attention goes to the system prompt."""
     item = make_input((1, 4, 4))
     scaled = MapperInput(item.attention - 0.7, item.grids)
     mapper = make_mapper(network, network_options=options)
@@ -79,7 +79,7 @@ def test_a_constant_factor_on_the_attention_changes_nothing(
 
 @pytest.mark.parametrize("scale", ["raw", "share", "log_share"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_conv1d_sees_the_mean_over_rows_and_heads_alone(scale: str, activation: str) -> None:
+def test_conv1d_with_mean_heads_sees_the_mean_attention_only(scale: str, activation: str) -> None:
     options = {"channels": [16, 16], "input_scale": scale, "activation": activation}
     mapper = make_mapper("conv1d", network_options={**options, "input_heads": "mean"})
     item = make_input((1, 3, 4))
@@ -93,20 +93,20 @@ def test_conv1d_sees_the_mean_over_rows_and_heads_alone(scale: str, activation: 
 
 
 @pytest.mark.parametrize("scale", ["raw", "share", "log_share"])
-def test_conv1d_can_see_each_head_and_still_the_mean_over_rows_alone(scale: str) -> None:
+def test_conv1d_with_separate_heads_sees_the_mean_of_each_head(scale: str) -> None:
     options = {"channels": [16, 16], "input_scale": scale, "input_heads": "separate"}
     mapper = make_mapper("conv1d", network_options=options)
     item = make_input((1, 3, 4))
-    other_rows = item.attention.clone()
-    other_rows[1] = torch.rand_like(other_rows[1])
-    assert_same(mapper([MapperInput(other_rows, item.grids)])[0], mapper([item])[0])
+    other_peaks = item.attention.clone()
+    other_peaks[1] = torch.rand_like(other_peaks[1])
+    assert_same(mapper([MapperInput(other_peaks, item.grids)])[0], mapper([item])[0])
     swapped = item.attention.flip(1)
     moved = mapper([MapperInput(swapped, item.grids)])[0] - mapper([item])[0]
     assert moved.abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("input_heads", ["mean", "separate"])
-def test_conv1d_scales_the_attention_as_it_says(input_heads: str) -> None:
+def test_conv1d_scales_the_attention(input_heads: str) -> None:
     item = make_input((1, 2, 3))
     attention = item.attention[0].exp()  # [heads, 6]
     if input_heads == "mean":
@@ -119,8 +119,8 @@ def test_conv1d_scales_the_attention_as_it_says(input_heads: str) -> None:
         assert_same(network._signal(item), expected.T)
 
 
-def test_conv1d_sees_as_far_as_its_layers_reach() -> None:
-    """Five layers of kernel 5 reach ten tokens to either side."""
+def test_the_receptive_field_of_conv1d() -> None:
+    """Five layers of kernel size 5 see ten tokens on either side."""
     options = {"channels": [16] * 5, "kernel_size": 5, "input_scale": "raw"}
     network = make_mapper("conv1d", network_options=options).network
     item = make_input((1, 1, 41))
@@ -135,28 +135,28 @@ def test_conv1d_sees_as_far_as_its_layers_reach() -> None:
 
 
 @given(shape=grid_shapes, seed=st.integers(0, 99))
-def test_grid_depends_on_where_tokens_lie_and_not_on_their_order(
+def test_grid_depends_on_grid_positions_and_not_on_the_order(
     shape: tuple[int, int, int], seed: int
 ) -> None:
     item = make_input(shape, loose=2, seed=seed)
     order = torch.randperm(item.count, generator=torch.Generator().manual_seed(seed))
-    place = order.argsort()
-    shuffled = MapperInput(item.attention[..., order], (place[item.grids[0]],))
+    moved_to = order.argsort()
+    shuffled = MapperInput(item.attention[..., order], (moved_to[item.grids[0]],))
     mapper = make_mapper("grid")
     assert_same(mapper([shuffled])[0], mapper([item])[0][order])
 
 
 def test_grid_sees_neighbours_above_and_in_the_next_frame() -> None:
-    """Tokens that are far apart in the sequence."""
+    """They are far apart in the sequence."""
     network = make_mapper("grid", network_options={"channels": 4, "blocks": 1}).network
     item = make_input((3, 5, 5), loose=1)
     cells = item.grids[0]
     with torch.no_grad():
-        network.blocks[0].whole.weight.zero_()  # the summary of all tokens would move every token
+        network.blocks[0].whole.weight.zero_()  # the summary of the prompt reaches every token
         before = network([item])[0]
         attention = item.attention.clone()
         attention[..., cells[1, 2, 2]] += 1.0
-        attention[..., -1] -= 1.0  # so that each head's mean over the tokens stays
+        attention[..., -1] -= 1.0  # keeps the mean over the tokens of each head
         after = network([MapperInput(attention, item.grids)])[0]
     moved = set(((before - after).abs() > 1e-6).nonzero().flatten().tolist())
     near = {int(cells[f, r, c]) for f in range(3) for r in (1, 2, 3) for c in (1, 2, 3)}
@@ -166,7 +166,7 @@ def test_grid_sees_neighbours_above_and_in_the_next_frame() -> None:
 
 
 @each_network
-def test_every_weight_learns_but_those_that_shift_all_logits(
+def test_every_weight_learns_except_those_that_shift_all_logits(
     network: str, options: dict[str, Any]
 ) -> None:
     mapper = make_mapper(network, network_options=options)
@@ -187,7 +187,7 @@ def test_every_weight_learns_but_those_that_shift_all_logits(
     assert not torch.equal(mapper(inputs)[0], first)
 
 
-def test_a_grid_network_can_start_from_the_attention_itself() -> None:
+def test_grid_can_start_from_the_attention_itself() -> None:
     options = {**NETWORKS["grid"], "start_from_attention": True}
     mapper = make_mapper("grid", network_options=options)
     item = make_input((1, 4, 5), (1, 2, 2))

@@ -1,4 +1,4 @@
-"""The built-in scorers: what each one promises about the tokens that it keeps."""
+"""The built-in scorers one by one, and scorers of users."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from tiny_models import (
 from torch import Tensor
 
 from hf_token_compress import Scorer, available_scorers, compress, register_scorer
+from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.scorers import registry as scorer_registry
+from hf_token_compress.scorers.random import RandomScorer
 from hf_token_compress.scorers.uniform import dither_rank
 
 pytestmark = pytest.mark.core
@@ -46,32 +48,31 @@ def samples_of(model: Any, inputs: dict[str, Tensor], **options: Any) -> Any:
 # Attention
 
 
-def question_rows(ids: Tensor, real: Tensor, visual: Tensor, policy: str) -> list[int]:
-    """Columns of the question, read off one row token by token."""
+def instruction_positions(ids: Tensor, real: Tensor, visual: Tensor, scope: str) -> list[int]:
+    """Positions of the instruction tokens of one prompt, found token by token."""
     special = {TURN_END, VISION_START, VISION_END}
-    text = [c for c in range(len(ids)) if real[c] and not visual[c] and int(ids[c]) not in special]
-    if policy == "all_text":
+    text = [p for p in range(len(ids)) if real[p] and not visual[p] and int(ids[p]) not in special]
+    if scope == "all_text":
         return text
-    last_visual = max((c for c in range(len(ids)) if visual[c]), default=-1)
-    after = [c for c in text if c > last_visual]
-    ends = [c for c in range(last_visual + 1, len(ids)) if int(ids[c]) == TURN_END]
-    if policy == "after_visual" or not ends:
+    last_visual = max((p for p in range(len(ids)) if visual[p]), default=-1)
+    after = [p for p in text if p > last_visual]
+    ends = [p for p in range(last_visual + 1, len(ids)) if int(ids[p]) == TURN_END]
+    if scope == "after_visual" or not ends:
         return after
     start = ends[-2] if len(ends) > 1 else -1
-    return [c for c in after if start < c < ends[-1]]
+    return [p for p in after if start < p < ends[-1]]
 
 
-@pytest.mark.parametrize("policy", ["last_turn", "after_visual", "all_text"])
-@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("scope", ["last_turn", "after_visual", "all_text"])
 @pytest.mark.parametrize("window", [None, 20])
-def test_attention_is_that_of_the_stock_models_own_layer_0(
-    policy: Any, padding_side: Any, window: int | None
+def test_attention_equals_that_of_the_stock_model_in_layer_0(
+    scope: Any, window: int | None
 ) -> None:
-    """Mean over heads and question rows of the attention map that eager attention returns."""
+    """The mean over heads and instruction tokens of the map that eager attention returns."""
     options: dict[str, Any] = {}
     if window is not None:
         options = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
-    config = {"retention_ratio": 0.25, "min_visual_tokens": 0, "instruction": policy}
+    config = {"retention_ratio": 0.25, "min_visual_tokens": 0, "instruction": scope}
     stock, compressed = make_pair(config, attention="eager", **options)
     prompts = [
         ONE_IMAGE,
@@ -80,20 +81,20 @@ def test_attention_is_that_of_the_stock_models_own_layer_0(
         TWO_IMAGES,
         (3, (4, 4), 5, "end", 4, "end", 1),
     ]
-    inputs = make_inputs(prompts, padding_side=padding_side)
+    inputs = make_inputs(prompts)
     with torch.no_grad():
         maps = stock(**inputs, output_attentions=True).attentions[0].mean(1)  # [B, S, S]
-    for row, sample in enumerate(samples_of(compressed, inputs)):
-        visual = inputs["mm_token_type_ids"][row] > 0
-        real = inputs["attention_mask"][row].bool()
-        rows = question_rows(inputs["input_ids"][row], real, visual, policy)
-        assert rows
-        expected = maps[row, rows].mean(0)[visual]
+    for number, sample in enumerate(samples_of(compressed, inputs)):
+        visual = inputs["mm_token_type_ids"][number] > 0
+        real = inputs["attention_mask"][number].bool()
+        positions = instruction_positions(inputs["input_ids"][number], real, visual, scope)
+        assert positions
+        expected = maps[number, positions].mean(0)[visual]
         torch.testing.assert_close(sample.scores, expected, rtol=1e-4, atol=1e-7)
         assert sample.scores.std() > 1e-4 or window is not None
 
 
-def test_attention_of_a_given_instruction_mask() -> None:
+def test_attention_with_an_instruction_mask() -> None:
     stock, compressed = make_pair(attention="eager")
     inputs = make_inputs(RAGGED)
     mask = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
@@ -101,8 +102,8 @@ def test_attention_of_a_given_instruction_mask() -> None:
     with torch.no_grad():
         maps = stock(**inputs, output_attentions=True).attentions[0].mean(1)
     samples = samples_of(compressed, inputs, instruction_mask=mask)
-    for row, sample in enumerate(samples):
-        expected = maps[row, -3:-1].mean(0)[inputs["mm_token_type_ids"][row] > 0]
+    for number, sample in enumerate(samples):
+        expected = maps[number, -3:-1].mean(0)[inputs["mm_token_type_ids"][number] > 0]
         torch.testing.assert_close(sample.scores, expected, rtol=1e-4, atol=1e-7)
 
 
@@ -124,48 +125,25 @@ def test_attention_depends_on_the_question() -> None:
 # Random
 
 
-def test_random_is_the_same_alone_in_a_batch_and_again() -> None:
-    model = compressed_by("random")
-    together = samples_of(model, make_inputs(RAGGED))
-    right = samples_of(model, make_inputs(RAGGED, padding_side="right"))
-    for row, prompt in enumerate(RAGGED):
-        if prompt is TEXT_ONLY:
-            continue
-        alone = samples_of(compressed_by("random"), make_inputs([prompt]))[0]
-        for other in (together[row], right[row]):
-            assert torch.equal(alone.scores, other.scores)
-            assert torch.equal(alone.kept_visual, other.kept_visual)
-
-
-def test_random_differs_by_seed_and_by_prompt() -> None:
+def test_random_depends_on_the_seed_and_the_prompt() -> None:
     inputs = make_inputs([ONE_IMAGE])
     by_seed = [
         samples_of(compressed_by("random", seed=seed), inputs)[0].kept_visual for seed in range(5)
     ]
     assert len({tuple(kept.tolist()) for kept in by_seed}) == 5
+    again = samples_of(compressed_by("random"), inputs)[0].kept_visual
+    assert torch.equal(again, by_seed[0])
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
     changed["input_ids"][0, -5] += 1
     assert not torch.equal(samples_of(compressed_by("random"), changed)[0].kept_visual, by_seed[0])
 
 
-def test_random_keeps_every_place_about_as_often() -> None:
-    """48 tokens, 12 kept, 400 seeds: each is kept 100 times but for chance (8.7 is one sigma)."""
-    model = compressed_by("random")
-    inputs = make_inputs([ONE_IMAGE])
-    scorer = model.token_compression.scorer
-    captured: list[Any] = []
-
-    class Capture(Scorer):
-        def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
-            captured.append((prompt, scoring_layer))
-            return scorer.score(prompt, scoring_layer)
-
-    model.token_compression.scorer = Capture()
-    samples_of(model, inputs)
-    prompt, scoring_layer = captured[0]
+def test_random_keeps_every_position_about_as_often() -> None:
+    """Of 48 tokens 12 are kept: with 400 seeds each is kept 100 ± 8.7 times."""
+    prompt, scoring_layer = read_prompt(tiny_model(), make_inputs([ONE_IMAGE]))
     kept = torch.zeros(48)
     for seed in range(400):
-        scores = scorer_registry.build_scorer("random", {"seed": seed}).score(prompt, scoring_layer)
+        scores = RandomScorer(seed).score(prompt, scoring_layer)
         kept[scores[prompt.visual_mask].topk(12).indices] += 1
     assert kept.sum() == 4800
     assert (kept - 100).abs().max() < 45
@@ -201,7 +179,7 @@ def test_a_sixteenth_of_a_grid_is_every_fourth_row_and_column() -> None:
     assert torch.equal(kept, expected)
 
 
-def test_half_of_an_even_grid_is_a_chequerboard() -> None:
+def test_half_of_an_even_grid_is_a_checkerboard() -> None:
     sample = samples_of(
         compressed_by("uniform", ratio=0.5), make_inputs([(3, (6, 8), 4, "end", 2)])
     )[0]
@@ -211,7 +189,7 @@ def test_half_of_an_even_grid_is_a_chequerboard() -> None:
 
 @given(rows=st.integers(1, 20), columns=st.integers(1, 20), data=st.data())
 def test_every_kept_count_is_spread(rows: int, columns: int, data: st.DataObject) -> None:
-    """Every n-th row and column is kept for the smallest n = 1, 2, 4, … that the count allows."""
+    """Every n-th row and column is kept, with the smallest n = 1, 2, 4, … that the count allows."""
     count = data.draw(st.integers(1, rows * columns))
     spacing = 1
     while math.ceil(rows / spacing) * math.ceil(columns / spacing) > count:
@@ -222,14 +200,14 @@ def test_every_kept_count_is_spread(rows: int, columns: int, data: st.DataObject
 
 
 @given(frames=st.integers(1, 5), rows=st.integers(1, 9), columns=st.integers(1, 9))
-def test_ranks_are_shares_of_one_order(frames: int, rows: int, columns: int) -> None:
+def test_ranks_are_a_permutation(frames: int, rows: int, columns: int) -> None:
     ranks = dither_rank(frames, rows, columns)
     size = frames * rows * columns
     torch.testing.assert_close(ranks.sort().values, torch.arange(size) / size)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.8])
-def test_images_of_one_prompt_are_thinned_alike(ratio: float) -> None:
+def test_images_of_a_prompt_keep_the_same_share(ratio: float) -> None:
     prompt = (3, (4, 6), 2, (8, 10), 5, "end", 2)
     sample = samples_of(compressed_by("uniform", ratio=ratio), make_inputs([prompt]))[0]
     kept = sample.kept_visual.split([24, 80])
@@ -237,7 +215,7 @@ def test_images_of_one_prompt_are_thinned_alike(ratio: float) -> None:
         assert abs(int(part.sum()) - ratio * len(part)) <= 1.5
 
 
-def test_uniform_does_not_depend_on_picture_or_question() -> None:
+def test_uniform_does_not_depend_on_image_or_question() -> None:
     model = compressed_by("uniform")
     kept = [
         samples_of(model, make_inputs([ONE_IMAGE], seed=seed))[0].kept_visual for seed in range(3)
@@ -254,18 +232,19 @@ def test_frames_of_a_video_are_thinned_last() -> None:
 
 
 OFF_GRID = {
-    "one to a row": (ONE_IMAGE, 4),
-    "a lone one": ((2, (4, 4, 4), 5, "end", 2), 1),
-    "a lone one and one to a row": (IMAGE_AND_VIDEO, 5),
-    "one to a picture": ((3, *[(4, 4)] * 12, 5, "end", 2), 12),
+    "one per row": (ONE_IMAGE, 4),
+    "a single one": ((2, (4, 4, 4), 5, "end", 2), 1),
+    "a single one and one per row": (IMAGE_AND_VIDEO, 5),
+    "one per image": ((3, *[(4, 4)] * 12, 5, "end", 2), 12),
 }
+"""Prompts for LLaVA-OneVision, with their number of newline tokens."""
 
 
 def kept_newlines(prompt: Any, ratio: float) -> Tensor:
-    """Which of the prompt's tokens on no grid a LLaVA-OneVision keeps, in order: bool."""
+    """Which newline tokens of a prompt LLaVA-OneVision keeps, bool in their order."""
     config = {"scorer": "uniform", "retention_ratio": ratio, "min_visual_tokens": 0}
     model = compress(tiny_model(family="llava_onevision"), config)
-    # Beside a shorter prompt, so that columns of the prompt and of the batch differ.
+    # With padding, so that positions in the prompt and in the batch differ.
     inputs = make_inputs([TEXT_ONLY, prompt], family="llava_onevision")
     sample = samples_of(model, inputs)[1]
     kept, start = [], 0
@@ -280,30 +259,27 @@ def kept_newlines(prompt: Any, ratio: float) -> Tensor:
 
 @pytest.mark.parametrize("ratio", [0.05, 0.1, 0.25, 0.4, 0.5, 0.75, 0.9])
 @pytest.mark.parametrize(("prompt", "count"), OFF_GRID.values(), ids=list(OFF_GRID))
-def test_tokens_on_no_grid_are_thinned_like_the_others(
-    prompt: Any, count: int, ratio: float
-) -> None:
-    """Of the newlines of LLaVA-OneVision the same share is kept as of all, but for one token."""
+def test_tokens_on_no_grid_keep_the_same_share(prompt: Any, count: int, ratio: float) -> None:
+    """Within one token."""
     newlines = kept_newlines(prompt, ratio)
     assert len(newlines) == count
     assert abs(int(newlines.sum()) - ratio * count) <= 1
 
 
-def test_a_lone_token_on_no_grid_is_kept_with_more_than_a_half() -> None:
-    prompt, _ = OFF_GRID["a lone one"]
+def test_a_single_token_on_no_grid_is_kept_above_a_half() -> None:
+    prompt, _ = OFF_GRID["a single one"]
     kept = [bool(kept_newlines(prompt, ratio).all()) for ratio in (0.1, 0.25, 0.4, 0.6, 0.75, 1)]
     assert kept == [False, False, False, True, True, True]
 
 
 def test_kept_tokens_on_no_grid_are_spread() -> None:
-    """Of twelve newlines a quarter keeps every fourth, a half every second."""
-    prompt, _ = OFF_GRID["one to a picture"]
+    prompt, _ = OFF_GRID["one per image"]
     assert kept_newlines(prompt, 0.25).nonzero().flatten().tolist() == [0, 4, 8]
     assert kept_newlines(prompt, 0.5).nonzero().flatten().tolist() == [0, 2, 4, 6, 8, 10]
 
 
 @pytest.mark.parametrize("prompt", [ONE_IMAGE, TWO_IMAGES, IMAGE_AND_VIDEO])
-def test_where_every_token_lies_on_a_grid_scores_are_its_ranks(prompt: Any) -> None:
+def test_scores_of_tokens_on_a_grid_are_their_ranks(prompt: Any) -> None:
     sample = samples_of(compressed_by("uniform"), make_inputs([prompt]))[0]
     ranks = [dither_rank(*grid.shape) for visual in sample.visuals for grid in visual.grids]
     assert torch.equal(sample.scores, -torch.cat(ranks))
@@ -314,7 +290,7 @@ def test_where_every_token_lies_on_a_grid_scores_are_its_ranks(prompt: Any) -> N
 
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registrations of a test end with it."""
+    """Forget registrations after the test."""
     monkeypatch.setattr(scorer_registry.SCORERS, "registered", {})
 
 
@@ -329,14 +305,14 @@ def test_a_users_scorer_gets_the_prompt_and_decides() -> None:
 
         def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
             seen.append(prompt)
-            columns = torch.arange(prompt.input_ids.shape[1], dtype=torch.float32)
-            return self.sign * columns.expand(prompt.input_ids.shape)
+            positions = torch.arange(prompt.input_ids.shape[1], dtype=torch.float32)
+            return self.sign * positions.expand(prompt.input_ids.shape)
 
     assert "from_the_end" in available_scorers()
     inputs = make_inputs(RAGGED)
-    for sign, place in ((1.0, slice(-12, None)), (-1.0, slice(0, 12))):
+    for sign, kept in ((1.0, slice(-12, None)), (-1.0, slice(0, 12))):
         sample = samples_of(compressed_by("from_the_end", sign=sign), inputs)[0]
-        assert sample.kept_visual[place].all()
+        assert sample.kept_visual[kept].all()
         assert int(sample.kept_visual.sum()) == 12
     prompt = seen[0]
     assert torch.equal(prompt.input_ids, inputs["input_ids"])
@@ -355,7 +331,7 @@ def test_a_users_scorer_gets_the_prompt_and_decides() -> None:
 
 
 @pytest.mark.usefixtures("own_registry")
-def test_half_precision_scores_are_taken() -> None:
+def test_scores_may_be_in_half_precision() -> None:
     @register_scorer("half")
     class Half(Scorer):
         def score(self, prompt: Any, scoring_layer: Any) -> Tensor:

@@ -18,6 +18,9 @@ def outcome(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
             mapper = RelevanceMapper.from_pretrained(*arguments, **options)
             first = next(mapper.parameters()).flatten()[:4].tolist()
             return {"source": mapper.source, "revision": mapper.revision, "weights": first}
+        if action == "save":
+            mapper = RelevanceMapper.from_pretrained(arguments[0])
+            return {"commit": mapper.save_pretrained(arguments[0], **options)}
         if action == "set":
             return {"modalities": sorted(load_mappers(*arguments, **options).mappers)}
         loaded = load_mappers(arguments[0])

@@ -1,4 +1,4 @@
-"""Mappers of no particular model, and attention for them to read."""
+"""Small random mappers, and random attention for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_mapper(network: str = "grid", seed: int = 0, **options: Any) -> Relevan
 
 
 def make_input(*grids: tuple[int, int, int], loose: int = 0, seed: int = 0) -> MapperInput:
-    """Random attention to visual tokens on grids (frames, rows, columns), and on none."""
+    """Random attention to visual tokens on grids (frames, rows, columns), and `loose` more."""
     generator = torch.Generator().manual_seed(seed)
     indices = []
     count = 0

@@ -11,8 +11,8 @@ import torch
 from pairs import ModelPair, masked_inputs
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny
+from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.evaluation import Sample, answer_samples
-from hf_token_compress.evaluation.answering import encode_samples
 
 RATIO = 0.25
 

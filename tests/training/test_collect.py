@@ -10,41 +10,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from collecting_run import COLLECT, SCENES, TRAIN, collect_scenes
-from datasets import Dataset, Features, Image, Value
 from errors import one_sentence
 from pairs import assert_same
-from PIL import ExifTags
-from PIL import Image as PillowImage
+from PIL import Image
 from places import SUPPORT
 from safetensors.torch import load_file
 from transformers import AutoProcessor
-from transformers.image_utils import load_image
 from vila_reference import CHECKPOINT
 
 from hf_token_compress import RelevanceMapper, load_tiny
 from hf_token_compress.compression.reading import read_prompt
+from hf_token_compress.data.answers import is_right
+from hf_token_compress.data.chat import conversation
 from hf_token_compress.data.composed import ClipSource, SceneSource
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import make_scene, scene_questions
-from hf_token_compress.data.sources import (
-    HubDataset,
-    JsonLines,
-    SampleList,
-    SampleSource,
-    TrainingSample,
-    sample_of_row,
-)
-from hf_token_compress.data.tasks import clip_samples
+from hf_token_compress.data.sources import JsonLines, SampleList
 from hf_token_compress.models.vila import VilaForConditionalGeneration
 from hf_token_compress.relevance import relevance
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
-from hf_token_compress.training.collect import CollectOptions, collect, is_right
+from hf_token_compress.training.collect import CollectOptions, collect
 from hf_token_compress.training.shards import ShardFolder
 from hf_token_compress.training.train import Epoch, train_mapper
 
@@ -86,7 +77,7 @@ def test_a_shard_holds_the_attention_and_the_relevance_of_right_answers(
     for sample in (shards[0], shards[len(shards) - 1]):
         scene = SCENES[sample.number]
         inputs = processor.apply_chat_template(
-            [scene.conversation()],
+            [conversation(scene)],
             **{"tokenize": True, "add_generation_prompt": True},
             **{"return_dict": True, "return_tensors": "pt"},
         )
@@ -128,9 +119,7 @@ def test_a_model_in_training_is_asked_as_in_evaluation(tmp_path: Path) -> None:
 
 def test_only_right_answers_are_collected(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     good, bad = SCENES[0], SCENES[1]
-    source = SampleList(
-        [good, TrainingSample("image", bad.visuals, bad.question, "rhubarb"), SCENES[2]]
-    )
+    source = SampleList([good, Sample("image", bad.visuals, bad.question, "rhubarb"), SCENES[2]])
     collection = collect(*tiny, source, tmp_path, OPTIONS)
     assert collection is not None
     assert [collection[place].number for place in range(len(collection))] == [0, 2]
@@ -144,7 +133,7 @@ def test_without_an_answer_the_models_own_is_explained(
     tiny: tuple[Any, Any], tmp_path: Path
 ) -> None:
     scene = SCENES[0]
-    source = SampleList([TrainingSample("image", scene.visuals, scene.question)])
+    source = SampleList([Sample("image", scene.visuals, scene.question)])
     collection = collect(*tiny, source, tmp_path, OPTIONS)
     assert collection is not None
     assert len(collection) == 1
@@ -165,7 +154,7 @@ def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -
     assert sample.attention.shape == (2, 6, grid.numel())
 
 
-CLIPS = ClipSource(6, frames=3, hold=2, seed=40)
+CLIPS = ClipSource(6, frames=3, frames_per_scene=2, seed=40)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +170,7 @@ def test_clips_are_collected_with_all_their_frames(
     model: str, tokens: int, grid: tuple[int, int, int], tmp_path: Path
 ) -> None:
     clips = [CLIPS[number] for number in range(len(CLIPS))]
-    unknown = [TrainingSample("video", item.visuals, item.question) for item in clips]
+    unknown = [Sample("video", item.visuals, item.question) for item in clips]
     options = CollectOptions(modality="video", targets="sum", max_new_tokens=4)
     collection = collect(*load_tiny(model), SampleList(unknown), tmp_path, options)
     assert collection is not None
@@ -199,8 +188,8 @@ def test_clips_are_collected_with_all_their_frames(
 def test_all_given_frames_count_where_the_processor_would_take_some(tmp_path: Path) -> None:
     """VILA's takes eight frames of a video; its tokens run column by column."""
     model = VilaForConditionalGeneration.from_pretrained(CHECKPOINT).eval()
-    clip = ClipSource(1, frames=3, hold=4)[0]
-    sample = TrainingSample("video", clip.visuals, clip.question)
+    clip = ClipSource(1, frames=3, frames_per_scene=4)[0]
+    sample = Sample("video", clip.visuals, clip.question)
     options = CollectOptions(
         modality="video", targets="sum", max_new_tokens=2, max_prompt_tokens=2000
     )
@@ -211,34 +200,27 @@ def test_all_given_frames_count_where_the_processor_would_take_some(tmp_path: Pa
     assert torch.equal(grid, torch.arange(12 * 9).view(12, 3, 3).transpose(1, 2))
 
 
-def test_frames_and_files_of_videos_are_not_mixed_in_a_batch(
+def test_videos_of_different_lengths_are_collected_apart(
     tiny: tuple[Any, Any], tmp_path: Path
 ) -> None:
-    frames = CLIPS[0]
-    frames.visuals[0][0].save(
-        tmp_path / "clip.gif", save_all=True, append_images=frames.visuals[0][1:]
-    )
-    file = TrainingSample("video", (str(tmp_path / "clip.gif"),), frames.question)
-    assert (frames.has_frames, file.has_frames, SCENES[0].has_frames) == (True, False, False)
-    given = TrainingSample("video", frames.visuals, frames.question)
+    """Frames and the animation of them give the same, whatever they are collected with."""
+    question, frames = CLIPS[0].question, CLIPS[0].frames[::2]
+    first, *others = frames
+    first.save(tmp_path / "clip.webp", save_all=True, append_images=others, lossless=True)
+    given = Sample("video", (frames,), question)
+    file = Sample("video", (str(tmp_path / "clip.webp"),), question)
+    short = Sample("video", (frames[:2],), question)
+    missing = Sample("video", (str(tmp_path / "none.mp4"),), question)
     options = CollectOptions(modality="video", targets="sum", max_new_tokens=4)
-    collection = collect(*tiny, SampleList([given, file, given]), tmp_path / "shards", options)
+    source = SampleList([given, short, file, missing])
+    collection = collect(*tiny, source, tmp_path / "shards", options)
     assert collection is not None
-    assert torch.equal(collection[0].relevance, collection[len(collection) - 1].relevance)
-
-
-@pytest.mark.parametrize(
-    ("given", "right", "match", "expected"),
-    [
-        ("Cat.", "cat", "exact", True),
-        ("a cat", "cat", "exact", False),
-        ("a cat", "Cat", "contains", True),
-        ("cat", "a cat", "contains", False),
-        ("3", "three", lambda given, right: {"three": "3"}[right] == given, True),
-    ],
-)
-def test_right_answers(given: str, right: str, match: Any, expected: bool) -> None:
-    assert is_right(given, right, match) is expected
+    assert [collection[place].number for place in range(len(collection))] == [0, 1, 2]
+    assert torch.equal(collection[0].relevance, collection[2].relevance)
+    assert len(collection[1].relevance) == 64
+    (skipped,) = collection.index["skipped_samples"]
+    assert skipped["reason"] == "cannot be read"
+    assert "none.mp4" in skipped["detail"]
 
 
 # Stopped, and by several processes
@@ -356,7 +338,7 @@ def test_json_lines_with_every_kind_of_bad_sample(
 ) -> None:
     (pictures / "text.png").write_text("no picture")
     (pictures / "cut.png").write_bytes((pictures / "0.png").read_bytes()[:4000])
-    PillowImage.new("RGB", (900, 2)).save(pictures / "thin.png")
+    Image.new("RGB", (900, 2)).save(pictures / "thin.png")
     text, answer = question(0)
     good = {"image": "0.png", "question": text, "answer": answer}
     long = {**good, "question": text + " please" * 200}
@@ -418,10 +400,10 @@ def test_prompts_up_to_either_limit_are_collected(
     """The first prompt is as long as the limit allows, the second one word longer."""
     model, processor = tiny
     scene = SCENES[0]
-    fits = TrainingSample("image", scene.visuals, scene.question)
-    longer = TrainingSample("image", scene.visuals, scene.question + " please")
+    fits = Sample("image", scene.visuals, scene.question)
+    longer = Sample("image", scene.visuals, scene.question + " please")
     encoded = processor.apply_chat_template(
-        [fits.conversation()], tokenize=True, add_generation_prompt=True, return_dict=True
+        [conversation(fits)], tokenize=True, add_generation_prompt=True, return_dict=True
     )
     length = len(encoded["input_ids"][0])
     text = model.config.get_text_config()
@@ -436,86 +418,9 @@ def test_prompts_up_to_either_limit_are_collected(
     assert words.format(length=length, positions=length + positions) in skipped["detail"]
 
 
-def test_a_dataset_gives_the_samples_of_a_file(pictures: Path, tmp_path: Path) -> None:
-    rows = [(f"{number}.png", *question(number)) for number in range(2)]
-    path = write_lines(
-        pictures,
-        *({"image": image, "question": text, "answer": answer} for image, text, answer in rows),
-    )
-    columns = {
-        "picture": [str(pictures / image) for image, _, _ in rows],
-        "query": [text for _, text, _ in rows],
-        "answer": [answer for _, _, answer in rows],
-    }
-    features = {"picture": Image(), "query": Value("string"), "answer": Value("string")}
-    Dataset.from_dict(columns, Features(features)).save_to_disk(str(tmp_path))
-    source = HubDataset(str(tmp_path), columns={"image": "picture", "question": "query"})
-    lines = JsonLines(path)
-    assert len(source) == len(lines) == 2
-    for number in range(2):
-        expected, found = lines[number], source[number]
-        assert (found.question, found.answer) == (expected.question, expected.answer)
-        assert found.visuals[0].tobytes() == expected.visuals[0].tobytes()
-    assert str(tmp_path) not in json.dumps(source.describe())
-    with one_sentence(ValueError, "no column 'smell'", "picture, query, answer"):
-        HubDataset(str(tmp_path), columns={"question": "smell"})
-
-
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_lines_end_where_json_lines_do(mark: str, end: str, tmp_path: Path) -> None:
-    """Strings in JSON may hold what Unicode calls ends of lines, and files start with a mark."""
-    question = "What is\u2028left\x85of\u2029the cat?"
-    row = json.dumps({"video": "a.mp4", "question": question}, ensure_ascii=False)
-    path = tmp_path / "data.jsonl"
-    path.write_bytes((mark + end.join([row, "", row, ""])).encode())
-    lines = JsonLines(path)
-    assert [lines[number].question for number in range(len(lines))] == [question] * 2
-
-
-def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
-    path = tmp_path / "data.jsonl"
-    path.write_bytes('{"question": "Where?"}\n{"question": "Où?"}\n'.encode("latin-1"))
-    with one_sentence(ValueError, str(path), "line 2", "save it as UTF-8"):
-        JsonLines(path)
-
-
-def test_pictures_are_upright_as_transformers_reads_them(tmp_path: Path) -> None:
-    """A camera writes them as its sensor lies, and in an EXIF tag how it was held."""
-    picture = PillowImage.new("RGB", (40, 20))
-    picture.paste("red", (0, 0, 20, 20))
-    exif = PillowImage.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    picture.save(tmp_path / "camera.jpg", exif=exif)
-    expected = load_image(str(tmp_path / "camera.jpg"))
-    assert expected.size == (20, 40)
-    row = {"image": "camera.jpg", "question": "What is it?"}
-    video = {"video": ["camera.jpg"], "question": "What is it?"}
-    lines = JsonLines(write_lines(tmp_path, row, video))
-    frames = lines[1].visuals[0]
-    opened = sample_of_row({**row, "image": PillowImage.open(tmp_path / "camera.jpg")}, tmp_path)
-    for found in (lines[0].visuals[0], frames[0], opened.visuals[0]):
-        assert found.size == expected.size
-        assert found.tobytes() == expected.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("make", "kind", "words"),
-    [
-        (lambda folder: JsonLines(folder / "none.jsonl"), FileNotFoundError, "no data file"),
-        (lambda folder: JsonLines(write_lines(folder, "", " ")), ValueError, "holds no samples"),
-    ],
-)
-def test_data_that_is_not_there(
-    make: Callable[[Path], SampleSource], kind: type[Exception], words: str, tmp_path: Path
-) -> None:
-    with one_sentence(kind, words):
-        make(tmp_path)
-
-
 def test_a_collection_without_a_single_sample(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     scene = SCENES[0]
-    wrong = SampleList([TrainingSample("image", scene.visuals, scene.question, "rhubarb")])
+    wrong = SampleList([Sample("image", scene.visuals, scene.question, "rhubarb")])
     with one_sentence(ValueError, "Not one of 1 samples", "'rhubarb'"):
         collect(*tiny, wrong, tmp_path / "wrong", OPTIONS)
     with one_sentence(ValueError, "no samples to collect from"):
@@ -569,52 +474,6 @@ def test_options_that_fail_for_every_sample_leave_no_trace(
     with one_sentence(ValueError, *words):
         collect(*tiny, SCENES, folder, CollectOptions(**options))
     assert not folder.exists()
-
-
-def test_scenes_are_the_same_in_every_process() -> None:
-    first, second = SceneSource(7), SceneSource(7)
-    for number in range(7):
-        assert first[number].question == second[number].question
-        assert first[number].visuals[0].tobytes() == second[number].visuals[0].tobytes()
-    assert first.describe() == second.describe()
-    assert first.describe() != SceneSource(7, seed=1).describe()
-
-
-@pytest.mark.parametrize(
-    ("source", "kind", "known"), [(SceneSource, "first", "where"), (ClipSource, "where", "first")]
-)
-def test_kinds_that_are_not_asked(
-    source: Callable[..., SampleSource], kind: str, known: str
-) -> None:
-    with one_sentence(ValueError, f"no kind of question {kind!r}", known):
-        source(4, kinds=["colour", kind])
-
-
-@pytest.mark.parametrize(
-    ("source", "board", "words"),
-    [
-        (SceneSource, {"rows": 9}, ("rows", "1 to 8", "9 x 4")),
-        (ClipSource, {"frames": 9}, ("frames", "1 to 8", "9")),
-        (ClipSource, {"frames": 8, "rows": 8, "columns": 8}, ("512 cells", "concepts")),
-    ],
-)
-def test_boards_that_cannot_be_composed(
-    source: Callable[..., SampleSource], board: dict[str, int], words: tuple[str, ...]
-) -> None:
-    with one_sentence(ValueError, *words):
-        source(4, **board)
-
-
-def test_clips_of_mappers_are_a_stream_of_their_own() -> None:
-    first, second = ClipSource(5, frames=2), ClipSource(5, frames=2)
-    tested = clip_samples(["during"], 5, frames=2)
-    for number in range(5):
-        pixels = [frame.tobytes() for frame in first[number].visuals[0]]
-        assert pixels == [frame.tobytes() for frame in second[number].visuals[0]]
-        assert first[number].question == second[number].question
-        assert pixels != [frame.tobytes() for frame in tested[number].frames]
-    assert first.describe() == second.describe()
-    assert first.describe() != ClipSource(5, frames=2, hold=2).describe()
 
 
 def test_a_folder_that_is_not_a_finished_collection(shards: ShardFolder, tmp_path: Path) -> None:

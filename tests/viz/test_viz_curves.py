@@ -244,11 +244,11 @@ evaluate = Call(
         "evaluate",
         "--per-kind",
         2,
-        "--kinds",
+        "--kind",
         "colour",
-        "--scorers",
+        "--scorer",
         "random",
-        "--retention-ratios",
+        "--retention-ratio",
         0.5,
     )
 )

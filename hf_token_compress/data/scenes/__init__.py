@@ -1,4 +1,4 @@
-"""Images and clips of real drawings, with questions, answers and the places they rest on."""
+"""Images and clips of real drawings, with questions, answers and the places they depend on."""
 
 from .clip import CLIP_KINDS, Clip, ask_clip, clip_questions, make_clip
 from .drawings import Drawings, load_drawings
@@ -9,7 +9,7 @@ from .questions import (
     check_kinds,
     scene_questions,
 )
-from .scene import CELL_SIZE, COLOURS, LETTERS, Cell, Scene, make_scene
+from .scene import CELL_SIZE, COLOURS, LETTERS, Box, Cell, Scene, make_scene
 
 __all__ = [
     "CELL_SIZE",
@@ -17,6 +17,7 @@ __all__ = [
     "COLOURS",
     "KINDS",
     "LETTERS",
+    "Box",
     "Cell",
     "Clip",
     "Drawings",

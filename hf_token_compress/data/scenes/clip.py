@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ...checks import check_count
 from .drawings import Drawings, load_drawings
 from .questions import Question, ask
 from .scene import (
@@ -50,16 +51,16 @@ class Clip:
 
     Attributes:
         frames: Scenes of one shape, in order of time.
-        hold: Frames of the video for which each scene is shown.
+        frames_per_scene: Frames of the video for which each scene is shown.
     """
 
     frames: list[Scene]
-    hold: int = 1
+    frames_per_scene: int = 1
 
     @property
     def images(self) -> list[Image.Image]:
-        """The images of the video: each scene's, `hold` times."""
-        return [frame.image for frame in self.frames for _ in range(self.hold)]
+        """The images of the video: each scene's, `frames_per_scene` times."""
+        return [frame.image for frame in self.frames for _ in range(self.frames_per_scene)]
 
 
 def make_clip(
@@ -69,7 +70,7 @@ def make_clip(
     columns: int = 4,
     split: str = "test",
     drawings: Drawings | None = None,
-    hold: int = 1,
+    frames_per_scene: int = 1,
 ) -> Clip:
     """Compose one clip.
 
@@ -80,17 +81,16 @@ def make_clip(
         columns: Columns of every frame, 1 to 8.
         split: Name of a split; every split is a stream of clips of its own.
         drawings: Where drawings come from; by default those that come with the library.
-        hold: Frames of the video for which each scene is shown, at least 1. It changes nothing
-            else: a clip is the same at any length.
+        frames_per_scene: Frames of the video for which each scene is shown, at least 1. It
+            changes nothing else: a clip is the same at any length.
 
     Raises:
-        ValueError: Frames, rows, columns or `hold` are out of range, or there are fewer concepts
-            than cells in all frames together.
+        ValueError: An argument is out of range, or there are fewer concepts than cells in all
+            frames together.
     """
     if not 1 <= frames <= len(COLOURS):
         raise ValueError(f"frames must be 1 to {len(COLOURS)}, but it is {frames}.")
-    if hold < 1:
-        raise ValueError(f"hold must be at least 1, but it is {hold}.")
+    check_count("frames_per_scene", frames_per_scene, at_least=1)
     drawings = load_drawings() if drawings is None else drawings
     choices = artists_of_names(drawings)
     cells = rows * columns
@@ -112,7 +112,7 @@ def make_clip(
             )
             for number, colour in enumerate(colours)
         ],
-        hold,
+        frames_per_scene,
     )
 
 
@@ -130,8 +130,8 @@ def ask_clip(clip: Clip, kind: str, rng: np.random.Generator) -> Question:
     number = {"first": 0, "last": last}.get(kind, int(rng.integers(last + 1)))
     frame = clip.frames[number]
     cell = frame.cells[rng.integers(len(frame.cells))]
-    shown_in = tuple(range(number * clip.hold, (number + 1) * clip.hold))
-    boxes = (cell.box,) * clip.hold
+    shown_in = tuple(range(number * clip.frames_per_scene, (number + 1) * clip.frames_per_scene))
+    boxes = (cell.box,) * clip.frames_per_scene
     if kind not in CLIP_TEMPLATES:
         asked = ask(frame, kind, rng, cell)
         assert asked is not None  # every cell allows these kinds

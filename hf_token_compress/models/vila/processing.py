@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from .configuration import VilaConfig
 from .conversation import CHAT_TEMPLATES, choose_conversation
-from .frames import frame_lists
+from .frames import even_indices, frame_lists
 from .original import is_original, place_placeholders
 from .original_files import find_original_folder, hub_options, token_ids
 
@@ -176,6 +176,10 @@ class VilaProcessor(LlavaProcessor):
             return super().apply_chat_template(*args, **kwargs)
         finally:
             _IN_CHAT_TEMPLATE.reset(token)
+
+    def sample_frames(self, metadata: Any, num_frames: int | None = None) -> Any:
+        """Which frames of a video are taken, as Transformers' video processors are asked for it."""
+        return even_indices(metadata.total_num_frames, num_frames or self.num_video_frames)
 
     def _flat_images(self, images: Any) -> list[Any]:
         flat: Any = make_flat_list_of_images(self.image_processor.fetch_images(images))

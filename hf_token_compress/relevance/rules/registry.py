@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from ...config import DEFAULT_RULE as DEFAULT_RULE
 from ...registry import Registry
 from .base import Rule
 
 RuleSpec: TypeAlias = "Rule | str | Mapping[str, Any]"
 RuleClass = TypeVar("RuleClass", bound=type[Rule])
-
-DEFAULT_RULE = "edges_absolute"
-"""The rule with the best removal curves on the trained tiny model (docs/relevance.md)."""
 
 RULES: Registry[Rule] = Registry(
     "rule",

@@ -15,8 +15,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import Question
-from hf_token_compress.data.tasks import Sample
 from lab.testbed import load_testbed
 from lab.testbed.objects.cutouts import Stamps
 from lab.testbed.objects.questions import CLIP_KINDS, KINDS

@@ -1,0 +1,60 @@
+"""Where a command writes its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .errors import CommandError
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, where they are missing.
+
+    Raises:
+        CommandError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"The folder {str(path)!r} cannot be made: {error.strerror}.") from error
+
+
+def numbered_paths(path: Path, count: int) -> list[Path]:
+    """Paths of `count` images to write: `out.png`, `out-2.png`, `out-3.png` and so on.
+
+    Raises:
+        CommandError: Images cannot be written there.
+    """
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise CommandError(
+            f"{str(path)!r} does not end as an image's name does: name it for instance "
+            f"{path.stem or 'out'}.png.",
+            exit_code=2,
+        )
+    if not path.parent.is_dir():
+        raise CommandError(
+            f"There is no folder {str(path.parent)!r} to write {path.name} to.", exit_code=2
+        )
+    more = (path.with_stem(f"{path.stem}-{number}") for number in range(2, count + 1))
+    return [path, *more]
+
+
+def check_output(path: Path | None) -> None:
+    """Fail before the work and not after it.
+
+    Raises:
+        CommandError: The file cannot be written, as its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise CommandError(f"There is no folder for {str(path)!r}: make it first.", exit_code=2)
+
+
+def write_json(content: Mapping[str, Any], path: Path | None) -> None:
+    """Write an object to the file of `--output`, if there is one."""
+    if path is not None:
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,57 @@
+"""One question about images or about a video, with what is known of its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from .scenes import Box
+
+if TYPE_CHECKING:
+    from ..prompt import Modality  # needs torch, which reading of data does not
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about images, or about a video.
+
+    Attributes:
+        modality: "image" or "video".
+        visuals: Its images (RGB), or its one video: a tuple of frames (RGB, all of one size), or
+            the path of a file.
+        question: The question in words.
+        answer: The right answer; None if it is unknown.
+        kind: Kind of question; None if there is only one.
+        relevant_boxes: Pixel boxes (left, top, right, bottom) that the answer depends on, empty if
+            it depends on no one place; None if they are unknown.
+        relevant_frames: For a video, the frame of each relevant box, counted from 0.
+    """
+
+    modality: Modality
+    visuals: tuple[Any, ...]
+    question: str
+    answer: str | None = None
+    kind: str | None = None
+    relevant_boxes: tuple[Box, ...] | None = None
+    relevant_frames: tuple[int, ...] = ()
+
+    @property
+    def frames(self) -> tuple[Image.Image, ...]:
+        """The frames of a video; empty for images, and for a file that is not decoded yet."""
+        if self.modality == "video" and isinstance(self.visuals[0], tuple | list):
+            return tuple(self.visuals[0])
+        return ()
+
+    @property
+    def image(self) -> Image.Image:
+        """The first image, or the first frame of a video."""
+        image: Image.Image = self.frames[0] if self.frames else self.visuals[0]
+        return image
+
+    @property
+    def is_video_file(self) -> bool:
+        """Whether it is about a video that is not decoded yet."""
+        return self.modality == "video" and isinstance(self.visuals[0], str | Path)

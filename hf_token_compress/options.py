@@ -1,0 +1,150 @@
+"""Options: dataclass fields with a help text and a range in their metadata.
+
+An option is declared once, as `field(default=…, metadata={"help": …, "interval": …})`. Its checks,
+its entry in the docstring and its command line option are made from that. The interval is a string
+such as "(0, 1]" or "[1, inf)"; it and the "metavar" of the command line may be left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from .checks import (
+    check_choice,
+    check_flag,
+    check_keyword_arguments,
+    check_number,
+    check_text,
+    describe_interval,
+)
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is known of one option.
+
+    Attributes:
+        name: Name of the field.
+        kind: bool, int, float, str, Path, tuple or dict (of keyword arguments).
+        element: Type of a tuple's elements; else its kind.
+        choices: Strings that it may be; empty where any may.
+        takes_none: Whether None is a value.
+        takes_callable: Whether a function is a value.
+        interval: Range of its numbers.
+        default: Its default; None too where it must be given.
+        required: Whether it must be given.
+        help: Its help text, with its range.
+        metavar: What the command line calls its value; None for the kind's name.
+    """
+
+    name: str
+    kind: type
+    element: type
+    choices: tuple[str, ...]
+    takes_none: bool
+    takes_callable: bool
+    interval: str | None
+    default: Any
+    required: bool
+    help: str
+    metavar: str | None
+
+    def check(self, value: object) -> None:
+        """Raise unless `value` is one that the option takes.
+
+        Raises:
+            TypeError: It has the wrong type.
+            ValueError: It is outside the range, or none of the choices.
+        """
+        if (value is None and self.takes_none) or (callable(value) and self.takes_callable):
+            return
+        if self.choices:
+            check_choice(self.name, value, self.choices)
+        elif self.kind is bool:
+            check_flag(self.name, value)
+        elif self.kind in (int, float):
+            check_number(self.name, value, self.interval, whole=self.kind is int)
+        elif self.kind is tuple and self.interval is not None:
+            for element in cast("tuple[object, ...]", value):
+                check_number(self.name, element, self.interval)
+        elif self.kind is dict:
+            check_keyword_arguments(self.name, value)
+        elif self.kind is str:
+            check_text(self.name, value)
+
+
+@cache
+def options_of(cls: type[Any]) -> tuple[Option, ...]:
+    """All fields of a dataclass that have a help text."""
+    hints = get_type_hints(cls)
+    return tuple(
+        _read(item, hints[item.name]) for item in dataclasses.fields(cls) if "help" in item.metadata
+    )
+
+
+def check_options(instance: object) -> None:
+    """Check all fields of a dataclass.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A value is outside its range, or none of its choices.
+    """
+    cls: Any = type(instance)
+    for item in options_of(cls):
+        item.check(getattr(instance, item.name))
+
+
+def documented(cls: Class) -> Class:
+    """Class decorator that lists the options in the docstring."""
+    entries = [
+        textwrap.fill(
+            f"{item.name}: {item.help}",
+            width=96,
+            initial_indent="    ",
+            subsequent_indent="        ",
+        )
+        for item in options_of(cls)
+    ]
+    summary, raises, errors = inspect.cleandoc(cls.__doc__ or "").partition("\n\nRaises:")
+    cls.__doc__ = "\n".join([summary, "", "Args:", *entries]) + raises + errors + "\n"
+    return cls
+
+
+def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    choices = [name for part in parts if get_origin(part) is Literal for name in get_args(part)]
+    kind = str if choices else next(part for part in parts if part is not NoneType)
+    element, kind = next(iter(get_args(kind)), kind), get_origin(kind) or kind
+    interval = item.metadata.get("interval")
+    text = item.metadata["help"]
+    if interval is not None:
+        # The range ends the first sentence.
+        first, stop, rest = text.partition(". ")
+        text = f"{first.removesuffix('.')}, {describe_interval(interval)}.{stop[1:]}{rest}"
+    return Option(
+        name=item.name,
+        kind=dict if isinstance(kind, type) and issubclass(kind, Mapping) else kind,
+        element=element,
+        choices=tuple(choices),
+        takes_none=NoneType in parts,
+        takes_callable=any(get_origin(part) is Callable for part in parts),
+        interval=interval,
+        default=_default(item),
+        required=item.default is item.default_factory is dataclasses.MISSING,
+        help=text,
+        metavar=item.metadata.get("metavar"),
+    )
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    if item.default is not dataclasses.MISSING:
+        return item.default
+    return None if item.default_factory is dataclasses.MISSING else item.default_factory()
