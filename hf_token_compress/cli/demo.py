@@ -149,8 +149,8 @@ def _what_was_measured(checkpoint: Checkpoint, questions: int) -> str:
     plural = "" if questions == 1 else "s"
     return (
         f"Measured here and now: {questions} question{plural} to {checkpoint.name} "
-        f"({parameters:.1f} million parameters, {dtype}) on {model.device.type}{threads}. Times are the median of "
-        f"{REPEATS} whole calls (vision, scoring, rewriting and generation) after a warm-up. So "
-        "few questions show how it works, not how well; and the times of a model this small say "
-        "little about a large one."
+        f"({parameters:.1f} million parameters, {dtype}) on {model.device.type}{threads}. Times "
+        f"are the median of {REPEATS} whole calls (vision, scoring, rewriting and generation) "
+        "after a warm-up. So few questions show how it works, not how well, and the times of a "
+        "model this small say little about a large one."
     )

@@ -70,8 +70,8 @@ class EvaluateOptions:
         default=None,
         metadata={
             "help": (
-                "Frames to take of each video file of --data. By default as many as the model's "
-                "processor says."
+                "Frames to take of each video file of --data. Some processors round the number. By "
+                "default as many as the processor says."
             ),
             "interval": "[1, inf)",
         },

@@ -63,8 +63,12 @@ def takes(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def filled(**values: Any) -> None:
-            read = {item.name: _read(item, values.pop(item.name)) for item in chosen}
-            given = {name: value for name, value in read.items() if value is not None}
+            given = {}
+            for item in chosen:
+                value = _read(item, values.pop(item.name))
+                if value is not None:
+                    item.check(value)
+                    given[item.name] = value
             values[parameter] = options_class(**given) if built else given
             command(**values)
 

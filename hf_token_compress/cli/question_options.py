@@ -34,8 +34,8 @@ class QuestionOptions:
         default=None,
         metadata={
             "help": (
-                "Frames to take of each video file. By default as many as the model's processor "
-                "says."
+                "Frames to take of each video file. Some processors round the number. By default "
+                "as many as the processor says."
             ),
             "interval": "[1, inf)",
         },

@@ -19,6 +19,8 @@ from ..options import check_options, documented
 class CollectOptions:
     """How to collect.
 
+    `match` may also be a function of the given and the right answer.
+
     Raises:
         TypeError: A value has the wrong type.
         ValueError: A value is outside its range, or none of its choices.
@@ -56,8 +58,7 @@ class CollectOptions:
         metadata={
             "help": (
                 "Which answers count as right. exact: equal but for case, outer spaces and a full "
-                "stop; contains: the right answer occurs in it. In Python also a function of the "
-                "given and the right answer."
+                "stop; contains: the right answer occurs in it."
             ),
         },
     )

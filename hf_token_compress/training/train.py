@@ -38,7 +38,7 @@ HISTORY_FILE = "history.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch reached.
+    """Loss and metrics of one epoch.
 
     Attributes:
         number: Counted from 1.
@@ -61,12 +61,12 @@ def train_mapper(
 ) -> RelevanceMapper:
     """Train a mapper and save it.
 
-    A run that was stopped goes on after its last epoch and ends where it would have ended. The
-    weights do not depend on the number of processes, but for rounding.
+    A run that was stopped continues after its last epoch and ends where it would have ended. Except
+    for rounding, the weights do not depend on the number of processes.
 
     Args:
         collections: What `collect` wrote, in one folder or in several.
-        output: Where the mapper goes, with a checkpoint and the history of the run beside it.
+        output: Folder for the mapper, a checkpoint and the history.
         options: How to train.
         after_epoch: Called after each epoch, for progress bars.
 
@@ -74,9 +74,9 @@ def train_mapper(
         The mapper with the lowest validation loss (or the last), on this process's device.
 
     Raises:
-        ValueError: There are too few samples, a label is NaN, the collections do not go together
+        ValueError: There are too few samples, a label is NaN, the collections do not fit together
             (as in `JoinedCollections`), `output` holds another run, or the loss of an epoch is not
-            finite; the checkpoint of the epoch before that stays.
+            finite; the checkpoint of the epoch before it is kept.
     """
     options = options or TrainOptions()
     output = Path(output)
@@ -85,7 +85,7 @@ def train_mapper(
     )
     run = _Run(joined, options, make_accelerator())
     settings = {"options": options.to_dict(), "collections": joined.describe()}
-    # Of the main process, which alone writes it: the others may not see that folder.
+    # Load on rank 0 and broadcast: other ranks may not share the filesystem.
     start = from_main_process(lambda: load_checkpoint(output / CHECKPOINT_FILE, settings))
     if start is not None:
         run.restore(start)
@@ -111,6 +111,7 @@ class _Run:
         self, samples: JoinedCollections, options: TrainOptions, accelerator: Accelerator
     ) -> None:
         self.samples, self.options, self.accelerator = samples, options, accelerator
+        # Split the samples.
         generator = torch.Generator().manual_seed(options.seed)
         order = torch.randperm(len(samples), generator=generator).tolist()
         measured = max(1, round(options.validation_fraction * len(order)))
@@ -125,6 +126,7 @@ class _Run:
                 f"{len(order)} samples to learn from: choose a smaller one or collect more samples."
             )
         self.measured, self.learned = order[:measured], order[measured:]
+        # Initial weights depend on the seed alone.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             mapper = RelevanceMapper(self._config({}))
@@ -169,7 +171,7 @@ class _Run:
         return epoch
 
     def _check_finite(self, loss: float) -> None:
-        """Every process has the same loss, so that none goes on without the others."""
+        """Fail on all processes at once: they have the same loss."""
         if not math.isfinite(loss):
             raise ValueError(
                 f"The training diverged in epoch {len(self.history) + 1}, whose loss is {loss}: "
@@ -180,11 +182,11 @@ class _Run:
         """One update on a batch that all processes share; returns this process's summed loss."""
         state = self.accelerator
         own = chosen[state.process_index :: state.num_processes]
-        # A process without a sample still has to take part in averaging the gradients.
+        # A process without a sample still takes part in averaging the gradients.
         losses = self._losses(own or chosen[:1])
         loss = losses.sum() if own else losses.sum() * 0.0
         self.optimizer.zero_grad()
-        # Gradients are averaged over processes: the batch is divided by all its samples once.
+        # Gradients are averaged over processes, so divide by the samples of the whole batch.
         state.backward(loss * state.num_processes / len(chosen))
         state.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -208,7 +210,7 @@ class _Run:
         return label_divergence(labels, self.model(inputs))
 
     def _augmented(self, place: int, item: MapperInput) -> MapperInput:
-        """What this epoch makes of a sample, whichever process has it."""
+        """This epoch's variant of a sample, the same on every process."""
         options = self.options
         if not (options.random_flip or options.head_dropout or options.noise):
             return item
@@ -275,7 +277,7 @@ class _Run:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on after the epoch of a checkpoint."""
+        """Continue after the epoch of a checkpoint."""
         self.accelerator.unwrap_model(self.model).load_state_dict(checkpoint.weights)
         state = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**state, "state": checkpoint.optimizer})
@@ -283,7 +285,7 @@ class _Run:
         self.history = [Epoch(**epoch) for epoch in checkpoint.history]
 
     def best_mapper(self) -> RelevanceMapper:
-        """The mapper with the lowest validation loss so far."""
+        """The mapper of the best epoch, or of the last one."""
         epoch = self.history[-1]
         if self.options.keep_best:
             epoch = min(self.history, key=lambda item: item.metrics["kl"])

@@ -35,8 +35,8 @@ def question(scene):
 
 
 @pytest.fixture(scope="module")
-def picture(scene, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "board.png"
+def image(scene, tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "board.png"
     scene.image.save(path)
     return path
 
@@ -47,7 +47,7 @@ def answer_json(*arguments):
     return json.loads(outcome.stdout)
 
 
-def test_help_and_version_do_not_load_torch():
+def test_help_and_wrong_arguments_do_not_load_torch():
     program = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
@@ -56,6 +56,13 @@ def test_help_and_version_do_not_load_torch():
         "for words in (['--help'], *([verb, '--help'] for verb in verbs), ['--version']):\n"
         "    outcome = CliRunner().invoke(app, words)\n"
         "    assert outcome.exit_code == 0 and outcome.stdout, words\n"
+        "for words in (\n"
+        "    ['run', '--prompt', 'x', '--retention-ratio', '2'],\n"
+        "    ['collect', '--output', 'x', '--scenes', '3', '--targets', 'none'],\n"
+        "    ['train', '--output', 'x', '--collection', 'y', '--mask-ratio', '2'],\n"
+        "    ['evaluate', '--retention-ratio', 'few'],\n"
+        "):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 2, words\n"
         "print(outcome.stdout.strip(), sorted({'torch', 'transformers'} & set(sys.modules)))\n"
     )
     done = subprocess.run(
@@ -69,8 +76,8 @@ def test_help_shows_whole_commands():
     assert "hf-token-compress demo" in call("demo", "--help").stdout
 
 
-def test_run_answers_with_half_of_the_tokens(picture, question):
-    found = answer_json("--model", MODEL, "--image", picture, "--prompt", question.text)
+def test_run_answers_with_half_of_the_tokens(image, question):
+    found = answer_json("--model", MODEL, "--image", image, "--prompt", question.text)
     assert found["answer"] == question.answer
     # 4 x 4 cells of 2 x 2 tokens.
     assert (found["visual_tokens_before"], found["visual_tokens_after"]) == (64, 32)
@@ -81,11 +88,11 @@ def test_run_answers_with_half_of_the_tokens(picture, question):
     assert found["scorer"] == found["token_compression"]["scorer"] == "attention"
 
 
-def test_stdout_of_a_process_is_one_json_object(picture):
+def test_stdout_of_a_process_is_one_json_object(image):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "hf_token_compress.cli", "run", "--model", MODEL, "--json"),
-            *("--image", str(picture), "--prompt", "Where is the cat?", "--max-new-tokens", "4"),
+            *("--image", str(image), "--prompt", "Where is the cat?", "--max-new-tokens", "4"),
         ],
         capture_output=True,
         text=True,
@@ -95,8 +102,8 @@ def test_stdout_of_a_process_is_one_json_object(picture):
     assert json.loads(done.stdout)["new_tokens"] <= 4
 
 
-def test_run_prints_the_answer_and_the_counts(picture, question):
-    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", question.text)
+def test_run_prints_the_answer_and_the_counts(image, question):
+    outcome = call("run", "--model", MODEL, "--image", image, "--prompt", question.text)
     assert outcome.exit_code == 0
     assert outcome.stdout.splitlines()[0] == question.answer
     assert "64 → 32" in outcome.stdout
@@ -105,8 +112,8 @@ def test_run_prints_the_answer_and_the_counts(picture, question):
     assert "warm-up" in outcome.stderr
 
 
-def test_options_reach_the_compression(picture):
-    base = ["--model", MODEL, "--image", picture, "--prompt", "What is at row 1, column 1?"]
+def test_options_reach_the_compression(image):
+    base = ["--model", MODEL, "--image", image, "--prompt", "What is at row 1, column 1?"]
     quarter = answer_json(*base, "--retention-ratio", 0.25)
     assert quarter["visual_tokens_after"] == 16
     capped = answer_json(*base, "--max-visual-tokens", 5)
@@ -120,23 +127,23 @@ def test_options_reach_the_compression(picture):
     assert seeded["token_compression"]["scorer_options"] == {"seed": 3}
 
 
-def test_overlays_are_written_for_every_picture(picture, tmp_path):
+def test_overlays_are_written_for_every_image(image, tmp_path):
     wide = tmp_path / "wide.png"
     make_scene(1, 4, 6).image.save(wide)
     target = tmp_path / "out.png"
     found = answer_json(
-        *("--model", MODEL, "--image", picture, "--image", wide),
+        *("--model", MODEL, "--image", image, "--image", wide),
         *("--prompt", "Where is the cat?", "--overlay", target, "--max-new-tokens", 2),
     )
     assert found["visual_tokens_before"] == 64 + 96
     assert found["overlays"] == [str(target), str(tmp_path / "out-2.png")]
-    for path, source in zip(found["overlays"], (picture, wide), strict=True):
+    for path, source in zip(found["overlays"], (image, wide), strict=True):
         drawn, original = Image.open(path), Image.open(source)
         assert drawn.width / drawn.height == original.width / original.height
         assert np.asarray(drawn).mean() < np.asarray(original).mean()
 
 
-def test_a_picture_is_turned_upright_as_its_exif_tag_says(tmp_path):
+def test_an_image_is_turned_upright_as_its_exif_tag_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side
     lying = tmp_path / "lying.jpg"
@@ -150,12 +157,12 @@ def test_a_picture_is_turned_upright_as_its_exif_tag_says(tmp_path):
     assert drawn.height > drawn.width
 
 
-def test_a_saved_setting_is_the_default_and_can_be_overridden(picture, tmp_path):
+def test_a_saved_setting_is_the_default_and_can_be_overridden(image, tmp_path):
     saved = TokenCompressionConfig(retention_ratio=0.125, scorer="uniform")
     model, processor = load_tiny("qwen2-vl", token_compression=saved)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    base = ["--model", tmp_path, "--image", picture, "--prompt", "x", "--max-new-tokens", 1]
+    base = ["--model", tmp_path, "--image", image, "--prompt", "x", "--max-new-tokens", 1]
     as_saved = answer_json(*base)
     assert as_saved["visual_tokens_after"] == 8
     assert as_saved["token_compression"]["scorer"] == "uniform"
@@ -164,7 +171,7 @@ def test_a_saved_setting_is_the_default_and_can_be_overridden(picture, tmp_path)
     assert overridden["token_compression"]["scorer"] == "random"
 
 
-def test_demo_writes_a_picture_per_question_and_is_mostly_right(tmp_path):
+def test_demo_writes_an_image_per_question_and_is_mostly_right(tmp_path):
     folder = tmp_path / "new" / "demo"
     outcome = call("demo", "--output", folder, "--questions", 3, "--seed", 5)
     assert outcome.exit_code == 0, outcome.stderr
@@ -217,16 +224,16 @@ def assert_one_sentence(outcome, message):
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
-def test_bad_options_are_told_in_one_sentence(picture, options, message):
-    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", *options)
+def test_bad_options_are_told_in_one_sentence(image, options, message):
+    outcome = call("run", "--model", MODEL, "--image", image, "--prompt", "x", *options)
     assert outcome.exit_code == 2
     assert_one_sentence(outcome, message)
 
 
-def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
+def test_bad_images_are_told_in_one_sentence(image, tmp_path):
     text, cut, thin = (tmp_path / name for name in ("text.png", "cut.png", "thin.png"))
-    text.write_text("no picture")
-    cut.write_bytes(picture.read_bytes()[:3000])
+    text.write_text("no image")
+    cut.write_bytes(image.read_bytes()[:3000])
     Image.new("RGB", (900, 2)).save(thin)
     for path, message in [
         (tmp_path / "none.png", "There is no image file"),
@@ -239,7 +246,7 @@ def test_bad_pictures_are_told_in_one_sentence(picture, tmp_path):
         assert_one_sentence(outcome, message)
 
 
-def test_bad_models_are_told_in_one_sentence(picture, tmp_path):
+def test_bad_models_are_told_in_one_sentence(image, tmp_path):
     BertConfig().save_pretrained(tmp_path / "bert")
     config = (Path(resolve_model(MODEL)) / "config.json").read_text()
     (tmp_path / "empty").mkdir()
@@ -247,22 +254,22 @@ def test_bad_models_are_told_in_one_sentence(picture, tmp_path):
         ("tiny-other", "There is no tiny model 'other'"),
         (tmp_path / "bert", "does not support"),
         (tmp_path / "empty", "has no config.json"),
-        (picture, "has no config.json"),
+        (image, "has no config.json"),
         (write_config(tmp_path / "cut", config[:300]), "not a valid JSON file"),
         (write_config(tmp_path / "weightless", config), "cannot be loaded"),
         (tmp_path / "none", "There is no model"),
         ("not a name!", "There is no model"),
     ]:
-        outcome = call("run", "--model", model, "--image", picture, "--prompt", "x")
+        outcome = call("run", "--model", model, "--image", image, "--prompt", "x")
         assert_one_sentence(outcome, message)
 
 
-def test_an_unreachable_hub_is_told_in_one_sentence(picture, tmp_path):
+def test_an_unreachable_hub_is_told_in_one_sentence(image, tmp_path):
     # The Hub client reads its variables on import: only a new process obeys them.
     done = subprocess.run(
         [
             *(sys.executable, "-m", "hf_token_compress.cli", "run", "--model", "nobody/nothing"),
-            *("--image", str(picture), "--prompt", "x"),
+            *("--image", str(image), "--prompt", "x"),
         ],
         capture_output=True,
         text=True,
@@ -275,8 +282,8 @@ def test_an_unreachable_hub_is_told_in_one_sentence(picture, tmp_path):
     assert "cannot be reached" in line
 
 
-def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(picture):
-    assert_one_sentence(call("demo", "--output", picture), "cannot be made")
+def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(image):
+    assert_one_sentence(call("demo", "--output", image), "cannot be made")
 
 
 def test_a_missing_option_exits_with_2():
@@ -286,15 +293,15 @@ def test_a_missing_option_exits_with_2():
     assert "--image" in outcome.stderr
 
 
-def test_debugging_shows_the_exception(picture, monkeypatch):
+def test_debugging_shows_the_exception(image, monkeypatch):
     monkeypatch.setenv("HF_TOKEN_COMPRESS_DEBUG", "1")
-    outcome = call("run", "--model", MODEL, "--image", picture, "--prompt", "x", "--top-p", 0)
+    outcome = call("run", "--model", MODEL, "--image", image, "--prompt", "x", "--top-p", 0)
     assert isinstance(outcome.exception, ValueError)
 
 
-def test_a_run_equals_generate(picture, question):
+def test_a_run_equals_generate(image, question):
     found = answer_json(
-        *("--model", MODEL, "--image", picture, "--prompt", question.text),
+        *("--model", MODEL, "--image", image, "--prompt", question.text),
         *("--retention-ratio", 0.1, "--dtype", "float32"),
     )
     setting = TokenCompressionConfig(retention_ratio=0.1)
@@ -303,7 +310,7 @@ def test_a_run_equals_generate(picture, question):
         resolve_model(MODEL), token_compression=setting, dtype="float32"
     )
     content = [
-        {"type": "image", "image": Image.open(picture)},
+        {"type": "image", "image": Image.open(image)},
         {"type": "text", "text": question.text},
     ]
     inputs = processor.apply_chat_template(

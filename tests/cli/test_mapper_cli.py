@@ -331,7 +331,7 @@ def test_what_is_no_sample(sample: Any) -> None:
         as_sample(sample)
 
 
-def test_a_sample_may_name_its_pictures_by_their_paths() -> None:
+def test_a_sample_may_name_its_images_by_their_paths() -> None:
     sample = as_sample(([Path("a.png"), "b.png"], "What is red?"))
     (turn,) = conversation(sample)
     assert [part.get("image") for part in turn["content"]] == ["a.png", "b.png", None]
@@ -341,5 +341,5 @@ def test_a_setting_that_is_on_no_model_cannot_calibrate() -> None:
     model, processor = load_tiny("qwen2-vl")
     compression = compress(model, {}).token_compression
     del model
-    with one_sentence(ValueError, "on no model"):
+    with one_sentence(ValueError, "model"):
         compression.calibrate(prompts(3), processor)

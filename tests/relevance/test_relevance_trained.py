@@ -96,7 +96,7 @@ def test_the_command_takes_videos_and_answers(tmp_path: Path) -> None:
         (("--image", "{image}", "--rule", "gea"), ("gea", "gae")),
         (("--image", "{image}", "--rule-option", "target"), ("--rule-option", "KEY=VALUE")),
         (("--image", "{image}", "--answer", ""), ("no tokens",)),
-        (("--video", "{empty}"), ("no pictures",)),
+        (("--video", "{empty}"), ("no images",)),
     ],
 )
 def test_the_command_tells_what_is_wrong(
