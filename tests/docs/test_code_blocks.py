@@ -113,6 +113,7 @@ def test_the_blocks_of_a_document_run(
         "files": files_of(path),
         "blocks": [(block.line, block.language, block.text) for block in blocks],
     }
+    assert session.poll() is None, "The process that runs the blocks ended."
     assert session.stdin is not None
     assert session.stdout is not None
     session.stdin.write(json.dumps(request) + "\n")
