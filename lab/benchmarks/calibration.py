@@ -27,7 +27,6 @@ from hf_token_compress.evaluation.retention import (
 from hf_token_compress.tiny import own_mapper
 from hf_token_compress.training.calibration import calibrate
 from hf_token_compress.training.collect import CollectOptions
-from lab.loading import load_model
 
 from ..arguments import add_model, add_questions, add_retention_ratios, comma_list, make_parser
 from ..loading import load_model

@@ -36,7 +36,6 @@ from hf_token_compress.training.shards import (
     write_json,
     write_shard,
 )
-from lab.loading import load_model
 
 from ..arguments import add_model, add_questions, make_parser, positive
 from ..loading import load_model

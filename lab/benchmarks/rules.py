@@ -26,7 +26,6 @@ from hf_token_compress.relevance import (
     relevance,
 )
 from hf_token_compress.relevance.explain import explained_family, greedy_answers
-from lab.loading import load_model
 
 from ..arguments import add_model, add_questions, make_parser
 from ..loading import load_model
