@@ -34,7 +34,7 @@ def test_a_case_ends_as_recorded() -> None:
         ("report(lambda: iter(['one thing']))", WRONG),
         ("raise ValueError('1')", "crashed"),
         ("import time; time.sleep(600)", "out of time"),
-        ("from peft import nothing_of_this_name", "crashed"),
+        ("from json import nothing_of_this_name", "crashed"),
         ("raise ModuleNotFoundError(\"No module named 'peft'\")", SKIPPED),
     ],
 )
@@ -47,7 +47,7 @@ def test_how_a_case_ends(code: str, status: str, tmp_path, monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONPATH", str(runner.CHECKOUT))
     monkeypatch.setattr(runner, "CHECKOUT", tmp_path)
     monkeypatch.setattr(runner, "__package__", "made")
-    found = runner.run_case("cases/one", time_limit=30)
+    found = runner.run_case("cases/one", time_limit=60)
     assert found.status == status, found
 
 
