@@ -6,10 +6,10 @@ matplotlib Figure, which `figure_image` turns into a PIL image and `save_figure`
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,49 +19,19 @@ from .grids import ScoredPrompt
 from .overlays import HEAT, ScoreScale, heat_map
 
 if TYPE_CHECKING:
-    from ..relevance.faithfulness import FaithfulnessReport, RemovalCurve, SampleFaithfulness
+    from ..relevance.faithfulness import FaithfulnessReport, SampleFaithfulness
 
 RemovalOrder = Literal["least_first", "most_first", "random"]
-TrainingPart = Literal["loss", "recall"]
 
-ORDERS: dict[RemovalOrder, str] = {
+_ORDER_LABELS: dict[RemovalOrder, str] = {
     "least_first": "least relevant\nremoved first",
     "random": "random order",
     "most_first": "most relevant\nremoved first",
 }
-"""Labels for the orders of `SampleFaithfulness`."""
-
 _AXES_WIDTH, _HEIGHT, _LETTER = 5.2, 3.8, 0.085  # inches
 
 
-class _RetentionResult(Protocol):
-    """`RetentionResult` of `hf_token_compress.evaluation`."""
-
-    @property
-    def scorer(self) -> str | None: ...
-    @property
-    def kept_share(self) -> float: ...
-    def accuracy(self, kind: str | None = None) -> float: ...
-    def standard_error(self, kind: str | None = None) -> float: ...
-
-
-class _Epoch(Protocol):
-    """`Epoch` of `hf_token_compress.training`."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def train_loss(self) -> float: ...
-    @property
-    def metrics(self) -> dict[str, float]: ...
-
-
-def retention_curve(
-    results: Sequence[_RetentionResult | Mapping[str, Any]],
-    *,
-    kind: str | None = None,
-    title: str = "",
-) -> Any:
+def retention_curve(results: Sequence[Any], *, kind: str | None = None, title: str = "") -> Any:
     """Draw accuracy against the share of visual tokens kept, one curve per scorer.
 
     Error bars are one standard error. Every curve starts at the uncompressed model.
@@ -80,24 +50,23 @@ def retention_curve(
         ValueError: The uncompressed model or all scorers are missing from the results, or there is
             no such kind.
     """
-    points = [_RetentionPoint.read(result, kind) for result in results]
-    full = next((point for point in points if point.scorer is None), None)
-    measured = [point for point in points if point.scorer is not None]
-    if full is None or not measured:
+    points = defaultdict(list)
+    for result in results:
+        scorer, *point = _read_point(result, kind)
+        points[scorer].append(point)
+    full = points.pop(None, None)
+    if not full or not points:
         raise ValueError(
             "A retention curve needs the result of the uncompressed model and that of at least one "
             "scorer: pass all results of measure_retention or evaluate --json."
         )
     # Sort the points of each scorer by the share kept, and the curves by their last points.
-    curves: dict[str, Curve] = {}
-    for scorer in dict.fromkeys(str(point.scorer) for point in measured):
-        own = [full, *(point for point in measured if point.scorer == scorer)]
-        own.sort(key=lambda point: -point.kept_share)
-        curves[scorer] = Curve(
-            [100 * point.kept_share for point in own],
-            [100 * point.accuracy for point in own],
-            [100 * point.error for point in own],
+    curves = {}
+    for scorer, own in points.items():
+        shares, accuracies, errors = zip(
+            *sorted([full[0], *own], key=lambda point: -point[0]), strict=True
         )
+        curves[str(scorer)] = Curve(shares, accuracies, errors)
     ordered = dict(sorted(curves.items(), key=lambda item: -item[1].y[-1]))
     # Draw on a logarithmic axis with a tick at every share.
     label = "right answers, in percent" if kind is None else f"right answers ({kind}), in percent"
@@ -132,21 +101,17 @@ def removal_curve(
         ImportError: matplotlib is not installed.
         ValueError: There is no report or no sample, or reports have different retention ratios.
     """
-    curves: dict[str, Curve] = {}
     if isinstance(found, Mapping):
         # One curve per report.
-        for name, report in found.items():
-            curves[name] = _mean_curve([getattr(sample, order) for sample in report.samples])
-        if found:
-            first = next(iter(found.values()))
-            curves["random order"] = _mean_curve([sample.random for sample in first.samples])
+        if not found:
+            raise ValueError("A removal curve needs at least one report.")
+        curves = {name: _mean_curve(report.samples, order) for name, report in found.items()}
+        first = next(iter(found.values()))
+        curves["random order"] = _mean_curve(first.samples, "random")
     else:
         # One curve per order.
         samples = getattr(found, "samples", (found,))
-        for name, words in ORDERS.items():
-            curves[words] = _mean_curve([getattr(sample, name) for sample in samples])
-    if not curves:
-        raise ValueError("A removal curve needs at least one report.")
+        curves = {label: _mean_curve(samples, name) for name, label in _ORDER_LABELS.items()}
     x, y = "visual tokens kept, in percent", "probability of the answer"
     figure, axes = _figure_beside_legend(curves, x, y, title)
     axes.set_ylim(0, 1.03)
@@ -154,7 +119,7 @@ def removal_curve(
 
 
 def training_curve(
-    history: Sequence[_Epoch],
+    history: Sequence[Any],
     parts: Sequence[Literal["loss", "recall"]] = ("loss", "recall"),
 ) -> Any:
     """Draw the training of a mapper: its loss, and its quality on validation samples.
@@ -230,13 +195,13 @@ def heat_map_figure(
     axes.set_title(title)
     # The scale runs over the scores of the whole prompt, as in the heat map.
     assert sample.scores is not None
-    low, high = float(sample.scores.min()), float(sample.scores.max())
+    low, high = sample.scores.aminmax() if scale == "value" else (0, 1)
     colours = LinearSegmentedColormap.from_list("heat", HEAT / 255)
-    key = ScalarMappable(Normalize(low, high) if scale == "value" else Normalize(0, 1), colours)
+    key = ScalarMappable(Normalize(float(low), float(high)), colours)
     bar = figure.colorbar(key, ax=axes, shrink=0.9)
+    bar.set_label("score" if scale == "value" else "rank of the score")
     if scale == "rank":
         bar.set_ticks([0, 1], labels=["lowest", "highest"])
-    bar.set_label("score" if scale == "value" else "rank of the score")
     return figure
 
 
@@ -254,39 +219,31 @@ def _figure_beside_legend(
     return figure, axes
 
 
-@dataclass(frozen=True)
-class _RetentionPoint:
-    scorer: str | None
-    kept_share: float
-    accuracy: float
-    error: float
-
-    @classmethod
-    def read(
-        cls, result: _RetentionResult | Mapping[str, Any], kind: str | None
-    ) -> _RetentionPoint:
-        try:
-            if not isinstance(result, Mapping):
-                accuracy, error = result.accuracy(kind), result.standard_error(kind)
-                return cls(result.scorer, result.kept_share, accuracy, error)
+def _read_point(result: Any, kind: str | None) -> tuple[str | None, float, float, float]:
+    """The scorer, and in percent: the share kept, the accuracy and its standard error."""
+    try:
+        if isinstance(result, Mapping):
+            scorer = None if result["scorer"] == "full" else result["scorer"]
             own = result if kind is None else result["kinds"][kind]
-        except KeyError:
-            raise ValueError(f"The results have no question of the kind {kind!r}.") from None
-        scorer = None if result["scorer"] == "full" else result["scorer"]
-        return cls(scorer, result["kept_share"], own["accuracy"], own["standard_error"])
+            share, accuracy, error = result["kept_share"], own["accuracy"], own["standard_error"]
+        else:
+            scorer, share = result.scorer, result.kept_share
+            accuracy, error = result.accuracy(kind), result.standard_error(kind)
+    except KeyError:
+        raise ValueError(f"The results have no question of the kind {kind!r}.") from None
+    return scorer, 100 * share, 100 * accuracy, 100 * error
 
 
-def _mean_curve(curves: Sequence[RemovalCurve]) -> Curve:
+def _mean_curve(samples: Sequence[SampleFaithfulness], order: RemovalOrder) -> Curve:
     """The mean probability of the answers, with its standard error if there are several."""
-    if not curves:
+    if not samples:
         raise ValueError("A removal curve needs at least one sample.")
+    curves = [getattr(sample, order) for sample in samples]
     ratios = curves[0].retention_ratios.tolist()
     if any(curve.retention_ratios.tolist() != ratios for curve in curves):
         raise ValueError("Removal curves must have the same retention ratios to be averaged.")
-    likely = np.array(
-        [curve.log_probabilities.float().exp().tolist() for curve in curves]
-    )  # [C, R]
-    count = len(curves)
-    errors = likely.std(0, ddof=1) / sqrt(count) if count > 1 else None
-    percent = [100 * ratio for ratio in ratios]
-    return Curve(percent, likely.mean(0).tolist(), None if errors is None else errors.tolist())
+    # [curves, ratios]
+    likely = np.array([curve.log_probabilities.float().exp().tolist() for curve in curves])
+    several = len(curves) > 1
+    errors = (likely.std(0, ddof=1) / sqrt(len(curves))).tolist() if several else None
+    return Curve([100 * ratio for ratio in ratios], likely.mean(0).tolist(), errors)

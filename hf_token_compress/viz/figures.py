@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-COLOURS: tuple[str, ...] = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 """The colour-blind safe colours of Okabe and Ito, without yellow, which is too light on white."""
 
 _MARKERS = "osD^vPX"
@@ -30,13 +21,7 @@ _DPI = 150
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points.
-
-    Attributes:
-        x: Horizontal positions of the points.
-        y: Vertical positions of the points.
-        errors: Half lengths of the error bars; None for no bars.
-    """
+    """A line through points (x, y); `errors` are half lengths of the error bars."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -45,13 +30,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves on one pair of axes.
-
-    Attributes:
-        curves: The curves by name.
-        x: Label of the horizontal axis.
-        y: Label of the vertical axis.
-    """
+    """Curves by name on one pair of axes, with the labels of the axes."""
 
     curves: Mapping[str, Curve]
     x: str
@@ -71,12 +50,7 @@ def figure_class() -> Any:
         message = "Plots need matplotlib: pip install 'hf-token-compress[plots]'."
         raise ImportError(message) from error
 
-    return _displayed_in_notebooks(Figure)
-
-
-@cache
-def _displayed_in_notebooks(base: Any) -> Any:
-    class DisplayedFigure(base):
+    class DisplayedFigure(Figure):
         def _repr_png_(self) -> bytes:
             return _png(self, dpi=100)
 
@@ -84,15 +58,7 @@ def _displayed_in_notebooks(base: Any) -> Any:
 
 
 def new_figure(panels: int = 1, size: tuple[float, float] = _PANEL_SIZE) -> tuple[Any, list[Any]]:
-    """A figure with panels side by side, and the axes of each.
-
-    Args:
-        panels: Number of panels.
-        size: Width and height of each panel in inches.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """A figure with panels side by side, each of `size` in inches, and the axes of each."""
     figure = figure_class()(figsize=(panels * size[0], size[1]), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for one in axes:
@@ -139,8 +105,7 @@ def figure_image(figure: Any, dpi: int = _DPI) -> Image.Image:
         figure: The figure.
         dpi: Pixels per inch.
     """
-    with Image.open(BytesIO(_png(figure, dpi))) as image:
-        return image.convert("RGB")
+    return Image.open(BytesIO(_png(figure, dpi))).convert("RGB")
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
@@ -150,8 +115,8 @@ def save_figure(figure: Any, path: str | Path) -> None:
         OSError: The file cannot be written.
         ValueError: The file name has no ending of an image format.
     """
-    plain = {"metadata": {"Software": None}} if Path(path).suffix.lower() == ".png" else {}
-    figure.savefig(path, dpi=_DPI, **plain)
+    is_png = Path(path).suffix.lower() == ".png"
+    figure.savefig(path, dpi=_DPI, metadata={"Software": None} if is_png else None)
 
 
 def _png(figure: Any, dpi: int) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -116,10 +117,14 @@ class Cells:
 
     def outline(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
         """Pixels of kept tokens along a dropped token or the grid's edge: bool [H, W]."""
+        rows, columns = kept.shape
+        padded = np.pad(kept, 1)  # nothing is kept beyond the edge
         line = np.zeros((len(self.row), len(self.column)), dtype=np.bool_)
-        for down, across, neighbour in _neighbours(kept):
-            near = _near(self.row, down, self.border)[:, None]  # [H, 1]
-            near = near & _near(self.column, across, self.border)[None, :]  # [H, W]
+        # Look at each token's neighbours in all directions.
+        for down, across in product((-1, 0, 1), repeat=2):
+            neighbour = padded[1 + down :, 1 + across :][:rows, :columns]
+            near_row = _near(self.row, down, self.border)[:, None]  # [H, 1]
+            near = near_row & _near(self.column, across, self.border)  # [H, W]
             line |= near & self.stretch(kept & ~neighbour)
         return line
 
@@ -132,16 +137,9 @@ class Cells:
 
 
 def _cell_of_pixel(pixels: int, cells: int, start: float, end: float) -> NDArray[np.intp]:
-    """The cell under the centre of each pixel along one axis.
+    """The cell under the centre of each pixel along one axis; -1 or `cells` beyond the grid.
 
-    Args:
-        pixels: Number of pixels of the image.
-        cells: Number of cells of the grid.
-        start: Start of the grid as a share of the image.
-        end: End of the grid as a share of the image.
-
-    Returns:
-        int [pixels], -1 before the first cell and `cells` after the last.
+    The grid reaches from `start` to `end` as shares of the image.
     """
     doubled = 2 * np.arange(pixels) + 1  # twice the centres: whole grids need no rounding
     if (start, end) == (0.0, 1.0):
@@ -158,13 +156,3 @@ def _near(cell_of_pixel: NDArray[np.intp], side: int, distance: int) -> NDArray[
     if side > 0:
         return np.searchsorted(cell_of_pixel, cell_of_pixel, "right") - 1 - pixel < distance
     return np.ones(len(cell_of_pixel), dtype=np.bool_)
-
-
-def _neighbours(kept: NDArray[Any]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-    """For each of the eight directions (down, across), whether the token there is kept."""
-    rows, columns = kept.shape
-    padded = np.pad(kept, 1)  # nothing is kept beyond the edge
-    for down in (-1, 0, 1):
-        for across in (-1, 0, 1):
-            if (down, across) != (0, 0):
-                yield down, across, padded[1 + down :, 1 + across :][:rows, :columns]

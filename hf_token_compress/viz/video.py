@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 from .figures import COLOURS
 from .grids import frame_grids, grids_of
 from .overlays import overlay
-from .sheets import PAPER, contact_sheet
+from .sheets import PAPER, contact_sheet, scaled_to_height
 
 if TYPE_CHECKING:
     from ..compression.report import SampleReport
@@ -73,9 +73,9 @@ def frame_sheet(
         IndexError: The prompt has no such video.
         ValueError: Frames of the video are missing, or `token_size` is below 1.
     """
-    groups, counts = _groups_and_counts(frames, sample, visual)
     panels = frame_overlays(frames, sample, visual, token_size=token_size)
-    return contact_sheet(panels, _captions(groups, counts), title=title, columns=_COLUMNS)
+    captions = _captions(len(frames), kept_per_frame(sample, visual))
+    return contact_sheet(panels, captions, title=title, columns=_COLUMNS)
 
 
 def frame_strip(
@@ -105,28 +105,29 @@ def frame_strip(
 
     Raises:
         IndexError: The prompt has no such video.
-        ValueError: Frames of the video are missing, or `frame_height` or `columns` is
-            below 1.
+        ValueError: Frames of the video are missing, or `frame_height` or `columns` is below 1.
     """
     if frame_height < 1:
         raise ValueError(f"frame_height must be at least 1, but it is {frame_height}.")
     # Scale the bars to the frame with the most kept tokens.
-    groups, counts = _groups_and_counts(frames, sample, visual)
+    counts = kept_per_frame(sample, visual)
     most = max(kept for kept, _ in counts)
     bar_height = round(_STRIP_BAR * frame_height)
     gap = max(2, frame_height // 30)
     panels = []
     # Paste each frame over its bar.
     for drawn, (kept, _) in zip(frame_overlays(frames, sample, visual), counts, strict=True):
-        width = max(1, round(drawn.width * frame_height / drawn.height))
+        scaled = scaled_to_height(drawn, frame_height)
+        width = scaled.width
         panel = Image.new("RGB", (width, frame_height + gap + bar_height), PAPER)
-        panel.paste(drawn.resize((width, frame_height), Image.Resampling.LANCZOS), (0, 0))
+        panel.paste(scaled, (0, 0))
         filled = round(bar_height * kept / most) if most else 0
         left, right = width // 4, width - width // 4
         panel.paste(_BAR_BACKGROUND, (left, frame_height + gap, right, panel.height))
         panel.paste(_BAR, (left, panel.height - filled, right, panel.height))
         panels.append(panel)
-    return contact_sheet(panels, _captions(groups, counts), title=title, columns=columns)
+    captions = _captions(len(frames), counts)
+    return contact_sheet(panels, captions, title=title, columns=columns)
 
 
 def save_animation(
@@ -186,20 +187,10 @@ def joined_frames(given: int, frames: int) -> list[range]:
     return [range(number * joined, min((number + 1) * joined, given)) for number in range(frames)]
 
 
-def _groups_and_counts(
-    frames: Sequence[Image.Image], sample: SampleReport, visual: int
-) -> tuple[list[range], list[tuple[int, int]]]:
-    counts = kept_per_frame(sample, visual)
-    return joined_frames(len(frames), len(counts)), counts
-
-
-def _captions(groups: Sequence[range], counts: Sequence[tuple[int, int]]) -> list[str]:
-    return [
-        f"{_frame_name(group)}\n{kept} of {total} tokens"
-        for group, (kept, total) in zip(groups, counts, strict=True)
-    ]
-
-
-def _frame_name(group: range) -> str:
-    first, last = group.start + 1, group.stop
-    return f"frame {first}" if first == last else f"frames {first}-{last}"
+def _captions(given: int, counts: Sequence[tuple[int, int]]) -> list[str]:
+    captions = []
+    for group, (kept, total) in zip(joined_frames(given, len(counts)), counts, strict=True):
+        first, last = group.start + 1, group.stop
+        name = f"frame {first}" if first == last else f"frames {first}-{last}"
+        captions.append(f"{name}\n{kept} of {total} tokens")
+    return captions
