@@ -18,7 +18,7 @@ from ..compression.inputs import PromptLayout, encode_visuals, read_layout
 from ..compression.rewriting import next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
-from ..prompt import Modality, VisualSpan
+from ..prompt import VisualSpan
 from ..rewrite import gather_positions, kept_positions
 from .attention_tap import MEMORY_LIMIT
 
@@ -158,8 +158,9 @@ class Replay:
         # Features and spans of each modality that the samples have.
         encoded, spans = {}, {}
         for modality, all_spans in self.layout.spans.items():
-            features = _features_by_sample(self.layout, modality)
-            picked = [feature for sample in samples for feature in features[sample]]
+            features = iter(self.layout.encoded[modality].features)
+            by_sample = [[next(features) for _ in own] for own in all_spans]
+            picked = [feature for sample in samples for feature in by_sample[sample]]
             if not picked:
                 continue
             spans[modality] = tuple(all_spans[sample] for sample in samples)
@@ -196,15 +197,15 @@ class Replay:
             encoded[modality] = replace(visuals, features=features)
             leaves += features
         # Remove tokens as compression does.
+        tokens = {
+            "input_ids": self.layout.input_ids,
+            "attention_mask": self.layout.attention_mask.long(),
+        }
         rewritten = rewrite_prompt(
             self.model,
             self.family,
             _ORIGINAL_POSITION_IDS,
-            {
-                **self.inputs,
-                "input_ids": self.layout.input_ids,
-                "attention_mask": self.layout.attention_mask.long(),
-            },
+            {**self.inputs, **tokens},
             replace(self.layout, encoded=encoded),
             keep,
             "right",
@@ -230,11 +231,6 @@ class Replay:
         )
 
 
-def _features_by_sample(layout: PromptLayout, modality: Modality) -> list[list[Tensor]]:
-    features = iter(layout.encoded[modality].features)
-    return [[next(features) for _ in spans] for spans in layout.spans[modality]]
-
-
 def make_replay(
     model: Any,
     family: ModelFamily,
@@ -242,31 +238,24 @@ def make_replay(
     answer_ids: Sequence[Tensor],
     memory_limit: int = MEMORY_LIMIT,
 ) -> Replay:
-    """Append answers to their prompts.
-
-    Args:
-        model: A model with a language model head.
-        family: Its family.
-        inputs: Keyword arguments of the stock forward, as the processor returned them.
-        answer_ids: For each prompt, int64 [T].
-        memory_limit: Bytes of scratch memory that one attention layer may take.
+    """Append answers, for each prompt int64 [T], to the prompts in the processor's output.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, an answer has no
             tokens, or a prompt has no visual tokens.
     """
     with torch.inference_mode(False), torch.no_grad():
-        # Tensors made in inference mode cannot take part in gradients.
-        given = {
-            name: value.clone() if isinstance(value, Tensor) else value
-            for name, value in inputs.items()
-        }
+        # Tensors made in inference mode cannot take part in gradients: copy them.
+        given = dict(inputs)
+        given.update(
+            (name, value.clone()) for name, value in inputs.items() if isinstance(value, Tensor)
+        )
         # Run the vision part once, for all passes.
         encoded = encode_visuals(model, family, given)
         layout = read_layout(model, family, given, encoded)
         _check_answers(len(layout.input_ids), answer_ids)
-        _check_visuals(layout)
         visuals = layout.visuals
+        _check_visuals(visuals or ((),) * len(layout.input_ids))
         prompts = kept_positions(layout.attention_mask, "right")  # [B, prompt length]
         layout, predictions, answers = _append_answers(
             layout, prompts, answer_ids, family.padding_id(model)
@@ -304,10 +293,11 @@ def _check_answers(prompts: int, answer_ids: Sequence[Tensor]) -> None:
         )
     for sample, answer in enumerate(answer_ids):
         if not isinstance(answer, Tensor) or answer.ndim != 1 or answer.is_floating_point():
-            kind = answer.dtype if isinstance(answer, Tensor) else type(answer).__name__
+            kind = type(answer).__name__
+            if isinstance(answer, Tensor):
+                kind = f"{answer.dtype} {list(answer.shape)}"
             raise TypeError(
-                f"The answer to prompt {sample} must be a 1-D tensor of token ids, not {kind}"
-                f"{f' {list(answer.shape)}' if isinstance(answer, Tensor) else ''}."
+                f"The answer to prompt {sample} must be a 1-D tensor of token ids, not {kind}."
             )
         if len(answer) == 0:
             raise ValueError(
@@ -316,8 +306,7 @@ def _check_answers(prompts: int, answer_ids: Sequence[Tensor]) -> None:
             )
 
 
-def _check_visuals(layout: PromptLayout) -> None:
-    visuals = layout.visuals if layout.spans else ((),) * len(layout.input_ids)
+def _check_visuals(visuals: Sequence[Sequence[VisualSpan]]) -> None:
     for sample, spans in enumerate(visuals):
         if not spans:
             raise ValueError(
@@ -329,13 +318,7 @@ def _check_visuals(layout: PromptLayout) -> None:
 def _append_answers(
     layout: PromptLayout, prompts: Tensor, answer_ids: Sequence[Tensor], padding_id: int
 ) -> tuple[PromptLayout, Tensor, Tensor]:
-    """Append answers to prompts.
-
-    Args:
-        layout: The prompts alone, padded on either side.
-        prompts: int64 [B, P], positions of the prompts' tokens, -1 on padding on the right.
-        answer_ids: For each prompt, int64 [T].
-        padding_id: Token id of padding.
+    """Append answers to prompts, whose tokens are at the positions int64 [B, P], -1 on padding.
 
     Returns:
         The layout of prompts with answers, padded on the right, int64 [B, T] the positions that

@@ -45,7 +45,19 @@ class Rule(ABC):
 
 
 class PassRule(Rule):
-    """A rule that needs a single forward pass."""
+    """A rule that needs a single forward pass.
+
+    Args:
+        target: The score of an answer token to explain: its "logit", its "log_probability", or its
+            "margin" over the strongest other token.
+
+    Raises:
+        ValueError: `target` is none of these.
+    """
+
+    def __init__(self, target: Target = "logit") -> None:
+        check_choice("target", target, get_args(Target))
+        self.target = target
 
     @abstractmethod
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
@@ -70,24 +82,14 @@ class PassRule(Rule):
 class PropagationRule(PassRule):
     """A rule that propagates relevance through the attention layers, from the top layer down.
 
-    All targets share one forward pass, and each has its own backward pass.
-
-    Args:
-        target: The score of an answer token to explain: its "logit", its "log_probability", or its
-            "margin" over the strongest other token.
-
-    Raises:
-        ValueError: `target` is none of these.
+    All targets share one forward pass, and each has its own backward pass. The options are those of
+    `PassRule`.
 
     Attributes:
         uses_gradients: Whether the rule reads the gradients of the attention outputs.
     """
 
     uses_gradients: ClassVar[bool] = True
-
-    def __init__(self, target: Target = "logit") -> None:
-        check_choice("target", target, get_args(Target))
-        self.target = target
 
     def start(self, predicting: Tensor, replay: ReplayPass) -> Tensor:
         """Weights of the queries that relevance starts from; by default `predicting`.
@@ -128,22 +130,21 @@ class PropagationRule(PassRule):
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
         """Propagate relevance from the top layer down to the input."""
         start = self.start(_predicting_positions(replay, targets), replay)
-        if self.uses_gradients:
-            return self._propagate_in_backward(replay, targets, start)
-        # Without gradients all targets are propagated together, after one forward pass.
-        tap = AttentionTap(keep_layers=True, memory_limit=replay.memory_limit)
-        with tapped_attention(replay.model.get_decoder(), tap), torch.no_grad():
-            replay.logits()
-        tap.check(replay.model)
-        propagation = _Propagation(self, start)
-        for layer in reversed(tap.forward_layers):
-            propagation.visit(layer, None)
-        return propagation.relevance.to(start.device)
-
-    def _propagate_in_backward(self, replay: ReplayPass, targets: Tensor, start: Tensor) -> Tensor:
+        decoder = replay.model.get_decoder()
+        if not self.uses_gradients:
+            # All targets are propagated together, after one forward pass.
+            tap = AttentionTap(keep_layers=True, memory_limit=replay.memory_limit)
+            with tapped_attention(decoder, tap), torch.no_grad():
+                replay.logits()
+            tap.check(replay.model)
+            propagation = _Propagation(self, start)
+            for layer in reversed(tap.forward_layers):
+                propagation.visit(layer, None)
+            return propagation.relevance.to(start.device)
+        # Each target is propagated in its own backward pass.
         found = []
         tap = AttentionTap(memory_limit=replay.memory_limit)
-        with tapped_attention(replay.model.get_decoder(), tap):
+        with tapped_attention(decoder, tap):
             scores = replay.target_scores(targets, self.target)  # [G]
             tap.check(replay.model)
             for number in range(len(targets)):

@@ -22,7 +22,7 @@ RULES: Registry[Rule] = Registry(
         "edges_positive": f"{__package__}.edges:PositiveEdgesRule",
         "gae": f"{__package__}.gae:GaeRule",
         "gae_absolute": f"{__package__}.gae:AbsoluteGaeRule",
-        "gae_normalized": f"{__package__}.normalized:NormalizedGaeRule",
+        "gae_normalized": f"{__package__}.gae:NormalizedGaeRule",
         "gradient_input": f"{__package__}.gradient_input:GradientInputRule",
         "last_layer": f"{__package__}.rollout:LastLayerAttentionRule",
         "occlusion": f"{__package__}.occlusion:OcclusionRule",
