@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from ..compression.inputs import PromptLayout, encode_visuals, read_layout
 from ..compression.rewriting import next_position, rewrite_prompt
@@ -26,7 +27,7 @@ Target = Literal["logit", "log_probability", "margin"]
 """The score of an answer token to explain: its logit, its log-probability, or its logit minus that
 of the strongest other token."""
 
-_TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 _ORIGINAL_POSITION_IDS = TokenCompressionConfig()
 
 
@@ -173,7 +174,7 @@ class Replay:
             encoded=encoded,
             spans=spans,
         )
-        types = {name: self.inputs[name][index] for name in _TOKEN_TYPES if name in self.inputs}
+        types = {name: self.inputs[name][index] for name in TOKEN_TYPES if name in self.inputs}
         return replace(
             self,
             inputs={**self.inputs, **types},
@@ -251,24 +252,18 @@ def make_replay(
             (name, value.clone()) for name, value in inputs.items() if isinstance(value, Tensor)
         )
         # Run the vision part once, for all passes.
-        encoded = encode_visuals(model, family, given)
-        layout = read_layout(model, family, given, encoded)
-        _check_answers(len(layout.input_ids), answer_ids)
+        layout = read_layout(model, family, given, encode_visuals(model, family, given))
         visuals = layout.visuals
-        _check_visuals(visuals or ((),) * len(layout.input_ids))
-        prompts = kept_positions(layout.attention_mask, "right")  # [B, prompt length]
-        layout, predictions, answers = _append_answers(
-            layout, prompts, answer_ids, family.padding_id(model)
-        )
+        _check(answer_ids, visuals or ((),) * len(layout.input_ids))
+        longs = [answer.to(layout.input_ids.device, torch.long) for answer in answer_ids]
+        answers = pad_sequence(longs, batch_first=True, padding_value=-1)  # [B, T]
+        layout, prompts, predictions = _append(answers, layout, family.padding_id(model))
     # Pass on the other inputs, with token types extended by those of text.
-    others: dict[str, Any] = {}
     consumed = {*family.pixel_inputs.values(), *family.consumed_inputs, *_REPLACED_INPUTS}
-    for name, value in given.items():
-        if name in _TOKEN_TYPES:
-            types = gather_positions(value, prompts, 0)
-            others[name] = pad(types, (0, layout.input_ids.shape[1] - types.shape[1]))  # [B, S]
-        elif name not in consumed:
-            others[name] = value
+    others = {name: value for name, value in given.items() if name not in consumed}
+    for name in TOKEN_TYPES:
+        if name in given:
+            others[name] = gather_positions(given[name], prompts, 0)  # [B, S]
     return Replay(model, family, others, layout, answers, predictions, visuals, memory_limit)
 
 
@@ -286,10 +281,12 @@ _REPLACED_INPUTS = (
 )
 
 
-def _check_answers(prompts: int, answer_ids: Sequence[Tensor]) -> None:
-    if len(answer_ids) != prompts:
+def _check(answer_ids: Sequence[Tensor], visuals: Sequence[Sequence[VisualSpan]]) -> None:
+    """Raise unless every prompt has an answer and visual tokens."""
+    if len(answer_ids) != len(visuals):
         raise ValueError(
-            f"answer_ids must have one tensor per prompt, {prompts}, but has {len(answer_ids)}."
+            f"answer_ids must have one tensor per prompt, {len(visuals)}, but has "
+            f"{len(answer_ids)}."
         )
     for sample, answer in enumerate(answer_ids):
         if not isinstance(answer, Tensor) or answer.ndim != 1 or answer.is_floating_point():
@@ -304,9 +301,6 @@ def _check_answers(prompts: int, answer_ids: Sequence[Tensor]) -> None:
                 f"The answer to prompt {sample} has no tokens to explain: remove the prompt, or "
                 "pass other answer_ids."
             )
-
-
-def _check_visuals(visuals: Sequence[Sequence[VisualSpan]]) -> None:
     for sample, spans in enumerate(visuals):
         if not spans:
             raise ValueError(
@@ -315,51 +309,46 @@ def _check_visuals(visuals: Sequence[Sequence[VisualSpan]]) -> None:
             )
 
 
-def _append_answers(
-    layout: PromptLayout, prompts: Tensor, answer_ids: Sequence[Tensor], padding_id: int
+def _append(
+    answers: Tensor, layout: PromptLayout, padding_id: int
 ) -> tuple[PromptLayout, Tensor, Tensor]:
-    """Append answers to prompts, whose tokens are at the positions int64 [B, P], -1 on padding.
+    """Append answers, int64 [B, T] with -1 after their end, to the prompts of a layout.
 
     Returns:
-        The layout of prompts with answers, padded on the right, int64 [B, T] the positions that
-        predict the answers, and int64 [B, T] the answers, both -1 after an answer's end.
+        The layout of prompts with answers, padded on the right; int64 [B, S] the positions of the
+        prompts' tokens in the old layout, -1 after their end; and int64 [B, T] the positions that
+        predict the answers in the new layout, -1 after their end.
     """
-    device = layout.input_ids.device
     mask = layout.attention_mask
-    lengths = mask.sum(1).tolist()
+    lengths = mask.sum(1, keepdim=True)  # [B, 1]
     # Leave out the last token of each answer: what it predicts is not explained.
-    totals = [length + len(answer) - 1 for length, answer in zip(lengths, answer_ids, strict=True)]
-    extra = max(totals) - prompts.shape[1]
+    totals = lengths + (answers >= 0).sum(1, keepdim=True) - 1  # [B, 1]
     # Move prompts to the left, and make room for the longest total length S.
-    ids = gather_positions(layout.input_ids, prompts, padding_id)  # [B, P]
-    ids = pad(ids, (0, extra), value=padding_id)  # [B, S]
-    position_ids = pad(gather_positions(layout.position_ids, prompts, 0), (0, extra))  # [..., B, S]
-    following = next_position(layout.position_ids, mask)  # [..., B, 1]
-    predictions = torch.full((len(lengths), max(map(len, answer_ids))), -1, device=device)  # [B, T]
-    answers = torch.full_like(predictions, -1)  # [B, T]
-    for sample, (length, answer) in enumerate(zip(lengths, answer_ids, strict=True)):
-        answer = answer.to(device)
-        ids[sample, length : totals[sample]] = answer[:-1]
-        # Count on through the padding: a gap in position ids would mark a packed sequence.
-        steps = torch.arange(ids.shape[1] - length, device=device)
-        position_ids[..., sample, length:] = following[..., sample, :] + steps
-        predictions[sample, : len(answer)] = torch.arange(length - 1, totals[sample], device=device)
-        answers[sample, : len(answer)] = answer
+    prompts = kept_positions(mask, "right")  # [B, longest prompt]
+    prompts = pad(prompts, (0, int(totals.max()) - prompts.shape[1]), value=-1)  # [B, S]
+    positions = torch.arange(prompts.shape[1], device=mask.device)
+    ids = gather_positions(layout.input_ids, prompts, padding_id)  # [B, S]
+    steps = torch.arange(answers.shape[1], device=mask.device)
+    predictions = (lengths - 1 + steps).masked_fill(answers < 0, -1)  # [B, T]
+    sample, step = (predictions[:, 1:] >= 0).nonzero(as_tuple=True)
+    ids[sample, predictions[sample, step + 1]] = answers[sample, step]
+    # Count on through the padding: a gap in position ids would mark a packed sequence.
+    position_ids = gather_positions(layout.position_ids, prompts, 0)  # [..., B, S]
+    following = next_position(layout.position_ids, mask) + positions - lengths  # [..., B, S]
     # Spans move with the prompts.
     rank = mask.long().cumsum(-1) - 1  # [B, length of the batch]
     spans = {
         modality: tuple(
-            tuple(replace(span, positions=rank[sample][span.positions]) for span in own)
-            for sample, own in enumerate(by_sample)
+            tuple(replace(span, positions=rank[number, span.positions]) for span in own)
+            for number, own in enumerate(by_sample)
         )
         for modality, by_sample in layout.spans.items()
     }
-    positions = torch.arange(ids.shape[1], device=device)
     moved = replace(
         layout,
         input_ids=ids,
-        attention_mask=positions < torch.tensor(totals, device=device)[:, None],  # [B, S]
-        position_ids=position_ids,
+        attention_mask=positions < totals,  # [B, S]
+        position_ids=torch.where(positions < lengths, position_ids, following),  # [..., B, S]
         spans=spans,
     )
-    return moved, predictions, answers
+    return moved, prompts, predictions

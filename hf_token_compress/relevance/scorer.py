@@ -14,16 +14,11 @@ from ..scorers import Scorer
 from ..scoring_layer import ScoringLayer
 from .explain import Targets, explained_family, greedy_answers, relevance
 from .model_state import ready_for_gradients
+from .replay import TOKEN_TYPES
 from .rules import DEFAULT_RULE
 
 # Inputs with one entry per token, whose last two axes are [B, S].
-_TOKEN_INPUTS = (
-    "input_ids",
-    "attention_mask",
-    "position_ids",
-    "mm_token_type_ids",
-    "token_type_ids",
-)
+_TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids", *TOKEN_TYPES)
 
 
 class RelevanceScorer(Scorer):
