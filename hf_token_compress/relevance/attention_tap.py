@@ -85,23 +85,20 @@ class AttentionLayer:
         )
 
 
-Visit = Callable[[AttentionLayer, Tensor], None]
-"""Called with a layer and the gradient of its output, float [B, heads, S, value_dim]."""
-
-
 @dataclass(eq=False)
 class AttentionTap:
     """Sees the attention layers of a decoder while `tapped_attention` is active.
 
     Attributes:
-        visit: Called in the backward pass, once per layer, from the top layer down.
+        visit: Called in the backward pass from the top layer down, with each layer and the gradient
+            of its output, float [B, heads, S, value_dim].
         keep_layers: Keep the layers of the forward pass.
         memory_limit: Bytes of scratch memory that one layer may take.
         forward_layers: The layers of the forward pass in order, if `keep_layers` is set.
         count: Number of layers in the forward pass.
     """
 
-    visit: Visit | None = None
+    visit: Callable[[AttentionLayer, Tensor], None] | None = None
     keep_layers: bool = False
     memory_limit: int = MEMORY_LIMIT
     forward_layers: list[AttentionLayer] = field(default_factory=list)
@@ -110,13 +107,12 @@ class AttentionTap:
     def check(self, model: Any) -> None:
         """Raise `ValueError` if the forward pass went through no tapped layer."""
         if self.count == 0:
-            raise _refusal(model, _NOT_CALLED)
+            raise _refusal(model)
 
 
-_NOT_CALLED = "it is not called through Transformers' AttentionInterface"
-
-
-def _refusal(module: nn.Module, reason: str) -> ValueError:
+def _refusal(
+    module: nn.Module, reason: str = "it is not called through Transformers' AttentionInterface"
+) -> ValueError:
     return ValueError(
         f"The attention of {type(module).__name__} cannot be intercepted, because {reason}: use a "
         "rule that needs no attention, such as 'gradient_input' or 'occlusion'."
@@ -207,12 +203,8 @@ AttentionMaskInterface.register(BACKEND, _attention_mask)
 
 
 @contextmanager
-def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[AttentionTap]:
-    """Pass the attention layers of a decoder to `tap` inside the `with` block.
-
-    Args:
-        decoder: The language model as a Transformers model, such as `model.get_decoder()`.
-        tap: The tap.
+def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[None]:
+    """Pass the attention layers of a decoder (`model.get_decoder()`) to `tap` inside `with`.
 
     Raises:
         ValueError: Transformers cannot change the attention implementation of the decoder.
@@ -222,9 +214,9 @@ def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[AttentionTap]:
     try:
         decoder.set_attn_implementation(BACKEND)
         if decoder.config._attn_implementation != BACKEND:
-            raise _refusal(decoder, _NOT_CALLED)
+            raise _refusal(decoder)
         _TAPS.update(dict.fromkeys(modules, tap))
-        yield tap
+        yield
     finally:
         for module in modules:
             _TAPS.pop(module, None)

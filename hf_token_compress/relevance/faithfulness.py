@@ -118,7 +118,7 @@ def faithfulness(
         if answer_ids is None:
             answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
         replay = make_replay(model, family, inputs, answer_ids)
-        given = _checked_scores(scores, replay)
+        given = _checked_scores(scores, replay.visual_positions)
         # Every order of removal is given by scores: the lowest go first.
         generator = torch.Generator().manual_seed(seed)
         shuffled = [torch.rand(len(item), generator=generator).to(item) for item in given]
@@ -144,8 +144,7 @@ def _curves(
     return [RemovalCurve(x, likely, match) for likely, match in by_sample]  # [R] each
 
 
-def _checked_scores(scores: Sequence[Tensor], replay: Replay) -> list[Tensor]:
-    positions = replay.visual_positions
+def _checked_scores(scores: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
     if len(scores) != len(positions):
         raise ValueError(
             f"scores must have one tensor per prompt, {len(positions)}, but has {len(scores)}."

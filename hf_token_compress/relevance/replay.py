@@ -68,18 +68,11 @@ class ReplayPass:
         output = self.model(**self.inputs, logits_to_keep=positions.cpu(), use_cache=False)
         # Pick those of each sample.
         place = torch.searchsorted(positions, self.prediction_positions.clamp(min=0))  # [B, T]
-        place = place.clamp(max=len(positions) - 1)
         samples = torch.arange(len(place), device=place.device)[:, None]  # [B, 1]
-        picked: Tensor = output.logits.to(place.device)[samples, place].float()  # [B, T, V]
-        return picked
+        return output.logits.to(place.device)[samples, place].float()  # [B, T, V]
 
     def target_scores(self, targets: Tensor, target: Target) -> Tensor:
-        """The scores to explain: float32 [G], summed over the samples, which are independent.
-
-        Args:
-            targets: bool [G, B, T], the answer tokens whose scores are summed in each target.
-            target: The score of a token.
-        """
+        """Float32 [G], the scores of the answer tokens that `targets`, bool [G, B, T], adds up."""
         logits = self.logits()  # [B, T, V]
         if target == "log_probability":
             logits = logits.log_softmax(-1)
@@ -90,10 +83,9 @@ class ReplayPass:
         return (chosen * targets).sum(dim=(1, 2))  # [G]
 
     def answer_log_probabilities(self) -> tuple[Tensor, Tensor]:
-        """How likely each answer token is, and whether it is the likeliest.
+        """How likely each answer token is, float32 [B, T], and whether it is the likeliest, bool.
 
-        Returns:
-            float32 [B, T], zero after an answer's end, and bool [B, T], True after its end.
+        After an answer's end they are 0 and True.
         """
         with torch.no_grad():
             logits = self.logits()  # [B, T, V]
@@ -138,14 +130,14 @@ class Replay:
         return [answer[answer >= 0] for answer in self.answer_ids]
 
     def keep_best(self, scores: Sequence[Tensor], ratio: float) -> Tensor:
-        """Keep text, answers, and the best-scored share of each prompt's visual tokens.
+        """Mark text, answers, and the best-scored share of each prompt's visual tokens.
 
         Args:
             scores: For each prompt, float [N].
             ratio: Share of the visual tokens to keep, at least one token.
 
         Returns:
-            bool [B, S], True on the tokens to keep.
+            bool [B, S].
         """
         keep = self.layout.attention_mask.clone()
         for sample, (positions, own) in enumerate(zip(self.visual_positions, scores, strict=True)):
@@ -185,11 +177,7 @@ class Replay:
         )
 
     def forward_pass(self, keep: Tensor) -> ReplayPass:
-        """Inputs of a forward pass with the kept tokens only.
-
-        Args:
-            keep: bool [B, S], the tokens to keep, among them all of text and answers.
-        """
+        """A forward pass over the tokens in `keep`, bool [B, S]: all but some visual tokens."""
         # Make leaves of the visual features.
         leaves: list[Tensor] = []
         encoded = {}

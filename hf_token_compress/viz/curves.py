@@ -110,7 +110,7 @@ def removal_curve(
         curves["random order"] = _mean_curve(first.samples, "random")
     else:
         # One curve per order.
-        samples = getattr(found, "samples", (found,))
+        samples: Any = getattr(found, "samples", (found,))
         curves = {label: _mean_curve(samples, name) for name, label in _ORDER_LABELS.items()}
     x, y = "visual tokens kept, in percent", "probability of the answer"
     figure, axes = _figure_beside_legend(curves, x, y, title)
@@ -164,22 +164,13 @@ def heat_map_figure(
     scale: ScoreScale = "value",
     title: str = "",
 ) -> Any:
-    """Draw `heat_map` beside a scale of its colours.
-
-    Args:
-        image: The image that the processor was given, or a frame of a video.
-        sample: Its prompt, as in `heat_map`.
-        visual: Index of the image or video in the prompt.
-        frame: Index of the frame in the video's grid; 0 for an image.
-        scale: "value" or "rank", as in `heat_map`.
-        title: Text over the image.
+    """Draw `heat_map`, with its arguments and errors, under a title and beside a scale of colours.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        IndexError, ValueError: As in `heat_map`.
     """
     # The figure has the proportions of the image, with room for the scale.
     drawn = heat_map(image, sample, visual, frame=frame, scale=scale)

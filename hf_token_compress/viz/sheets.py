@@ -96,10 +96,11 @@ def _font(font: str | Path | None, size: int) -> _Font:
 
 def _wrapped(text: str, width: int, lead: _Font, body: _Font) -> list[_Line]:
     """Lines of a text that fit a width: the first in the lead font, the rest in the body."""
+    style = lead, _INK
     lines: list[_Line] = []
-    for number, paragraph in enumerate(text.splitlines()):
-        font, ink = (lead, _INK) if number == 0 else (body, _FAINT_INK)
-        lines += [(line, font, ink) for line in _wrap(paragraph, width, font)]
+    for paragraph in text.splitlines():
+        lines += [(line, *style) for line in _wrap(paragraph, width, style[0])]
+        style = body, _FAINT_INK
     return lines
 
 

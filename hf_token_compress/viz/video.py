@@ -16,9 +16,6 @@ from .sheets import PAPER, contact_sheet, scaled_to_height
 if TYPE_CHECKING:
     from ..compression.report import SampleReport
 
-_COLUMNS = 4
-_STRIP_COLUMNS = 8
-_STRIP_BAR = 0.4
 # The first colour of curves, on a grey that is much lighter.
 _BAR, _BAR_BACKGROUND = ImageColor.getrgb(COLOURS[0]), (233, 233, 238)
 
@@ -59,23 +56,14 @@ def frame_sheet(
 ) -> Image.Image:
     """Draw all frames of a video on one sheet, each over the number of its kept tokens.
 
-    Args:
-        frames: The frames that the processor was given, of any mode.
-        sample: Report of the prompt, from `model.token_compression.last.samples`.
-        visual: Index of the video among the prompt's images and videos.
-        title: Text over all frames.
-        token_size: Minimum length in pixels of a token's shorter side; smaller frames are enlarged.
+    Other arguments and errors as for `frame_overlays`.
 
     Returns:
-        An RGB image, four frames in a row.
-
-    Raises:
-        IndexError: The prompt has no such video.
-        ValueError: Frames of the video are missing, or `token_size` is below 1.
+        An RGB image, four frames in a row, under the title.
     """
     panels = frame_overlays(frames, sample, visual, token_size=token_size)
     captions = _captions(len(frames), kept_per_frame(sample, visual))
-    return contact_sheet(panels, captions, title=title, columns=_COLUMNS)
+    return contact_sheet(panels, captions, title=title, columns=4)
 
 
 def frame_strip(
@@ -85,7 +73,7 @@ def frame_strip(
     *,
     title: str = "",
     frame_height: int = 120,
-    columns: int = _STRIP_COLUMNS,
+    columns: int = 8,
 ) -> Image.Image:
     """Draw the frames of a video in a row, over bars that show how many tokens each kept.
 
@@ -112,7 +100,7 @@ def frame_strip(
     # Scale the bars to the frame with the most kept tokens.
     counts = kept_per_frame(sample, visual)
     most = max(kept for kept, _ in counts)
-    bar_height = round(_STRIP_BAR * frame_height)
+    bar_height = round(0.4 * frame_height)
     gap = max(2, frame_height // 30)
     panels = []
     # Paste each frame over its bar.

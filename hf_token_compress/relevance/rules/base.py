@@ -61,14 +61,9 @@ class PassRule(Rule):
 
     @abstractmethod
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
-        """Score every token of a pass for every target.
+        """Score every token of a pass over K tokens for every target, float32 [G, B, K].
 
-        Args:
-            replay: The pass: B prompts with their answers, K tokens each.
-            targets: bool [G, B, T], the answer tokens whose scores are summed in each target.
-
-        Returns:
-            float32 [G, B, K].
+        Arguments as for `explain`.
         """
 
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
@@ -92,15 +87,12 @@ class PropagationRule(PassRule):
     uses_gradients: ClassVar[bool] = True
 
     def start(self, predicting: Tensor, replay: ReplayPass) -> Tensor:
-        """Weights of the queries that relevance starts from; by default `predicting`.
+        """Weights of the queries that relevance starts from, float32 [G, B, K].
 
         Args:
             predicting: float32 [G, B, K], 1 at the positions that predict the tokens of a target,
-                0 elsewhere.
+                0 elsewhere; the default weights.
             replay: B prompts with their answers, K tokens each.
-
-        Returns:
-            float32 [G, B, K].
         """
         return predicting
 
@@ -129,7 +121,10 @@ class PropagationRule(PassRule):
 
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
         """Propagate relevance from the top layer down to the input."""
-        start = self.start(_predicting_positions(replay, targets), replay)
+        predicting = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
+        positions = replay.prediction_positions.clamp(min=0).expand(targets.shape)  # [G, B, T]
+        predicting.scatter_add_(-1, positions, targets.float())  # [G, B, K]
+        start = self.start(predicting, replay)
         decoder = replay.model.get_decoder()
         if not self.uses_gradients:
             # All targets are propagated together, after one forward pass.
@@ -173,10 +168,3 @@ class _Propagation:
             None if gradient is None else gradient[None],  # [1, B, heads, K, value_dim]
             self.start.to(device),
         )
-
-
-def _predicting_positions(replay: ReplayPass, targets: Tensor) -> Tensor:
-    """float32 [G, B, K], 1 at the positions that predict the tokens of a target."""
-    predicting = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
-    positions = replay.prediction_positions.clamp(min=0).expand(targets.shape)  # [G, B, T]
-    return predicting.scatter_add_(-1, positions, targets.float())

@@ -48,16 +48,10 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
 
 
 def as_rule(rule: RuleSpec) -> Rule:
-    """A rule from itself, its name, or a mapping of its name under "rule" and its options.
-
-    Raises:
-        ValueError: No rule has that name, or it does not accept one of the options.
-    """
+    """A rule from itself, its name, or a mapping of its name under "rule" and its options."""
     if isinstance(rule, Rule):
         return rule
-    if isinstance(rule, str):
-        return build_rule(rule, {})
-    options = dict(rule)
+    options = {"rule": rule} if isinstance(rule, str) else dict(rule)
     return build_rule(options.pop("rule", ""), options)
 
 
