@@ -204,11 +204,7 @@ AttentionMaskInterface.register(BACKEND, _attention_mask)
 
 @contextmanager
 def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[None]:
-    """Pass the attention layers of a decoder (`model.get_decoder()`) to `tap` inside `with`.
-
-    Raises:
-        ValueError: Transformers cannot change the attention implementation of the decoder.
-    """
+    """Pass the attention layers of a decoder (`model.get_decoder()`) to `tap` inside `with`."""
     before = decoder.config._attn_implementation
     modules = list(decoder.modules())
     try:

@@ -45,12 +45,7 @@ class SampleRelevance:
 
 @dataclass(frozen=True)
 class RelevanceReport:
-    """The relevance of visual tokens for a batch.
-
-    Attributes:
-        samples: One entry per prompt.
-        rule: Name of the rule.
-    """
+    """The relevance of visual tokens for each prompt of a batch, by the rule of that name."""
 
     samples: tuple[SampleRelevance, ...]
     rule: str
@@ -126,12 +121,7 @@ def relevance(
 
 
 def explained_family(model: Any) -> ModelFamily:
-    """The family of a model, if its answers can be explained.
-
-    Raises:
-        TypeError: `model` is not a Transformers model.
-        ValueError: The family is not supported, or the model has no language model head.
-    """
+    """The family of a model; raises an error if its answers cannot be explained."""
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"relevance needs a loaded Transformers model, not {type(model).__name__}: unwrap the "

@@ -64,11 +64,7 @@ class SampleFaithfulness:
 
 @dataclass(frozen=True)
 class FaithfulnessReport:
-    """Removal curves of a batch.
-
-    Attributes:
-        samples: One entry per prompt.
-    """
+    """Removal curves of each prompt of a batch."""
 
     samples: tuple[SampleFaithfulness, ...]
 

@@ -227,12 +227,7 @@ def make_replay(
     answer_ids: Sequence[Tensor],
     memory_limit: int = MEMORY_LIMIT,
 ) -> Replay:
-    """Append answers, for each prompt int64 [T], to the prompts in the processor's output.
-
-    Raises:
-        TypeError, ValueError: An input is missing or does not fit the others, an answer has no
-            tokens, or a prompt has no visual tokens.
-    """
+    """Append answers, for each prompt int64 [T], to the prompts in the processor's output."""
     with torch.inference_mode(False), torch.no_grad():
         # Tensors made in inference mode cannot take part in gradients: copy them.
         given = dict(inputs)

@@ -23,11 +23,9 @@ _BORDERS_PER_TOKEN = 14
 
 @dataclass(frozen=True)
 class FrameGrid:
-    """One grid over one frame.
+    """One grid over one frame: the prompt's visual token in each cell, int64 [rows, columns].
 
-    Attributes:
-        tokens: int64 [rows, columns], the prompt's visual token in each cell.
-        area: The part of the image under the grid, as in `TokenGrid`.
+    `area` is the part of the image under the grid, as in `TokenGrid`.
     """
 
     tokens: NDArray[np.int64]
@@ -41,11 +39,7 @@ class FrameGrid:
 
 
 def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
-    """All grids of one image or video of a prompt.
-
-    Raises:
-        IndexError: The prompt has no such image or video.
-    """
+    """All grids of one image or video of a prompt; `IndexError` if there is no such one."""
     count = len(sample.visuals)
     if not 0 <= visual < count:
         available = f"0 to {count - 1}" if count else "none"
@@ -54,11 +48,7 @@ def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
 
 
 def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid]:
-    """All grids of one frame of an image or video.
-
-    Raises:
-        IndexError: The prompt has no such image or video, or it has no such frame.
-    """
+    """All grids of one frame of an image or video; `IndexError` if there is no such one."""
     grids = grids_of(sample, visual)
     frames = len(grids[0].index)
     if not 0 <= frame < frames:
@@ -68,11 +58,7 @@ def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid
 
 
 def legible(image: Image.Image, grids: Sequence[FrameGrid], token_size: int) -> Image.Image:
-    """The image in RGB, enlarged until every token has the given size in pixels.
-
-    Raises:
-        ValueError: `token_size` is below 1.
-    """
+    """The image in RGB, enlarged until every token has the given size in pixels, at least 1."""
     if token_size < 1:
         raise ValueError(f"token_size must be at least 1, but it is {token_size}.")
     image = image.convert("RGB")

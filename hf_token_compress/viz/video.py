@@ -160,11 +160,7 @@ def kept_per_frame(sample: SampleReport, visual: int = 0) -> list[tuple[int, int
 
 
 def joined_frames(given: int, frames: int) -> list[range]:
-    """For each frame of a video's grids, the indices of the given frames that were joined in it.
-
-    Raises:
-        ValueError: Fewer frames are given than the grids have.
-    """
+    """For each frame of a video's grids, the indices of the given frames that were joined in it."""
     if given < frames:
         raise ValueError(
             f"The video has {frames} frames of visual tokens, but only {given} frames were given: "

@@ -125,23 +125,19 @@ class PropagationRule(PassRule):
         positions = replay.prediction_positions.clamp(min=0).expand(targets.shape)  # [G, B, T]
         predicting.scatter_add_(-1, positions, targets.float())  # [G, B, K]
         start = self.start(predicting, replay)
-        decoder = replay.model.get_decoder()
-        if not self.uses_gradients:
-            # All targets are propagated together, after one forward pass.
-            tap = AttentionTap(keep_layers=True, memory_limit=replay.memory_limit)
-            with tapped_attention(decoder, tap), torch.no_grad():
-                replay.logits()
-            tap.check(replay.model)
-            propagation = _Propagation(self, start)
-            for layer in reversed(tap.forward_layers):
-                propagation.visit(layer, None)
-            return propagation.relevance.to(start.device)
-        # Each target is propagated in its own backward pass.
-        found = []
-        tap = AttentionTap(memory_limit=replay.memory_limit)
-        with tapped_attention(decoder, tap):
+        tap = AttentionTap(keep_layers=not self.uses_gradients, memory_limit=replay.memory_limit)
+        tapped = tapped_attention(replay.model.get_decoder(), tap)
+        with tapped, torch.set_grad_enabled(self.uses_gradients):
             scores = replay.target_scores(targets, self.target)  # [G]
             tap.check(replay.model)
+            if not self.uses_gradients:
+                # Propagate all targets together, after the forward pass.
+                propagation = _Propagation(self, start)
+                for layer in reversed(tap.forward_layers):
+                    propagation.visit(layer, None)
+                return propagation.relevance.to(start.device)
+            # Propagate each target in its own backward pass.
+            found = []
             for number in range(len(targets)):
                 propagation = _Propagation(self, start[number : number + 1])  # of [1, B, K]
                 tap.visit = propagation.visit

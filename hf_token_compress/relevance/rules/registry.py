@@ -56,9 +56,5 @@ def as_rule(rule: RuleSpec) -> Rule:
 
 
 def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
-    """Build the rule of that name.
-
-    Raises:
-        ValueError: No rule has that name, or it does not accept one of the options.
-    """
+    """The rule of that name; `ValueError` if there is none, or it does not take an option."""
     return RULES.build(name, options)
