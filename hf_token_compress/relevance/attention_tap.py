@@ -132,14 +132,11 @@ class _Tap(Function):
     def forward(
         ctx: Any,
         output: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
         tap: AttentionTap,
         make_layer: Callable[..., AttentionLayer],
+        *tensors: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, mask)
+        ctx.save_for_backward(*tensors)
         ctx.tap, ctx.make_layer = tap, make_layer
         return output.view_as(output)
 
@@ -149,7 +146,7 @@ class _Tap(Function):
         if ctx.tap.visit is not None:
             layer = ctx.make_layer(*ctx.saved_tensors)
             ctx.tap.visit(layer, gradient.transpose(1, 2))  # [B, heads, S, value_dim]
-        return gradient, None, None, None, None, None, None
+        return gradient, *[None] * 6
 
 
 def _attention_forward(
@@ -183,7 +180,7 @@ def _attention_forward(
     )
     if tap.keep_layers:
         tap.forward_layers.append(make_layer(query, key, value, attention_mask))
-    return _Tap.apply(output, query, key, value, attention_mask, tap, make_layer), None
+    return _Tap.apply(output, tap, make_layer, query, key, value, attention_mask), None
 
 
 def _attention_mask(

@@ -174,13 +174,22 @@ def heat_map_figure(
     scale: ScoreScale = "value",
     title: str = "",
 ) -> Any:
-    """Draw `heat_map`, with its arguments and errors, under a title and beside a scale of colours.
+    """Draw `heat_map` beside a scale of its colours.
+
+    Args:
+        image: The image that the processor was given, or a frame of a video.
+        sample: Its prompt, as in `heat_map`.
+        visual: Index of the image or video in the prompt.
+        frame: Index of the frame in the video's grid; 0 for an image.
+        scale: "value" or "rank", as in `heat_map`.
+        title: Text over the image.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
         ImportError: matplotlib is not installed.
+        IndexError, ValueError: As in `heat_map`.
     """
     # The figure has the proportions of the image, with room for the scale.
     drawn = heat_map(image, sample, visual, frame=frame, scale=scale)

@@ -20,7 +20,7 @@ _LUMA: NDArray[np.float32] = np.array([[0.299], [0.587], [0.114]], dtype=np.floa
 _DIMMED_BRIGHTNESS = np.float32(0.38)
 _DIMMED_COLOUR = np.float32(0.25)
 # Amber differs from dimmed tokens in lightness, so it is visible to colour-blind readers too.
-_BORDER = (255, 176, 0)
+_BORDER = np.array((255, 176, 0), dtype=np.float32)
 _INNER_BORDER_OPACITY = 0.4
 
 # Nine stops of viridis, whose lightness rises evenly: the order is visible without seeing hues.
@@ -64,9 +64,8 @@ def overlay(
     pixels = np.asarray(image, dtype=np.float32)  # [H, W, 3]
     all_kept = sample.kept_visual.cpu().numpy()  # [N]
     # For each pixel: grids that keep it, grids that cover it, and the borders on it.
-    shape = pixels.shape[:2]
-    lit, covering = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    inner, outline = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
+    lit, covering = np.zeros((2, *pixels.shape[:2]), dtype=np.float32)
+    inner, outline = np.zeros((2, *pixels.shape[:2]), dtype=np.bool_)
     for grid in grids:
         kept = all_kept[grid.tokens]  # [rows, columns]
         cells = Cells.over(image.size, grid)
@@ -79,9 +78,8 @@ def overlay(
     grey = pixels @ _LUMA  # [H, W, 1]
     dimmed = _DIMMED_BRIGHTNESS * (grey + _DIMMED_COLOUR * (pixels - grey))
     drawn = dimmed + share * (pixels - dimmed)
-    border = np.array(_BORDER, dtype=np.float32)
-    drawn[inner] += _INNER_BORDER_OPACITY * (border - drawn[inner])
-    drawn[outline] = border
+    drawn[inner] += _INNER_BORDER_OPACITY * (_BORDER - drawn[inner])
+    drawn[outline] = _BORDER
     return _to_image(drawn)
 
 

@@ -21,7 +21,7 @@ _BAR, _BAR_BACKGROUND = ImageColor.getrgb(COLOURS[0]), (233, 233, 238)
 
 
 def frame_overlays(
-    frames: Sequence[Image.Image], sample: SampleReport, visual: int = 0, *, token_size: int = 16
+    frames: Sequence[Image.Image], sample: SampleReport, visual: int = 0
 ) -> list[Image.Image]:
     """Draw every frame of a video with its kept visual tokens lit, as `overlay` does.
 
@@ -29,7 +29,6 @@ def frame_overlays(
         frames: The frames that the processor was given, of any mode.
         sample: Report of the prompt, from `model.token_compression.last.samples`.
         visual: Index of the video among the prompt's images and videos, in order of appearance.
-        token_size: Minimum length in pixels of a token's shorter side; smaller frames are enlarged.
 
     Returns:
         RGB images, one per frame of the video's grids. For models that join several frames into
@@ -37,31 +36,33 @@ def frame_overlays(
 
     Raises:
         IndexError: The prompt has no such video.
-        ValueError: Frames of the video are missing, or `token_size` is below 1.
+        ValueError: Frames of the video are missing.
     """
     groups = joined_frames(len(frames), len(grids_of(sample, visual)[0].index))
     return [
-        overlay(frames[group[0]], sample, visual, frame=number, token_size=token_size)
+        overlay(frames[group[0]], sample, visual, frame=number, token_size=16)
         for number, group in enumerate(groups)
     ]
 
 
 def frame_sheet(
-    frames: Sequence[Image.Image],
-    sample: SampleReport,
-    visual: int = 0,
-    *,
-    title: str = "",
-    token_size: int = 16,
+    frames: Sequence[Image.Image], sample: SampleReport, visual: int = 0, *, title: str = ""
 ) -> Image.Image:
     """Draw all frames of a video on one sheet, each over the number of its kept tokens.
 
-    Other arguments and errors as for `frame_overlays`.
+    Args:
+        frames: The frames that the processor was given, of any mode.
+        sample: Report of the prompt, from `model.token_compression.last.samples`.
+        visual: Index of the video among the prompt's images and videos.
+        title: Text over all frames.
 
     Returns:
-        An RGB image, four frames in a row, under the title.
+        An RGB image, four frames in a row.
+
+    Raises:
+        IndexError, ValueError: As for `frame_overlays`.
     """
-    panels = frame_overlays(frames, sample, visual, token_size=token_size)
+    panels = frame_overlays(frames, sample, visual)
     captions = _captions(len(frames), kept_per_frame(sample, visual))
     return contact_sheet(panels, captions, title=title, columns=4)
 

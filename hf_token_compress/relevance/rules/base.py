@@ -77,8 +77,10 @@ class PassRule(Rule):
 class PropagationRule(PassRule):
     """A rule that propagates relevance through the attention layers, from the top layer down.
 
-    All targets share one forward pass, and each has its own backward pass. The options are those of
-    `PassRule`.
+    All targets share one forward pass, and each has its own backward pass.
+
+    Args:
+        target: "logit", "log_probability" or "margin", as for `PassRule`.
 
     Attributes:
         uses_gradients: Whether the rule reads the gradients of the attention outputs.

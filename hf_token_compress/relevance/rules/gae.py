@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from typing_extensions import override
 
@@ -17,11 +19,13 @@ class GaeRule(PropagationRule):
     top layer down gives it without the matrix R.
     """
 
+    reduction: ClassVar[str] = "positive"
+
     @override
     def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        return layer.propagate(relevance, gradient)
+        return layer.propagate(relevance, gradient, reduction=self.reduction)
 
 
 class AbsoluteGaeRule(GaeRule):
@@ -31,11 +35,7 @@ class AbsoluteGaeRule(GaeRule):
     counts as much as one that raises it.
     """
 
-    @override
-    def propagate(
-        self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
-    ) -> Tensor:
-        return layer.propagate(relevance, gradient, reduction="absolute")
+    reduction = "absolute"
 
 
 class NormalizedGaeRule(PropagationRule):

@@ -14,6 +14,9 @@ class GradientInputRule(PassRule):
     """|⟨e_i, ∂y/∂e_i⟩| for the feature e_i of visual token i.
 
     Gradient times input of Shrikumar et al. 2016 (arXiv 1605.01713), summed over the feature.
+
+    Args:
+        target: "logit", "log_probability" or "margin", as for `PassRule`.
     """
 
     @override
