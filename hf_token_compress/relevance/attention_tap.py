@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -84,46 +85,38 @@ class AttentionLayer:
         )
 
 
-Visit = Callable[[AttentionLayer, Tensor], None]
-"""Called with a layer and the gradient of its output, float [B, heads, S, value_dim]."""
-
-
+@dataclass(eq=False)
 class AttentionTap:
     """Sees the attention layers of a decoder while `tapped_attention` is active.
 
     Attributes:
-        visit: Called in the backward pass, once per layer, from the top layer down.
+        visit: Called in the backward pass from the top layer down, with each layer and the gradient
+            of its output, float [B, heads, S, value_dim].
         keep_layers: Keep the layers of the forward pass.
         memory_limit: Bytes of scratch memory that one layer may take.
         forward_layers: The layers of the forward pass in order, if `keep_layers` is set.
         count: Number of layers in the forward pass.
     """
 
-    def __init__(
-        self,
-        visit: Visit | None = None,
-        *,
-        keep_layers: bool = False,
-        memory_limit: int = MEMORY_LIMIT,
-    ) -> None:
-        self.visit = visit
-        self.keep_layers = keep_layers
-        self.memory_limit = memory_limit
-        self.forward_layers: list[AttentionLayer] = []
-        self.count = 0
+    visit: Callable[[AttentionLayer, Tensor], None] | None = None
+    keep_layers: bool = False
+    memory_limit: int = MEMORY_LIMIT
+    forward_layers: list[AttentionLayer] = field(default_factory=list)
+    count: int = 0
 
     def check(self, model: Any) -> None:
-        """Raise if the forward pass went through no tapped layer.
-
-        Raises:
-            ValueError: The model's attention cannot be intercepted.
-        """
+        """Raise `ValueError` if the forward pass went through no tapped layer."""
         if self.count == 0:
-            raise ValueError(
-                f"The attention of {type(model).__name__} cannot be intercepted, because it is not "
-                "called through Transformers' AttentionInterface: use a rule that needs no "
-                "attention, such as 'gradient_input' or 'occlusion'."
-            )
+            raise _refusal(model)
+
+
+def _refusal(
+    module: nn.Module, reason: str = "it is not called through Transformers' AttentionInterface"
+) -> ValueError:
+    return ValueError(
+        f"The attention of {type(module).__name__} cannot be intercepted, because {reason}: use a "
+        "rule that needs no attention, such as 'gradient_input' or 'occlusion'."
+    )
 
 
 _TAPS: WeakKeyDictionary[nn.Module, AttentionTap] = WeakKeyDictionary()
@@ -139,25 +132,21 @@ class _Tap(Function):
     def forward(
         ctx: Any,
         output: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        setting: tuple[AttentionTap, bool, float | None],
+        tap: AttentionTap,
+        make_layer: Callable[..., AttentionLayer],
+        *tensors: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, mask)
-        ctx.setting = setting
+        ctx.save_for_backward(*tensors)
+        ctx.tap, ctx.make_layer = tap, make_layer
         return output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients  # [B, S, heads, value_dim]
-        query, key, value, mask = ctx.saved_tensors
-        tap, causal, scaling = ctx.setting
-        if tap.visit is not None:
-            layer = AttentionLayer(query, key, value, mask, causal, scaling, tap.memory_limit)
-            tap.visit(layer, gradient.transpose(1, 2))  # [B, heads, S, value_dim]
-        return gradient, None, None, None, None, None
+        if ctx.tap.visit is not None:
+            layer = ctx.make_layer(*ctx.saved_tensors)
+            ctx.tap.visit(layer, gradient.transpose(1, 2))  # [B, heads, S, value_dim]
+        return gradient, *[None] * 6
 
 
 def _attention_forward(
@@ -172,31 +161,26 @@ def _attention_forward(
     # Refuse attention whose map cannot be recomputed.
     unsupported = [name for name in _UNSUPPORTED if options.get(name) is not None]
     if tap is not None and unsupported:
-        raise ValueError(
-            f"Relevance cannot be computed for {type(module).__name__}, because its attention uses "
-            f"{', '.join(unsupported)}: use a rule that needs no attention, such as "
-            "'gradient_input' or 'occlusion'."
-        )
+        raise _refusal(module, f"it uses {', '.join(unsupported)}")
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if tap is None:
         return output, None
     if attention_mask is not None and attention_mask.dtype != torch.bool:
-        raise ValueError(
-            f"Relevance cannot be computed for {type(module).__name__}, because it adds a mask of "
-            "numbers to its attention logits: use a rule that needs no attention, such as "
-            "'gradient_input' or 'occlusion'."
-        )
+        raise _refusal(module, "it adds a mask of numbers to its logits")
     # Show the layer to the tap.
     tap.count += 1
     is_causal = options.get("is_causal")
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
-    causal = attention_mask is None and bool(is_causal)
-    scaling = options.get("scaling")
+    make_layer = partial(
+        AttentionLayer,
+        causal=attention_mask is None and bool(is_causal),
+        scaling=options.get("scaling"),
+        memory_limit=tap.memory_limit,
+    )
     if tap.keep_layers:
-        layer = AttentionLayer(query, key, value, attention_mask, causal, scaling, tap.memory_limit)
-        tap.forward_layers.append(layer)
-    return _Tap.apply(output, query, key, value, attention_mask, (tap, causal, scaling)), None
+        tap.forward_layers.append(make_layer(query, key, value, attention_mask))
+    return _Tap.apply(output, tap, make_layer, query, key, value, attention_mask), None
 
 
 def _attention_mask(
@@ -205,13 +189,10 @@ def _attention_mask(
     """The mask of SDPA, without padding on the right, which causal attention never sees."""
     padding = options.get("attention_mask")
     plain = options.get("allow_is_causal_skip", False) and q_length == kv_length
-    if plain and padding is not None and _is_right_padded(padding):
-        options["attention_mask"] = None
+    if plain and padding is not None and padding.ndim == 2:
+        right_padded = bool((padding[:, 1:] <= padding[:, :-1]).all())
+        options["attention_mask"] = None if right_padded else padding
     return sdpa_mask(batch_size, q_length, kv_length, *args, **options)
-
-
-def _is_right_padded(mask: Tensor) -> bool:
-    return mask.ndim == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
 AttentionInterface.register(BACKEND, _attention_forward)
@@ -219,28 +200,16 @@ AttentionMaskInterface.register(BACKEND, _attention_mask)
 
 
 @contextmanager
-def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[AttentionTap]:
-    """Pass the attention layers of a decoder to `tap` inside the `with` block.
-
-    Args:
-        decoder: The language model as a Transformers model, such as `model.get_decoder()`.
-        tap: The tap.
-
-    Raises:
-        ValueError: Transformers cannot change the attention implementation of the decoder.
-    """
+def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[None]:
+    """Pass the attention layers of a decoder (`model.get_decoder()`) to `tap` inside `with`."""
     before = decoder.config._attn_implementation
     modules = list(decoder.modules())
     try:
         decoder.set_attn_implementation(BACKEND)
         if decoder.config._attn_implementation != BACKEND:
-            raise ValueError(
-                f"The attention of {type(decoder).__name__} cannot be intercepted, because it is "
-                "not called through Transformers' AttentionInterface: use a rule that needs no "
-                "attention, such as 'gradient_input' or 'occlusion'."
-            )
+            raise _refusal(decoder)
         _TAPS.update(dict.fromkeys(modules, tap))
-        yield tap
+        yield
     finally:
         for module in modules:
             _TAPS.pop(module, None)

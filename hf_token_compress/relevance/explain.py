@@ -45,12 +45,7 @@ class SampleRelevance:
 
 @dataclass(frozen=True)
 class RelevanceReport:
-    """The relevance of visual tokens for a batch.
-
-    Attributes:
-        samples: One entry per prompt.
-        rule: Name of the rule.
-    """
+    """The relevance of visual tokens for each prompt of a batch, by the rule of that name."""
 
     samples: tuple[SampleRelevance, ...]
     rule: str
@@ -112,18 +107,21 @@ def relevance(
         if answer_ids is None:
             answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
         replay = make_replay(model, family, inputs, answer_ids, memory_limit)
-        groups = target_groups(replay, targets)
+        groups = _target_groups(replay, targets)
         found = explainer.explain(replay, groups, replay.layout.attention_mask)  # [G, B, S]
-    return RelevanceReport(tuple(_sample_reports(replay, found, return_per_token)), rule)
+    samples = []
+    for sample, (positions, answer) in enumerate(
+        zip(replay.visual_positions, replay.answers, strict=True)
+    ):
+        own = found[:, sample, positions].detach()  # [G, N]
+        scores = own.sum(0) / len(answer)  # [N]
+        per_token = own[: len(answer)] if return_per_token else None  # [T, N]
+        samples.append(SampleRelevance(scores, per_token, answer, replay.visuals[sample]))
+    return RelevanceReport(tuple(samples), rule)
 
 
 def explained_family(model: Any) -> ModelFamily:
-    """The family of a model, if its answers can be explained.
-
-    Raises:
-        TypeError: `model` is not a Transformers model.
-        ValueError: The family is not supported, or the model has no language model head.
-    """
+    """The family of a model; raises an error if its answers cannot be explained."""
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"relevance needs a loaded Transformers model, not {type(model).__name__}: unwrap the "
@@ -156,7 +154,7 @@ def greedy_answers(
     return answers
 
 
-def target_groups(replay: Replay, targets: Targets) -> Tensor:
+def _target_groups(replay: Replay, targets: Targets) -> Tensor:
     """The answer tokens that make up each target: bool [G, B, T]."""
     present = replay.prediction_positions >= 0  # [B, T]
     if targets == "sum":
@@ -164,20 +162,3 @@ def target_groups(replay: Replay, targets: Targets) -> Tensor:
     # Target g is answer token g of every sample.
     tokens = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)  # [T, T]
     return present & tokens[:, None]  # [T, B, T]
-
-
-def _sample_reports(replay: Replay, found: Tensor, return_per_token: bool) -> list[SampleRelevance]:
-    reports = []
-    for sample, (positions, visuals, answer) in enumerate(
-        zip(replay.visual_positions, replay.visuals, replay.answers, strict=True)
-    ):
-        own = found[:, sample, positions].detach()  # [G, N]
-        reports.append(
-            SampleRelevance(
-                scores=own.sum(0) / len(answer),  # [N]
-                per_token=own[: len(answer)] if return_per_token else None,  # [T, N]
-                answer_ids=answer,
-                visuals=visuals,
-            )
-        )
-    return reports

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +37,7 @@ class RemovalCurve:
     @property
     def area(self) -> float:
         """Mean log-probability over the retention ratios, by the trapezoidal rule."""
-        return self._mean(self.log_probabilities)
-
-    @property
-    def match_area(self) -> float:
-        """Mean of `matches` over the retention ratios, by the trapezoidal rule."""
-        return self._mean(self.matches)
-
-    def _mean(self, values: Tensor) -> float:
-        ratios = self.retention_ratios
+        ratios, values = self.retention_ratios, self.log_probabilities
         if len(ratios) == 1:
             return float(values[0])
         whole = torch.trapezoid(values.double().cpu(), ratios) / (ratios[-1] - ratios[0])
@@ -72,11 +64,7 @@ class SampleFaithfulness:
 
 @dataclass(frozen=True)
 class FaithfulnessReport:
-    """Removal curves of a batch.
-
-    Attributes:
-        samples: One entry per prompt.
-    """
+    """Removal curves of each prompt of a batch."""
 
     samples: tuple[SampleFaithfulness, ...]
 
@@ -126,39 +114,33 @@ def faithfulness(
         if answer_ids is None:
             answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
         replay = make_replay(model, family, inputs, answer_ids)
-        given = _checked_scores(scores, replay)
+        given = _checked_scores(scores, replay.visual_positions)
         # Every order of removal is given by scores: the lowest go first.
         generator = torch.Generator().manual_seed(seed)
         shuffled = [torch.rand(len(item), generator=generator).to(item) for item in given]
         curves = [
-            list(_curves(replay, order, ratios))
-            for order in (given, [-item for item in given], shuffled)
+            _curves(replay, order, ratios) for order in (given, [-item for item in given], shuffled)
         ]
-    return FaithfulnessReport(
-        tuple(
-            SampleFaithfulness(least, most, random, answer)
-            for least, most, random, answer in zip(*curves, replay.answers, strict=True)
-        )
-    )
+    samples = map(SampleFaithfulness, *curves, replay.answers)
+    return FaithfulnessReport(tuple(samples))
 
 
 def _curves(
-    replay: Replay, scores: Sequence[Tensor], ratios: list[float]
-) -> Iterator[RemovalCurve]:
-    found = [
-        replay.forward_pass(replay.keep_best(scores, ratio)).answer_log_probabilities()
-        for ratio in ratios
-    ]
-    log_probabilities = torch.stack([item.sum(1) for item, _ in found], dim=1)  # [B, R]
-    matches = torch.stack([likeliest.all(1) for _, likeliest in found], dim=1)  # [B, R]
-    for sample in range(len(scores)):
-        yield RemovalCurve(
-            torch.tensor(ratios, dtype=torch.float64), log_probabilities[sample], matches[sample]
-        )
+    replay: Replay, scores: Sequence[Tensor], ratios: Sequence[float]
+) -> list[RemovalCurve]:
+    """The curve of each prompt, with the tokens removed in the order of their scores."""
+    log_probabilities, matches = [], []
+    for ratio in ratios:
+        replay_pass = replay.forward_pass(replay.keep_best(scores, ratio))
+        likely, likeliest = replay_pass.answer_log_probabilities()  # [B, T]
+        log_probabilities.append(likely.sum(1))
+        matches.append(likeliest.all(1))
+    x = torch.tensor(ratios, dtype=torch.float64)
+    by_sample = zip(torch.stack(log_probabilities, 1), torch.stack(matches, 1), strict=True)
+    return [RemovalCurve(x, likely, match) for likely, match in by_sample]  # [R] each
 
 
-def _checked_scores(scores: Sequence[Tensor], replay: Replay) -> list[Tensor]:
-    positions = replay.visual_positions
+def _checked_scores(scores: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
     if len(scores) != len(positions):
         raise ValueError(
             f"scores must have one tensor per prompt, {len(positions)}, but has {len(scores)}."

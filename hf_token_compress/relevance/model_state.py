@@ -17,13 +17,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 def ready_for_gradients(model: Any, *, checkpointing: bool = False) -> Iterator[None]:
     """Freeze parameters, turn off dropout and enable gradients inside the `with` block.
 
-    Args:
-        model: A Transformers model.
-        checkpointing: Keep the activations of one decoder layer at a time, and recompute the others
-            in the backward pass: less memory for about a third more time.
-
-    Raises:
-        ValueError: The decoder does not support gradient checkpointing.
+    With `checkpointing`, only one decoder layer at a time keeps its activations, and the backward
+    pass recomputes the others: less memory for about a third more time.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Also restore per-module caches such as Qwen2-VL's `rope_deltas`.

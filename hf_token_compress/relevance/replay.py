@@ -13,12 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from ..compression.inputs import PromptLayout, encode_visuals, read_layout
 from ..compression.rewriting import next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
-from ..prompt import Modality, VisualSpan
+from ..prompt import VisualSpan
 from ..rewrite import gather_positions, kept_positions
 from .attention_tap import MEMORY_LIMIT
 
@@ -26,7 +27,7 @@ Target = Literal["logit", "log_probability", "margin"]
 """The score of an answer token to explain: its logit, its log-probability, or its logit minus that
 of the strongest other token."""
 
-_TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 _ORIGINAL_POSITION_IDS = TokenCompressionConfig()
 
 
@@ -67,18 +68,11 @@ class ReplayPass:
         output = self.model(**self.inputs, logits_to_keep=positions.cpu(), use_cache=False)
         # Pick those of each sample.
         place = torch.searchsorted(positions, self.prediction_positions.clamp(min=0))  # [B, T]
-        place = place.clamp(max=len(positions) - 1)
         samples = torch.arange(len(place), device=place.device)[:, None]  # [B, 1]
-        picked: Tensor = output.logits.to(place.device)[samples, place].float()  # [B, T, V]
-        return picked
+        return output.logits.to(place.device)[samples, place].float()  # [B, T, V]
 
     def target_scores(self, targets: Tensor, target: Target) -> Tensor:
-        """The scores to explain: float32 [G], summed over the samples, which are independent.
-
-        Args:
-            targets: bool [G, B, T], the answer tokens whose scores are summed in each target.
-            target: The score of a token.
-        """
+        """Float32 [G], the scores of the answer tokens that `targets`, bool [G, B, T], adds up."""
         logits = self.logits()  # [B, T, V]
         if target == "log_probability":
             logits = logits.log_softmax(-1)
@@ -89,10 +83,9 @@ class ReplayPass:
         return (chosen * targets).sum(dim=(1, 2))  # [G]
 
     def answer_log_probabilities(self) -> tuple[Tensor, Tensor]:
-        """How likely each answer token is, and whether it is the likeliest.
+        """How likely each answer token is, float32 [B, T], and whether it is the likeliest, bool.
 
-        Returns:
-            float32 [B, T], zero after an answer's end, and bool [B, T], True after its end.
+        After an answer's end they are 0 and True.
         """
         with torch.no_grad():
             logits = self.logits()  # [B, T, V]
@@ -137,14 +130,14 @@ class Replay:
         return [answer[answer >= 0] for answer in self.answer_ids]
 
     def keep_best(self, scores: Sequence[Tensor], ratio: float) -> Tensor:
-        """Keep text, answers, and the best-scored share of each prompt's visual tokens.
+        """Mark text, answers, and the best-scored share of each prompt's visual tokens.
 
         Args:
             scores: For each prompt, float [N].
             ratio: Share of the visual tokens to keep, at least one token.
 
         Returns:
-            bool [B, S], True on the tokens to keep.
+            bool [B, S].
         """
         keep = self.layout.attention_mask.clone()
         for sample, (positions, own) in enumerate(zip(self.visual_positions, scores, strict=True)):
@@ -158,8 +151,9 @@ class Replay:
         # Features and spans of each modality that the samples have.
         encoded, spans = {}, {}
         for modality, all_spans in self.layout.spans.items():
-            features = _features_by_sample(self.layout, modality)
-            picked = [feature for sample in samples for feature in features[sample]]
+            features = iter(self.layout.encoded[modality].features)
+            by_sample = [[next(features) for _ in own] for own in all_spans]
+            picked = [feature for sample in samples for feature in by_sample[sample]]
             if not picked:
                 continue
             spans[modality] = tuple(all_spans[sample] for sample in samples)
@@ -172,7 +166,7 @@ class Replay:
             encoded=encoded,
             spans=spans,
         )
-        types = {name: self.inputs[name][index] for name in _TOKEN_TYPES if name in self.inputs}
+        types = {name: self.inputs[name][index] for name in TOKEN_TYPES if name in self.inputs}
         return replace(
             self,
             inputs={**self.inputs, **types},
@@ -183,11 +177,7 @@ class Replay:
         )
 
     def forward_pass(self, keep: Tensor) -> ReplayPass:
-        """Inputs of a forward pass with the kept tokens only.
-
-        Args:
-            keep: bool [B, S], the tokens to keep, among them all of text and answers.
-        """
+        """A forward pass over the tokens in `keep`, bool [B, S]: all but some visual tokens."""
         # Make leaves of the visual features.
         leaves: list[Tensor] = []
         encoded = {}
@@ -196,15 +186,15 @@ class Replay:
             encoded[modality] = replace(visuals, features=features)
             leaves += features
         # Remove tokens as compression does.
+        tokens = {
+            "input_ids": self.layout.input_ids,
+            "attention_mask": self.layout.attention_mask.long(),
+        }
         rewritten = rewrite_prompt(
             self.model,
             self.family,
             _ORIGINAL_POSITION_IDS,
-            {
-                **self.inputs,
-                "input_ids": self.layout.input_ids,
-                "attention_mask": self.layout.attention_mask.long(),
-            },
+            {**self.inputs, **tokens},
             replace(self.layout, encoded=encoded),
             keep,
             "right",
@@ -230,11 +220,6 @@ class Replay:
         )
 
 
-def _features_by_sample(layout: PromptLayout, modality: Modality) -> list[list[Tensor]]:
-    features = iter(layout.encoded[modality].features)
-    return [[next(features) for _ in spans] for spans in layout.spans[modality]]
-
-
 def make_replay(
     model: Any,
     family: ModelFamily,
@@ -242,44 +227,26 @@ def make_replay(
     answer_ids: Sequence[Tensor],
     memory_limit: int = MEMORY_LIMIT,
 ) -> Replay:
-    """Append answers to their prompts.
-
-    Args:
-        model: A model with a language model head.
-        family: Its family.
-        inputs: Keyword arguments of the stock forward, as the processor returned them.
-        answer_ids: For each prompt, int64 [T].
-        memory_limit: Bytes of scratch memory that one attention layer may take.
-
-    Raises:
-        TypeError, ValueError: An input is missing or does not fit the others, an answer has no
-            tokens, or a prompt has no visual tokens.
-    """
+    """Append answers, for each prompt int64 [T], to the prompts in the processor's output."""
     with torch.inference_mode(False), torch.no_grad():
-        # Tensors made in inference mode cannot take part in gradients.
-        given = {
-            name: value.clone() if isinstance(value, Tensor) else value
-            for name, value in inputs.items()
-        }
-        # Run the vision part once, for all passes.
-        encoded = encode_visuals(model, family, given)
-        layout = read_layout(model, family, given, encoded)
-        _check_answers(len(layout.input_ids), answer_ids)
-        _check_visuals(layout)
-        visuals = layout.visuals
-        prompts = kept_positions(layout.attention_mask, "right")  # [B, prompt length]
-        layout, predictions, answers = _append_answers(
-            layout, prompts, answer_ids, family.padding_id(model)
+        # Tensors made in inference mode cannot take part in gradients: copy them.
+        given = dict(inputs)
+        given.update(
+            (name, value.clone()) for name, value in inputs.items() if isinstance(value, Tensor)
         )
+        # Run the vision part once, for all passes.
+        layout = read_layout(model, family, given, encode_visuals(model, family, given))
+        visuals = layout.visuals
+        _check(answer_ids, visuals or ((),) * len(layout.input_ids))
+        longs = [answer.to(layout.input_ids.device, torch.long) for answer in answer_ids]
+        answers = pad_sequence(longs, batch_first=True, padding_value=-1)  # [B, T]
+        layout, prompts, predictions = _append(answers, layout, family.padding_id(model))
     # Pass on the other inputs, with token types extended by those of text.
-    others: dict[str, Any] = {}
     consumed = {*family.pixel_inputs.values(), *family.consumed_inputs, *_REPLACED_INPUTS}
-    for name, value in given.items():
-        if name in _TOKEN_TYPES:
-            types = gather_positions(value, prompts, 0)
-            others[name] = pad(types, (0, layout.input_ids.shape[1] - types.shape[1]))  # [B, S]
-        elif name not in consumed:
-            others[name] = value
+    others = {name: value for name, value in given.items() if name not in consumed}
+    for name in TOKEN_TYPES:
+        if name in given:
+            others[name] = gather_positions(given[name], prompts, 0)  # [B, S]
     return Replay(model, family, others, layout, answers, predictions, visuals, memory_limit)
 
 
@@ -297,27 +264,26 @@ _REPLACED_INPUTS = (
 )
 
 
-def _check_answers(prompts: int, answer_ids: Sequence[Tensor]) -> None:
-    if len(answer_ids) != prompts:
+def _check(answer_ids: Sequence[Tensor], visuals: Sequence[Sequence[VisualSpan]]) -> None:
+    """Raise unless every prompt has an answer and visual tokens."""
+    if len(answer_ids) != len(visuals):
         raise ValueError(
-            f"answer_ids must have one tensor per prompt, {prompts}, but has {len(answer_ids)}."
+            f"answer_ids must have one tensor per prompt, {len(visuals)}, but has "
+            f"{len(answer_ids)}."
         )
     for sample, answer in enumerate(answer_ids):
         if not isinstance(answer, Tensor) or answer.ndim != 1 or answer.is_floating_point():
-            kind = answer.dtype if isinstance(answer, Tensor) else type(answer).__name__
+            kind = type(answer).__name__
+            if isinstance(answer, Tensor):
+                kind = f"{answer.dtype} {list(answer.shape)}"
             raise TypeError(
-                f"The answer to prompt {sample} must be a 1-D tensor of token ids, not {kind}"
-                f"{f' {list(answer.shape)}' if isinstance(answer, Tensor) else ''}."
+                f"The answer to prompt {sample} must be a 1-D tensor of token ids, not {kind}."
             )
         if len(answer) == 0:
             raise ValueError(
                 f"The answer to prompt {sample} has no tokens to explain: remove the prompt, or "
                 "pass other answer_ids."
             )
-
-
-def _check_visuals(layout: PromptLayout) -> None:
-    visuals = layout.visuals if layout.spans else ((),) * len(layout.input_ids)
     for sample, spans in enumerate(visuals):
         if not spans:
             raise ValueError(
@@ -326,57 +292,46 @@ def _check_visuals(layout: PromptLayout) -> None:
             )
 
 
-def _append_answers(
-    layout: PromptLayout, prompts: Tensor, answer_ids: Sequence[Tensor], padding_id: int
+def _append(
+    answers: Tensor, layout: PromptLayout, padding_id: int
 ) -> tuple[PromptLayout, Tensor, Tensor]:
-    """Append answers to prompts.
-
-    Args:
-        layout: The prompts alone, padded on either side.
-        prompts: int64 [B, P], positions of the prompts' tokens, -1 on padding on the right.
-        answer_ids: For each prompt, int64 [T].
-        padding_id: Token id of padding.
+    """Append answers, int64 [B, T] with -1 after their end, to the prompts of a layout.
 
     Returns:
-        The layout of prompts with answers, padded on the right, int64 [B, T] the positions that
-        predict the answers, and int64 [B, T] the answers, both -1 after an answer's end.
+        The layout of prompts with answers, padded on the right; int64 [B, S] the positions of the
+        prompts' tokens in the old layout, -1 after their end; and int64 [B, T] the positions that
+        predict the answers in the new layout, -1 after their end.
     """
-    device = layout.input_ids.device
     mask = layout.attention_mask
-    lengths = mask.sum(1).tolist()
+    lengths = mask.sum(1, keepdim=True)  # [B, 1]
     # Leave out the last token of each answer: what it predicts is not explained.
-    totals = [length + len(answer) - 1 for length, answer in zip(lengths, answer_ids, strict=True)]
-    extra = max(totals) - prompts.shape[1]
+    totals = lengths + (answers >= 0).sum(1, keepdim=True) - 1  # [B, 1]
     # Move prompts to the left, and make room for the longest total length S.
-    ids = gather_positions(layout.input_ids, prompts, padding_id)  # [B, P]
-    ids = pad(ids, (0, extra), value=padding_id)  # [B, S]
-    position_ids = pad(gather_positions(layout.position_ids, prompts, 0), (0, extra))  # [..., B, S]
-    following = next_position(layout.position_ids, mask)  # [..., B, 1]
-    predictions = torch.full((len(lengths), max(map(len, answer_ids))), -1, device=device)  # [B, T]
-    answers = torch.full_like(predictions, -1)  # [B, T]
-    for sample, (length, answer) in enumerate(zip(lengths, answer_ids, strict=True)):
-        answer = answer.to(device)
-        ids[sample, length : totals[sample]] = answer[:-1]
-        # Count on through the padding: a gap in position ids would mark a packed sequence.
-        steps = torch.arange(ids.shape[1] - length, device=device)
-        position_ids[..., sample, length:] = following[..., sample, :] + steps
-        predictions[sample, : len(answer)] = torch.arange(length - 1, totals[sample], device=device)
-        answers[sample, : len(answer)] = answer
+    prompts = kept_positions(mask, "right")  # [B, longest prompt]
+    prompts = pad(prompts, (0, int(totals.max()) - prompts.shape[1]), value=-1)  # [B, S]
+    positions = torch.arange(prompts.shape[1], device=mask.device)
+    ids = gather_positions(layout.input_ids, prompts, padding_id)  # [B, S]
+    steps = torch.arange(answers.shape[1], device=mask.device)
+    predictions = (lengths - 1 + steps).masked_fill(answers < 0, -1)  # [B, T]
+    sample, step = (predictions[:, 1:] >= 0).nonzero(as_tuple=True)
+    ids[sample, predictions[sample, step + 1]] = answers[sample, step]
+    # Count on through the padding: a gap in position ids would mark a packed sequence.
+    position_ids = gather_positions(layout.position_ids, prompts, 0)  # [..., B, S]
+    following = next_position(layout.position_ids, mask) + positions - lengths  # [..., B, S]
     # Spans move with the prompts.
     rank = mask.long().cumsum(-1) - 1  # [B, length of the batch]
     spans = {
         modality: tuple(
-            tuple(replace(span, positions=rank[sample][span.positions]) for span in own)
-            for sample, own in enumerate(by_sample)
+            tuple(replace(span, positions=rank[number, span.positions]) for span in own)
+            for number, own in enumerate(by_sample)
         )
         for modality, by_sample in layout.spans.items()
     }
-    positions = torch.arange(ids.shape[1], device=device)
     moved = replace(
         layout,
         input_ids=ids,
-        attention_mask=positions < torch.tensor(totals, device=device)[:, None],  # [B, S]
-        position_ids=position_ids,
+        attention_mask=positions < totals,  # [B, S]
+        position_ids=torch.where(positions < lengths, position_ids, following),  # [..., B, S]
         spans=spans,
     )
-    return moved, predictions, answers
+    return moved, prompts, predictions

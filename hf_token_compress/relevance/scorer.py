@@ -14,16 +14,11 @@ from ..scorers import Scorer
 from ..scoring_layer import ScoringLayer
 from .explain import Targets, explained_family, greedy_answers, relevance
 from .model_state import ready_for_gradients
+from .replay import TOKEN_TYPES
 from .rules import DEFAULT_RULE
 
 # Inputs with one entry per token, whose last two axes are [B, S].
-_TOKEN_INPUTS = (
-    "input_ids",
-    "attention_mask",
-    "position_ids",
-    "mm_token_type_ids",
-    "token_type_ids",
-)
+_TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids", *TOKEN_TYPES)
 
 
 class RelevanceScorer(Scorer):
@@ -76,26 +71,17 @@ class RelevanceScorer(Scorer):
         scores = torch.zeros(prompt.visual_mask.shape, device=prompt.visual_mask.device)  # [B, S]
         # Prompts of text alone have nothing to score.
         samples = [sample for sample, visuals in enumerate(prompt.visuals) if visuals]
-        chosen = _select_samples(inputs, samples)
-        answers = _answers(model, chosen, self._max_new_tokens)
+        given = {name: inputs.get(name) for name in _TOKEN_INPUTS}
+        own = {name: value[..., samples, :] for name, value in given.items() if value is not None}
+        chosen = {**inputs, **own}
+        # Answer them, and explain the end token of empty answers.
+        family = explained_family(model)
+        with ready_for_gradients(model):
+            answers = greedy_answers(model, family, chosen, self._max_new_tokens)
+            end = torch.tensor([min(family.turn_end_ids(model), default=0)], device=model.device)
+        answers = [answer if len(answer) else end for answer in answers]
         report = relevance(model, chosen, answer_ids=answers, **self.options)
         for sample, explained in zip(samples, report.samples, strict=True):
             positions = torch.cat([span.positions for span in explained.visuals])
             scores[sample, positions] = explained.scores
         return scores
-
-
-def _answers(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> list[Tensor]:
-    """The model's own answers, int64 [T] each with T ≥ 1."""
-    family = explained_family(model)
-    with ready_for_gradients(model):
-        answers = greedy_answers(model, family, inputs, max_new_tokens)
-        end = torch.tensor([min(family.turn_end_ids(model), default=0)], device=model.device)
-    return [answer if len(answer) else end for answer in answers]
-
-
-def _select_samples(inputs: Mapping[str, Any], samples: list[int]) -> dict[str, Any]:
-    """The inputs of some samples of a batch, if the others have no visual features."""
-    given = {name: inputs.get(name) for name in _TOKEN_INPUTS}
-    chosen = {name: value[..., samples, :] for name, value in given.items() if value is not None}
-    return {**inputs, **chosen}

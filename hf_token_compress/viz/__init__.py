@@ -4,8 +4,15 @@ Functions that draw on images return PIL images. Functions that draw curves retu
 Figures; matplotlib is an extra: `pip install "hf-token-compress[plots]"`.
 """
 
-from .curves import heat_map_figure, removal_curve, retention_curve, training_curve
-from .figures import COLOURS, figure_image, save_figure
+from .figures import (
+    COLOURS,
+    figure_image,
+    heat_map_figure,
+    removal_curve,
+    retention_curve,
+    save_figure,
+    training_curve,
+)
 from .heat_maps import answer_heat_maps, prompt_heat_maps
 from .overlays import heat_map, overlay
 from .sheets import contact_sheet

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -22,11 +23,9 @@ _BORDERS_PER_TOKEN = 14
 
 @dataclass(frozen=True)
 class FrameGrid:
-    """One grid over one frame.
+    """One grid over one frame: the prompt's visual token in each cell, int64 [rows, columns].
 
-    Attributes:
-        tokens: int64 [rows, columns], the prompt's visual token in each cell.
-        area: The part of the image under the grid, as in `TokenGrid`.
+    `area` is the part of the image under the grid, as in `TokenGrid`.
     """
 
     tokens: NDArray[np.int64]
@@ -40,11 +39,7 @@ class FrameGrid:
 
 
 def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
-    """All grids of one image or video of a prompt.
-
-    Raises:
-        IndexError: The prompt has no such image or video.
-    """
+    """All grids of one image or video of a prompt; `IndexError` if there is no such one."""
     count = len(sample.visuals)
     if not 0 <= visual < count:
         available = f"0 to {count - 1}" if count else "none"
@@ -53,11 +48,7 @@ def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
 
 
 def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid]:
-    """All grids of one frame of an image or video.
-
-    Raises:
-        IndexError: The prompt has no such image or video, or it has no such frame.
-    """
+    """All grids of one frame of an image or video; `IndexError` if there is no such one."""
     grids = grids_of(sample, visual)
     frames = len(grids[0].index)
     if not 0 <= frame < frames:
@@ -67,11 +58,7 @@ def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid
 
 
 def legible(image: Image.Image, grids: Sequence[FrameGrid], token_size: int) -> Image.Image:
-    """The image in RGB, enlarged until every token has the given size in pixels.
-
-    Raises:
-        ValueError: `token_size` is below 1.
-    """
+    """The image in RGB, enlarged until every token has the given size in pixels, at least 1."""
     if token_size < 1:
         raise ValueError(f"token_size must be at least 1, but it is {token_size}.")
     image = image.convert("RGB")
@@ -116,10 +103,14 @@ class Cells:
 
     def outline(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
         """Pixels of kept tokens along a dropped token or the grid's edge: bool [H, W]."""
+        rows, columns = kept.shape
+        padded = np.pad(kept, 1)  # nothing is kept beyond the edge
         line = np.zeros((len(self.row), len(self.column)), dtype=np.bool_)
-        for down, across, neighbour in _neighbours(kept):
-            near = _near(self.row, down, self.border)[:, None]  # [H, 1]
-            near = near & _near(self.column, across, self.border)[None, :]  # [H, W]
+        # Look at each token's neighbours in all directions.
+        for down, across in product((-1, 0, 1), repeat=2):
+            neighbour = padded[1 + down :, 1 + across :][:rows, :columns]
+            near_row = _near(self.row, down, self.border)[:, None]  # [H, 1]
+            near = near_row & _near(self.column, across, self.border)  # [H, W]
             line |= near & self.stretch(kept & ~neighbour)
         return line
 
@@ -132,16 +123,9 @@ class Cells:
 
 
 def _cell_of_pixel(pixels: int, cells: int, start: float, end: float) -> NDArray[np.intp]:
-    """The cell under the centre of each pixel along one axis.
+    """The cell under the centre of each pixel along one axis; -1 or `cells` beyond the grid.
 
-    Args:
-        pixels: Number of pixels of the image.
-        cells: Number of cells of the grid.
-        start: Start of the grid as a share of the image.
-        end: End of the grid as a share of the image.
-
-    Returns:
-        int [pixels], -1 before the first cell and `cells` after the last.
+    The grid reaches from `start` to `end` as shares of the image.
     """
     doubled = 2 * np.arange(pixels) + 1  # twice the centres: whole grids need no rounding
     if (start, end) == (0.0, 1.0):
@@ -158,13 +142,3 @@ def _near(cell_of_pixel: NDArray[np.intp], side: int, distance: int) -> NDArray[
     if side > 0:
         return np.searchsorted(cell_of_pixel, cell_of_pixel, "right") - 1 - pixel < distance
     return np.ones(len(cell_of_pixel), dtype=np.bool_)
-
-
-def _neighbours(kept: NDArray[Any]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-    """For each of the eight directions (down, across), whether the token there is kept."""
-    rows, columns = kept.shape
-    padded = np.pad(kept, 1)  # nothing is kept beyond the edge
-    for down in (-1, 0, 1):
-        for across in (-1, 0, 1):
-            if (down, across) != (0, 0):
-                yield down, across, padded[1 + down :, 1 + across :][:rows, :columns]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 from ..checks import check_choice
 from .grids import Cells, ScoredPrompt, frame_grids, legible
@@ -20,24 +20,12 @@ _LUMA: NDArray[np.float32] = np.array([[0.299], [0.587], [0.114]], dtype=np.floa
 _DIMMED_BRIGHTNESS = np.float32(0.38)
 _DIMMED_COLOUR = np.float32(0.25)
 # Amber differs from dimmed tokens in lightness, so it is visible to colour-blind readers too.
-_BORDER = (255, 176, 0)
+_BORDER = np.array((255, 176, 0), dtype=np.float32)
 _INNER_BORDER_OPACITY = 0.4
 
 # Nine stops of viridis, whose lightness rises evenly: the order is visible without seeing hues.
-HEAT = np.array(
-    [
-        [68, 1, 84],
-        [71, 45, 123],
-        [59, 82, 139],
-        [44, 114, 142],
-        [33, 145, 140],
-        [40, 174, 128],
-        [94, 201, 98],
-        [173, 220, 48],
-        [253, 231, 37],
-    ],
-    dtype=np.float32,
-)
+_VIRIDIS = "#440154 #472d7b #3b528b #2c728e #21918c #28ae80 #5ec962 #addc30 #fde725"
+HEAT = np.array([ImageColor.getrgb(stop) for stop in _VIRIDIS.split()], dtype=np.float32)
 _HEAT_OPACITY = 0.7
 
 
@@ -76,9 +64,8 @@ def overlay(
     pixels = np.asarray(image, dtype=np.float32)  # [H, W, 3]
     all_kept = sample.kept_visual.cpu().numpy()  # [N]
     # For each pixel: grids that keep it, grids that cover it, and the borders on it.
-    shape = pixels.shape[:2]
-    lit, covering = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    inner, outline = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
+    lit, covering = np.zeros((2, *pixels.shape[:2]), dtype=np.float32)
+    inner, outline = np.zeros((2, *pixels.shape[:2]), dtype=np.bool_)
     for grid in grids:
         kept = all_kept[grid.tokens]  # [rows, columns]
         cells = Cells.over(image.size, grid)
@@ -88,11 +75,11 @@ def overlay(
         outline |= cells.outline(kept)
     # Blend the image with its dimmed copy, and draw the borders on top.
     share = (lit / np.maximum(covering, 1))[..., None]  # [H, W, 1]
-    dimmed = _dimmed(pixels)
+    grey = pixels @ _LUMA  # [H, W, 1]
+    dimmed = _DIMMED_BRIGHTNESS * (grey + _DIMMED_COLOUR * (pixels - grey))
     drawn = dimmed + share * (pixels - dimmed)
-    border = np.array(_BORDER, dtype=np.float32)
-    drawn[inner] += _INNER_BORDER_OPACITY * (border - drawn[inner])
-    drawn[outline] = border
+    drawn[inner] += _INNER_BORDER_OPACITY * (_BORDER - drawn[inner])
+    drawn[outline] = _BORDER
     return _to_image(drawn)
 
 
@@ -139,10 +126,12 @@ def heat_map(
         scores = np.unique(scores, return_inverse=True)[1]
     spread = np.ptp(scores)
     shares = (scores - scores.min()) / spread if spread > 0 else np.zeros(scores.shape)
-    all_colours = _heat_colours(shares)  # [N, 3]
+    stops = np.linspace(0.0, 1.0, len(HEAT))
+    channels = [np.interp(shares, stops, channel) for channel in HEAT.T]
+    all_colours = np.stack(channels, axis=-1).astype(np.float32)  # [N, 3]
     grids = frame_grids(sample, visual, frame)
     image = legible(image, grids, token_size)
-    grey = _grey(np.asarray(image, dtype=np.float32))  # [H, W, 1]
+    grey = np.asarray(image, dtype=np.float32) @ _LUMA  # [H, W, 1]
     # Add up the colours of all grids, and lay their mean over the grey image.
     colours, covering = np.zeros((*grey.shape[:2], 3), dtype=np.float32), np.zeros_like(grey)
     for grid in grids:
@@ -152,24 +141,6 @@ def heat_map(
     mixed = colours / np.maximum(covering, 1)  # [H, W, 3]
     opacity = np.where(covering > 0, np.float32(_HEAT_OPACITY), np.float32(0))
     return _to_image(grey + opacity * (mixed - grey))
-
-
-def _grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The luma of RGB pixels: [H, W, 3] → [H, W, 1]."""
-    return pixels @ _LUMA
-
-
-def _dimmed(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    grey = _grey(pixels)
-    dimmed: NDArray[np.float32] = _DIMMED_BRIGHTNESS * (grey + _DIMMED_COLOUR * (pixels - grey))
-    return dimmed
-
-
-def _heat_colours(shares: NDArray[Any]) -> NDArray[np.float32]:
-    """RGB colours of shares in [0, 1]: [...] → [..., 3]."""
-    stops = np.linspace(0.0, 1.0, len(HEAT))
-    channels = [np.interp(shares, stops, channel) for channel in HEAT.T]
-    return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def _to_image(pixels: NDArray[np.float32]) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -52,77 +51,67 @@ def contact_sheet(
         raise ValueError(f"columns must be at least 1, but it is {columns}.")
     # Scale the panels, and wrap their captions to their widths.
     height = panel_height or max(image.height for image in images)
-    panels = [_scaled_to_height(image, height) for image in images]
+    panels = [scaled_to_height(image, height) for image in images]
     margin = max(8, height // 20)
     type_size = max(13, height // 17)
     lead, body = _font(font, round(type_size * 1.25)), _font(font, type_size)
     notes = [
-        _TextBlock.wrapped(text, panel.width, lead, body)
+        _wrapped(text, panel.width, lead, body)
         for text, panel in zip(captions, panels, strict=True)
     ]
     # Break them into rows, and measure the sheet.
     starts = range(0, len(panels), columns)
     rows = [(panels[start : start + columns], notes[start : start + columns]) for start in starts]
     width = max(sum(panel.width + margin for panel in row) for row, _ in rows) + margin
-    heading = _TextBlock.wrapped(title, width - 2 * margin, lead, body)
-    row_heights = [
-        height + margin // 2 + max(note.height for note in texts) + margin for _, texts in rows
-    ]
-    top = margin + (heading.height + margin if heading.lines else 0)
+    heading = _wrapped(title, width - 2 * margin, lead, body)
+    row_heights = [height + margin // 2 + max(map(_height, texts)) + margin for _, texts in rows]
+    top = margin + (_height(heading) + margin if heading else 0)
     # Draw row by row.
     sheet = Image.new("RGB", (width, top + sum(row_heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    heading.draw(draw, margin, margin)
+    _draw_lines(draw, heading, margin, margin)
     for (row, texts), row_height in zip(rows, row_heights, strict=True):
         left = margin
         for panel, note in zip(row, texts, strict=True):
             sheet.paste(panel, (left, top))
-            note.draw(draw, left, top + height + margin // 2)
+            _draw_lines(draw, note, left, top + height + margin // 2)
             left += panel.width + margin
         top += row_height
     return sheet
 
 
-def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
-    panel = image.convert("RGB")
-    if panel.height == height:
-        return panel
-    width = max(1, round(panel.width * height / panel.height))
-    return panel.resize((width, height), Image.Resampling.LANCZOS)
+def scaled_to_height(image: Image.Image, height: int) -> Image.Image:
+    """The image in RGB, at a height in pixels."""
+    width = max(1, round(image.width * height / image.height))
+    return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_Line = tuple[str, _Font, tuple[int, int, int]]  # a text, its font and its colour
 
 
 def _font(font: str | Path | None, size: int) -> _Font:
     return ImageFont.load_default(size) if font is None else ImageFont.truetype(font, size)
 
 
-@dataclass(frozen=True)
-class _TextBlock:
-    """Lines of text under each other, each with its font and colour."""
+def _wrapped(text: str, width: int, lead: _Font, body: _Font) -> list[_Line]:
+    """Lines of a text that fit a width: the first in the lead font, the rest in the body."""
+    style = lead, _INK
+    lines: list[_Line] = []
+    for paragraph in text.splitlines():
+        lines += [(line, *style) for line in _wrap(paragraph, width, style[0])]
+        style = body, _FAINT_INK
+    return lines
 
-    lines: tuple[tuple[str, _Font, tuple[int, int, int]], ...]
 
-    @classmethod
-    def wrapped(cls, text: str, width: int, lead: _Font, body: _Font) -> _TextBlock:
-        """Wrap a text to a width, with its first line in the lead font and the rest in the body."""
-        lines = []
-        for number, paragraph in enumerate(text.splitlines()):
-            font, ink = (lead, _INK) if number == 0 else (body, _FAINT_INK)
-            lines += [(line, font, ink) for line in _wrap(paragraph, width, font)]
-        return cls(tuple(lines))
+def _height(lines: list[_Line]) -> int:
+    return sum(_line_height(font) for _, font, _ in lines)
 
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return sum(_line_height(font) for _, font, _ in self.lines)
 
-    def draw(self, draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
-        """Draw the lines with their upper left corner at (left, top)."""
-        for line, font, ink in self.lines:
-            draw.text((left, top), line, fill=ink, font=font)
-            top += _line_height(font)
+def _draw_lines(draw: ImageDraw.ImageDraw, lines: list[_Line], left: int, top: int) -> None:
+    for line, font, ink in lines:
+        draw.text((left, top), line, fill=ink, font=font)
+        top += _line_height(font)
 
 
 def _line_height(font: _Font) -> int:

@@ -11,20 +11,17 @@ from PIL import Image, ImageColor
 from .figures import COLOURS
 from .grids import frame_grids, grids_of
 from .overlays import overlay
-from .sheets import PAPER, contact_sheet
+from .sheets import PAPER, contact_sheet, scaled_to_height
 
 if TYPE_CHECKING:
     from ..compression.report import SampleReport
 
-_COLUMNS = 4
-_STRIP_COLUMNS = 8
-_STRIP_BAR = 0.4
 # The first colour of curves, on a grey that is much lighter.
 _BAR, _BAR_BACKGROUND = ImageColor.getrgb(COLOURS[0]), (233, 233, 238)
 
 
 def frame_overlays(
-    frames: Sequence[Image.Image], sample: SampleReport, visual: int = 0, *, token_size: int = 16
+    frames: Sequence[Image.Image], sample: SampleReport, visual: int = 0
 ) -> list[Image.Image]:
     """Draw every frame of a video with its kept visual tokens lit, as `overlay` does.
 
@@ -32,7 +29,6 @@ def frame_overlays(
         frames: The frames that the processor was given, of any mode.
         sample: Report of the prompt, from `model.token_compression.last.samples`.
         visual: Index of the video among the prompt's images and videos, in order of appearance.
-        token_size: Minimum length in pixels of a token's shorter side; smaller frames are enlarged.
 
     Returns:
         RGB images, one per frame of the video's grids. For models that join several frames into
@@ -40,22 +36,17 @@ def frame_overlays(
 
     Raises:
         IndexError: The prompt has no such video.
-        ValueError: Frames of the video are missing, or `token_size` is below 1.
+        ValueError: Frames of the video are missing.
     """
     groups = joined_frames(len(frames), len(grids_of(sample, visual)[0].index))
     return [
-        overlay(frames[group[0]], sample, visual, frame=number, token_size=token_size)
+        overlay(frames[group[0]], sample, visual, frame=number, token_size=16)
         for number, group in enumerate(groups)
     ]
 
 
 def frame_sheet(
-    frames: Sequence[Image.Image],
-    sample: SampleReport,
-    visual: int = 0,
-    *,
-    title: str = "",
-    token_size: int = 16,
+    frames: Sequence[Image.Image], sample: SampleReport, visual: int = 0, *, title: str = ""
 ) -> Image.Image:
     """Draw all frames of a video on one sheet, each over the number of its kept tokens.
 
@@ -64,18 +55,16 @@ def frame_sheet(
         sample: Report of the prompt, from `model.token_compression.last.samples`.
         visual: Index of the video among the prompt's images and videos.
         title: Text over all frames.
-        token_size: Minimum length in pixels of a token's shorter side; smaller frames are enlarged.
 
     Returns:
         An RGB image, four frames in a row.
 
     Raises:
-        IndexError: The prompt has no such video.
-        ValueError: Frames of the video are missing, or `token_size` is below 1.
+        IndexError, ValueError: As for `frame_overlays`.
     """
-    groups, counts = _groups_and_counts(frames, sample, visual)
-    panels = frame_overlays(frames, sample, visual, token_size=token_size)
-    return contact_sheet(panels, _captions(groups, counts), title=title, columns=_COLUMNS)
+    panels = frame_overlays(frames, sample, visual)
+    captions = _captions(len(frames), kept_per_frame(sample, visual))
+    return contact_sheet(panels, captions, title=title, columns=4)
 
 
 def frame_strip(
@@ -85,7 +74,7 @@ def frame_strip(
     *,
     title: str = "",
     frame_height: int = 120,
-    columns: int = _STRIP_COLUMNS,
+    columns: int = 8,
 ) -> Image.Image:
     """Draw the frames of a video in a row, over bars that show how many tokens each kept.
 
@@ -105,28 +94,29 @@ def frame_strip(
 
     Raises:
         IndexError: The prompt has no such video.
-        ValueError: Frames of the video are missing, or `frame_height` or `columns` is
-            below 1.
+        ValueError: Frames of the video are missing, or `frame_height` or `columns` is below 1.
     """
     if frame_height < 1:
         raise ValueError(f"frame_height must be at least 1, but it is {frame_height}.")
     # Scale the bars to the frame with the most kept tokens.
-    groups, counts = _groups_and_counts(frames, sample, visual)
+    counts = kept_per_frame(sample, visual)
     most = max(kept for kept, _ in counts)
-    bar_height = round(_STRIP_BAR * frame_height)
+    bar_height = round(0.4 * frame_height)
     gap = max(2, frame_height // 30)
     panels = []
     # Paste each frame over its bar.
     for drawn, (kept, _) in zip(frame_overlays(frames, sample, visual), counts, strict=True):
-        width = max(1, round(drawn.width * frame_height / drawn.height))
+        scaled = scaled_to_height(drawn, frame_height)
+        width = scaled.width
         panel = Image.new("RGB", (width, frame_height + gap + bar_height), PAPER)
-        panel.paste(drawn.resize((width, frame_height), Image.Resampling.LANCZOS), (0, 0))
+        panel.paste(scaled, (0, 0))
         filled = round(bar_height * kept / most) if most else 0
         left, right = width // 4, width - width // 4
         panel.paste(_BAR_BACKGROUND, (left, frame_height + gap, right, panel.height))
         panel.paste(_BAR, (left, panel.height - filled, right, panel.height))
         panels.append(panel)
-    return contact_sheet(panels, _captions(groups, counts), title=title, columns=columns)
+    captions = _captions(len(frames), counts)
+    return contact_sheet(panels, captions, title=title, columns=columns)
 
 
 def save_animation(
@@ -171,11 +161,7 @@ def kept_per_frame(sample: SampleReport, visual: int = 0) -> list[tuple[int, int
 
 
 def joined_frames(given: int, frames: int) -> list[range]:
-    """For each frame of a video's grids, the indices of the given frames that were joined in it.
-
-    Raises:
-        ValueError: Fewer frames are given than the grids have.
-    """
+    """For each frame of a video's grids, the indices of the given frames that were joined in it."""
     if given < frames:
         raise ValueError(
             f"The video has {frames} frames of visual tokens, but only {given} frames were given: "
@@ -186,20 +172,10 @@ def joined_frames(given: int, frames: int) -> list[range]:
     return [range(number * joined, min((number + 1) * joined, given)) for number in range(frames)]
 
 
-def _groups_and_counts(
-    frames: Sequence[Image.Image], sample: SampleReport, visual: int
-) -> tuple[list[range], list[tuple[int, int]]]:
-    counts = kept_per_frame(sample, visual)
-    return joined_frames(len(frames), len(counts)), counts
-
-
-def _captions(groups: Sequence[range], counts: Sequence[tuple[int, int]]) -> list[str]:
-    return [
-        f"{_frame_name(group)}\n{kept} of {total} tokens"
-        for group, (kept, total) in zip(groups, counts, strict=True)
-    ]
-
-
-def _frame_name(group: range) -> str:
-    first, last = group.start + 1, group.stop
-    return f"frame {first}" if first == last else f"frames {first}-{last}"
+def _captions(given: int, counts: Sequence[tuple[int, int]]) -> list[str]:
+    captions = []
+    for group, (kept, total) in zip(joined_frames(given, len(counts)), counts, strict=True):
+        first, last = group.start + 1, group.stop
+        name = f"frame {first}" if first == last else f"frames {first}-{last}"
+        captions.append(f"{name}\n{kept} of {total} tokens")
+    return captions

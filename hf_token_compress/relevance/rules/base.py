@@ -45,18 +45,25 @@ class Rule(ABC):
 
 
 class PassRule(Rule):
-    """A rule that needs a single forward pass."""
+    """A rule that needs a single forward pass.
+
+    Args:
+        target: The score of an answer token to explain: its "logit", its "log_probability", or its
+            "margin" over the strongest other token.
+
+    Raises:
+        ValueError: `target` is none of these.
+    """
+
+    def __init__(self, target: Target = "logit") -> None:
+        check_choice("target", target, get_args(Target))
+        self.target = target
 
     @abstractmethod
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
-        """Score every token of a pass for every target.
+        """Score every token of a pass over K tokens for every target, float32 [G, B, K].
 
-        Args:
-            replay: The pass: B prompts with their answers, K tokens each.
-            targets: bool [G, B, T], the answer tokens whose scores are summed in each target.
-
-        Returns:
-            float32 [G, B, K].
+        Arguments as for `explain`.
         """
 
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
@@ -73,11 +80,7 @@ class PropagationRule(PassRule):
     All targets share one forward pass, and each has its own backward pass.
 
     Args:
-        target: The score of an answer token to explain: its "logit", its "log_probability", or its
-            "margin" over the strongest other token.
-
-    Raises:
-        ValueError: `target` is none of these.
+        target: "logit", "log_probability" or "margin", as for `PassRule`.
 
     Attributes:
         uses_gradients: Whether the rule reads the gradients of the attention outputs.
@@ -85,20 +88,13 @@ class PropagationRule(PassRule):
 
     uses_gradients: ClassVar[bool] = True
 
-    def __init__(self, target: Target = "logit") -> None:
-        check_choice("target", target, get_args(Target))
-        self.target = target
-
     def start(self, predicting: Tensor, replay: ReplayPass) -> Tensor:
-        """Weights of the queries that relevance starts from; by default `predicting`.
+        """Weights of the queries that relevance starts from, float32 [G, B, K].
 
         Args:
             predicting: float32 [G, B, K], 1 at the positions that predict the tokens of a target,
-                0 elsewhere.
+                0 elsewhere; the default weights.
             replay: B prompts with their answers, K tokens each.
-
-        Returns:
-            float32 [G, B, K].
         """
         return predicting
 
@@ -127,25 +123,23 @@ class PropagationRule(PassRule):
 
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
         """Propagate relevance from the top layer down to the input."""
-        start = self.start(_predicting_positions(replay, targets), replay)
-        if self.uses_gradients:
-            return self._propagate_in_backward(replay, targets, start)
-        # Without gradients all targets are propagated together, after one forward pass.
-        tap = AttentionTap(keep_layers=True, memory_limit=replay.memory_limit)
-        with tapped_attention(replay.model.get_decoder(), tap), torch.no_grad():
-            replay.logits()
-        tap.check(replay.model)
-        propagation = _Propagation(self, start)
-        for layer in reversed(tap.forward_layers):
-            propagation.visit(layer, None)
-        return propagation.relevance.to(start.device)
-
-    def _propagate_in_backward(self, replay: ReplayPass, targets: Tensor, start: Tensor) -> Tensor:
-        found = []
-        tap = AttentionTap(memory_limit=replay.memory_limit)
-        with tapped_attention(replay.model.get_decoder(), tap):
+        predicting = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
+        positions = replay.prediction_positions.clamp(min=0).expand(targets.shape)  # [G, B, T]
+        predicting.scatter_add_(-1, positions, targets.float())  # [G, B, K]
+        start = self.start(predicting, replay)
+        tap = AttentionTap(keep_layers=not self.uses_gradients, memory_limit=replay.memory_limit)
+        tapped = tapped_attention(replay.model.get_decoder(), tap)
+        with tapped, torch.set_grad_enabled(self.uses_gradients):
             scores = replay.target_scores(targets, self.target)  # [G]
             tap.check(replay.model)
+            if not self.uses_gradients:
+                # Propagate all targets together, after the forward pass.
+                propagation = _Propagation(self, start)
+                for layer in reversed(tap.forward_layers):
+                    propagation.visit(layer, None)
+                return propagation.relevance.to(start.device)
+            # Propagate each target in its own backward pass.
+            found = []
             for number in range(len(targets)):
                 propagation = _Propagation(self, start[number : number + 1])  # of [1, B, K]
                 tap.visit = propagation.visit
@@ -172,10 +166,3 @@ class _Propagation:
             None if gradient is None else gradient[None],  # [1, B, heads, K, value_dim]
             self.start.to(device),
         )
-
-
-def _predicting_positions(replay: ReplayPass, targets: Tensor) -> Tensor:
-    """float32 [G, B, K], 1 at the positions that predict the tokens of a target."""
-    predicting = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
-    positions = replay.prediction_positions.clamp(min=0).expand(targets.shape)  # [G, B, T]
-    return predicting.scatter_add_(-1, positions, targets.float())

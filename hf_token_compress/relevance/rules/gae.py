@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from typing_extensions import override
 
@@ -17,11 +19,13 @@ class GaeRule(PropagationRule):
     top layer down gives it without the matrix R.
     """
 
+    reduction: ClassVar[str] = "positive"
+
     @override
     def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        return layer.propagate(relevance, gradient)
+        return layer.propagate(relevance, gradient, reduction=self.reduction)
 
 
 class AbsoluteGaeRule(GaeRule):
@@ -31,8 +35,19 @@ class AbsoluteGaeRule(GaeRule):
     counts as much as one that raises it.
     """
 
+    reduction = "absolute"
+
+
+class NormalizedGaeRule(PropagationRule):
+    """R ← ½·(I + N)·R, where N is E_h[(A ⊙ ∂y/∂A)^+] with each query's weights summing to one.
+
+    A variant of `GaeRule`. The entries of (A ⊙ ∂y/∂A)^+ scale with the gradient, so `GaeRule` gives
+    evidence that takes two hops the product of two small numbers. Here each query passes on as much
+    relevance as it keeps, whatever the scale of its gradient.
+    """
+
     @override
     def propagate(
         self, relevance: Tensor, layer: AttentionLayer, gradient: Tensor | None, start: Tensor
     ) -> Tensor:
-        return layer.propagate(relevance, gradient, reduction="absolute")
+        return layer.propagate(relevance, gradient, normalize_per_query=True) / 2

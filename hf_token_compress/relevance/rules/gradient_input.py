@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ...checks import check_choice
-from ..replay import ReplayPass, Target
+from ..replay import ReplayPass
 from .base import PassRule
 
 
@@ -19,15 +16,8 @@ class GradientInputRule(PassRule):
     Gradient times input of Shrikumar et al. 2016 (arXiv 1605.01713), summed over the feature.
 
     Args:
-        target: "logit", "log_probability" or "margin", as for `PropagationRule`.
-
-    Raises:
-        ValueError: `target` is none of these.
+        target: "logit", "log_probability" or "margin", as for `PassRule`.
     """
-
-    def __init__(self, target: Target = "logit") -> None:
-        check_choice("target", target, get_args(Target))
-        self.target = target
 
     @override
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:

@@ -64,8 +64,10 @@ class RecursiveRule(Rule):
                 low = len(own) / len(left)
                 high = len(own) / (len(left) - count) if count < len(left) else 2 * low
                 explained = targets[:, sample].any(-1, keepdim=True)  # [G, 1]
-                scores = _rescaled(found[:, sample, removed], low, high)  # [G, count]
-                result[:, sample, removed] = scores * explained
+                scores = found[:, sample, removed]  # [G, count]
+                least, most = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)  # [G, 1]
+                shares = torch.where(most > least, (scores - least) / (most - least), 0.5)
+                result[:, sample, removed] = (low + (high - low) * shares) * explained
                 if count < len(left):
                     keep[sample, removed] = False
         return result
@@ -77,10 +79,3 @@ class RecursiveRule(Rule):
             counts.append(max(1, min(int(self.drop * left), left - round(self.until * total))))
             left -= counts[-1]
         return [*counts, left]
-
-
-def _rescaled(scores: Tensor, low: float, high: float) -> Tensor:
-    """Scores [G, n] of each target mapped to [low, high] in the same order."""
-    least, most = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)  # [G, 1]
-    shares = torch.where(most > least, (scores - least) / (most - least), 0.5)
-    return low + (high - low) * shares

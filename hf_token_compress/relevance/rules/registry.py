@@ -22,7 +22,7 @@ RULES: Registry[Rule] = Registry(
         "edges_positive": f"{__package__}.edges:PositiveEdgesRule",
         "gae": f"{__package__}.gae:GaeRule",
         "gae_absolute": f"{__package__}.gae:AbsoluteGaeRule",
-        "gae_normalized": f"{__package__}.normalized:NormalizedGaeRule",
+        "gae_normalized": f"{__package__}.gae:NormalizedGaeRule",
         "gradient_input": f"{__package__}.gradient_input:GradientInputRule",
         "last_layer": f"{__package__}.rollout:LastLayerAttentionRule",
         "occlusion": f"{__package__}.occlusion:OcclusionRule",
@@ -48,23 +48,13 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
 
 
 def as_rule(rule: RuleSpec) -> Rule:
-    """A rule from itself, its name, or a mapping of its name under "rule" and its options.
-
-    Raises:
-        ValueError: No rule has that name, or it does not accept one of the options.
-    """
+    """A rule from itself, its name, or a mapping of its name under "rule" and its options."""
     if isinstance(rule, Rule):
         return rule
-    if isinstance(rule, str):
-        return build_rule(rule, {})
-    options = dict(rule)
+    options = {"rule": rule} if isinstance(rule, str) else dict(rule)
     return build_rule(options.pop("rule", ""), options)
 
 
 def build_rule(name: str, options: Mapping[str, Any]) -> Rule:
-    """Build the rule of that name.
-
-    Raises:
-        ValueError: No rule has that name, or it does not accept one of the options.
-    """
+    """The rule of that name; `ValueError` if there is none, or it does not take an option."""
     return RULES.build(name, options)
