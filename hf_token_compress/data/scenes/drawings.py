@@ -20,10 +20,6 @@ class Drawings:
         names: Concept names, in atlas order.
         artists: Artist names, in atlas order.
         images: RGBA image by (name, artist), all of one size. An artist may lack concepts.
-
-    Attributes:
-        names: Concept names.
-        artists: Artist names.
     """
 
     def __init__(
@@ -39,6 +35,11 @@ class Drawings:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def drawn_names(self) -> list[str]:
+        """Concepts that somebody drew."""
+        return [name for name in self.names if self.artists_of(name)]
+
     def artists_of(self, name: str) -> list[str]:
         """Artists who drew the concept `name`."""
         return [artist for artist in self.artists if (name, artist) in self._images]
@@ -47,12 +48,9 @@ class Drawings:
         """The drawing of `name` by `artist`, RGBA; do not change it in place.
 
         Raises:
-            KeyError: If there is no such drawing.
+            KeyError: There is no such drawing.
         """
-        try:
-            return self._images[name, artist]
-        except KeyError:
-            raise KeyError(f"no drawing of {name!r} by {artist!r}") from None
+        return self._images[name, artist]
 
     def save(self, folder: str | Path) -> None:
         """Write `atlas.webp` (a row per concept, a column per artist) and `index.json`."""
