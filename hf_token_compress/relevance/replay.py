@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..compression.inputs import PromptLayout, encode_visuals, read_layout
+from ..compression.inputs import PromptLayout, read_layout
 from ..compression.rewriting import next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
@@ -262,8 +262,7 @@ def make_replay(
             for name, value in inputs.items()
         }
         # Run the vision part once, for all passes.
-        encoded = encode_visuals(model, family, given)
-        layout = read_layout(model, family, given, encoded)
+        layout = read_layout(model, family, given)
         _check_answers(len(layout.input_ids), answer_ids)
         _check_visuals(layout)
         visuals = layout.visuals
