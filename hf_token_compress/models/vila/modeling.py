@@ -187,9 +187,9 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         if type(new_embeddings) is nn.Linear:
             # Resizing the vocabulary makes a plain layer.
-            weight = new_embeddings.weight  # [vocabulary, D]
+            unpredicted, weight = self.lm_head.unpredicted_token_ids, new_embeddings.weight
             with torch.device("meta"):
-                new_embeddings = VilaHead(*weight.T.shape, self.lm_head.unpredicted_token_ids)
+                new_embeddings = VilaHead(weight.shape[1], weight.shape[0], unpredicted)
             new_embeddings.weight = weight
         self.lm_head = new_embeddings
 

@@ -153,9 +153,9 @@ class VilaProcessor(LlavaProcessor):
                 "each."
             )
         # Process the frames as images, then give them their own placeholders and pixels.
-        flat: list[Any] = []
+        flat: Any = []
         if images is not None:
-            flat += make_flat_list_of_images(self.image_processor.fetch_images(images))
+            flat = make_flat_list_of_images(self.image_processor.fetch_images(images))
         texts = [text] if isinstance(text, str) else list(text or [self.video_token * len(clips)])
         texts, flat, are_frames = self._frames_as_images(texts, flat, clips)
         inputs = super().__call__(images=flat, text=texts, **kwargs)
