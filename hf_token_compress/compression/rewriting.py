@@ -89,12 +89,7 @@ def rewrite_prompt(
 
 
 def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Position ids after the last token of each sample, int64 [A, B, 1] or [B, 1].
-
-    Args:
-        position_ids: int64 [A, B, S] or [B, S].
-        attention_mask: bool [B, S].
-    """
+    """Position ids after the last token of each sample, int64 [A, B, 1] or [B, 1]."""
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = torch.where(attention_mask, positions, 0).amax(dim=1, keepdim=True)  # [B, 1]
     return position_ids.gather(-1, last.expand(*position_ids.shape[:-1], 1)) + 1
