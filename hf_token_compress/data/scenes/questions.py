@@ -146,7 +146,7 @@ def _neighbours(scene: Scene, cell: Cell) -> dict[str, Cell]:
     for relation, (down, across) in RELATIONS.items():
         row, column = cell.row + down, cell.column + across
         if 1 <= row <= scene.rows and 1 <= column <= scene.columns:
-            found[relation] = scene.cell(row, column)
+            found[relation] = scene.cells[(row - 1) * scene.columns + column - 1]
     return found
 
 

@@ -89,10 +89,6 @@ class Scene:
     columns: int
     cells: list[Cell]
 
-    def cell(self, row: int, column: int) -> Cell:
-        """The cell at `row`, `column`, both from 1."""
-        return self.cells[(row - 1) * self.columns + column - 1]
-
 
 def make_scene(
     seed: int,
