@@ -37,26 +37,15 @@ if TYPE_CHECKING:
     from .training import calibrate
 
 _HOMES = {
-    "CompressionReport": ".compression",
-    "EncodedVisuals": ".models",
-    "ModelFamily": ".models",
-    "MultimodalPrompt": ".prompt",
-    "RelevanceMapper": ".mapper",
-    "SampleReport": ".compression",
-    "Scorer": ".scorers",
-    "ScoringLayer": ".scoring_layer",
-    "TokenGrid": ".prompt",
-    "VisualLayout": ".prompt",
-    "VisualSpan": ".prompt",
-    "available_scorers": ".scorers",
-    "calibrate": ".training",
-    "compress": ".compression",
-    "load_tiny": ".tiny",
-    "prepare_inputs": ".compression",
-    "register_family": ".models",
-    "register_scorer": ".scorers",
-    "supported_families": ".models",
-    "uncompress": ".compression",
+    ".compression": ("compress", "prepare_inputs", "uncompress"),
+    ".compression.report": ("CompressionReport", "SampleReport"),
+    ".mapper": ("RelevanceMapper",),
+    ".models": ("EncodedVisuals", "ModelFamily", "register_family", "supported_families"),
+    ".prompt": ("MultimodalPrompt", "TokenGrid", "VisualLayout", "VisualSpan"),
+    ".scorers": ("Scorer", "available_scorers", "register_scorer"),
+    ".scoring_layer": ("ScoringLayer",),
+    ".tiny": ("load_tiny",),
+    ".training": ("calibrate",),
 }
 
 __all__ = [

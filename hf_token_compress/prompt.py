@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -160,36 +161,22 @@ def find_instruction_tokens(
     """
     positions = torch.arange(text_mask.shape[1], device=text_mask.device)
     result = torch.zeros_like(text_mask)
-    for sample in range(text_mask.shape[0]):
-        text = text_mask[sample]
-        if scope == "all_text" and text.any():
-            result[sample] = text
-            continue
-        after = positions > _last_position(visual_mask[sample])
-        chosen = text & after
-        if scope == "last_turn":
-            chosen = _last_closed_turn(chosen, turn_end_mask[sample] & after, positions)
-        # Nothing there: widen the search.
-        if not chosen.any():
-            chosen = text & after
-        if not chosen.any():
-            present = text | visual_mask[sample] | turn_end_mask[sample]
-            chosen = positions == _last_position(present)
-        result[sample] = chosen
+    parts = zip(text_mask, visual_mask, turn_end_mask, strict=True)
+    for sample, (text, visual, turn_end) in enumerate(parts):
+        # From the wanted tokens to wider searches: the first that finds any counts.
+        after = positions > _last_position(visual)
+        searches = [text & after]
+        if scope == "all_text":
+            searches.insert(0, text)
+        elif scope == "last_turn":
+            ends = (turn_end & after).nonzero().flatten().tolist()
+            for start, end in pairwise([-1, *ends]):
+                searches.insert(0, text & after & (positions > start) & (positions < end))
+        found = next((tokens for tokens in searches if tokens.any()), None)
+        if found is None:
+            found = positions == _last_position(text | visual | turn_end)
+        result[sample] = found
     return result
-
-
-def _last_closed_turn(text: Tensor, turn_ends: Tensor, positions: Tensor) -> Tensor:
-    """Text of the last closed turn that has any; all of `text` where no turn is closed."""
-    if not turn_ends.any():
-        return text
-    ends = turn_ends.nonzero().flatten().tolist()
-    starts = [-1, *ends[:-1]]
-    for start, end in zip(reversed(starts), reversed(ends), strict=True):
-        turn = text & (positions > start) & (positions < end)
-        if turn.any():
-            return turn
-    return text
 
 
 def _last_position(mask: Tensor) -> int:

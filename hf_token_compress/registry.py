@@ -46,13 +46,10 @@ class Registry(Generic[Base]):
             raise TypeError(
                 f"register_{self.noun}({name!r}) takes a subclass of {base.__name__}, not {cls!r}."
             )
-        known = self.registered.get(name)
         # Running a notebook cell again defines the same class again: let it replace itself.
-        redefined = known is not None and (known.__module__, known.__qualname__) == (
-            cls.__module__,
-            cls.__qualname__,
-        )
-        if name in self._built_in or (known is not None and not redefined):
+        known = self.registered.get(name, cls)
+        same = (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+        if name in self._built_in or not same:
             raise ValueError(f"A {self.noun} named {name!r} exists already: choose another name.")
         self.registered[name] = cls
 

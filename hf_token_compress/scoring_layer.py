@@ -78,10 +78,7 @@ class ScoringLayer:
 def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding, pairing dimension i with i + R/2.
 
-    Args:
-        heads: [..., head_dim].
-        cos: [..., R], R ≤ head_dim; dimensions past R stay as they are.
-        sin: [..., R].
+    `heads` is [..., head_dim], `cos` and `sin` are [..., R]; dimensions past R stay as they are.
     """
     rotary_dim = cos.shape[-1]
     rotated, rest = heads[..., :rotary_dim], heads[..., rotary_dim:]

@@ -1,34 +1,80 @@
-"""Which visual tokens stay: pure tensor functions from scores and budgets to keep masks."""
+"""Which visual tokens stay: pure tensor functions from scores to keep masks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
+from .config import TokenCompressionConfig
+from .prompt import VisualSpan
 
-def visual_token_budget(
-    count: int,
-    *,
-    retention_ratio: float,
-    min_visual_tokens: int = 0,
-    max_visual_tokens: int | None = None,
-) -> int:
-    """How many of its `count` visual tokens a prompt may keep.
+Visuals = Iterable[Sequence[VisualSpan]]
+"""For each prompt of a batch, its images and videos in order of appearance."""
+
+
+def may_drop_tokens(visuals: Visuals, config: TokenCompressionConfig) -> bool:
+    """Whether a prompt may lose visual tokens, so that scores are needed."""
+    counts = [sum(len(span.positions) for span in spans) for spans in visuals]
+    below = any(visual_token_budget(count, config) < count for count in counts)
+    return below or config.top_p is not None
+
+
+def select_tokens(
+    attention_mask: Tensor,
+    visuals: Visuals,
+    scores: Tensor | None,
+    config: TokenCompressionConfig,
+) -> Tensor:
+    """Keep all text, and the best visual tokens of each prompt within its budget.
 
     Args:
-        count: Visual tokens of the prompt.
-        retention_ratio: Share to keep, in (0, 1], rounded to the nearest token, at least one.
-        min_visual_tokens: A prompt with fewer visual tokens keeps all of them.
-        max_visual_tokens: Upper limit on kept tokens.
+        attention_mask: bool [B, S], False on padding.
+        visuals: The images and videos of each prompt.
+        scores: float [B, S]; only those of visual tokens are read. None keeps everything.
+        config: The budgets and minimums.
+
+    Returns:
+        bool [B, S], True on the tokens to keep.
+
+    Raises:
+        ValueError: A score is negative, but `config.top_p` is set.
     """
-    if count < min_visual_tokens:
+    keep = attention_mask.clone()
+    if scores is None:
+        return keep
+    for sample, spans in enumerate(visuals):
+        lengths = [len(span.positions) for span in spans]
+        if not spans or sum(lengths) < config.min_visual_tokens:
+            continue
+        positions = torch.cat([span.positions for span in spans])  # [N]
+        visual_scores = scores[sample, positions]  # [N]
+        budget = visual_token_budget(sum(lengths), config)
+        if config.top_p is not None:
+            budget = min(budget, top_p_budget(visual_scores, config.top_p))
+        kept = select_visual_tokens(
+            visual_scores,
+            lengths,
+            budget,
+            min_tokens_per_visual=config.min_tokens_per_visual,
+            frames=_video_frames(spans),
+            min_tokens_per_frame=config.min_tokens_per_frame,
+        )
+        # The last token stays, whatever it is: the next token is predicted from it.
+        last = attention_mask[sample].nonzero()[-1]
+        keep[sample, positions] = kept | (positions == last)
+    return keep
+
+
+def visual_token_budget(count: int, config: TokenCompressionConfig) -> int:
+    """How many of its `count` visual tokens a prompt may keep, before `config.top_p`."""
+    if count < config.min_visual_tokens:
         return count
-    budget = max(1, round(retention_ratio * count))
-    if max_visual_tokens is not None:
-        budget = min(budget, max_visual_tokens)
+    budget = max(1, round(config.retention_ratio * count))
+    if config.max_visual_tokens is not None:
+        budget = min(budget, config.max_visual_tokens)
     return min(budget, count)
 
 
@@ -96,3 +142,15 @@ def select_visual_tokens(
     rest = order[~keep[order]]
     keep[rest[: max(0, budget - int(keep.sum()))]] = True
     return keep
+
+
+def _video_frames(visuals: Sequence[VisualSpan]) -> list[Tensor]:
+    """The visual tokens of each video frame of a prompt, int64 [n] each, as indices into [N]."""
+    frames: list[Tensor] = []
+    start = 0
+    for span in visuals:
+        if span.modality == "video":
+            by_frame = zip(*(grid.index + start for grid in span.grids), strict=True)
+            frames += [torch.cat([part.flatten() for part in parts]) for parts in by_frame]
+        start += len(span.positions)
+    return frames

@@ -9,25 +9,13 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .attach import compress, prepare_inputs, uncompress
     from .report import CompressionReport, SampleReport
-    from .state import TokenCompression
 
 _HOMES = {
-    "CompressionReport": ".report",
-    "SampleReport": ".report",
-    "TokenCompression": ".state",
-    "compress": ".attach",
-    "prepare_inputs": ".attach",
-    "uncompress": ".attach",
+    ".attach": ("compress", "prepare_inputs", "uncompress"),
+    ".report": ("CompressionReport", "SampleReport"),
 }
 
-__all__ = [
-    "CompressionReport",
-    "SampleReport",
-    "TokenCompression",
-    "compress",
-    "prepare_inputs",
-    "uncompress",
-]
+__all__ = ["CompressionReport", "SampleReport", "compress", "prepare_inputs", "uncompress"]
 
 # `from_pretrained` is wrapped while Transformers is still being imported.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

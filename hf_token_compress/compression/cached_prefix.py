@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,7 @@ class CompressedPrefix:
 
 def remember_prefix(output: Any, prefix: CompressedPrefix) -> None:
     """Attach the prefix to the cache in a model output, if it has one."""
-    values: Iterable[Any] = ()
-    if isinstance(output, ModelOutput):
-        values = output.values()
-    elif isinstance(output, tuple):
-        values = output
-    for value in values:
+    for value in output.values() if isinstance(output, ModelOutput) else output:
         if isinstance(value, Cache):
             setattr(value, _ATTRIBUTE, prefix)
 
@@ -64,10 +59,7 @@ def cached_length(cache: Any) -> int:
 def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs of a forward over new tokens, with the mask and position ids that fit the cache.
 
-    Args:
-        prefix: What the cache remembers.
-        inputs: Inputs of the stock forward for new tokens. The attention mask may cover the
-            caller's sequence or the compressed one.
+    The attention mask in `inputs` may cover the caller's sequence or the compressed one.
 
     Raises:
         ValueError: The attention mask covers neither.
@@ -83,11 +75,11 @@ def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) ->
 
     # Replace the part of the mask that covers the caller's prompt.
     mask = inputs.get("attention_mask")
+    whole = prefix.caller_length + generated + new
+    compressed = prefix_mask.shape[1] + generated + new
     if mask is None and prefix.padded:
-        mask = prefix_mask.new_ones(batch, prefix.caller_length + generated + new)
+        mask = prefix_mask.new_ones(batch, whole)
     if isinstance(mask, Tensor) and mask.ndim == 2:
-        whole = prefix.caller_length + generated + new
-        compressed = prefix_mask.shape[1] + generated + new
         if mask.shape[1] == whole:
             tail = mask[:, prefix.caller_length :]  # [B, generated + new]
             mask = torch.cat([prefix_mask.to(mask), tail], dim=1)  # [B, K + generated + new]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,26 +94,17 @@ def restored_callbacks(arguments: dict[str, Any], restore: PromptRestorer) -> di
             RestoredCriteria(item, restore) for item in criteria
         )
     if processors := arguments.get("logits_processor"):
+        # The decoding loop's own processors take more than ids and scores.
         wrapped["logits_processor"] = type(processors)(
-            RestoredProcessor(item, restore) if _takes_ids_and_scores(item) else item
+            RestoredProcessor(item, restore)
+            if len(inspect.signature(item.__call__).parameters) == 2
+            else item
             for item in processors
         )
     if allowed := arguments.get("prefix_allowed_tokens_fn"):
-        wrapped["prefix_allowed_tokens_fn"] = _restored_prefix_function(allowed, restore)
+        wrapped["prefix_allowed_tokens_fn"] = lambda sample, sequence: allowed(
+            sample, restore.one(sample, sequence)
+        )
     if streamer := arguments.get("streamer"):
         wrapped["streamer"] = RestoredStreamer(streamer, restore)
     return wrapped
-
-
-def _takes_ids_and_scores(processor: Any) -> bool:
-    """Whether this is an ordinary processor; the decoding loop's own ones take more arguments."""
-    return len(inspect.signature(processor.__call__).parameters) == 2
-
-
-def _restored_prefix_function(
-    allowed: Callable[[int, Tensor], list[int]], restore: PromptRestorer
-) -> Callable[[int, Tensor], list[int]]:
-    def allowed_tokens(batch_index: int, sequence: Tensor) -> list[int]:
-        return allowed(batch_index, restore.one(batch_index, sequence))
-
-    return allowed_tokens

@@ -22,12 +22,15 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
     """
     text = model.config.get_text_config()
     origin = str(name or model.config._name_or_path or model.config.model_type)
+    if Path(origin).exists():
+        # "." and ".." need the full path to have a name, and the root has none.
+        origin = Path(os.path.abspath(origin)).name or origin
     weight = model.get_input_embeddings().weight
     family = model_family(getattr(model, "stock_class", type(model)))
     # Weights on the meta device are not loaded yet.
     fingerprint = () if weight.is_meta else layer_fingerprint(family.scoring_layer(model), weight)
     return ModelIdentity(
-        name=_folder_name(origin) if Path(origin).exists() else origin,
+        name=origin,
         revision=getattr(model.config, "_commit_hash", None),
         model_type=model.config.model_type,
         hidden_size=text.hidden_size,
@@ -35,8 +38,3 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
         heads=text.num_attention_heads,
         fingerprint=fingerprint,
     )
-
-
-def _folder_name(folder: str) -> str:
-    # "." and ".." need the full path to have a name, and the root has none.
-    return Path(os.path.abspath(folder)).name or folder

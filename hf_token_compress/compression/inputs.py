@@ -1,8 +1,9 @@
-"""Read the inputs of a stock forward: which tokens are visual, and with which features."""
+"""Read the inputs of a stock forward: run the vision part, and find the visual tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from ..models.family import CompressedVisionOutput, EncodedVisuals, ModelFamily, is_token
 from ..prompt import Modality, MultimodalPrompt, VisualSpan, find_visual_spans
+from .stopwatch import Stopwatch
 
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
+_MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class PromptLayout:
         position_ids: int64 [A, B, S] or [B, S].
         encoded: Features and layouts of each modality that is present.
         spans: For each modality, for each prompt, its images or videos in order.
+        vision_ms: Milliseconds of the vision part; zero if the caller passed features.
     """
 
     input_ids: Tensor
@@ -32,6 +35,7 @@ class PromptLayout:
     position_ids: Tensor
     encoded: dict[Modality, EncodedVisuals]
     spans: dict[Modality, tuple[tuple[VisualSpan, ...], ...]]
+    vision_ms: float
 
     @property
     def visuals(self) -> tuple[tuple[VisualSpan, ...], ...]:
@@ -49,22 +53,18 @@ class PromptLayout:
                 mask[sample, span.positions] = True
         return mask
 
-    def inputs_embeds(self, word_embeddings: Tensor) -> Tensor:
-        """Word embeddings with visual features at their placeholders, float [B, S, D]."""
-        embeds = word_embeddings.clone()
+    def prompt(self, word_embeddings: Tensor, instruction_mask: Tensor) -> MultimodalPrompt:
+        """What a scorer sees: visual features replace the embeddings of their placeholders."""
+        embeds = word_embeddings.clone()  # [B, S, D]
         for modality, spans_of_samples in self.spans.items():
             features = iter(self.encoded[modality].features)
             for sample, spans in enumerate(spans_of_samples):
                 for span in spans:
                     positions = span.positions.to(embeds.device)
                     embeds[sample, positions] = next(features).to(embeds)
-        return embeds
-
-    def prompt(self, word_embeddings: Tensor, instruction_mask: Tensor) -> MultimodalPrompt:
-        """What a scorer sees."""
         return MultimodalPrompt(
             input_ids=self.input_ids,
-            inputs_embeds=self.inputs_embeds(word_embeddings),
+            inputs_embeds=embeds,
             position_ids=self.position_ids,
             attention_mask=self.attention_mask,
             visual_mask=self.visual_mask(),
@@ -77,7 +77,7 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
     """Modalities whose pixels, or features that are not yet compressed, are in `inputs`."""
     encoded = inputs.get("mm_encoder_outputs") or {}
     found: list[Modality] = []
-    for modality in MODALITIES:
+    for modality in _MODALITIES:
         features = encoded.get(modality)
         has_pixels = inputs.get(family.pixel_inputs.get(modality, "")) is not None
         has_features = features is not None and not isinstance(features, CompressedVisionOutput)
@@ -86,56 +86,22 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
     return tuple(found)
 
 
-def has_pixels_to_encode(family: ModelFamily, inputs: Mapping[str, Any]) -> bool:
-    """Whether the vision part must run: a modality has pixels but no features yet."""
-    encoded = inputs.get("mm_encoder_outputs") or {}
-    return any(
-        inputs.get(pixels) is not None and encoded.get(modality) is None
-        for modality, pixels in family.pixel_inputs.items()
-    )
-
-
-def encode_visuals(
-    model: Any, family: ModelFamily, inputs: Mapping[str, Any]
-) -> dict[Modality, EncodedVisuals]:
-    """Run the vision part once for every modality that is present.
-
-    Raises:
-        ValueError: The number of features does not match the number of visual tokens.
-    """
-    encoded = {}
-    for modality in present_modalities(family, inputs):
-        visuals = family.encode(model, inputs, modality)
-        if len(visuals.features) != len(visuals.layouts):
-            raise ValueError(
-                f"There are features of {len(visuals.features)} {modality}s, but grids of "
-                f"{len(visuals.layouts)}: pass both from the same processor call."
-            )
-        for number, (features, layout) in enumerate(
-            zip(visuals.features, visuals.layouts, strict=True)
-        ):
-            if features.shape[0] != layout.count:
-                shapes = " and ".join(" x ".join(map(str, grid.shape)) for grid in layout.grids)
-                raise ValueError(
-                    f"{modality} {number} has {features.shape[0]} features, but its grid of "
-                    f"{shapes} needs {layout.count}: pass the features of the same processor call."
-                )
-        encoded[modality] = visuals
-    return encoded
-
-
-def read_layout(
-    model: Any,
-    family: ModelFamily,
-    inputs: Mapping[str, Any],
-    encoded: dict[Modality, EncodedVisuals],
-) -> PromptLayout:
-    """Find the visual tokens and the position ids of a batch.
+def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> PromptLayout:
+    """Run the vision part once, and find the visual tokens and the position ids of a batch.
 
     Raises:
         TypeError: `input_ids` or `attention_mask` is not a tensor.
         ValueError: An input is missing or does not fit the others.
     """
+    # 1. Encode the images and videos, unless the caller passed their features.
+    given = inputs.get("mm_encoder_outputs") or {}
+    vision = Stopwatch(model.device)
+    encoded = {}
+    for modality in present_modalities(family, inputs):
+        with vision.running() if given.get(modality) is None else nullcontext():
+            encoded[modality] = family.encode(model, inputs, modality)
+        _check_features(encoded[modality], modality)
+    # 2. Find their placeholders.
     input_ids, attention_mask = _checked_sequence(inputs)
     spans = {}
     for modality, visuals in encoded.items():
@@ -146,6 +112,7 @@ def read_layout(
                 "processor returned, which hides padding only."
             )
         spans[modality] = find_visual_spans(placeholders, visuals.layouts, modality)
+    # 3. Find the position ids.
     position_ids = family.position_ids(model, inputs, attention_mask)
     if position_ids.shape[-2:] != input_ids.shape:
         raise ValueError(
@@ -155,16 +122,13 @@ def read_layout(
     axis = family.text_order_axis(position_ids)
     if axis is not None:
         _check_one_sequence_per_sample(position_ids[axis], attention_mask)
-    return PromptLayout(input_ids, attention_mask, position_ids, encoded, spans)
+    return PromptLayout(
+        input_ids, attention_mask, position_ids, encoded, spans, vision.milliseconds
+    )
 
 
 def check_shape(name: str, tensor: object, input_ids: Tensor) -> None:
-    """Check an input with one entry per token.
-
-    Raises:
-        TypeError: It is not a tensor.
-        ValueError: It does not have the shape of `input_ids`.
-    """
+    """Raise unless an input has one entry per token."""
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"{name} must be a tensor of the shape of input_ids, not {type(tensor).__name__}."
@@ -174,6 +138,22 @@ def check_shape(name: str, tensor: object, input_ids: Tensor) -> None:
             f"{name} must have the shape of input_ids, {list(input_ids.shape)}, but has "
             f"{list(tensor.shape)}."
         )
+
+
+def _check_features(visuals: EncodedVisuals, modality: Modality) -> None:
+    if len(visuals.features) != len(visuals.layouts):
+        raise ValueError(
+            f"There are features of {len(visuals.features)} {modality}s, but grids of "
+            f"{len(visuals.layouts)}: pass both from the same processor call."
+        )
+    pairs = zip(visuals.features, visuals.layouts, strict=True)
+    for number, (features, layout) in enumerate(pairs):
+        if features.shape[0] != layout.count:
+            shapes = " and ".join(" x ".join(map(str, grid.shape)) for grid in layout.grids)
+            raise ValueError(
+                f"{modality} {number} has {features.shape[0]} features, but its grid of "
+                f"{shapes} needs {layout.count}: pass the features of the same processor call."
+            )
 
 
 def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

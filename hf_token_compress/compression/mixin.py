@@ -31,7 +31,8 @@ from .state import TokenCompression
 
 CONFIG_KEY = "token_compression"
 STATE_ATTRIBUTE = "_token_compression"
-_FIRST_CHUNKED_VISUAL_PREFILL = Version("5.23.0")
+# The first version whose chunked prefill keeps images.
+_CHUNKED_VISUAL_PREFILL = Version("5.23.0")
 _CALL_OPTIONS = ("retention_ratio", "instruction_mask")
 
 
@@ -84,11 +85,16 @@ class TokenCompressionMixin:
             _refuse_filled_cache(cache)
         if not should_compress:
             return stock_generate(**arguments)
-        self._refuse_broken_chunked_prefill(arguments)
+        chunk_size = self._generation_setting(arguments, "prefill_chunk_size")
+        if chunk_size is not None and Version(transformers.__version__) < _CHUNKED_VISUAL_PREFILL:
+            raise ValueError(
+                f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
+                f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
+            )
 
         # 1. Shorten the prompt.
         compressed = self._compress(
-            self._with_position_ids(self._with_padding_mask(arguments)),
+            self._with_generated_inputs(arguments),
             padding_side="left",
             spare_position=self._generation_setting(arguments, "use_cache") is False,
             **options,
@@ -137,34 +143,25 @@ class TokenCompressionMixin:
         given = [arguments.get(name)] + [getattr(config, name, None) for config in configs]
         return next((value for value in given if value is not None), None)
 
-    def _with_padding_mask(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Add the mask that `generate` would infer from padding ids."""
+    def _with_generated_inputs(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Add the mask and the position ids that `generate` would infer."""
         ids = arguments.get("input_ids")
-        pad = self._generation_setting(arguments, "pad_token_id")
-        eos = self._generation_setting(arguments, "eos_token_id")
-        if arguments.get("attention_mask") is not None or not isinstance(ids, Tensor):
+        if not isinstance(ids, Tensor):
             return arguments
-        if pad is None or pad in ([eos] if isinstance(eos, int) else eos or []):
-            return arguments
-        return {**arguments, "attention_mask": (ids != pad).long()}
-
-    def _with_position_ids(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Add the position ids that `generate` would fill in."""
-        ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
-        if arguments.get("position_ids") is not None or not isinstance(ids, Tensor):
-            return arguments
-        if not isinstance(mask, Tensor) or mask.shape != ids.shape:
-            mask = torch.ones_like(ids)
-        position_ids = self.family.generation_position_ids(mask)
-        return arguments if position_ids is None else {**arguments, "position_ids": position_ids}
-
-    def _refuse_broken_chunked_prefill(self, arguments: dict[str, Any]) -> None:
-        chunked = self._generation_setting(arguments, "prefill_chunk_size") is not None
-        if chunked and Version(transformers.__version__) < _FIRST_CHUNKED_VISUAL_PREFILL:
-            raise ValueError(
-                f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
-                f"prefill_chunk_size out, or use Transformers {_FIRST_CHUNKED_VISUAL_PREFILL}."
-            )
+        added = {}
+        mask = arguments.get("attention_mask")
+        if mask is None:
+            pad = self._generation_setting(arguments, "pad_token_id")
+            eos = self._generation_setting(arguments, "eos_token_id")
+            if pad is not None and pad not in ([eos] if isinstance(eos, int) else eos or []):
+                mask = added["attention_mask"] = (ids != pad).long()
+        if arguments.get("position_ids") is None:
+            if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+                mask = torch.ones_like(ids)
+            position_ids = self.family.generation_position_ids(mask)
+            if position_ids is not None:
+                added["position_ids"] = position_ids
+        return {**arguments, **added}
 
     def _shortened_limits(self, arguments: dict[str, Any], removed: int) -> dict[str, int]:
         """`max_length` and `min_length` without the dropped tokens: both count the prompt."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import InstructionScope
 from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
 from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
-from .depth import at_depth
-from .inputs import PromptLayout, encode_visuals, read_layout
+from .inputs import PromptLayout, read_layout
 
 
 def read_prompt(
@@ -38,10 +38,9 @@ def read_prompt(
         TypeError, ValueError: As in a compressed call.
     """
     family = model_family(getattr(model, "stock_class", type(model)))
-    layout = read_layout(model, family, inputs, encode_visuals(model, family, inputs))
+    layout = read_layout(model, family, inputs)
     instruction_mask = instruction_tokens(model, family, layout, instruction)
-    prompt = layout.prompt(family.embed(model, layout.input_ids), instruction_mask)
-    return at_depth(model, family, prompt, scoring_depth)
+    return prompt_at_depth(model, family, layout, instruction_mask, scoring_depth)
 
 
 def instruction_tokens(
@@ -53,13 +52,8 @@ def instruction_tokens(
 ) -> Tensor:
     """Mark the instruction tokens, bool [B, S].
 
-    Args:
-        model: The loaded model.
-        family: Its family.
-        layout: The prompts.
-        instruction: Which text is the instruction, as in `TokenCompressionConfig`.
-        labels: int64 [B, S], -100 where nothing is learned; in training, only tokens before the
-            answer can be instruction.
+    Where there are `labels` (int64 [B, S], -100 where nothing is learned), only tokens before the
+    answer can be instruction.
     """
     question = layout.attention_mask
     if labels is not None:
@@ -69,6 +63,60 @@ def instruction_tokens(
     structure = is_token(layout.input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
     return find_instruction_tokens(text, visual_mask & question, turn_ends, instruction)
+
+
+def prompt_at_depth(
+    model: Any, family: ModelFamily, layout: PromptLayout, instruction_mask: Tensor, depth: int
+) -> tuple[MultimodalPrompt, ScoringLayer]:
+    """The prompt as decoder layer `depth` sees it, and that layer."""
+    prompt = layout.prompt(family.embed(model, layout.input_ids), instruction_mask)
+    check_depth(model, family, depth)
+    if depth > 0:
+        prompt = replace(prompt, inputs_embeds=_run_layers(family.decoder(model), prompt, depth))
+    return prompt, family.scoring_layer(model, depth)
+
+
+def check_depth(model: Any, family: ModelFamily, depth: int) -> None:
+    """Check that the model has a decoder layer `depth`.
+
+    Raises:
+        ValueError: The model has no such layer.
+    """
+    if depth == 0:
+        return
+    layers = len(family.decoder(model).layers)
+    if not 0 < depth < layers:
+        raise ValueError(
+            f"scoring_depth must be from 0 to {layers - 1} for this model, but it is {depth}."
+        )
+
+
+class _ReachedError(Exception):
+    """Stops a forward at the scoring layer."""
+
+
+@torch.no_grad()
+def _run_layers(decoder: Any, prompt: MultimodalPrompt, depth: int) -> Tensor:
+    """Hidden states [B, S, D] after `depth` layers of the stock decoder, on the whole prompt."""
+    found: list[Tensor] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(args[0] if args else kwargs["hidden_states"])
+        raise _ReachedError
+
+    handle = decoder.layers[depth].register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        decoder(
+            inputs_embeds=prompt.inputs_embeds,
+            position_ids=prompt.position_ids,
+            attention_mask=prompt.attention_mask.long(),
+            use_cache=False,
+        )
+    except _ReachedError:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
 
 
 def _before_last_answer(labels: Tensor, attention_mask: Tensor) -> Tensor:

@@ -45,17 +45,9 @@ def rewrite_prompt(
     *,
     spare_position: bool = False,
 ) -> CompressedInputs:
-    """Inputs of the stock forward for the kept tokens of a batch.
+    """Inputs of the stock forward for the tokens that stay (`keep`, bool [B, S], never padding).
 
-    Args:
-        model: The loaded model.
-        family: Its family.
-        config: Its setting; only `position_ids` is read.
-        inputs: Keyword arguments of the stock forward for the whole prompts.
-        layout: What `read_layout` found in them.
-        keep: bool [B, S], tokens that stay; never padding.
-        padding_side: Side on which samples that became shorter are padded.
-        spare_position: As in `compress_inputs`.
+    Of the setting only `position_ids` is read. `spare_position` is explained in `compress_inputs`.
 
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
@@ -68,9 +60,13 @@ def rewrite_prompt(
         **_kept_features(family, layout, keep),
     }
     attention_mask, position_ids = layout.attention_mask, layout.position_ids
-    index = _kept_index(family, layout, keep, padding_side, spare_position)
-    if index is not None:
-        # 2. Inputs with one entry per token lose the entries of dropped tokens.
+    if (attention_mask & ~keep).any():
+        # 2. Find the tokens that stay; -1 marks padding.
+        index = kept_positions(keep, padding_side)  # [B, K]
+        may_have_gaps = family.text_order_axis(position_ids) is None
+        if spare_position and may_have_gaps and bool((index >= 0).all()):
+            index = torch.nn.functional.pad(index, (1, 0), value=-1)  # [B, K + 1]
+        # 3. Inputs with one entry per token lose the entries of dropped tokens.
         attention_mask = index >= 0  # [B, K]
         rewritten["attention_mask"] = attention_mask.long()
         rewritten["input_ids"] = gather_positions(layout.input_ids, index, family.padding_id(model))
@@ -78,7 +74,7 @@ def rewrite_prompt(
             if rewritten.get(name) is not None:
                 check_shape(name, rewritten[name], layout.input_ids)
                 rewritten[name] = gather_positions(rewritten[name], index, fill)
-        # 3. Kept tokens keep their position ids, or are renumbered.
+        # 4. Kept tokens keep their position ids, or are renumbered.
         position_ids = gather_positions(position_ids, index, 0)  # [A, B, K] or [B, K]
         if config.position_ids == "compact":
             shortened = (layout.attention_mask & ~keep).any(dim=1)  # [B]
@@ -93,32 +89,10 @@ def rewrite_prompt(
 
 
 def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Position ids after the last token of each sample, int64 [A, B, 1] or [B, 1].
-
-    Args:
-        position_ids: int64 [A, B, S] or [B, S].
-        attention_mask: bool [B, S].
-    """
+    """Position ids after the last token of each sample, int64 [A, B, 1] or [B, 1]."""
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = torch.where(attention_mask, positions, 0).amax(dim=1, keepdim=True)  # [B, 1]
     return position_ids.gather(-1, last.expand(*position_ids.shape[:-1], 1)) + 1
-
-
-def _kept_index(
-    family: ModelFamily,
-    layout: PromptLayout,
-    keep: Tensor,
-    padding_side: PaddingSide,
-    spare_position: bool,
-) -> Tensor | None:
-    """Positions of the kept tokens, int64 [B, K], -1 at padding; None if all tokens stay."""
-    if not (layout.attention_mask & ~keep).any():
-        return None
-    index = kept_positions(keep, padding_side)
-    may_have_gaps = family.text_order_axis(layout.position_ids) is None
-    if spare_position and may_have_gaps and bool((index >= 0).all()):
-        index = torch.nn.functional.pad(index, (1, 0), value=-1)  # [B, K + 1]
-    return index
 
 
 def _kept_features(
@@ -127,15 +101,10 @@ def _kept_features(
     outputs = {}
     for modality, visuals in layout.encoded.items():
         features = iter(visuals.features)
-        kept = [
-            _take(next(features), keep[sample, span.positions])
-            for sample, spans in enumerate(layout.spans[modality])
-            for span in spans
-        ]
-        outputs[modality] = family.vision_output(kept, modality)
+        kept_features = []
+        for sample, spans in enumerate(layout.spans[modality]):
+            for span in spans:
+                own, kept = next(features), keep[sample, span.positions]  # [N, D], [N]
+                kept_features.append(own if kept.all() else own[kept.to(own.device)])  # [K, D]
+        outputs[modality] = family.vision_output(kept_features, modality)
     return outputs
-
-
-def _take(features: Tensor, kept: Tensor) -> Tensor:
-    """Features of kept tokens, [N, D] → [K, D]; the same tensor if all are kept."""
-    return features if kept.all() else features[kept.to(features.device)]

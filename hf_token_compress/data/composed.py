@@ -65,7 +65,6 @@ def scene_samples(
     columns: int = 4,
     split: str = "test",
     drawings: Drawings | None = None,
-    artists: Sequence[str] | None = None,
 ) -> list[Sample]:
     """Questions about composed scenes, each scene asked one question of each kind.
 
@@ -80,7 +79,6 @@ def scene_samples(
         columns: Grid columns of cells.
         split: Stream of scenes.
         drawings: The drawings; by default those that come with the library.
-        artists: Artists to draw from; by default all of `drawings`.
 
     Raises:
         ValueError: A kind is unknown, `per_kind` is below 1, or scenes of this size allow no
@@ -92,9 +90,7 @@ def scene_samples(
     last_asked = dict.fromkeys(kinds, seed)
     number = seed
     while wanted := [kind for kind, count in missing.items() if count > 0]:
-        scene = make_scene(
-            number, rows=rows, columns=columns, split=split, drawings=drawings, artists=artists
-        )
+        scene = make_scene(number, rows=rows, columns=columns, split=split, drawings=drawings)
         for question in scene_questions(scene, kinds=wanted, seed=number):
             missing[question.kind] -= 1
             last_asked[question.kind] = number

@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from .registry import register_family, supported_families
 
 _HOMES = {
-    "EncodedVisuals": ".family",
-    "ModelFamily": ".family",
-    "register_family": ".registry",
-    "supported_families": ".registry",
+    ".family": ("EncodedVisuals", "ModelFamily"),
+    ".registry": ("register_family", "supported_families"),
 }
 
 __all__ = ["EncodedVisuals", "ModelFamily", "register_family", "supported_families"]

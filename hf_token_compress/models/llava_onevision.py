@@ -12,7 +12,7 @@ every kept token keeps its own position.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,9 @@ class LlavaOnevisionFamily(ModelFamily):
         return encode(model, inputs, given, options)
 
     @override
-    def vision_output(self, features: list[Tensor], modality: Modality) -> CompressedVisionOutput:
-        if modality == "image":
-            return super().vision_output(features, modality)
-        pooler_output: Any = features
-        return _RaggedVideoOutput(pooler_output=pooler_output)
+    def vision_output(self, features: Any, modality: Modality) -> CompressedVisionOutput:
+        output_class = _RaggedVideoOutput if modality == "video" else CompressedVisionOutput
+        return output_class(pooler_output=features)
 
     def _encode_images(
         self, model: Any, inputs: Mapping[str, Any], given: Any, options: dict[str, Any]
@@ -70,21 +68,19 @@ class LlavaOnevisionFamily(ModelFamily):
                 return_dict=True,
                 **options,
             )
-        heights_and_widths = [(int(height), int(width)) for height, width in sizes]
-        if counts is None:
-            tiled = [True] * len(heights_and_widths)
-        else:
+        tiled = [True] * len(sizes)
+        if counts is not None:
             tiled = [int(count) == 1 for count in counts for _ in range(int(count))]
-        if len(tiled) != len(heights_and_widths):
+        if len(tiled) != len(sizes):
             raise ValueError(
                 f"batch_num_images counts {len(tiled)} images, but image_sizes has "
-                f"{len(heights_and_widths)}: pass both from the same processor call."
+                f"{len(sizes)}: pass both from the same processor call."
             )
-        geometry = _Geometry.of(model.config)
-        layouts = [
-            geometry.tiled_image(size) if is_tiled else geometry.one_of_several_images(size)
-            for size, is_tiled in zip(heights_and_widths, tiled, strict=True)
-        ]
+        geometry = _Geometry(model.config)
+        layouts = []
+        for (height, width), is_tiled in zip(sizes, tiled, strict=True):
+            place = geometry.tiled_image if is_tiled else geometry.one_of_several_images
+            layouts.append(place((int(height), int(width))))
         return EncodedVisuals(list(given.pooler_output), layouts)
 
     def _encode_videos(
@@ -98,7 +94,7 @@ class LlavaOnevisionFamily(ModelFamily):
                     "width]: sample the same number of frames from each video."
                 )
             given = model.get_video_features(pixels, return_dict=True, **options)
-        geometry = _Geometry.of(model.config)
+        geometry = _Geometry(model.config)
         features = list(given.pooler_output)  # [frames * pooled + 1, D] each
         layouts = [geometry.video(len(tokens)) for tokens in features]
         return EncodedVisuals(features, layouts)
@@ -123,32 +119,19 @@ class _RaggedVideoOutput(CompressedVisionOutput):
 
 
 class _Geometry:
-    """Where the visual tokens of a model lie, as its `pack_image_features` arranges them.
+    """Where the visual tokens of a model lie, as its `pack_image_features` arranges them."""
 
-    Args:
-        resolutions: (height, width) of every arrangement of tiles, in pixels.
-        tile: Side of a tile in pixels.
-        patch: Side of a patch in pixels.
-        most_tiles: A larger fine grid is shrunk to the tokens of this many tiles.
-    """
-
-    def __init__(
-        self, resolutions: Sequence[Sequence[int]], tile: int, patch: int, most_tiles: int
-    ) -> None:
-        self._resolutions = [tuple(resolution) for resolution in resolutions]
-        self._tile = tile
-        self._patch = patch
-        self._most_tiles = most_tiles
-        self._side = tile // patch  # side of a tile in tokens
-        # Patches may leave the right and bottom edge of a tile uncovered.
-        self._covered = self._side * patch / tile
-
-    @classmethod
-    def of(cls, config: Any) -> _Geometry:
-        """The geometry of the model with this configuration."""
+    def __init__(self, config: Any) -> None:
         vision = config.vision_config
-        most_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-        return cls(config.image_grid_pinpoints, vision.image_size, vision.patch_size, most_tiles)
+        # (height, width) of every arrangement of tiles, in pixels.
+        self._resolutions = [tuple(resolution) for resolution in config.image_grid_pinpoints]
+        self._tile = vision.image_size  # side of a tile in pixels
+        self._patch = vision.patch_size  # side of a patch in pixels
+        self._side = self._tile // self._patch  # side of a tile in tokens
+        # A larger fine grid is shrunk to the tokens of this many tiles.
+        self._most_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+        # Patches may leave the right and bottom edge of a tile uncovered.
+        self._covered = self._side * self._patch / self._tile
 
     def tiled_image(self, size: tuple[int, int]) -> VisualLayout:
         """The only image of a prompt, of (height, width) pixels."""
@@ -175,11 +158,7 @@ class _Geometry:
         return VisualLayout(count + 1, (TokenGrid(index, area),))
 
     def video(self, tokens: int) -> VisualLayout:
-        """A video of that many visual tokens, including the newline.
-
-        Raises:
-            ValueError: They are not whole frames and a newline.
-        """
+        """A video of that many visual tokens, including the newline."""
         side = math.ceil(self._side / 2)
         frames, rest = divmod(tokens - 1, side * side)
         if rest or frames < 1:
@@ -218,14 +197,10 @@ class _Geometry:
     def _span(
         self, first: int, last: int, length: int, image_side: int, scale: float
     ) -> tuple[float, float]:
-        """Begin and end of a span of tokens, as shares of the image's side.
+        """Begin and end of tokens first to last - 1, as shares of the image's side.
 
-        Args:
-            first: First token of the span, counted over all tiles in this direction.
-            last: The token after the span.
-            length: Length of all tiles in pixels.
-            image_side: Length of the image in pixels, before it is resized.
-            scale: Factor by which the image is resized.
+        Tokens are counted over all tiles in this direction, which are `length` pixels long. The
+        image's side in pixels is resized by the factor `scale`.
         """
         pitch, shift = float(self._patch), 0.0
         if length > self._tile:

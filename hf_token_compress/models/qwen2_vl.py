@@ -38,7 +38,6 @@ class Qwen2VLFamily(ModelFamily):
         grids: list[list[int]] = grid_thw.tolist()  # [frames, height, width] each
         encoded = (inputs.get("mm_encoder_outputs") or {}).get(modality)
         if encoded is None:
-            get_features = getattr(model, f"get_{modality}_features")
             pixel_name = self.pixel_inputs[modality]
             pixels = inputs[pixel_name]
             patches = sum(math.prod(grid) for grid in grids)
@@ -47,6 +46,7 @@ class Qwen2VLFamily(ModelFamily):
                     f"{pixel_name} has {len(pixels)} patches, but {grid_name} counts {patches}: "
                     "pass both from the same processor call."
                 )
+            get_features = getattr(model, f"get_{modality}_features")
             encoded = get_features(pixels, grid_thw, return_dict=True)
         merge = model.config.vision_config.spatial_merge_size
         layouts = [

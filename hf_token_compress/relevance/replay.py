@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ..compression.inputs import PromptLayout, encode_visuals, read_layout
+from ..compression.inputs import PromptLayout, read_layout
 from ..compression.rewriting import next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
@@ -235,7 +235,7 @@ def make_replay(
             (name, value.clone()) for name, value in inputs.items() if isinstance(value, Tensor)
         )
         # Run the vision part once, for all passes.
-        layout = read_layout(model, family, given, encode_visuals(model, family, given))
+        layout = read_layout(model, family, given)
         visuals = layout.visuals
         _check(answer_ids, visuals or ((),) * len(layout.input_ids))
         longs = [answer.to(layout.input_ids.device, torch.long) for answer in answer_ids]

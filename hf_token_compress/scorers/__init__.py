@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from .registry import available_scorers, build_scorer, register_scorer
 
 _HOMES = {
-    "Scorer": ".base",
-    "available_scorers": ".registry",
-    "build_scorer": ".registry",
-    "register_scorer": ".registry",
+    ".base": ("Scorer",),
+    ".registry": ("available_scorers", "build_scorer", "register_scorer"),
 }
 
 __all__ = ["Scorer", "available_scorers", "build_scorer", "register_scorer"]

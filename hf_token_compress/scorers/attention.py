@@ -46,8 +46,6 @@ def instruction_attention(
 ) -> Tensor:
     """Causal attention of the instruction tokens to every token, averaged over the instruction.
 
-    Only instruction tokens are projected to queries; all tokens are projected to keys.
-
     Returns:
         float32 [B, S], or [B, heads, S] with `per_head`.
 
@@ -70,16 +68,13 @@ def instruction_attention(
 def project_instruction(
     prompt: MultimodalPrompt, scoring_layer: ScoringLayer
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Queries of the instruction tokens, and keys of all tokens.
+    """Project only the instruction tokens to queries, and all tokens to keys.
 
     Returns:
         query: float [Q, heads, head_dim], the instruction tokens of all samples, after RoPE.
         key: float [B, S, key_heads, head_dim], after RoPE.
         sample: int64 [Q], sample of each query.
         position: int64 [Q], position of each query in its sample.
-
-    Raises:
-        ValueError: A prompt has visual tokens, but no instruction token.
     """
     instruction = prompt.instruction_mask & prompt.attention_mask  # [B, S]
     unasked = prompt.visual_mask.any(dim=1) & ~instruction.any(dim=1)  # [B]

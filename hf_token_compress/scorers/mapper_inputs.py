@@ -27,9 +27,6 @@ def mapper_inputs(
     Returns:
         One `MapperInput` per prompt, float32 on the device of the prompt; None for prompts without
         visual tokens of that modality.
-
-    Raises:
-        ValueError: A prompt has visual tokens, but no instruction token.
     """
     query, key, query_sample, query_position = project_instruction(prompt, scoring_layer)
     inputs: list[MapperInput | None] = []
@@ -76,8 +73,8 @@ def attention_statistics(
     Args:
         query: float [Q, heads, head_dim], after RoPE.
         key: float [K, key_heads, head_dim], after RoPE; heads is a multiple of key_heads.
-        query_position: int64 [Q], position of each query.
-        key_position: int64 [K], position of each key.
+        query_position: int64 [Q].
+        key_position: int64 [K].
         visual: bool [K], True for N visual tokens.
         scaling: Factor on the logits.
         sliding_window: Keys that a query attends to at most, itself included; None for all.

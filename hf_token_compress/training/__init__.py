@@ -9,7 +9,7 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .calibration import calibrate
 
-_HOMES = {"calibrate": ".calibration"}
+_HOMES = {".calibration": ("calibrate",)}
 
 __all__ = ["calibrate"]
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..compression.depth import check_depth
 from ..compression.identity import identify
-from ..compression.reading import read_prompt
+from ..compression.reading import check_depth, read_prompt
 from ..data.answers import is_right
 from ..data.chat import batches_of_one_shape, encode_samples
 from ..data.media import with_frames

@@ -10,9 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.selection import select_visual_tokens, top_p_budget, visual_token_budget
 
 pytestmark = pytest.mark.core
+
+
+def budget_of(count: int, retention_ratio: float, **limits: int | None) -> int:
+    return visual_token_budget(
+        count, TokenCompressionConfig(retention_ratio=retention_ratio, **limits)
+    )
+
 
 ratios = st.floats(0.001, 1.0)
 # Few distinct values, so that ties are common.
@@ -27,7 +35,7 @@ prompts = st.lists(st.integers(1, 9), min_size=1, max_size=5).flatmap(
 
 @given(count=st.integers(0, 5000), ratio=ratios)
 def test_budget_is_the_nearest_share_and_at_least_one(count: int, ratio: float) -> None:
-    budget = visual_token_budget(count, retention_ratio=ratio)
+    budget = budget_of(count, ratio)
     assert 0 <= budget <= count
     if count:
         assert budget >= 1
@@ -36,15 +44,13 @@ def test_budget_is_the_nearest_share_and_at_least_one(count: int, ratio: float) 
 
 @given(count=st.integers(0, 5000))
 def test_budget_at_ratio_one_is_everything(count: int) -> None:
-    assert visual_token_budget(count, retention_ratio=1.0) == count
+    assert budget_of(count, 1.0) == count
 
 
 @given(count=st.integers(0, 300), first=ratios, second=ratios)
 def test_budget_grows_with_the_ratio(count: int, first: float, second: float) -> None:
     low, high = sorted((first, second))
-    assert visual_token_budget(count, retention_ratio=low) <= visual_token_budget(
-        count, retention_ratio=high
-    )
+    assert budget_of(count, low) <= budget_of(count, high)
 
 
 @given(
@@ -54,10 +60,8 @@ def test_budget_grows_with_the_ratio(count: int, first: float, second: float) ->
     cap=st.none() | st.integers(1, 300),
 )
 def test_minimum_and_cap(count: int, ratio: float, minimum: int, cap: int | None) -> None:
-    free = visual_token_budget(count, retention_ratio=ratio)
-    budget = visual_token_budget(
-        count, retention_ratio=ratio, min_visual_tokens=minimum, max_visual_tokens=cap
-    )
+    free = budget_of(count, ratio)
+    budget = budget_of(count, ratio, min_visual_tokens=minimum, max_visual_tokens=cap)
     if count < minimum:
         assert budget == count
     elif cap is None:

@@ -2,13 +2,7 @@
 
 from .clip import CLIP_KINDS, Clip, ask_clip, clip_questions, make_clip
 from .drawings import Drawings, load_drawings
-from .questions import (
-    KINDS,
-    Question,
-    ask,
-    check_kinds,
-    scene_questions,
-)
+from .questions import KINDS, Question, ask, check_kinds, scene_questions
 from .scene import CELL_SIZE, COLOURS, LETTERS, Box, Cell, Scene, make_scene
 
 __all__ = [

@@ -16,14 +16,9 @@ from PIL import Image
 
 from ...checks import check_count
 from .drawings import Drawings, load_drawings
-from .questions import Question, ask
-from .scene import (
-    COLOURS,
-    Scene,
-    artists_of_names,
-    check_board,
-    make_frame,
-)
+from .questions import Question, ask, check_kinds
+from .scene import CELL_SIZE, COLOURS, Scene, check_board, choose, draw_cells
+from .surfaces import background
 
 CLIP_TEMPLATES: dict[str, tuple[str, ...]] = {
     "during": (
@@ -92,28 +87,16 @@ def make_clip(
         raise ValueError(f"frames must be 1 to {len(COLOURS)}, but it is {frames}.")
     check_count("frames_per_scene", frames_per_scene, at_least=1)
     drawings = load_drawings() if drawings is None else drawings
-    choices = artists_of_names(drawings)
     cells = rows * columns
-    check_board(rows, columns, frames * cells, choices)
+    check_board(rows, columns, frames * cells, drawings)
     rng = np.random.default_rng([zlib.crc32(f"clip {split}".encode()), seed, frames, rows, columns])
-    chosen = rng.choice(len(choices), frames * cells, replace=False)
-    names = [list(choices)[index] for index in chosen]
-    colours = [list(COLOURS)[i] for i in rng.choice(len(COLOURS), frames, replace=False)]
-    return Clip(
-        [
-            make_frame(
-                rng,
-                rows,
-                columns,
-                names[number * cells : (number + 1) * cells],
-                colour,
-                drawings,
-                choices,
-            )
-            for number, colour in enumerate(colours)
-        ],
-        frames_per_scene,
-    )
+    names = choose(rng, drawings.drawn_names, frames * cells)
+    scenes = []
+    for number, colour in enumerate(choose(rng, COLOURS, frames)):
+        image = background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
+        own = names[number * cells : (number + 1) * cells]
+        scenes.append(draw_cells(rng, image, columns, own, drawings, colour))
+    return Clip(scenes, frames_per_scene)
 
 
 def ask_clip(clip: Clip, kind: str, rng: np.random.Generator) -> Question:
@@ -124,8 +107,7 @@ def ask_clip(clip: Clip, kind: str, rng: np.random.Generator) -> Question:
     Raises:
         ValueError: `kind` is unknown.
     """
-    if kind not in CLIP_KINDS:
-        raise ValueError(f"unknown kind {kind!r}, known are {', '.join(CLIP_KINDS)}")
+    check_kinds([kind], CLIP_KINDS)
     last = len(clip.frames) - 1
     number = {"first": 0, "last": last}.get(kind, int(rng.integers(last + 1)))
     frame = clip.frames[number]
@@ -143,13 +125,11 @@ def ask_clip(clip: Clip, kind: str, rng: np.random.Generator) -> Question:
     return Question(kind, text, cell.name, boxes, shown_in)
 
 
-def clip_questions(
-    clip: Clip, kinds: Sequence[str] = CLIP_KINDS, seed: int = 0, per_kind: int = 1
-) -> list[Question]:
-    """Ask `per_kind` questions of each kind; the same arguments give the same questions.
+def clip_questions(clip: Clip, kinds: Sequence[str] = CLIP_KINDS, seed: int = 0) -> list[Question]:
+    """Ask a question of each kind; the same arguments give the same questions.
 
     Raises:
         ValueError: A kind is unknown.
     """
     rng = np.random.default_rng(seed)
-    return [ask_clip(clip, kind, rng) for kind in kinds for _ in range(per_kind)]
+    return [ask_clip(clip, kind, rng) for kind in kinds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,54 +13,47 @@ ATLAS_FOLDER = Path(__file__).with_name("drawings")
 """Folder of the atlas that comes with the library."""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Drawings:
     """A set of square drawings with transparent surroundings.
 
-    Args:
+    Attributes:
         names: Concept names, in atlas order.
         artists: Artist names, in atlas order.
         images: RGBA image by (name, artist), all of one size. An artist may lack concepts.
-
-    Attributes:
-        names: Concept names.
-        artists: Artist names.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        artists: Sequence[str],
-        images: Mapping[tuple[str, str], Image.Image],
-    ) -> None:
-        self.names = list(names)
-        self.artists = list(artists)
-        self._images = dict(images)
+    names: list[str]
+    artists: list[str]
+    images: dict[tuple[str, str], Image.Image]
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
+
+    @property
+    def drawn_names(self) -> list[str]:
+        """Concepts that somebody drew."""
+        return [name for name in self.names if self.artists_of(name)]
 
     def artists_of(self, name: str) -> list[str]:
         """Artists who drew the concept `name`."""
-        return [artist for artist in self.artists if (name, artist) in self._images]
+        return [artist for artist in self.artists if (name, artist) in self.images]
 
     def image(self, name: str, artist: str) -> Image.Image:
         """The drawing of `name` by `artist`, RGBA; do not change it in place.
 
         Raises:
-            KeyError: If there is no such drawing.
+            KeyError: There is no such drawing.
         """
-        try:
-            return self._images[name, artist]
-        except KeyError:
-            raise KeyError(f"no drawing of {name!r} by {artist!r}") from None
+        return self.images[name, artist]
 
     def save(self, folder: str | Path) -> None:
         """Write `atlas.webp` (a row per concept, a column per artist) and `index.json`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        size = next(iter(self._images.values())).width
+        size = next(iter(self.images.values())).width
         atlas = Image.new("RGBA", (size * len(self.artists), size * len(self.names)))
-        for (name, artist), image in self._images.items():
+        for (name, artist), image in self.images.items():
             left, top = self.artists.index(artist) * size, self.names.index(name) * size
             atlas.paste(image, (left, top))
         atlas.save(folder / "atlas.webp", lossless=True, quality=100, method=6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +68,6 @@ KINDS: tuple[str, ...] = tuple(TEMPLATES)
 def check_kinds(kinds: Iterable[str], known: Sequence[str] = KINDS) -> None:
     """Raise unless all these kinds of questions are known.
 
-    Args:
-        kinds: The kinds.
-        known: Those that there are.
-
     Raises:
         ValueError: One is not.
     """
@@ -101,27 +97,23 @@ class Question:
     relevant_frames: tuple[int, ...] = ()
 
 
-def _place(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:
-    text = _phrase("place", rng, row=cell.row, column=cell.column)
-    return Question("place", text, cell.name, (cell.box,))
+# Answers of the kinds that are about one cell.
+_ANSWERS = {
+    "place": "{name}",
+    "colour": "{colour}",
+    "letter": "{letter}",
+    "lettered": "{name}",
+    "where": "row {row}, column {column}",
+}
 
 
-def _colour(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:
-    return Question("colour", _phrase("colour", rng, name=cell.name), cell.colour, (cell.box,))
-
-
-def _letter(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:
-    return Question("letter", _phrase("letter", rng, name=cell.name), cell.letter, (cell.box,))
-
-
-def _lettered(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:
-    text = _phrase("lettered", rng, letter=cell.letter)
-    return Question("lettered", text, cell.name, (cell.box,))
-
-
-def _where(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:
-    answer = f"row {cell.row}, column {cell.column}"
-    return Question("where", _phrase("where", rng, name=cell.name), answer, (cell.box,))
+def _ask(scene: Scene, kind: str, cell: Cell, rng: np.random.Generator) -> Question:
+    if kind == "presence":
+        return _presence(scene, cell, rng)
+    if kind == "relation":
+        return _relation(scene, cell, rng)
+    text, answer = _phrase(kind, rng, **vars(cell)), _ANSWERS[kind].format(**vars(cell))
+    return Question(kind, text, answer, (cell.box,))
 
 
 def _presence(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:
@@ -144,17 +136,6 @@ def _relation(scene: Scene, cell: Cell, rng: np.random.Generator) -> Question:
     return Question("relation", text, neighbour.name, (cell.box, neighbour.box))
 
 
-_ASK: dict[str, Callable[[Scene, Cell, np.random.Generator], Question]] = {
-    "place": _place,
-    "colour": _colour,
-    "letter": _letter,
-    "lettered": _lettered,
-    "where": _where,
-    "presence": _presence,
-    "relation": _relation,
-}
-
-
 def _phrase(kind: str, rng: np.random.Generator, **words: object) -> str:
     templates = TEMPLATES[kind]
     return templates[rng.integers(len(templates))].format(**words)
@@ -165,7 +146,7 @@ def _neighbours(scene: Scene, cell: Cell) -> dict[str, Cell]:
     for relation, (down, across) in RELATIONS.items():
         row, column = cell.row + down, cell.column + across
         if 1 <= row <= scene.rows and 1 <= column <= scene.columns:
-            found[relation] = scene.cell(row, column)
+            found[relation] = scene.cells[(row - 1) * scene.columns + column - 1]
     return found
 
 
@@ -194,35 +175,25 @@ def ask(
         The question; `None` where the scene allows no question of this kind with one answer.
 
     Raises:
-        ValueError: If `kind` is unknown.
+        ValueError: `kind` is unknown.
     """
-    if kind not in _ASK:
-        raise ValueError(f"unknown kind {kind!r}, known are {', '.join(KINDS)}")
+    check_kinds([kind])
     cells = _candidates(scene, kind)
     if cell is not None:
         cells = [cell] if cell in cells else []
-    if not cells:
-        return None
-    return _ASK[kind](scene, cells[rng.integers(len(cells))], rng)
+    return _ask(scene, kind, cells[rng.integers(len(cells))], rng) if cells else None
 
 
-def scene_questions(
-    scene: Scene, kinds: Sequence[str] = KINDS, seed: int = 0, per_kind: int = 1
-) -> list[Question]:
-    """Ask `per_kind` questions of each kind about one scene, about different cells of it.
-
-    The same arguments give the same questions. Fewer come back where a scene has fewer cells that
-    allow a question of the kind.
+def scene_questions(scene: Scene, kinds: Sequence[str] = KINDS, seed: int = 0) -> list[Question]:
+    """Ask a question of each kind that one scene allows; the same arguments give the same ones.
 
     Raises:
-        ValueError: If a kind is unknown.
+        ValueError: A kind is unknown.
     """
+    check_kinds(kinds)
     questions = []
     for kind in kinds:
-        if kind not in _ASK:
-            raise ValueError(f"unknown kind {kind!r}, known are {', '.join(KINDS)}")
         rng = np.random.default_rng([seed, KINDS.index(kind)])
-        cells = _candidates(scene, kind)
-        for index in rng.permutation(len(cells))[:per_kind]:
-            questions.append(_ASK[kind](scene, cells[index], rng))
+        if cells := _candidates(scene, kind):
+            questions.append(_ask(scene, kind, cells[rng.permutation(len(cells))[0]], rng))
     return questions

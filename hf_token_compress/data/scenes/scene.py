@@ -1,13 +1,13 @@
 """Compose scenes: boards of cells, in each cell a drawing on a coloured tile with a letter badge.
 
-An image is a function of (split, seed, rows, columns, drawings, artists) alone, so that a seed
-names the same image in training, tests and evaluation. Sizes are in pixels.
+An image is a function of (split, seed, rows, columns, drawings) alone, so that a seed names the
+same image in training, tests and evaluation. Sizes are in pixels.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -89,20 +89,6 @@ class Scene:
     columns: int
     cells: list[Cell]
 
-    def cell(self, row: int, column: int) -> Cell:
-        """The cell at `row`, `column`, both from 1.
-
-        Raises:
-            IndexError: If the board has no such cell.
-        """
-        if not (1 <= row <= self.rows and 1 <= column <= self.columns):
-            raise IndexError(f"no cell at row {row}, column {column}")
-        return self.cells[(row - 1) * self.columns + column - 1]
-
-    def find(self, name: str) -> Cell | None:
-        """The cell that shows `name`, if any; a scene shows no concept twice."""
-        return next((cell for cell in self.cells if cell.name == name), None)
-
 
 def make_scene(
     seed: int,
@@ -110,7 +96,6 @@ def make_scene(
     columns: int = 4,
     split: str = "test",
     drawings: Drawings | None = None,
-    artists: Sequence[str] | None = None,
 ) -> Scene:
     """Compose one scene.
 
@@ -120,97 +105,67 @@ def make_scene(
         columns: Columns, 1 to 8.
         split: Name of a split; every split is a stream of scenes of its own.
         drawings: Where drawings come from; by default those that come with the library.
-        artists: Whose drawings to use; by default all artists of `drawings`.
 
     Raises:
-        ValueError: If rows or columns are out of range, an artist is unknown, or there are fewer
-            concepts than cells.
+        ValueError: Rows or columns are out of range, or there are fewer concepts than cells.
     """
     drawings = load_drawings() if drawings is None else drawings
-    choices = artists_of_names(drawings, artists)
-    check_board(rows, columns, rows * columns, choices)
+    check_board(rows, columns, rows * columns, drawings)
     rng = np.random.default_rng([zlib.crc32(split.encode()), seed, rows, columns])
     image = background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
-    chosen = rng.choice(len(choices), rows * columns, replace=False)
-    names = [list(choices)[index] for index in chosen]
-    letters = _letters(rng, rows * columns)
-    return _compose(rng, image, columns, names, letters, drawings, choices)
+    names = choose(rng, drawings.drawn_names, rows * columns)
+    return draw_cells(rng, image, columns, names, drawings)
 
 
-def make_frame(
-    rng: np.random.Generator,
-    rows: int,
-    columns: int,
-    names: Sequence[str],
-    colour: str,
-    drawings: Drawings,
-    choices: Mapping[str, Sequence[str]],
-) -> Scene:
-    """Compose one frame of a clip: a scene of these names, every tile of one colour.
-
-    Args:
-        rng: Source of everything else.
-        rows: Rows.
-        columns: Columns.
-        names: What the cells show, row by row.
-        colour: Colour name of all tiles.
-        drawings: Where drawings come from.
-        choices: Artists to choose from, of every name.
-    """
-    image = background(rng, columns * CELL_SIZE, rows * CELL_SIZE)
-    letters = _letters(rng, rows * columns)
-    return _compose(rng, image, columns, names, letters, drawings, choices, colour)
-
-
-def artists_of_names(
-    drawings: Drawings, artists: Sequence[str] | None = None
-) -> dict[str, list[str]]:
-    """Artists who drew each name, of those allowed; names that none of them drew are left out.
-
-    Raises:
-        ValueError: An artist is unknown.
-    """
-    allowed = drawings.artists if artists is None else list(artists)
-    if unknown := set(allowed) - set(drawings.artists):
-        raise ValueError(f"unknown artists {sorted(unknown)}, known are {drawings.artists}")
-    choices = {n: [a for a in drawings.artists_of(n) if a in allowed] for n in drawings.names}
-    return {name: found for name, found in choices.items() if found}
-
-
-def check_board(rows: int, columns: int, concepts: int, names: Sized) -> None:
+def check_board(rows: int, columns: int, cells: int, drawings: Drawings) -> None:
     """Raise ValueError unless the board has a size that is allowed, and there are enough names."""
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
         raise ValueError(
             f"rows and columns must be 1 to {MAX_SIDE}, but they are {rows} x {columns}."
         )
-    if len(names) < concepts:
+    concepts = len(drawings.drawn_names)
+    if concepts < cells:
         raise ValueError(
-            f"{concepts} cells need as many concepts, but there are {len(names)}: ask for fewer."
+            f"{cells} cells need as many concepts, but there are {concepts}: ask for fewer."
         )
 
 
-def _compose(
+def choose(rng: np.random.Generator, items: Iterable[str], count: int) -> list[str]:
+    """`count` of the items, none twice."""
+    every = list(items)
+    return [every[index] for index in rng.choice(len(every), count, replace=False)]
+
+
+def draw_cells(
     rng: np.random.Generator,
     image: Image.Image,
     columns: int,
     names: Sequence[str],
-    letters: Sequence[str],
     drawings: Drawings,
-    choices: Mapping[str, Sequence[str]],
     colour: str | None = None,
 ) -> Scene:
-    """Draw the cells on their background; without `colour`, each tile has one of its own."""
+    """Draw the cells on their background, row by row.
+
+    Args:
+        rng: Source of everything that the other arguments leave open.
+        image: The background.
+        columns: Columns of the board.
+        names: What the cells show.
+        drawings: Where drawings come from.
+        colour: Colour name of all tiles; by default, each has a random one.
+    """
     cells = []
-    for number, name in enumerate(names):
+    for number, (name, letter) in enumerate(zip(names, _letters(rng, len(names)), strict=True)):
         row, column = divmod(number, columns)
-        artist = choices[name][int(rng.integers(len(choices[name])))]
+        artists = drawings.artists_of(name)
+        artist = artists[int(rng.integers(len(artists)))]
         tile = list(COLOURS)[rng.integers(len(COLOURS))] if colour is None else colour
         left, top = column * CELL_SIZE, row * CELL_SIZE
         _draw_tile(image, rng, left, top, COLOURS[tile])
         _draw_thing(image, rng, left, top, drawings.image(name, artist))
-        badge = _draw_badge(image, rng, left, top, letters[number])
+        badge = _draw_badge(image, rng, left, top, letter)
         box = (left, top, left + CELL_SIZE, top + CELL_SIZE)
-        cells.append(Cell(row + 1, column + 1, name, artist, tile, letters[number], box, badge))
+        cells.append(Cell(row + 1, column + 1, name, artist, tile, letter, box, badge))
     _draw_frame(image, rng)
     return Scene(image, len(names) // columns, columns, cells)
 

@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from .processing import VilaProcessor
 
 _HOMES = {
-    "VilaConfig": ".configuration",
-    "VilaForConditionalGeneration": ".modeling",
-    "VilaModel": ".modeling",
-    "VilaProcessor": ".processing",
+    ".configuration": ("VilaConfig",),
+    ".modeling": ("VilaForConditionalGeneration", "VilaModel"),
+    ".processing": ("VilaProcessor",),
 }
 
 __all__ = ["VilaConfig", "VilaForConditionalGeneration", "VilaModel", "VilaProcessor"]
-
 
 # Transformers imports the configuration with its own: this must not import the model.
 _get_name, __dir__ = lazy_names(__name__, _HOMES)
@@ -33,6 +31,6 @@ _get_name, __dir__ = lazy_names(__name__, _HOMES)
 def __getattr__(name: str) -> Any:
     from .registration import register_models
 
-    if name in _HOMES:
+    if name in __all__:
         register_models()
     return _get_name(name)

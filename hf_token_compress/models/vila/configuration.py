@@ -119,6 +119,5 @@ class VilaConfig(LlavaConfig):
 
 
 def _native(settings: dict[str, Any]) -> dict[str, Any]:
-    if settings.get("model_type") == ORIGINAL_MODEL_TYPE:
-        return convert_config(settings)
-    return settings
+    original = settings.get("model_type") == ORIGINAL_MODEL_TYPE
+    return convert_config(settings) if original else settings

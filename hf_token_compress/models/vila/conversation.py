@@ -76,14 +76,15 @@ _HERMES_2 = """\
 
 CHAT_TEMPLATES = {
     name: template.replace("<CONTENT>\n", _CONTENT)
-    for name, template in (
-        ("vicuna_v1", _VICUNA),
-        ("llama_3", _LLAMA_3),
-        ("hermes-2", _HERMES_2),
-    )
+    for name, template in {
+        "vicuna_v1": _VICUNA,
+        "llama_3": _LLAMA_3,
+        "hermes-2": _HERMES_2,
+    }.items()
 }
 
-# The published code chooses by the checkpoint's name: the first part found in it counts.
+# The published code chooses by the checkpoint's name: the first part found in it counts. If there
+# is none, the tokens of its tokenizer decide.
 _BY_NAME = {
     "vila1.5-3b": "vicuna_v1",
     "vila1.5-8b": "llama_3",
@@ -100,12 +101,8 @@ def choose_conversation(name: str, tokens: Container[str]) -> str:
 
     Args:
         name: Its Hub id or folder.
-        tokens: The tokens of its tokenizer; they decide if the name does not.
+        tokens: The tokens of its tokenizer.
     """
-    for part, conversation in _BY_NAME.items():
-        if part in name.lower():
-            return conversation
-    for token, conversation in _BY_TOKEN.items():
-        if token in tokens:
-            return conversation
-    return "vicuna_v1"
+    by_name = [template for part, template in _BY_NAME.items() if part in name.lower()]
+    by_token = [template for token, template in _BY_TOKEN.items() if token in tokens]
+    return [*by_name, *by_token, "vicuna_v1"][0]

@@ -28,9 +28,7 @@ def frame_lists(videos: Any, count: int | None = None) -> list[list[Any]]:
     if isinstance(videos, str | Path):
         return [_read(str(videos), count)]
     axes = getattr(videos, "ndim", None)
-    if axes == _VIDEO_AXES:
-        return [_sampled(list(videos), count)]
-    if _is_frame(videos):
+    if axes != _VIDEO_AXES and _is_frame(videos):
         return [[videos]]
     if not isinstance(videos, list | tuple) and axes is None:
         raise TypeError(
@@ -38,8 +36,8 @@ def frame_lists(videos: Any, count: int | None = None) -> list[list[Any]]:
             f"{type(videos).__name__}."
         )
     items = list(videos)
-    if items and all(_is_frame(item) for item in items):
-        return [_sampled(items, count)]
+    if axes == _VIDEO_AXES or (items and all(_is_frame(item) for item in items)):
+        return [[items[index] for index in even_indices(len(items), count)]]
     return [video for item in items for video in frame_lists(item, count)]
 
 
@@ -51,10 +49,6 @@ def even_indices(total: int, count: int | None) -> NDArray[np.int64]:
 
 def _is_frame(item: Any) -> bool:
     return is_valid_image(item) and getattr(item, "ndim", _FRAME_AXES) == _FRAME_AXES
-
-
-def _sampled(frames: list[Any], count: int | None) -> list[Any]:
-    return [frames[index] for index in even_indices(len(frames), count)]
 
 
 def _read(address: Any, count: int | None) -> list[Any]:

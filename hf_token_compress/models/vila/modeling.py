@@ -187,7 +187,10 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         if type(new_embeddings) is nn.Linear:
             # Resizing the vocabulary makes a plain layer.
-            new_embeddings = self.lm_head.with_weight(new_embeddings.weight)
+            unpredicted, weight = self.lm_head.unpredicted_token_ids, new_embeddings.weight
+            with torch.device("meta"):
+                new_embeddings = VilaHead(weight.shape[1], weight.shape[0], unpredicted)
+            new_embeddings.weight = weight
         self.lm_head = new_embeddings
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
@@ -208,13 +211,6 @@ class VilaHead(nn.Linear):
     ) -> None:
         super().__init__(hidden_size, vocab_size, bias=False)
         self.unpredicted_token_ids = tuple(unpredicted_token_ids)
-
-    def with_weight(self, weight: nn.Parameter) -> VilaHead:
-        """A head with another weight, float [vocabulary, D]."""
-        with torch.device("meta"):
-            head = VilaHead(weight.shape[1], weight.shape[0], self.unpredicted_token_ids)
-        head.weight = weight
-        return head
 
     @override
     def forward(self, input: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 from .configuration import VilaConfig
 from .names import ORIGINAL_MODEL_TYPE
-from .original_files import find_original_folder, hub_options, token_ids, vocabulary_size
+from .original_files import find_original_folder, hub_options, read_json, token_ids
 from .original_weights import read_weights
 
 # Keywords of `from_pretrained` for the configuration; the dtype is for loading the weights.
@@ -73,7 +73,7 @@ class ReadsOriginalCheckpoints:
 
 def place_placeholders(config: VilaConfig, folder: Path) -> None:
     """Give the placeholders the first ids that neither language model nor tokenizer has."""
-    size = vocabulary_size(folder)
+    size: int = read_json(folder / "llm" / "config.json")["vocab_size"]
     first = max(size, *(number + 1 for number in token_ids(folder).values()), 0)
     config.image_token_index, config.video_token_index = first, first + 1
     config.text_config.vocab_size = first + 2

@@ -70,11 +70,10 @@ def _refuse_unsupported(settings: Mapping[str, Any], vision: Mapping[str, Any]) 
             f"mm_vision_select_feature={feature!r} is not supported: it would drop the first "
             "patch of a SigLIP tower, which has no class token."
         )
-    image_aspect_ratio = settings.get("image_aspect_ratio")
-    if image_aspect_ratio not in (None, "resize", "square"):
+    if settings.get("image_aspect_ratio") not in (None, "resize", "square"):
         raise NotImplementedError(
-            f"image_aspect_ratio={image_aspect_ratio!r} is not supported: VILA1.5 resizes images "
-            "('resize')."
+            f"image_aspect_ratio={settings['image_aspect_ratio']!r} is not supported: VILA1.5 "
+            "resizes images ('resize')."
         )
     if settings.get("vision_resolution", -1) not in (-1, vision.get("image_size")):
         raise NotImplementedError(

@@ -70,9 +70,3 @@ def token_ids(folder: Path) -> dict[str, int]:
     added = read_json(llm / "tokenizer_config.json").get("added_tokens_decoder", {})
     ids.update({token["content"]: int(number) for number, token in added.items()})
     return ids
-
-
-def vocabulary_size(folder: Path) -> int:
-    """Number of ids that the language model has embeddings for."""
-    size: int = read_json(folder / "llm" / "config.json")["vocab_size"]
-    return size

@@ -45,11 +45,6 @@ def read_weights(model_class: Any, config: Any, folder: Path) -> dict[str, Tenso
     They stay on disk until they are used. The published vocabulary lacks the placeholders, so their
     embeddings are zero.
 
-    Args:
-        model_class: `VilaModel` or `VilaForConditionalGeneration`.
-        config: Its configuration, with the placeholders in its vocabulary.
-        folder: The published checkpoint.
-
     Raises:
         OSError: A file is missing or damaged.
         ValueError: Weights are missing or left over, or do not have the shape in config.json.

@@ -153,7 +153,9 @@ class VilaProcessor(LlavaProcessor):
                 "each."
             )
         # Process the frames as images, then give them their own placeholders and pixels.
-        flat = [] if images is None else self._flat_images(images)
+        flat: Any = []
+        if images is not None:
+            flat = make_flat_list_of_images(self.image_processor.fetch_images(images))
         texts = [text] if isinstance(text, str) else list(text or [self.video_token * len(clips)])
         texts, flat, are_frames = self._frames_as_images(texts, flat, clips)
         inputs = super().__call__(images=flat, text=texts, **kwargs)
@@ -180,10 +182,6 @@ class VilaProcessor(LlavaProcessor):
     def sample_frames(self, metadata: Any, num_frames: int | None = None) -> Any:
         """Which frames of a video are taken, as Transformers' video processors are asked for it."""
         return even_indices(metadata.total_num_frames, num_frames or self.num_video_frames)
-
-    def _flat_images(self, images: Any) -> list[Any]:
-        flat: Any = make_flat_list_of_images(self.image_processor.fetch_images(images))
-        return list(flat)
 
     def _frames_as_images(
         self, texts: list[str], images: list[Any], clips: list[list[Any]]
@@ -219,7 +217,7 @@ class VilaProcessor(LlavaProcessor):
             own = of_frame[start : start + len(positions)].to(positions.device)
             ids[positions[own]] = self.video_token_id
             start += len(positions)
-        if not isinstance(given, Tensor):
+        if samples is not given:
             inputs["input_ids"] = [ids.tolist() for ids in samples]
         if "mm_token_type_ids" in inputs:
             types = self.create_mm_token_type_ids(inputs["input_ids"])
@@ -232,14 +230,10 @@ class VilaProcessor(LlavaProcessor):
         of_videos = list(compress(pixels, are_frames))
         of_images = list(compress(pixels, [not is_frame for is_frame in are_frames]))
         clips = [of_videos[at : at + frames] for at in range(0, len(of_videos), frames)]
-        if isinstance(pixels, Tensor):
-            inputs["pixel_values_videos"] = torch.stack([torch.stack(clip) for clip in clips])
-            if of_images:
-                inputs["pixel_values"] = torch.stack(of_images)
-        else:
-            inputs["pixel_values_videos"] = clips
-            if of_images:
-                inputs["pixel_values"] = of_images
+        stack: Any = torch.stack if isinstance(pixels, Tensor) else list
+        inputs["pixel_values_videos"] = stack([stack(clip) for clip in clips])
+        if of_images:
+            inputs["pixel_values"] = stack(of_images)
 
     @override
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **_: Any) -> str:
@@ -247,7 +241,7 @@ class VilaProcessor(LlavaProcessor):
 
     @override
     def get_text_with_replacements(self, text: list[str], *args: Any, **kwargs: Any) -> Any:
-        if self._begins_texts_with_a_space:
+        if self.tokenizer.tokenize("a")[0].startswith("▁"):
             # VILA1.5 tokenizes the text after each image separately, and SentencePiece tokenizers
             # put a space before every text. Here the text is one, so write these spaces, and one
             # before a text that starts with a space, where Transformers would leave it out.
@@ -255,11 +249,6 @@ class VilaProcessor(LlavaProcessor):
             start = re.compile(rf"\A(?= )|{mark}(?!{mark}|\Z)")
             text = [start.sub(lambda found: found.group() + " ", one) for one in text]
         return super().get_text_with_replacements(text, *args, **kwargs)
-
-    @property
-    def _begins_texts_with_a_space(self) -> bool:
-        first: str = self.tokenizer.tokenize("a")[0]
-        return first.startswith("▁")
 
     @property
     @override
@@ -272,8 +261,12 @@ def _original_tokenizer(folder: Path, config: VilaConfig) -> Any:
     home = folder / "llm"
     if not any(home.glob("tokenizer*")):
         home = folder
-    if not (home / "tokenizer.json").is_file():
-        _need_sentencepiece()
+    has_sentencepiece = is_sentencepiece_available() and is_protobuf_available()
+    if not (has_sentencepiece or (home / "tokenizer.json").is_file()):
+        raise ImportError(
+            "The tokenizer of this VILA1.5 checkpoint is a SentencePiece model: install the "
+            "packages that read it with pip install sentencepiece protobuf."
+        )
     # VILA1.5 does not use the legacy treatment of spaces, whatever the checkpoint says. Generation
     # needs padding on the left.
     tokenizer = AutoTokenizer.from_pretrained(home, legacy=False, padding_side="left")
@@ -288,11 +281,3 @@ def _original_tokenizer(folder: Path, config: VilaConfig) -> Any:
     fillers = [f"<|unused_{number}|>" for number in range(free)]
     tokenizer.add_tokens([*fillers, IMAGE_TOKEN, VIDEO_TOKEN], special_tokens=True)
     return tokenizer
-
-
-def _need_sentencepiece() -> None:
-    if not (is_sentencepiece_available() and is_protobuf_available()):
-        raise ImportError(
-            "The tokenizer of this VILA1.5 checkpoint is a SentencePiece model: install the "
-            "packages that read it with pip install sentencepiece protobuf."
-        )
