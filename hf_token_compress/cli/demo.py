@@ -87,9 +87,8 @@ def demo(
     make_folder(output)
 
     checkpoint = load_checkpoint(find_checkpoint(model_options), compression)
-    trials = _try_questions(
-        checkpoint, list(itertools.islice(_held_out_questions(seed), questions))
-    )
+    samples = list(itertools.islice(_held_out_questions(seed), questions))
+    trials = _try_questions(checkpoint, samples)
     console = results()
     console.print(_table(trials, compression.scorer_name))
     for number, trial in enumerate(trials, start=1):

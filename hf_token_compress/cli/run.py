@@ -71,8 +71,9 @@ def run(
         videos = question.read_videos(checkpoint.processor)
         inputs = prepare_question(checkpoint, images, question.prompt, videos)
         found = answer(checkpoint, inputs, max_new_tokens=question.max_new_tokens)
+    visuals: list[Image.Image | list[Image.Image]] = [*images, *videos]
     for number, path in enumerate(overlay_paths):
-        _write_overlay(path, [*images, *videos][number], found, number)
+        _write_overlay(path, visuals[number], found, number)
     summary = {
         **_settings(checkpoint, question, compression),
         **_measurements(found, inputs["input_ids"].shape[1]),
