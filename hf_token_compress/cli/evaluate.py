@@ -131,21 +131,13 @@ def evaluate(
         source, options, composed, listed(kind), scorers=scorers, mapper=mapper, match=answers.match
     )
     if plot is not None:
-        from ..viz import retention_curve, save_figure
-
-        asked = sum(found[0].asked.values())
-        title = f"{about['model']}: {asked} questions, bars of one standard error"
-        save_figure(retention_curve(found, title=title), plot)
+        _draw(plot, about["model"], found)
     table = {**about, "rows": as_rows(found)}
     write_json(table, output)
     if as_json:
         typer.echo(json.dumps(table, ensure_ascii=False))
-    elif markdown:
-        from ..evaluation import retention_markdown
-
-        typer.echo(retention_markdown(found))
     else:
-        _print_table(about["model"], found)
+        _print(about["model"], found, markdown=markdown)
 
 
 def _measure(
@@ -291,9 +283,20 @@ def _accuracies(result: RetentionResult, full: RetentionResult, kind: str | None
     }
 
 
-def _print_table(model: str, found: Sequence[RetentionResult]) -> None:
-    from ..evaluation.retention import named_kinds
+def _draw(path: Path, model: str, found: Sequence[RetentionResult]) -> None:
+    from ..viz import retention_curve, save_figure
 
+    asked = sum(found[0].asked.values())
+    title = f"{model}: {asked} questions, bars of one standard error"
+    save_figure(retention_curve(found, title=title), path)
+
+
+def _print(model: str, found: Sequence[RetentionResult], *, markdown: bool) -> None:
+    from ..evaluation.retention import named_kinds, retention_markdown
+
+    if markdown:
+        typer.echo(retention_markdown(found))
+        return
     kinds = named_kinds(found[0])
     table = Table(title=f"Right answers of {model}, in percent")
     table.add_column("Scorer")
