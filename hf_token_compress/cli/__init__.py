@@ -28,14 +28,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.command()(run)
-app.command()(evaluate)
-app.command()(explain)
-app.command()(collect)
-app.command()(train)
-app.command()(push)
-app.command()(env)
+for command in (demo, run, evaluate, explain, collect, train, push, env):
+    app.command()(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,8 +51,3 @@ def main_options(
 
     Begin with `hf-token-compress demo`: it needs no download and no GPU.
     """
-
-
-def main() -> None:
-    """Run the command line, as `python -m hf_token_compress.cli` does."""
-    app()

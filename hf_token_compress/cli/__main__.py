@@ -1,5 +1,5 @@
 """`python -m hf_token_compress.cli`, for where the script is not on the path."""
 
-from . import main
+from . import app
 
-main()
+app()

@@ -4,15 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.media import check_video, read_image, read_video
+from ..options import check_options
 from .checkpoint import Checkpoint
+from .errors import CommandError
+from .options import FRAMES
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from ..compression.report import CompressionReport
+
+
+@dataclass(frozen=True)
+class QuestionOptions:
+    """A question, and what it is about."""
+
+    prompt: str = field(metadata={"help": "The question."})
+    image: tuple[Path, ...] = field(default=(), metadata={"help": "An image.", "metavar": "FILE"})
+    video: tuple[Path, ...] = field(
+        default=(),
+        metadata={
+            "help": (
+                "A video: a file, an animated GIF, PNG or WebP, or a folder of frames. "
+                "Videos follow images."
+            ),
+            "metavar": "PATH",
+        },
+    )
+    frames: int = field(default=8, metadata=FRAMES)
+    max_new_tokens: int = field(
+        default=64, metadata={"help": "Longest answer, in tokens.", "interval": "[1, inf)"}
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def read_images(self) -> list[Image.Image]:
+        """The images; the videos are only looked for, as reading them needs the processor.
+
+        Raises:
+            CommandError: None is named.
+            OSError, ValueError: A file is missing, or is not an image.
+        """
+        if not (self.image or self.video):
+            raise CommandError("There is nothing to look at: give --image or --video.", exit_code=2)
+        for path in self.video:
+            check_video(path)
+        return [read_image(path) for path in self.image]
+
+    def read_videos(self, processor: Any) -> list[list[Image.Image]]:
+        """The frames of each video that the model sees.
+
+        Raises:
+            ImportError, OSError, ValueError: A video cannot be read.
+        """
+        return [read_video(path, processor, self.frames) for path in self.video]
 
 
 @dataclass(frozen=True)
@@ -23,13 +74,13 @@ class Answer:
         text: The answer, without special tokens.
         new_tokens: Tokens that were generated.
         milliseconds: Of the whole call: vision, scoring, rewriting and generation.
-        report: What compression did; None where all visual tokens were used.
+        report: What the last compressed call did.
     """
 
     text: str
     new_tokens: int
     milliseconds: float
-    report: CompressionReport | None
+    report: CompressionReport
 
 
 def prepare_question(
@@ -39,12 +90,6 @@ def prepare_question(
     videos: Sequence[Sequence[Image.Image]] = (),
 ) -> Mapping[str, Any]:
     """One user turn: images, then videos, then the text, as tensors on the model's device.
-
-    Args:
-        checkpoint: The model and its processor.
-        images: The images.
-        text: The question.
-        videos: The frames of each video.
 
     Raises:
         ValueError: An image has a shape that the processor refuses.
@@ -61,7 +106,6 @@ def answer(
     inputs: Mapping[str, Any],
     *,
     max_new_tokens: int,
-    all_tokens: bool = False,
     retention_ratio: float | None = None,
 ) -> Answer:
     """Generate greedily and time it.
@@ -70,15 +114,14 @@ def answer(
         checkpoint: The model.
         inputs: From `prepare_question`.
         max_new_tokens: Most tokens to generate.
-        all_tokens: Run the stock model, without compression.
-        retention_ratio: Overrides the model's setting, in (0, 1].
+        retention_ratio: Overrides the model's setting; 1.0 runs the stock model.
     """
     from ..compression.stopwatch import Stopwatch
 
     model = checkpoint.model
     compression = model.token_compression
     stopwatch = Stopwatch(model.device)
-    with compression.disabled() if all_tokens else nullcontext(), stopwatch.running():
+    with compression.disabled() if retention_ratio == 1.0 else nullcontext(), stopwatch.running():
         sequences = model.generate(
             **inputs,
             retention_ratio=retention_ratio,
@@ -90,5 +133,5 @@ def answer(
         text=checkpoint.processor.decode(new_ids, skip_special_tokens=True).strip(),
         new_tokens=len(new_ids),
         milliseconds=stopwatch.milliseconds,
-        report=None if all_tokens else compression.last,
+        report=compression.last,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import TokenCompressionConfig
 from ..hub import explain_failure, first_line
-from .console import quiet_libraries, working
+from .console import working
 from .errors import CommandError
 
 
@@ -48,22 +48,11 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """A checkpoint that was found but not loaded.
-
-    Attributes:
-        options: What the user asked for.
-        location: Folder or Hub id.
-        settings: The content of its config.json.
-    """
+    """A checkpoint that was found but not loaded: where it is, and its config.json."""
 
     options: ModelOptions
     location: str
     settings: Mapping[str, Any]
-
-    @property
-    def is_local(self) -> bool:
-        """Whether nothing has to be downloaded."""
-        return Path(self.location).is_dir()
 
     @property
     def saved_compression(self) -> TokenCompressionConfig | None:
@@ -91,7 +80,7 @@ def find_checkpoint(options: ModelOptions) -> CheckpointSource:
             read, or its family is not supported.
     """
     name = options.model
-    with working(f"Looking for {name}"), quiet_libraries(progress_bars=False):
+    with working(f"Looking for {name}"):
         from transformers import PreTrainedConfig
 
         from ..models import supported_families
@@ -125,10 +114,8 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
         ValueError: The setting does not fit, for instance names an unknown scorer.
     """
     name = source.options.model
-    with (
-        working(f"Loading {name}", spinner=source.is_local),
-        quiet_libraries(progress_bars=not source.is_local),
-    ):
+    # A folder's model is loaded without downloads, which draw progress bars.
+    with working(f"Loading {name}", spinner=Path(source.location).is_dir()):
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         from ..mapper import MapperNotFoundError
@@ -163,8 +150,7 @@ def _torch_dtype(source: CheckpointSource, device: Any) -> str:
     dtype = source.options.dtype
     saved = source.settings.get("dtype", source.settings.get("torch_dtype"))
     if dtype == "auto" and saved == "float16" and device.type == "cpu":
-        # Half precision is slow on a CPU.
-        return "float32"
+        return "float32"  # half precision is slow on a CPU
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise CommandError(
             f"dtype must be auto, float32, bfloat16 or float16, but it is {dtype!r}.", exit_code=2

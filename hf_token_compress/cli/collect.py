@@ -13,13 +13,13 @@ from ..config import TokenCompressionConfig
 from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import counting, notices, quiet_libraries
+from .console import counting, notices
 from .errors import one_sentence_errors
 from .options import Kinds, OutputFolder, listed, takes
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..data.sources import SampleSource
     from ..training.shards import ShardFolder
@@ -72,24 +72,27 @@ class DataOptions:
         if sum(item is not None for item in named) != 1:
             raise ValueError("Name the data by one of --data, --dataset, --scenes and --clips.")
 
-    @property
-    def composed(self) -> bool:
-        """Whether the questions are about composed images or clips."""
-        return self.scenes is not None or self.clips is not None
-
-    def source(self, scenes: SceneOptions, kinds: Sequence[str]) -> SampleSource:
-        """The samples.
+    def source(self, given: Mapping[str, Any], kinds: Sequence[str]) -> SampleSource:
+        """The samples, where `given` are the options of composed scenes that the user gave.
 
         Raises:
+            CommandError: An option has no effect.
             OSError, ValueError: They cannot be read or composed.
         """
+        clips, own = self.clips is not None, self.scenes is None and self.clips is None
+        layout = scene_options(given, composed=not own, clips=clips).layout(clips=clips)
+
+        from ..data.composed import ClipSource, SceneSource
         from ..data.sources import HubDataset, JsonLines
 
         if self.data is not None:
             return JsonLines(self.data)
         if self.dataset is not None:
             return HubDataset(self.dataset, self.split, self.column)
-        return scenes.source(self.scenes, self.clips, kinds)
+        if self.scenes is not None:
+            return SceneSource(self.scenes, kinds=kinds, **layout)
+        assert self.clips is not None  # one of the four is given
+        return ClipSource(self.clips, kinds=kinds, **layout)
 
 
 @one_sentence_errors
@@ -124,8 +127,7 @@ def collect(
     """
     modality = "image" if data.clips is None else "video"
     options = CollectOptions(**{"modality": modality, **given})
-    composed = scene_options(scenes, composed=data.composed, clips=data.clips is not None)
-    source = data.source(composed, listed(kind))
+    source = data.source(scenes, listed(kind))
 
     from ..relevance.rules import build_rule
     from ..training.collect import collect as collect_shards
@@ -137,10 +139,7 @@ def collect(
     checkpoint = _load(model_options, state)
     # Each process counts its own share of the shards.
     share = -(-len(source) // state.num_processes)
-    with (
-        quiet_libraries(progress_bars=False),
-        counting("Collecting", share, shown=state.is_main_process) as done,
-    ):
+    with counting("Collecting", share, shown=state.is_main_process) as done:
         collection = collect_shards(
             checkpoint.model,
             checkpoint.processor,

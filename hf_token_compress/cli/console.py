@@ -30,7 +30,7 @@ def notices() -> Console:
 
 @contextmanager
 def working(text: str, *, spinner: bool = True) -> Iterator[None]:
-    """Show on stderr what is being done; what other code prints goes to stderr too.
+    """Show on stderr what is being done; libraries are quiet, and what they print goes there too.
 
     Args:
         text: What is being done.
@@ -38,7 +38,7 @@ def working(text: str, *, spinner: bool = True) -> Iterator[None]:
             with them.
     """
     console = notices()
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), _quiet_libraries(progress_bars=not spinner):
         if spinner:
             with console.status(text):
                 yield
@@ -69,7 +69,8 @@ def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[
     console = notices()
     hidden = not (shown and console.is_terminal)
     start = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    bar = Progress(*columns, console=console, transient=True, disable=hidden)
+    with _quiet_libraries(progress_bars=False), bar as progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.advance(task, done)
     if shown:
@@ -78,12 +79,8 @@ def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[
 
 
 @contextmanager
-def quiet_libraries(*, progress_bars: bool) -> Iterator[None]:
-    """Silence what Transformers and the Hub client log below errors, such as retries.
-
-    Args:
-        progress_bars: Whether they may draw progress bars of downloads.
-    """
+def _quiet_libraries(*, progress_bars: bool) -> Iterator[None]:
+    """Silence what Transformers and the Hub client log below errors, such as retries."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 

@@ -5,25 +5,50 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
+from ..data.answers import is_right
+from ..data.composed import composed_sample
+from ..data.sample import Sample
+from ..data.scenes import KINDS, make_scene, scene_questions
 from ..tiny import own_mapper
-from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import counting, quiet_libraries, results, working
+from .answering import answer, prepare_question
+from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
+from .console import counting, results, working
 from .errors import one_sentence_errors
 from .options import takes
 from .outputs import make_folder
 
 if TYPE_CHECKING:
-    from ..data.sample import Sample
-    from .checkpoint import Checkpoint
-    from .demo_examples import Attempt, Trial
+    from typing import TypeAlias
+
+    Trial: TypeAlias = tuple[Sample, list["Attempt"]]
+
+_SHARES = (1.0, 0.5, 0.25, 0.1)
+_REPEATS = 3
+_BOARDS = ((4, 4), (4, 5), (5, 4), (4, 6), (5, 5), (6, 6))
+_MAX_NEW_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One answer with all or some of the visual tokens, and the image that shows those."""
+
+    share: float
+    visual_tokens: int
+    prompt_tokens: int
+    text: str
+    right: bool
+    milliseconds: float
+    image: Image.Image
 
 
 @one_sentence_errors
@@ -61,47 +86,84 @@ def demo(
     compression = TokenCompressionConfig(**changes)
     make_folder(output)
 
-    from .demo_examples import held_out_questions
-
     checkpoint = load_checkpoint(find_checkpoint(model_options), compression)
-    trials = _try_questions(checkpoint, held_out_questions(questions, seed))
+    samples = list(itertools.islice(_held_out_questions(seed), questions))
+    trials = _try_questions(checkpoint, samples)
     console = results()
     console.print(_table(trials, compression.scorer_name))
     for number, trial in enumerate(trials, start=1):
-        path = output / f"{number:02d}-{trial.sample.kind}.png"
-        trial.contact_sheet(compression.scorer_name).save(path)
+        path = output / f"{number:02d}-{trial[0].kind}.png"
+        _contact_sheet(trial, compression.scorer_name).save(path)
         console.print(Text(str(path)), soft_wrap=True)
     console.print(Text(_what_was_measured(checkpoint, len(trials))))
 
 
-def _try_questions(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Trial]:
-    from .demo_examples import try_question, warm_up
+def _held_out_questions(seed: int) -> Iterator[Sample]:
+    """Questions of all kinds in turn, each about an image of its own from the split "test"."""
+    for number in itertools.count():
+        rows, columns = _BOARDS[number % len(_BOARDS)]
+        scene = make_scene(seed + number, rows, columns, split="test")
+        kind = KINDS[number % len(KINDS)]
+        for question in scene_questions(scene, kinds=[kind], seed=seed + number):
+            yield composed_sample(scene, question)
 
+
+def _try_questions(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Trial]:
     trials = []
-    with quiet_libraries(progress_bars=False):
-        with working("Warming up"):
-            warm_up(checkpoint, samples[0])
-        with counting("Asking", len(samples)) as done:
-            for sample in samples:
-                trials.append(try_question(checkpoint, sample))
-                done(1)
+    with working("Warming up"):
+        # So that what only first calls cost is not timed.
+        inputs = prepare_question(checkpoint, [samples[0].image], samples[0].question)
+        for share in _SHARES[:2]:
+            answer(checkpoint, inputs, max_new_tokens=_MAX_NEW_TOKENS, retention_ratio=share)
+    with counting("Asking", len(samples)) as done:
+        for sample in samples:
+            trials.append((sample, _attempts(checkpoint, sample)))
+            done(1)
     return trials
 
 
-def _table(trials: list[Trial], scorer_name: str) -> Table:
+def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:
+    """The answers of the stock model, and at every smaller share of the visual tokens."""
+    from ..viz import overlay
+
+    assert sample.answer is not None  # composed questions have answers
+    inputs = prepare_question(checkpoint, [sample.image], sample.question)
+    attempts = []
+    # The stock model is last: the report of the call before it has its counts.
+    for share in reversed(_SHARES):
+        answers = [
+            answer(checkpoint, inputs, max_new_tokens=_MAX_NEW_TOKENS, retention_ratio=share)
+            for _ in range(_REPEATS)
+        ]
+        text, kept = answers[0].text, answers[0].report.samples[0]
+        whole = share == 1.0
+        attempts.append(
+            Attempt(
+                share,
+                visual_tokens=kept.visual_tokens_before if whole else kept.visual_tokens_after,
+                prompt_tokens=inputs["input_ids"].shape[1] if whole else len(kept.kept_indices),
+                text=text,
+                right=is_right(text, sample.answer),
+                milliseconds=statistics.median(found.milliseconds for found in answers),
+                image=sample.image if whole else overlay(sample.image, kept),
+            )
+        )
+    return attempts[::-1]
+
+
+def _table(trials: Sequence[Trial], scorer_name: str) -> Table:
     title = Text(f"Answers with all and some visual tokens; scorer {scorer_name}")
     table = Table(title=title, title_justify="left")
     table.add_column("Question", ratio=1)
-    table.add_column("Kept", justify="right")
-    table.add_column("Visual\ntokens", justify="right")
-    table.add_column("Prompt\ntokens", justify="right")
+    for heading in ("Kept", "Visual\ntokens", "Prompt\ntokens"):
+        table.add_column(heading, justify="right")
     table.add_column("Answer")
     table.add_column("")
     table.add_column("ms", justify="right")
-    for trial in trials:
-        sample = trial.sample
-        labels = _padded([Text(sample.question, "bold"), Text(f"Correct answer: {sample.answer}")])
-        for label, attempt in zip(labels, trial.attempts, strict=False):
+    no_labels = [Text()] * len(_SHARES)
+    for sample, attempts in trials:
+        labels = [Text(sample.question, "bold"), Text(f"Correct answer: {sample.answer}")]
+        for label, attempt in zip([*labels, *no_labels], attempts, strict=False):
             table.add_row(
                 label,
                 _kept(attempt),
@@ -112,35 +174,45 @@ def _table(trials: list[Trial], scorer_name: str) -> Table:
                 f"{attempt.milliseconds:.0f}",
             )
         table.add_section()
-    by_share = zip(*(trial.attempts for trial in trials), strict=True)
-    for label, attempts in zip(
-        _padded([Text("All questions, mean", "bold")]), by_share, strict=False
-    ):
+    by_share = zip(*(attempts for _, attempts in trials), strict=True)
+    labels = [Text("All questions, mean", "bold"), *no_labels]
+    for label, same_share in zip(labels, by_share, strict=False):
         table.add_row(
             label,
-            _kept(attempts[0]),
-            f"{statistics.mean(attempt.visual_tokens for attempt in attempts):.1f}",
-            f"{statistics.mean(attempt.prompt_tokens for attempt in attempts):.1f}",
-            f"{sum(attempt.right for attempt in attempts)} of {len(attempts)}",
+            _kept(same_share[0]),
+            f"{statistics.mean(attempt.visual_tokens for attempt in same_share):.1f}",
+            f"{statistics.mean(attempt.prompt_tokens for attempt in same_share):.1f}",
+            f"{sum(attempt.right for attempt in same_share)} of {len(same_share)}",
             "right",
-            f"{statistics.mean(attempt.milliseconds for attempt in attempts):.0f}",
+            f"{statistics.mean(attempt.milliseconds for attempt in same_share):.0f}",
         )
     return table
-
-
-def _padded(labels: list[Text]) -> Iterator[Text]:
-    """Labels of the first rows of a section, then empty ones without end."""
-    return itertools.chain(labels, itertools.repeat(Text()))
 
 
 def _kept(attempt: Attempt) -> str:
     return "all" if attempt.share == 1.0 else f"{attempt.share:.0%}"
 
 
+def _contact_sheet(trial: Trial, scorer_name: str) -> Image.Image:
+    """What was kept and answered at every share, side by side."""
+    from ..viz import contact_sheet
+
+    sample, attempts = trial
+    captions = []
+    for attempt in attempts:
+        kept = "All" if attempt.share == 1.0 else f"{attempt.share:.0%}:"
+        verdict = "right" if attempt.right else "wrong"
+        said = attempt.text or "(nothing)"
+        captions.append(f"{kept} {attempt.visual_tokens} visual tokens\n{said} ({verdict})")
+    return contact_sheet(
+        [attempt.image for attempt in attempts],
+        captions,
+        title=f"{sample.question}\nCorrect answer: {sample.answer}. Scorer: {scorer_name}.",
+    )
+
+
 def _what_was_measured(checkpoint: Checkpoint, questions: int) -> str:
     import torch
-
-    from .demo_examples import REPEATS
 
     model = checkpoint.model
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -150,7 +222,7 @@ def _what_was_measured(checkpoint: Checkpoint, questions: int) -> str:
     return (
         f"Measured here and now: {questions} question{plural} to {checkpoint.name} "
         f"({parameters:.1f} million parameters, {dtype}) on {model.device.type}{threads}. Times "
-        f"are the median of {REPEATS} whole calls (vision, scoring, rewriting and generation) "
+        f"are the median of {_REPEATS} whole calls (vision, scoring, rewriting and generation) "
         "after a warm-up. So few questions show how it works, not how well, and the times of a "
         "model this small say little about a large one."
     )

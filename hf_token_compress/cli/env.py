@@ -50,16 +50,11 @@ def _accelerators() -> list[str]:
         found = torch.accelerator.current_accelerator(check_available=True)
         if found is None:
             return []
-        module = torch.get_device_module(found)
+        name_of = getattr(torch.get_device_module(found), "get_device_name", lambda number: "")
         return [
-            f"{found.type}:{number} {_device_name(module, number)}".strip()
+            f"{found.type}:{number} {name_of(number)}".strip()
             for number in range(torch.accelerator.device_count())
         ]
     except (ImportError, OSError, RuntimeError) as error:
         # A report must not fail because of what it reports.
         return [f"unknown ({type(error).__name__}: {error})"]
-
-
-def _device_name(module: object, number: int) -> str:
-    name = getattr(module, "get_device_name", None)
-    return "" if name is None else str(name(number))

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from ..config import TokenCompressionConfig
 from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import counting, notices, quiet_libraries, results
+from .console import counting, notices, results
 from .errors import CommandError, one_sentence_errors
-from .options import JsonFlag, Kinds, OutputFile, listed, takes
+from .options import FRAMES, JsonFlag, Kinds, OutputFile, listed, takes
 from .outputs import check_output, numbered_paths, write_json
-from .questions import read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
     from ..data.answers import Match
+    from ..data.sources import SampleSource
     from ..evaluation import Questions, RetentionResult, Sample
     from .checkpoint import CheckpointSource
 
-DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
-DEFAULT_SCORERS_WITH_MAPPER = ("truth", "mapper", "attention", "uniform", "random")
+_DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class EvaluateOptions:
             "help": (
                 "Scorers, separated by commas. truth keeps first what the answer depends on; "
                 "mapper:NAME scores with the mapper of that folder or Hub id. By default "
-                f"{', '.join(DEFAULT_SCORERS)}; with --mapper, mapper too."
+                f"{', '.join(_DEFAULT_SCORERS)}; with --mapper, mapper too."
             ),
             "metavar": "NAMES",
         },
@@ -66,13 +67,7 @@ class EvaluateOptions:
             "metavar": "FILE",
         },
     )
-    frames: int = field(
-        default=8,
-        metadata={
-            "help": "Frames to take of each video file. Some processors round the number.",
-            "interval": "[1, inf)",
-        },
-    )
+    frames: int = field(default=8, metadata=FRAMES)
     batch_size: int = field(
         default=32,
         metadata={"help": "Samples that go through the model at once.", "interval": "[1, inf)"},
@@ -136,12 +131,13 @@ def evaluate(
         source, options, composed, listed(kind), scorers=scorers, mapper=mapper, match=answers.match
     )
     if plot is not None:
-        from ..viz import retention_curve, save_figure
-
-        save_figure(retention_curve(found, title=_plot_title(about["model"], found)), plot)
+        _draw(plot, about["model"], found)
     table = {**about, "rows": as_rows(found)}
     write_json(table, output)
-    _print(table, found, markdown=markdown, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps(table, ensure_ascii=False))
+    else:
+        _print(about["model"], found, markdown=markdown)
 
 
 def _measure(
@@ -165,12 +161,12 @@ def _measure(
     if own is None:
         about["seed"] = scenes.seed
     else:
-        samples = questions = read_questions(own, checkpoint.processor, kinds, options.frames)
+        samples = questions = _read_questions(own, checkpoint.processor, kinds, options.frames)
         scorers = _scorers_for(questions, scorers, named=bool(options.scorer))
         left_out = [dataclasses.asdict(item) for item in questions.left_out]
         about |= {"data": str(options.data), "left_out": left_out}
     passes = 1 + len(scorers) * len(ratios)
-    with quiet_libraries(progress_bars=False), counting("Asking", passes * len(samples)) as done:
+    with counting("Asking", passes * len(samples)) as done:
         from ..compression import uncompress
         from ..evaluation import measure_retention
 
@@ -188,6 +184,25 @@ def _measure(
     return about, found
 
 
+def _read_questions(
+    source: SampleSource, processor: Any, kinds: Sequence[str], frames: int
+) -> Questions:
+    """The user's own questions; those that cannot be asked are counted and named on stderr."""
+    from ..evaluation import Questions
+
+    with counting("Reading", len(source)) as done:
+        questions = Questions(source, processor, kinds=kinds, num_frames=frames, after_sample=done)
+    if questions.left_out:
+        named = [f"sample {item.number}, {item.reason}" for item in questions.left_out]
+        more = "; …" if len(named) > _MOST_NAMED else ""
+        text = (
+            f"{len(named)} of {len(source)} questions are left out: "
+            f"{'; '.join(named[:_MOST_NAMED])}{more}"
+        )
+        notices().print(Text(text, style="yellow"), soft_wrap=True)
+    return questions
+
+
 def _check_outputs(markdown: bool, as_json: bool, output: Path | None, plot: Path | None) -> None:
     if markdown and as_json:
         raise CommandError("--markdown and --json exclude each other.", exit_code=2)
@@ -203,7 +218,8 @@ def _scorers(given: Sequence[str], mapper: str | None) -> tuple[str, ...]:
     from ..evaluation.retention import TRUTH
     from ..scorers import available_scorers
 
-    scorers = tuple(given) or (DEFAULT_SCORERS if mapper is None else DEFAULT_SCORERS_WITH_MAPPER)
+    by_default = _DEFAULT_SCORERS if mapper is None else ("truth", "mapper", *_DEFAULT_SCORERS[1:])
+    scorers = tuple(given) or by_default
     choices = (TRUTH, *available_scorers())
     for name in scorers:
         if name not in choices and not name.startswith("mapper:"):
@@ -242,19 +258,6 @@ def _mapper_of(source: CheckpointSource) -> str | None:
     return saved.mapper if saved and saved.mapper else own_mapper(source.options.model)
 
 
-def _print(
-    table: Mapping[str, Any], found: Sequence[RetentionResult], *, markdown: bool, as_json: bool
-) -> None:
-    if as_json:
-        typer.echo(json.dumps(table, ensure_ascii=False))
-    elif markdown:
-        from ..evaluation import retention_markdown
-
-        typer.echo(retention_markdown(found))
-    else:
-        _print_table(table["model"], found)
-
-
 def as_rows(found: Sequence[RetentionResult]) -> list[dict[str, Any]]:
     """Results as JSON types, the uncompressed model's first; "relative" is the share of its."""
     full = found[0]
@@ -280,14 +283,20 @@ def _accuracies(result: RetentionResult, full: RetentionResult, kind: str | None
     }
 
 
-def _plot_title(model: str, found: Sequence[RetentionResult]) -> str:
+def _draw(path: Path, model: str, found: Sequence[RetentionResult]) -> None:
+    from ..viz import retention_curve, save_figure
+
     asked = sum(found[0].asked.values())
-    return f"{model}: {asked} questions, bars of one standard error"
+    title = f"{model}: {asked} questions, bars of one standard error"
+    save_figure(retention_curve(found, title=title), path)
 
 
-def _print_table(model: str, found: Sequence[RetentionResult]) -> None:
-    from ..evaluation.retention import named_kinds
+def _print(model: str, found: Sequence[RetentionResult], *, markdown: bool) -> None:
+    from ..evaluation.retention import named_kinds, retention_markdown
 
+    if markdown:
+        typer.echo(retention_markdown(found))
+        return
     kinds = named_kinds(found[0])
     table = Table(title=f"Right answers of {model}, in percent")
     table.add_column("Scorer")

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from ..config import TokenCompressionConfig
 from ..training.options import CollectOptions
+from .answering import QuestionOptions, prepare_question
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import notices, quiet_libraries, results, working
+from .console import notices, results, working
 from .errors import one_sentence_errors
 from .options import JsonFlag, OutputFolder, takes
 from .outputs import make_folder, write_json
-from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from ..relevance import SampleRelevance
     from ..relevance.faithfulness import SampleFaithfulness
     from .checkpoint import Checkpoint
+
+_CURVES = {
+    "least_first": "Least relevant\nremoved first",
+    "most_first": "Most relevant\nremoved first",
+    "random": "Random",
+}
 
 
 @one_sentence_errors
@@ -58,11 +64,8 @@ def explain(
     """
     images = question.read_images()
     make_folder(output)
-
-    from .answering import prepare_question
-
     checkpoint = load_checkpoint(find_checkpoint(model_options), TokenCompressionConfig())
-    with working("Explaining"), quiet_libraries(progress_bars=False):
+    with working("Explaining"):
         videos = question.read_videos(checkpoint.processor)
         inputs = prepare_question(checkpoint, images, question.prompt, videos)
         sample, followed = _explain(checkpoint, inputs, question, rule, answer)
@@ -94,12 +97,18 @@ def _explain(
     answer: str | None,
 ) -> tuple[SampleRelevance, SampleFaithfulness]:
     """The relevance of the visual tokens, and what removing them does to the answer."""
+    import torch
+
     from ..relevance import faithfulness, relevance
 
+    given = None
+    if answer is not None:
+        ids = checkpoint.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        given = [torch.tensor(ids, dtype=torch.long)]
     sample = relevance(
         checkpoint.model,
         inputs,
-        answer_ids=None if answer is None else [_answer_ids(checkpoint, answer)],
+        answer_ids=given,
         max_new_tokens=question.max_new_tokens,
         rule=rule.rule,
         rule_options=rule.rule_options,
@@ -110,13 +119,6 @@ def _explain(
         checkpoint.model, inputs, [sample.scores], answer_ids=[sample.answer_ids]
     ).samples[0]
     return sample, followed
-
-
-def _answer_ids(checkpoint: Checkpoint, answer: str) -> Any:
-    import torch
-
-    ids = checkpoint.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return torch.tensor(ids, dtype=torch.long)
 
 
 def _write_images(
@@ -146,11 +148,7 @@ def _write_plot(path: Path, followed: SampleFaithfulness) -> list[Path]:
 
 
 def _as_json(followed: SampleFaithfulness) -> dict[str, Any]:
-    curves = {
-        "least_first": followed.least_first,
-        "most_first": followed.most_first,
-        "random": followed.random,
-    }
+    curves = {name: getattr(followed, name) for name in _CURVES}
     return {
         name: {
             "retention_ratios": curve.retention_ratios.tolist(),
@@ -167,18 +165,13 @@ def _print_summary(summary: Mapping[str, Any], paths: Sequence[Path]) -> None:
     console.print(Text(summary["answer"] or "(an empty answer)", style="bold"))
     table = Table(title=f"Log-probability of the answer; rule {summary['rule']}")
     table.add_column("Kept", justify="right")
-    labels = {
-        "least_first": "Least relevant\nremoved first",
-        "most_first": "Most relevant\nremoved first",
-        "random": "Random",
-    }
-    curves = summary["faithfulness"]
-    for name in labels:
-        table.add_column(labels[name], justify="right")
-    for place, ratio in enumerate(curves["random"]["retention_ratios"]):
-        values = (curves[name]["log_probabilities"][place] for name in labels)
+    for label in _CURVES.values():
+        table.add_column(label, justify="right")
+    curves = [summary["faithfulness"][name] for name in _CURVES]
+    for place, ratio in enumerate(curves[0]["retention_ratios"]):
+        values = (curve["log_probabilities"][place] for curve in curves)
         table.add_row(f"{ratio:.0%}", *(f"{round(value, 2) + 0.0:.2f}" for value in values))
-    table.add_row("Mean", *(f"{curves[name]['area']:.2f}" for name in labels))
+    table.add_row("Mean", *(f"{curve['area']:.2f}" for curve in curves))
     console.print(table)
     for path in paths:
         console.print(Text(str(path)), soft_wrap=True)

@@ -33,6 +33,12 @@ JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")
 ]
 
+FRAMES = {
+    "help": "Frames to take of each video file. Some processors round the number.",
+    "interval": "[1, inf)",
+}
+"""Of the option --frames."""
+
 
 def takes(
     options_class: type[Any],
@@ -136,7 +142,7 @@ def _default_text(item: Option) -> str:
 def _read(item: Option, value: Any) -> Any:
     """The value of a field; None where it was not given."""
     if item.kind is dict:
-        return parse_key_values(value, _flag(item)) if value else None
+        return _key_values(value, _flag(item)) if value else None
     if item.kind is tuple and value:
         # A file's name may have a comma.
         texts = tuple(value) if item.element is Path else listed(value)
@@ -151,16 +157,8 @@ def _number(item: Option, text: str) -> float:
         raise CommandError(f"{_flag(item)} takes numbers, not {text!r}.", exit_code=2) from None
 
 
-def parse_key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
-    """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text.
-
-    Args:
-        pairs: What the user gave.
-        option: Name of the command line option.
-
-    Raises:
-        CommandError: An entry has no `=`.
-    """
+def _key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
+    """`["seed=1", "name=a"]` → `{"seed": 1, "name": "a"}`: JSON values, or else plain text."""
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

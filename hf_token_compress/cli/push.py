@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import working
+from .console import notices
 from .errors import CommandError, one_sentence_errors
 
 
@@ -35,7 +35,7 @@ def push(
     from ..mapper import load_mappers
 
     loaded = load_mappers(str(mapper))
-    with working(f"Pushing {mapper}"):
+    with notices().status(f"Pushing {mapper}"):
         try:
             address = loaded.push_to_hub(
                 repo, private=private or None, branch=branch, commit_message=message

@@ -12,23 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
-from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import notices, quiet_libraries, results, working
+from .answering import Answer, QuestionOptions, answer, prepare_question
+from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
+from .console import notices, results, working
 from .errors import one_sentence_errors
 from .options import JsonFlag, OutputFile, takes
 from .outputs import check_output, numbered_paths, write_json
-from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import TypeAlias
 
     from PIL import Image
-
-    from .answering import Answer
-    from .checkpoint import Checkpoint
-
-    Visual: TypeAlias = Image.Image | list[Image.Image]
 
 
 @one_sentence_errors
@@ -67,18 +61,17 @@ def run(
     """
     check_output(output)
     images = question.read_images()
-    overlay_paths = [] if overlay is None else numbered_paths(overlay, question.count)
-
-    from .answering import answer, prepare_question
+    count = len(question.image) + len(question.video)
+    overlay_paths = [] if overlay is None else numbered_paths(overlay, count)
 
     source = find_checkpoint(model_options)
     compression = _merged_settings(source.saved_compression, changes)
     checkpoint = load_checkpoint(source, compression)
-    with working("Answering"), quiet_libraries(progress_bars=False):
+    with working("Answering"):
         videos = question.read_videos(checkpoint.processor)
         inputs = prepare_question(checkpoint, images, question.prompt, videos)
         found = answer(checkpoint, inputs, max_new_tokens=question.max_new_tokens)
-    visuals: list[Visual] = [*images, *videos]
+    visuals: list[Image.Image | list[Image.Image]] = [*images, *videos]
     for number, path in enumerate(overlay_paths):
         _write_overlay(path, visuals[number], found, number)
     summary = {
@@ -123,7 +116,6 @@ def _settings(
 
 def _measurements(found: Answer, prompt_tokens: int) -> dict[str, Any]:
     report = found.report
-    assert report is not None  # a prompt with images was compressed
     sample = report.samples[0]
     before_generation = report.vision_ms + report.scoring_ms + report.rewriting_ms
     return {
@@ -140,10 +132,11 @@ def _measurements(found: Answer, prompt_tokens: int) -> dict[str, Any]:
     }
 
 
-def _write_overlay(path: Path, visual: Visual, found: Answer, number: int) -> None:
+def _write_overlay(
+    path: Path, visual: Image.Image | list[Image.Image], found: Answer, number: int
+) -> None:
     from ..viz import frame_overlays, frame_sheet, overlay, save_animation
 
-    assert found.report is not None
     sample = found.report.samples[0]
     if not isinstance(visual, list):
         overlay(visual, sample, number).save(path)

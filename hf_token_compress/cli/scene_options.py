@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from .errors import CommandError
 
 if TYPE_CHECKING:
     from ..data.sample import Sample
-    from ..data.sources import SampleSource
 
 SCENES = "Composed images and clips"
 
@@ -55,6 +54,15 @@ class SceneOptions:
     def __post_init__(self) -> None:
         check_options(self)
 
+    def layout(self, *, clips: bool) -> dict[str, Any]:
+        """Seed and sizes, as the functions of `hf_token_compress.data.composed` take them."""
+        found = {"seed": self.seed, "rows": self.rows, "columns": self.columns}
+        if clips:
+            found["frames_per_scene"] = self.frames_per_scene
+            if self.clip_frames is not None:
+                found["frames"] = self.clip_frames
+        return found
+
     def samples(self, kinds: Sequence[str]) -> list[Sample]:
         """For each image or clip one question of each kind, for `evaluate`.
 
@@ -67,67 +75,28 @@ class SceneOptions:
         from ..data.composed import clip_samples, scene_samples
         from ..data.scenes import CLIP_KINDS, KINDS, check_kinds, load_drawings
 
-        known = KINDS if self.clip_frames is None else CLIP_KINDS
+        clips = self.clip_frames is not None
+        known, compose = (CLIP_KINDS, clip_samples) if clips else (KINDS, scene_samples)
         check_kinds(kinds, known)
-        options: dict[str, Any] = {
-            "seed": self.seed,
-            "rows": self.rows,
-            "columns": self.columns,
-            "drawings": None if self.drawings is None else load_drawings(self.drawings),
-        }
-        if self.clip_frames is None:
-            return scene_samples(kinds or known, self.per_kind, **options)
-        options |= {"frames": self.clip_frames, "frames_per_scene": self.frames_per_scene}
-        return clip_samples(kinds or known, self.per_kind, **options)
-
-    def source(self, scenes: int | None, clips: int | None, kinds: Sequence[str]) -> SampleSource:
-        """One question about each image or clip, for `collect`.
-
-        Args:
-            scenes: Number of images; None for clips.
-            clips: Number of clips.
-            kinds: Kinds of questions; all if it is empty.
-
-        Raises:
-            ValueError: There is no such kind, or such images cannot be composed.
-        """
-        from ..data.composed import ClipSource, SceneSource
-
-        options: dict[str, Any] = {
-            "kinds": kinds or None,
-            "seed": self.seed,
-            "rows": self.rows,
-            "columns": self.columns,
-        }
-        if scenes is not None:
-            return SceneSource(scenes, **options)
-        assert clips is not None
-        if self.clip_frames is not None:
-            options["frames"] = self.clip_frames
-        return ClipSource(clips, frames_per_scene=self.frames_per_scene, **options)
+        drawings = None if self.drawings is None else load_drawings(self.drawings)
+        layout = self.layout(clips=clips)
+        return compose(kinds or known, self.per_kind, drawings=drawings, **layout)
 
 
 def scene_options(given: Mapping[str, Any], *, composed: bool, clips: bool) -> SceneOptions:
-    """The options of composed questions.
-
-    Args:
-        given: Those that the user gave.
-        composed: Whether the questions are composed.
-        clips: Whether they are about clips.
+    """The options that the user gave for composed questions, about clips or images.
 
     Raises:
         CommandError: An option has no effect.
     """
-    if not composed:
-        _refuse(given, given, "composed questions, not about your own")
-    if not clips:
-        _refuse(given, ("clip_frames", "frames_per_scene"), "clips, not about images")
+    for name in given:
+        if not composed:
+            about = "composed questions, not about your own"
+        elif name in ("clip_frames", "frames_per_scene") and not clips:
+            about = "clips, not about images"
+        else:
+            continue
+        raise CommandError(
+            f"--{name.replace('_', '-')} is about {about}: leave it out.", exit_code=2
+        )
     return SceneOptions(**given)
-
-
-def _refuse(given: Mapping[str, Any], names: Collection[str], about: str) -> None:
-    for name in names:
-        if name in given:
-            raise CommandError(
-                f"--{name.replace('_', '-')} is about {about}: leave it out.", exit_code=2
-            )

@@ -43,13 +43,9 @@ def train(
     from ..training.train import train_mapper
 
     main = process_state().is_main_process
+    shards = [ShardFolder(folder) for folder in collection]
     with counting("Training", options.epochs, shown=main) as done:
-        mapper = train_mapper(
-            [ShardFolder(folder) for folder in collection],
-            output,
-            options,
-            after_epoch=lambda epoch: done(1),
-        )
+        mapper = train_mapper(shards, output, options, after_epoch=lambda epoch: done(1))
     if not main:
         return
     metrics = ", ".join(

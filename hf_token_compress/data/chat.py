@@ -21,15 +21,12 @@ def user_turn(
         {"type": "video", "video": list(video) if isinstance(video, tuple) else video}
         for video in videos
     ]
-    content.append({"type": "text", "text": question})
-    return [{"role": "user", "content": content}]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
 
 
 def conversation(sample: Sample) -> Conversation:
     """The sample as a conversation of one turn."""
-    if sample.modality == "video":
-        return user_turn(sample.question, videos=sample.visuals)
-    return user_turn(sample.question, images=sample.visuals)
+    return user_turn(sample.question, **{f"{sample.modality}s": sample.visuals})
 
 
 def encode_samples(processor: Any, samples: Sequence[Sample], num_frames: int | None = None) -> Any:

@@ -8,7 +8,7 @@ training never used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..checks import check_count
@@ -31,23 +31,12 @@ from .sources import SampleSource
 _MOST_SCENES_FOR_ONE = 20
 
 
-def scene_sample(scene: Scene, question: Question) -> Sample:
-    """A question about a scene."""
+def composed_sample(visual: Scene | Clip, question: Question) -> Sample:
+    """A question about a composed scene or clip."""
+    shown = tuple(visual.images) if isinstance(visual, Clip) else visual.image
     return Sample(
-        "image",
-        (scene.image,),
-        question.text,
-        question.answer,
-        question.kind,
-        question.relevant_boxes,
-    )
-
-
-def clip_sample(clip: Clip, question: Question) -> Sample:
-    """A question about a clip."""
-    return Sample(
-        "video",
-        (tuple(clip.images),),
+        "video" if isinstance(visual, Clip) else "image",
+        (shown,),
         question.text,
         question.answer,
         question.kind,
@@ -90,11 +79,11 @@ def scene_samples(
     last_asked = dict.fromkeys(kinds, seed)
     number = seed
     while wanted := [kind for kind, count in missing.items() if count > 0]:
-        scene = make_scene(number, rows=rows, columns=columns, split=split, drawings=drawings)
+        scene = make_scene(number, rows, columns, split=split, drawings=drawings)
         for question in scene_questions(scene, kinds=wanted, seed=number):
             missing[question.kind] -= 1
             last_asked[question.kind] = number
-            samples.append(scene_sample(scene, question))
+            samples.append(composed_sample(scene, question))
         for kind in wanted:
             if number - last_asked[kind] >= _MOST_SCENES_FOR_ONE:
                 raise ValueError(
@@ -140,48 +129,50 @@ def clip_samples(
     samples: list[Sample] = []
     for number in range(seed, seed + per_kind):
         clip = make_clip(number, frames, rows, columns, split, drawings, frames_per_scene)
-        samples += [clip_sample(clip, item) for item in clip_questions(clip, kinds, seed=number)]
+        asked = clip_questions(clip, kinds, seed=number)
+        samples += [composed_sample(clip, question) for question in asked]
     return samples
 
 
-class ComposedSource(SampleSource):
-    """What scenes and clips share: sample `i` asks one question of kind `i` about image `i`.
+class _ComposedSource(SampleSource):
+    """Sample `i` asks a question of kind `i`, the kinds taken in turn, about image `seed + i`."""
 
-    Args:
-        count: Number of questions.
-        kinds: Kinds of questions, asked in turn; by default all that are known.
-        known: Kinds of questions that there are.
-        seed: Number of the first image.
-
-    Raises:
-        ValueError: A kind is unknown.
-    """
+    name: str
+    known: Sequence[str]
+    make: Callable[..., Any]
+    ask: Callable[..., list[Question]]
 
     def __init__(
-        self, count: int, kinds: Sequence[str] | None, known: Sequence[str], seed: int
+        self, count: int, kinds: Sequence[str] | None, seed: int, **options: int | str
     ) -> None:
-        kinds = kinds or known
-        check_kinds(kinds, known)
-        self._count, self._kinds, self._seed = count, list(kinds), seed
+        self._count, self._kinds, self._seed = count, list(kinds or self.known), seed
+        self._options = options
+        check_kinds(self._kinds, self.known)
+        self.make(seed, **options)  # fail early on sizes that cannot be composed
 
     def __len__(self) -> int:
         return self._count
 
-    def number_and_kind(self, index: int) -> tuple[int, str]:
-        """Number of the image, and kind of the question, of a sample."""
-        return self._seed + index, self._kinds[index % len(self._kinds)]
+    def __getitem__(self, index: int) -> Sample:
+        number, kind = self._seed + index, self._kinds[index % len(self._kinds)]
+        visual = self.make(number, **self._options)
+        questions = self.ask(visual, kinds=[kind], seed=number)
+        if not questions:
+            raise ValueError(f"scene {number} allows no question of the kind {kind}")
+        return composed_sample(visual, questions[0])
 
     def describe(self) -> dict[str, Any]:
-        """Number, kinds and seed."""
-        return {"samples": self._count, "kinds": self._kinds, "seed": self._seed}
+        """All arguments."""
+        own = {"samples": self._count, "kinds": self._kinds, "seed": self._seed}
+        return {"source": self.name, **own, **self._options}
 
 
-class SceneSource(ComposedSource):
-    """Questions about composed scenes.
+class SceneSource(_ComposedSource):
+    """One question about each of several composed scenes.
 
     Args:
         count: Number of questions, spread evenly over the kinds.
-        kinds: Kinds of questions; by default all.
+        kinds: Kinds of questions, asked in turn; by default all.
         seed: Number of the first scene.
         rows: Grid rows of cells.
         columns: Grid columns of cells.
@@ -190,6 +181,9 @@ class SceneSource(ComposedSource):
     Raises:
         ValueError: A kind is unknown, or no such scene can be composed.
     """
+
+    name, known = "scenes", KINDS
+    make, ask = staticmethod(make_scene), staticmethod(scene_questions)
 
     def __init__(
         self,
@@ -201,29 +195,15 @@ class SceneSource(ComposedSource):
         columns: int = 4,
         split: str = "mapper",
     ) -> None:
-        super().__init__(count, kinds, KINDS, seed)
-        self._options: dict[str, Any] = {"rows": rows, "columns": columns, "split": split}
-        make_scene(seed, **self._options)  # fail early on sizes that cannot be composed
-
-    def __getitem__(self, index: int) -> Sample:
-        number, kind = self.number_and_kind(index)
-        scene = make_scene(number, **self._options)
-        questions = scene_questions(scene, kinds=[kind], seed=number)
-        if not questions:
-            raise ValueError(f"scene {number} allows no question of the kind {kind}")
-        return scene_sample(scene, questions[0])
-
-    def describe(self) -> dict[str, Any]:
-        """All arguments."""
-        return {"source": "scenes", **super().describe(), **self._options}
+        super().__init__(count, kinds, seed, rows=rows, columns=columns, split=split)
 
 
-class ClipSource(ComposedSource):
-    """Questions about composed clips.
+class ClipSource(_ComposedSource):
+    """One question about each of several composed clips.
 
     Args:
         count: Number of questions, spread evenly over the kinds.
-        kinds: Kinds of questions; by default all that clips allow.
+        kinds: Kinds of questions, asked in turn; by default all that clips allow.
         frames: Scenes of every clip.
         frames_per_scene: Frames for which each scene is shown.
         seed: Number of the first clip.
@@ -234,6 +214,9 @@ class ClipSource(ComposedSource):
     Raises:
         ValueError: A kind is unknown, or no such clip can be composed.
     """
+
+    name, known = "clips", CLIP_KINDS
+    make, ask = staticmethod(make_clip), staticmethod(clip_questions)
 
     def __init__(
         self,
@@ -247,27 +230,11 @@ class ClipSource(ComposedSource):
         columns: int = 4,
         split: str = "mapper",
     ) -> None:
-        super().__init__(count, kinds, CLIP_KINDS, seed)
-        self._options: dict[str, Any] = {
-            "frames": frames,
-            "rows": rows,
-            "columns": columns,
-            "split": split,
-        }
-        self._frames_per_scene = frames_per_scene
-        self._clip(seed)  # fail early on sizes that cannot be composed
-
-    def __getitem__(self, index: int) -> Sample:
-        number, kind = self.number_and_kind(index)
-        clip = self._clip(number)
-        (question,) = clip_questions(clip, [kind], seed=number)
-        return clip_sample(clip, question)
+        size: dict[str, Any] = {"frames": frames, "rows": rows, "columns": columns}
+        super().__init__(count, kinds, seed, **size, split=split, frames_per_scene=frames_per_scene)
 
     def describe(self) -> dict[str, Any]:
         """All arguments."""
-        # Collections on disk call the last one "hold".
-        own = {**self._options, "hold": self._frames_per_scene}
-        return {"source": "clips", **super().describe(), **own}
-
-    def _clip(self, number: int) -> Clip:
-        return make_clip(number, frames_per_scene=self._frames_per_scene, **self._options)
+        found = super().describe()
+        found["hold"] = found.pop("frames_per_scene")  # as collections on disk call it
+        return found

@@ -19,15 +19,7 @@ _SIDES = 4
 
 
 def check_keys(fields: Any, name: str) -> None:
-    """Raise if a JSON object has unknown keys.
-
-    Args:
-        fields: What was read.
-        name: What to call it in the message.
-
-    Raises:
-        ValueError: A key is unknown.
-    """
+    """Raise `ValueError` if a JSON object, called `name` in the message, has unknown keys."""
     unknown = sorted(set(fields) - set(KEYS)) if isinstance(fields, Mapping) else []
     if unknown:
         raise ValueError(f"{name} has the unknown key {unknown[0]!r}: known are {', '.join(KEYS)}.")
@@ -52,7 +44,11 @@ def sample_from_fields(fields: Any, folder: Path) -> Sample:
     images, video = fields.get("image"), fields.get("video")
     if (images is None) == (video is None):
         raise ValueError('the sample needs either "image" or "video"')
-    visuals = _images(images, folder) if video is None else (_video(video, folder),)
+    if isinstance(video, str):
+        video = str(folder / video)
+    elif isinstance(video, list):
+        video = _images(video, folder)
+    visuals = _images(images, folder) if video is None else (video,)
     boxes = _boxes(fields.get("relevant_boxes"))
     frames = _numbers(fields.get("relevant_frames") or (), "relevant_frames")
     if video is not None and boxes is not None and len(frames) != len(boxes):
@@ -73,14 +69,6 @@ def _images(images: Any, folder: Path) -> tuple[Image.Image, ...]:
     if not listed:
         raise ValueError("the sample has no image")
     return tuple(_image(item, folder) for item in listed)
-
-
-def _video(video: Any, folder: Path) -> Any:
-    if isinstance(video, str):
-        return str(folder / video)
-    if isinstance(video, list):
-        return _images(video, folder)
-    return video
 
 
 def _image(item: Any, folder: Path) -> Image.Image:

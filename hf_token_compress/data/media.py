@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
+from ..hub import first_line
 from .sample import Sample
 
 # Pillow has these extensions, but cannot decode the files.
@@ -51,19 +52,6 @@ def read_image(path: str | Path) -> Image.Image:
         raise ValueError(f"The image {str(path)!r} cannot be read: {_reason(error)}.") from error
 
 
-def read_frames(folder: str | Path) -> list[Image.Image]:
-    """The images in a folder, by name: the frames of a video.
-
-    Raises:
-        OSError, ValueError: The folder has no images, or one of them cannot be read.
-    """
-    known = Image.registered_extensions()
-    files = [file for file in sorted(Path(folder).iterdir()) if file.suffix.lower() in known]
-    if not files:
-        raise ValueError(f"The folder {str(folder)!r} has no images to use as frames.")
-    return [read_image(file) for file in files]
-
-
 def check_video(path: str | Path) -> None:
     """Raise unless there is such a file or folder.
 
@@ -79,8 +67,9 @@ def read_video(
 ) -> list[Image.Image]:
     """The frames of a video that the model sees, RGB.
 
-    The images of a folder are used as they are. The frames of a file are chosen by the processor's
-    own sampler. Pillow decodes animated images; PyAV, or torchcodec without it, all other files.
+    The images of a folder are used as they are, in the order of their names. The frames of a file
+    are chosen by the processor's own sampler. Pillow decodes animated images; PyAV, or torchcodec
+    without it, all other files.
 
     Args:
         path: The file or folder.
@@ -94,12 +83,15 @@ def read_video(
         ValueError: It is not a video that can be read.
     """
     check_video(path)
-    path = Path(path)
+    path, images = Path(path), Image.registered_extensions()
     if path.is_dir():
-        return read_frames(path)
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in images]
+        if not files:
+            raise ValueError(f"The folder {str(path)!r} has no images to use as frames.")
+        return [read_image(file) for file in files]
     choose = partial(frames_to_take, processor, num_frames=num_frames)
     suffix = path.suffix.lower()
-    if suffix in Image.registered_extensions() and suffix not in _NOT_ANIMATIONS:
+    if suffix in images and suffix not in _NOT_ANIMATIONS:
         return _read_animation(path, choose)
     return _decode(path, choose)
 
@@ -170,8 +162,8 @@ def _decode(path: Path, choose: Callable[[Any], Sequence[int]]) -> list[Image.Im
             "Videos are decoded with PyAV, which is not installed: pip install "
             "'hf-token-compress[video]'."
         )
+    file: Any = str(path)  # the annotation forgets files
     try:
-        file: Any = str(path)  # the annotation forgets files
         decoded: Any = load_video(
             file, backend=backend, sample_indices_fn=lambda metadata, **_: choose(metadata)
         )
@@ -190,6 +182,4 @@ def _as_image(frame: Any) -> Image.Image:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error's message, or its type, without a full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+    return first_line(error).rstrip(".")

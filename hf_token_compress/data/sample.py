@@ -48,8 +48,7 @@ class Sample:
     @property
     def image(self) -> Image.Image:
         """The first image, or the first frame of a video."""
-        image: Image.Image = self.frames[0] if self.frames else self.visuals[0]
-        return image
+        return (self.frames or self.visuals)[0]
 
     @property
     def is_video_file(self) -> bool:

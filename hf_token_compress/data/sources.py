@@ -7,6 +7,7 @@ import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,22 @@ class JsonLines(SampleSource):
         if not self._path.is_file():
             raise FileNotFoundError(f"There is no data file {str(path)!r}.")
         content = self._path.read_bytes()
+        try:
+            text = content.decode("utf-8").removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ValueError(
+                f"The data file {str(path)!r} is not UTF-8 in its line {line}: save it as UTF-8."
+            ) from error
         # Not `splitlines`, which also splits at U+2028 and others that JSON strings may hold.
-        lines = io.StringIO(_decoded(content, self._path).removeprefix("\ufeff"), newline=None)
-        self._lines = [line for line in lines if line.strip()]
+        self._lines = [line for line in io.StringIO(text, newline=None) if line.strip()]
         if not self._lines:
             raise ValueError(f"The data file {str(path)!r} holds no samples: it is empty.")
-        self._check_keys()
         self._digest = hashlib.sha256(content).hexdigest()
+        # A misspelt "answer" would silently leave all answers unknown.
+        for index, sample in enumerate(self._lines):
+            with suppress(json.JSONDecodeError):  # only this sample cannot be read
+                check_keys(json.loads(sample), f"Sample {index} of the data file {str(path)!r}")
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -99,25 +109,6 @@ class JsonLines(SampleSource):
     def describe(self) -> dict[str, Any]:
         """File name, number of samples and SHA-256."""
         return {"source": self._path.name, "samples": len(self), "sha256": self._digest}
-
-    def _check_keys(self) -> None:
-        """A misspelt "answer" would silently leave all answers unknown."""
-        for index, line in enumerate(self._lines):
-            try:
-                fields = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # only this sample cannot be read
-            check_keys(fields, f"Sample {index} of the data file {str(self._path)!r}")
-
-
-def _decoded(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"The data file {str(path)!r} is not UTF-8 in its line {line}: save it as UTF-8."
-        ) from error
 
 
 class HubDataset(SampleSource):

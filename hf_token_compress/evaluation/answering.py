@@ -35,26 +35,21 @@ def answer_samples(
     """
     answers = [""] * len(samples)
     for start in range(0, len(samples), batch_size):
-        stop = min(start + batch_size, len(samples))
-        loaded = [with_frames(samples[number], processor) for number in range(start, stop)]
+        chosen = samples[start : start + batch_size]
+        loaded = [with_frames(sample, processor) for sample in chosen]
         for indices in batches_of_one_shape(loaded):
             batch = [loaded[index] for index in indices]
             if before_batch is not None:
                 before_batch(batch)
-            texts = _answer_batch(model, processor, batch, max_new_tokens)
+            inputs = encode_samples(processor, batch).to(model.device)
+            with torch.inference_mode():
+                output = model.generate(  # [B, S]
+                    **inputs, max_new_tokens=max_new_tokens, do_sample=False
+                )
+            new_tokens = output[:, inputs["input_ids"].shape[1] :]  # [B, new]
+            texts = processor.batch_decode(new_tokens, skip_special_tokens=True)
             for index, text in zip(indices, texts, strict=True):
-                answers[start + index] = text
+                answers[start + index] = text.strip()
             if after_batch is not None:
                 after_batch(len(batch))
     return answers
-
-
-def _answer_batch(
-    model: Any, processor: Any, batch: Sequence[Sample], max_new_tokens: int
-) -> list[str]:
-    inputs = encode_samples(processor, batch).to(model.device)
-    with torch.inference_mode():
-        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)  # [B, S]
-    new_tokens = output[:, inputs["input_ids"].shape[1] :]  # [B, new]
-    decoded = processor.batch_decode(new_tokens, skip_special_tokens=True)
-    return [text.strip() for text in decoded]

@@ -10,6 +10,7 @@ from ..data.chat import encode_samples
 from ..data.media import with_frames
 from ..data.sample import Sample
 from ..data.sources import SampleSource
+from ..hub import first_line
 from .truth import has_ground_truth
 
 ALL = "all"
@@ -71,7 +72,8 @@ class Questions(Sequence[Sample]):
                 if not kinds or kind in kinds:
                     self._add(number, sample)
             except Exception as error:  # a decoder may raise anything
-                self.left_out.append(LeftOut(number, f"it cannot be read: {_first_line(error)}"))
+                reason = first_line(error).rstrip(".")
+                self.left_out.append(LeftOut(number, f"it cannot be read: {reason}"))
             if after_sample is not None:
                 after_sample(1)
         if unknown := [kind for kind in kinds if kind not in found]:
@@ -108,8 +110,3 @@ class Questions(Sequence[Sample]):
         encode_samples(self._processor, [sample])  # fails for images that the processor refuses
         self._numbers.append(number)
         self.have_ground_truth = self.have_ground_truth and has_ground_truth(sample)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

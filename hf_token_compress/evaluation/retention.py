@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..compression import compress, uncompress
@@ -106,9 +107,7 @@ def measure_retention(
             answer, or the ground truth that "truth" needs. All of these are raised before the first
             question is asked.
     """
-    asked = _Asked(samples, match)
-    if TRUTH in scorers:
-        asked.check_ground_truth()
+    asked = _Asked(samples, match, ground_truth=TRUTH in scorers)
     planned: list[tuple[str, TokenCompressionConfig]] = []
     for scorer in scorers:
         label = scorer if isinstance(scorer, str) else scorer.label
@@ -116,15 +115,18 @@ def measure_retention(
         for config in configs[:1]:  # the others have the same scorer
             _check_scorer(model, asked.modalities, config)
         planned.extend((label, config) for config in configs)
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "max_new_tokens": max_new_tokens,
-        "after_batch": after_batch,
-    }
-    answers = answer_samples(model, processor, samples, **options)
-    results = [asked.result(None, 1.0, 1.0, answers)]
+
+    ask = partial(
+        answer_samples,
+        model,
+        processor,
+        samples,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
+    results = [asked.result(None, 1.0, 1.0, ask(after_batch=after_batch))]
     for label, config in planned:
-        kept_share, answers = _answer_compressed(model, processor, samples, label, config, options)
+        kept_share, answers = _answer_compressed(model, ask, label, config, after_batch)
         results.append(asked.result(label, config.retention_ratio, kept_share, answers))
     return results
 
@@ -132,28 +134,22 @@ def measure_retention(
 class _Asked:
     """What is known of the samples, which are read once for all results."""
 
-    def __init__(self, samples: Sequence[Sample], match: Match) -> None:
+    def __init__(self, samples: Sequence[Sample], match: Match, *, ground_truth: bool) -> None:
         self.kinds: list[str] = []
         self.answers: list[str] = []
         self.modalities: set[Modality] = set()
         self._match = match
-        self._unknown: list[int] = []
         for number, sample in enumerate(samples):
             if sample.answer is None:
                 raise ValueError(f"Sample {number} has no answer: leave it out.")
+            if ground_truth and not has_ground_truth(sample):
+                raise ValueError(
+                    f"The scorer {TRUTH} needs the relevant boxes of every sample, on its one "
+                    f"image or frames, but sample {number} has none: leave that scorer out."
+                )
             self.kinds.append(sample.kind or ALL)
             self.answers.append(sample.answer)
             self.modalities.add(sample.modality)
-            if not has_ground_truth(sample):
-                self._unknown.append(number)
-
-    def check_ground_truth(self) -> None:
-        """Raise unless all samples have what the scorer "truth" needs."""
-        if self._unknown:
-            raise ValueError(
-                f"The scorer {TRUTH} needs the relevant boxes of every sample, on its one image or "
-                f"frames, but sample {self._unknown[0]} has none: leave that scorer out."
-            )
 
     def result(
         self, scorer: str | None, ratio: float, kept_share: float, answers: Sequence[str]
@@ -170,19 +166,13 @@ def _config_of(
     scorer: str | ConfiguredScorer, ratio: float, mapper: str | None
 ) -> TokenCompressionConfig:
     if isinstance(scorer, ConfiguredScorer):
-        return TokenCompressionConfig(
-            retention_ratio=ratio,
-            scorer=scorer.scorer,
-            scorer_options=dict(scorer.options),
-            min_visual_tokens=0,
-        )
-    name, _, own_mapper = scorer.partition(":")
-    return TokenCompressionConfig(
-        retention_ratio=ratio,
-        scorer="random" if name == TRUTH else name,
-        mapper=(own_mapper or mapper) if name == "mapper" else None,
-        min_visual_tokens=0,
-    )
+        chosen: dict[str, Any] = {"scorer": scorer.scorer, "scorer_options": dict(scorer.options)}
+    else:
+        name, _, own_mapper = scorer.partition(":")
+        chosen = {"scorer": "random" if name == TRUTH else name}
+        if name == "mapper":
+            chosen["mapper"] = own_mapper or mapper
+    return TokenCompressionConfig(retention_ratio=ratio, min_visual_tokens=0, **chosen)
 
 
 def _check_scorer(
@@ -199,11 +189,10 @@ def _check_scorer(
 
 def _answer_compressed(
     model: Any,
-    processor: Any,
-    samples: Sequence[Sample],
+    ask: Callable[..., list[str]],
     scorer: str,
     config: TokenCompressionConfig,
-    options: dict[str, Any],
+    after_batch: Callable[[int], None] | None,
 ) -> tuple[float, list[str]]:
     """The share of visual tokens that was kept, and the answers."""
     compress(model, config)
@@ -211,7 +200,6 @@ def _answer_compressed(
     if scorer == TRUTH:
         model.token_compression.scorer = truth
     before, after = 0, 0
-    finished = options["after_batch"]
 
     def set_truth(batch: Sequence[Sample]) -> None:
         truth.samples = batch
@@ -221,17 +209,11 @@ def _answer_compressed(
         for report in model.token_compression.last.samples:
             before += report.visual_tokens_before
             after += report.visual_tokens_after
-        if finished is not None:
-            finished(asked)
+        if after_batch is not None:
+            after_batch(asked)
 
     try:
-        answers = answer_samples(
-            model,
-            processor,
-            samples,
-            before_batch=set_truth,
-            **{**options, "after_batch": count_tokens},
-        )
+        answers = ask(before_batch=set_truth, after_batch=count_tokens)
     finally:
         uncompress(model)
     return after / before, answers

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hf_token_compress.evaluation.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
 from hf_token_compress.prompt import MultimodalPrompt
 from hf_token_compress.scorers.attention import instruction_attention
 
 from ..arguments import add_task, make_parser, positive
+from .peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from .subprocess_task import run_in_own_process
 
 Method = Literal["eager", "scoring"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_token_compress.evaluation.peak_memory import PeakMemory
+from lab.benchmarks.peak_memory import PeakMemory
 
 MIB = 2**20
 
