@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_count, check_flag
+from ..checks import check_count, check_type
 from .frozen import freeze_logit_shift
 from .inputs import STATISTICS, MapperInput
 
@@ -43,7 +43,7 @@ class GridNetwork(nn.Module):
         super().__init__()
         check_count("channels of the mapper network grid", channels, at_least=1)
         check_count("blocks of the mapper network grid", blocks, at_least=0)
-        check_flag("start_from_attention of the mapper network grid", start_from_attention)
+        check_type("start_from_attention of the mapper network grid", start_from_attention, bool)
         self.start_from_attention = start_from_attention
         self.input = nn.Linear(STATISTICS * heads, channels)
         stack = [GridBlock(channels) for _ in range(blocks)]
