@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+_NOUNS = {bool: "True or False", str: "a string", Mapping: "a dict of keyword arguments"}
+
 
 def check_number(name: str, value: object, interval: str | None, *, whole: bool = False) -> None:
     """Raise unless `value` is a finite number in an interval.
@@ -54,23 +56,10 @@ def check_count(name: str, value: object, *, at_least: int) -> None:
     check_number(name, value, f"[{at_least}, inf)", whole=True)
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raise unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {type(value).__name__}.")
-
-
-def check_text(name: str, value: object) -> None:
-    """Raise unless `value` is a string."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {type(value).__name__}.")
-
-
-def check_keyword_arguments(name: str, value: object) -> None:
-    """Raise unless `value` is a mapping."""
-    if not isinstance(value, Mapping):
-        kind = type(value).__name__
-        raise TypeError(f"{name} must be a dict of keyword arguments, not {kind}.")
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise unless `value` is of a kind: bool, str or Mapping."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {_NOUNS[kind]}, not {type(value).__name__}.")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

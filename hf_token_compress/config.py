@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from ._version import __version__
-from .options import check_options, documented
+from .options import check_options, documented, option
 
 PositionIdPolicy = Literal["original", "compact"]
 InstructionScope = Literal["last_turn", "after_visual", "all_text"]
@@ -37,98 +37,55 @@ class TokenCompressionConfig(dict[str, Any]):
         ValueError: A value is outside its range, or two values contradict each other.
     """
 
-    retention_ratio: float = field(
-        default=0.5,
-        metadata={
-            "help": (
-                "Share of the visual tokens to keep. 1.0 keeps all. With top_p it is the upper "
-                "limit."
-            ),
-            "interval": "(0, 1]",
-        },
+    retention_ratio: float = option(
+        0.5,
+        "Share of the visual tokens to keep. 1.0 keeps all. With top_p it is the upper limit.",
+        "(0, 1]",
     )
-    min_visual_tokens: int = field(
-        default=16,
-        metadata={
-            "help": "Prompts with fewer visual tokens than this are left alone.",
-            "interval": "[0, inf)",
-        },
+    min_visual_tokens: int = option(
+        16, "Prompts with fewer visual tokens than this are left alone.", "[0, inf)"
     )
-    max_visual_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "Most visual tokens that a prompt keeps. By default there is no maximum.",
-            "interval": "[1, inf)",
-        },
+    max_visual_tokens: int | None = option(
+        None, "Most visual tokens that a prompt keeps. By default there is no maximum.", "[1, inf)"
     )
-    min_tokens_per_visual: int = field(
-        default=1,
-        metadata={
-            "help": (
-                "Visual tokens that every image or video keeps. It overrides the ratio and the "
-                "maximum."
-            ),
-            "interval": "[0, inf)",
-        },
+    min_tokens_per_visual: int = option(
+        1,
+        "Visual tokens that every image or video keeps. It overrides the ratio and the maximum.",
+        "[0, inf)",
     )
-    min_tokens_per_frame: int = field(
-        default=0,
-        metadata={
-            "help": (
-                "Visual tokens that every frame of a video keeps. It overrides the ratio and the "
-                "maximum. Models that join frames (Qwen2-VL: two and two) count joined frames."
-            ),
-            "interval": "[0, inf)",
-        },
+    min_tokens_per_frame: int = option(
+        0,
+        "Visual tokens that every frame of a video keeps. It overrides the ratio and the maximum. "
+        "Models that join frames (Qwen2-VL: two and two) count joined frames.",
+        "[0, inf)",
     )
-    top_p: float | None = field(
-        default=None,
-        metadata={
-            "help": (
-                "Keep the fewest visual tokens whose scores sum to this share of the total. Easy "
-                "questions then keep fewer."
-            ),
-            "interval": "(0, 1]",
-        },
+    top_p: float | None = option(
+        None,
+        "Keep the fewest visual tokens whose scores sum to this share of the total. Easy "
+        "questions then keep fewer.",
+        "(0, 1]",
     )
-    scorer: str | None = field(
-        default=None,
-        metadata={
-            "help": (
-                "Name of the scorer. By default mapper if a mapper is named, else attention, which "
-                "needs no training."
-            ),
-        },
+    scorer: str | None = option(
+        None,
+        "Name of the scorer. By default mapper if a mapper is named, else attention, which needs "
+        "no training.",
     )
-    scorer_options: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "Keyword arguments of the scorer, such as seed=1 for random."},
+    scorer_options: dict[str, Any] = option(
+        {}, "Keyword arguments of the scorer, such as seed=1 for random."
     )
-    mapper: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the trained mapper that the scorer mapper uses."},
+    mapper: str | None = option(
+        None, "Folder or Hub id of the trained mapper that the scorer mapper uses."
     )
-    mapper_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the mapper on the Hub."}
+    mapper_revision: str | None = option(None, "Branch, tag or commit of the mapper on the Hub.")
+    position_ids: PositionIdPolicy = option(
+        "original",
+        "original keeps the position ids of the whole prompt; compact numbers the kept tokens 0, "
+        "1, 2, … on every axis.",
     )
-    position_ids: PositionIdPolicy = field(
-        default="original",
-        metadata={
-            "help": (
-                "original keeps the position ids of the whole prompt; compact numbers the kept "
-                "tokens 0, 1, 2, … on every axis."
-            ),
-        },
-    )
-    instruction: InstructionScope = field(
-        default="last_turn",
-        metadata={
-            "help": (
-                "Text that asks the question. last_turn: the last closed turn after the last "
-                "visual token; after_visual: all text after the last visual token; all_text: all "
-                "text."
-            ),
-        },
+    instruction: InstructionScope = option(
+        "last_turn",
+        "Text that asks the question. last_turn: the last closed turn after the last visual "
+        "token; after_visual: all text after the last visual token; all_text: all text.",
     )
 
     def __post_init__(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 
 def explain_failure(
     kind: str, name: str, error: BaseException, *, revision: str | None = None
@@ -45,10 +43,12 @@ def explain_failure(
             "cannot be reached.",
         ),
     )
-    for cause in _causes(error):
+    cause: BaseException | None = error
+    while cause is not None:
         for types, sentence in reasons:
             if isinstance(cause, types):
                 return sentence
+        cause = cause.__cause__ or cause.__context__
     return f"The {kind} {name!r} cannot be loaded: {first_line(error).rstrip('.')}."
 
 
@@ -56,9 +56,3 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message; its type if the message is empty."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

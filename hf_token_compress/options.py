@@ -1,8 +1,7 @@
 """Options: dataclass fields with a help text and a range in their metadata.
 
-An option is declared once, as `field(default=…, metadata={"help": …, "interval": …})`. Its checks,
-its entry in the docstring and its command line option are made from that. The interval is a string
-such as "(0, 1]" or "[1, inf)"; it and the "metavar" of the command line may be left out.
+An option is declared once, as `option(default, help, interval)`. Its checks, its entry in the
+docstring and its command line option are made from that.
 """
 
 from __future__ import annotations
@@ -15,16 +14,23 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from .checks import (
-    check_choice,
-    check_flag,
-    check_keyword_arguments,
-    check_number,
-    check_text,
-    describe_interval,
-)
+from .checks import check_choice, check_number, check_type, describe_interval
 
 Class = TypeVar("Class", bound=type)
+
+
+def option(default: Any, help: str, interval: str | None = None) -> Any:
+    """A field of a dataclass that is an option.
+
+    Args:
+        default: Its default.
+        help: What it does. The first sentence gets the range.
+        interval: Range of its numbers, such as "(0, 1]" or "[1, inf)".
+    """
+    metadata = {"help": help, "interval": interval}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +38,12 @@ class Option:
     """What is known of one option.
 
     Attributes:
-        name: Name of the field.
         kind: bool, int, float, str, Path, tuple or dict (of keyword arguments).
         element: Type of a tuple's elements; else its kind.
         choices: Strings that it may be; empty where any may.
-        takes_none: Whether None is a value.
         takes_callable: Whether a function is a value.
         interval: Range of its numbers.
-        default: Its default; None too where it must be given.
-        required: Whether it must be given.
+        default: None too where it must be given.
         help: Its help text, with its range.
         metavar: What the command line calls its value; None for the kind's name.
     """
@@ -58,27 +61,20 @@ class Option:
     metavar: str | None
 
     def check(self, value: object) -> None:
-        """Raise unless `value` is one that the option takes.
-
-        Raises:
-            TypeError: It has the wrong type.
-            ValueError: It is outside the range, or none of the choices.
-        """
+        """Raise a TypeError or ValueError unless `value` is one that the option takes."""
         if (value is None and self.takes_none) or (callable(value) and self.takes_callable):
             return
         if self.choices:
             check_choice(self.name, value, self.choices)
-        elif self.kind is bool:
-            check_flag(self.name, value)
         elif self.kind in (int, float):
             check_number(self.name, value, self.interval, whole=self.kind is int)
         elif self.kind is tuple and self.interval is not None:
             for element in cast("tuple[object, ...]", value):
                 check_number(self.name, element, self.interval)
         elif self.kind is dict:
-            check_keyword_arguments(self.name, value)
-        elif self.kind is str:
-            check_text(self.name, value)
+            check_type(self.name, value, Mapping)
+        elif self.kind in (bool, str):
+            check_type(self.name, value, self.kind)
 
 
 @cache
@@ -91,12 +87,7 @@ def options_of(cls: type[Any]) -> tuple[Option, ...]:
 
 
 def check_options(instance: object) -> None:
-    """Check all fields of a dataclass.
-
-    Raises:
-        TypeError: A value has the wrong type.
-        ValueError: A value is outside its range, or none of its choices.
-    """
+    """Raise a TypeError or ValueError unless every option of a dataclass takes its value."""
     cls: Any = type(instance)
     for item in options_of(cls):
         item.check(getattr(instance, item.name))
@@ -123,12 +114,14 @@ def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
     choices = [name for part in parts if get_origin(part) is Literal for name in get_args(part)]
     kind = str if choices else next(part for part in parts if part is not NoneType)
     element, kind = next(iter(get_args(kind)), kind), get_origin(kind) or kind
-    interval = item.metadata.get("interval")
-    text = item.metadata["help"]
+    text, interval = item.metadata["help"], item.metadata.get("interval")
     if interval is not None:
         # The range ends the first sentence.
         first, stop, rest = text.partition(". ")
         text = f"{first.removesuffix('.')}, {describe_interval(interval)}.{stop[1:]}{rest}"
+    default = item.default
+    if default is dataclasses.MISSING:
+        default = None if item.default_factory is dataclasses.MISSING else item.default_factory()
     return Option(
         name=item.name,
         kind=dict if isinstance(kind, type) and issubclass(kind, Mapping) else kind,
@@ -137,14 +130,8 @@ def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
         takes_none=NoneType in parts,
         takes_callable=any(get_origin(part) is Callable for part in parts),
         interval=interval,
-        default=_default(item),
+        default=default,
         required=item.default is item.default_factory is dataclasses.MISSING,
         help=text,
         metavar=item.metadata.get("metavar"),
     )
-
-
-def _default(item: dataclasses.Field[Any]) -> Any:
-    if item.default is not dataclasses.MISSING:
-        return item.default
-    return None if item.default_factory is dataclasses.MISSING else item.default_factory()

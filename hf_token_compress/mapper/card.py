@@ -77,7 +77,6 @@ def mapper_card(
     base = configs[0].base_model
     modalities = [config.modality for config in configs]
     licenses = {str(config.training.get("license", "apache-2.0")) for config in configs}
-    datasets = list(dict.fromkeys(name for config in configs for name in _datasets(config)))
     data = ModelCardData(
         library_name="hf_token_compress",
         license=licenses.pop() if len(licenses) == 1 else "other",
@@ -85,7 +84,6 @@ def mapper_card(
         base_model_relation="adapter",
         tags=["token-compression", "visual-tokens", "multimodal", base.model_type, *modalities],
         pipeline_tag="image-text-to-text" if "image" in modalities else "video-text-to-text",
-        datasets=datasets or None,
     )
     text = _TEMPLATE.format(
         card_data=data.to_yaml(),
@@ -100,21 +98,13 @@ def mapper_card(
     return ModelCard(text)
 
 
-def _datasets(config: MapperConfig) -> list[str]:
-    names = config.training.get("datasets") or []
-    return [names] if isinstance(names, str) else list(names)
-
-
 def _summary(mappers: Sequence[tuple[MapperConfig, int]]) -> str:
     depth = mappers[0][0].scoring_depth
+    layer = f"from attention in decoder layer {depth} alone,"
     if len(mappers) == 1:
-        sizes, verb = f"A network of {mappers[0][1]:,} parameters", "predicts"
-    else:
-        each = " and ".join(
-            f"{count:,} parameters for {config.modality}s" for config, count in mappers
-        )
-        sizes, verb = f"Networks of {each}", "predict"
-    return f"{sizes} that {verb}, from attention in decoder layer {depth} alone,"
+        return f"A network of {mappers[0][1]:,} parameters that predicts, {layer}"
+    sizes = [f"{count:,} parameters for {config.modality}s" for config, count in mappers]
+    return f"Networks of {' and '.join(sizes)} that predict, {layer}"
 
 
 def _sections(config: MapperConfig, *, alone: bool) -> str:

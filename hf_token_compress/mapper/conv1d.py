@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..checks import check_choice, check_count
-from .frozen import freeze_logit_shift
 from .inputs import MapperInput
-
-InputScale = Literal["raw", "share", "log_share"]
-InputHeads = Literal["separate", "mean"]
-Activation = Literal["relu", "gelu", "silu"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -49,29 +43,23 @@ class Conv1dNetwork(nn.Module):
         heads: int,
         channels: Sequence[int] = (32, 64, 128, 256, 512),
         kernel_size: int = 9,
-        activation: Activation = "relu",
-        input_scale: InputScale = "share",
-        input_heads: InputHeads = "separate",
+        activation: str = "relu",
+        input_scale: str = "share",
+        input_heads: str = "separate",
     ) -> None:
         super().__init__()
-        for name, value, kind in (
-            ("activation", activation, Activation),
-            ("input_scale", input_scale, InputScale),
-            ("input_heads", input_heads, InputHeads),
-        ):
-            check_choice(f"{name} of the mapper network conv1d", value, get_args(kind))
+        of = "of the mapper network conv1d"
+        check_choice(f"activation {of}", activation, tuple(ACTIVATIONS))
+        check_choice(f"input_scale {of}", input_scale, ("raw", "share", "log_share"))
+        check_choice(f"input_heads {of}", input_heads, ("separate", "mean"))
         if isinstance(channels, str) or not isinstance(channels, Sequence):
-            raise TypeError(
-                "channels of the mapper network conv1d must be a list of whole numbers, not "
-                f"{type(channels).__name__}."
-            )
+            kind = type(channels).__name__
+            raise TypeError(f"channels {of} must be a list of whole numbers, not {kind}.")
         for count in channels:
-            check_count("Each of the channels of the mapper network conv1d", count, at_least=1)
-        check_count("kernel_size of the mapper network conv1d", kernel_size, at_least=1)
+            check_count(f"Each of the channels {of}", count, at_least=1)
+        check_count(f"kernel_size {of}", kernel_size, at_least=1)
         if kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size of the mapper network conv1d must be odd, but it is {kernel_size}."
-            )
+            raise ValueError(f"kernel_size {of} must be odd, but it is {kernel_size}.")
         self.input_scale = input_scale
         self.input_heads = input_heads
         self.activation = ACTIVATIONS[activation]()
@@ -85,7 +73,8 @@ class Conv1dNetwork(nn.Module):
             self.pointwise.append(nn.Conv1d(width, count, 1))
             width = count
         self.output = nn.Conv1d(width, 1, 1)
-        freeze_logit_shift(self.output.bias)
+        # It shifts all logits of a prompt alike, as in `GridNetwork`.
+        self.output.get_parameter("bias").requires_grad_(False)
 
     def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
         """Logits of the visual tokens of each of P prompts, float32 [N]; N may differ."""

@@ -27,39 +27,19 @@ class MapperNotFoundError(OSError):
 
 
 def fetch_folder(source: str, *, revision: str | None = None, **options: Any) -> Path:
-    """The folder of a mapper, downloaded if `source` is a Hub id.
-
-    Args:
-        source: Folder or Hub id.
-        revision: Branch, tag or commit on the Hub.
-        **options: More arguments of `snapshot_download`, such as `token`.
-
-    Raises:
-        MapperNotFoundError: The mapper does not exist, or the Hub cannot be reached or refuses.
-    """
+    """The folder of a mapper; a Hub id is fetched by `snapshot_download` with these options."""
     if Path(source).is_dir():
         return Path(source)
+    options["allow_patterns"] = ["*.json", "*.safetensors"]
     try:
-        patterns = ["*.json", "*.safetensors"]
-        return Path(
-            snapshot_download(source, revision=revision, allow_patterns=patterns, **options)
-        )
+        return Path(snapshot_download(source, revision=revision, **options))
     except Exception as error:
         reason = explain_failure("mapper", source, error, revision=revision)
         raise MapperNotFoundError(reason) from error
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
-    """The content of a mapper's config.json.
-
-    Args:
-        folder: The folder of the mapper.
-        name: The mapper as the user calls it, for messages.
-
-    Raises:
-        MapperNotFoundError: There is no config.json.
-        ValueError: It is damaged.
-    """
+    """The content of a mapper's config.json; `name` is the mapper in messages."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise MapperNotFoundError(f"There is no mapper in {name!r}: it has no {CONFIG_FILE}.")
@@ -73,17 +53,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
 
 
 def read_weights(folder: Path, settings: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The content of a mapper's model.safetensors.
-
-    Args:
-        folder: The folder of the mapper.
-        settings: What `read_settings` returned.
-        name: The mapper as the user calls it, for messages.
-
-    Raises:
-        MapperNotFoundError: There is no model.safetensors.
-        ValueError: It is damaged, or was not saved with these settings.
-    """
+    """The content of a mapper's model.safetensors, saved with the settings that were read."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise MapperNotFoundError(

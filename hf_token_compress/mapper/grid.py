@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_count, check_flag
-from .frozen import freeze_logit_shift
-from .inputs import STATISTICS, MapperInput
+from ..checks import check_count, check_type
+from .inputs import MapperInput
 
 
 class GridNetwork(nn.Module):
@@ -43,15 +42,19 @@ class GridNetwork(nn.Module):
         super().__init__()
         check_count("channels of the mapper network grid", channels, at_least=1)
         check_count("blocks of the mapper network grid", blocks, at_least=0)
-        check_flag("start_from_attention of the mapper network grid", start_from_attention)
+        check_type("start_from_attention of the mapper network grid", start_from_attention, bool)
         self.start_from_attention = start_from_attention
-        self.input = nn.Linear(STATISTICS * heads, channels)
+        self.input = nn.Linear(2 * heads, channels)
         stack = [GridBlock(channels) for _ in range(blocks)]
         self.blocks = nn.ModuleList(stack)
         self.output = nn.Linear(channels, 1)
+        # Freeze what adds one number to all logits of a prompt. The softmax over its visual tokens
+        # removes that number, so the gradients are only rounding errors, and Adam would turn them
+        # into steps of normal size.
         for last in stack[-1:]:
-            freeze_logit_shift(last.contract.bias, *last.whole.parameters())
-        freeze_logit_shift(self.output.bias)
+            last.contract.bias.requires_grad_(False)
+            last.whole.requires_grad_(False)
+        self.output.bias.requires_grad_(False)
         if start_from_attention:
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)

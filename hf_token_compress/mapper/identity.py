@@ -27,15 +27,7 @@ _JSON_TYPES: dict[str, Any] = {
 
 
 def json_fields(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """The known fields of a JSON object; fields of later versions are ignored.
-
-    Args:
-        values: The JSON object.
-        kinds: The type of each field.
-
-    Raises:
-        TypeError: A value has the wrong type.
-    """
+    """The known fields of a JSON object, checked; fields of later versions are ignored."""
     known = {name: value for name, value in values.items() if name in kinds}
     for name, value in known.items():
         if not isinstance(value, kinds[name]):
@@ -72,12 +64,7 @@ class ModelIdentity:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelIdentity:
-        """Read what `to_dict` wrote; fields of later versions are ignored.
-
-        Raises:
-            TypeError: A value is missing or has the wrong type.
-            ValueError: The fingerprint is not a list of numbers.
-        """
+        """Read what `to_dict` wrote; a TypeError or ValueError if a value is missing or wrong."""
         known = json_fields(values, _JSON_TYPES)
         known["fingerprint"] = tuple(float(number) for number in known.get("fingerprint", ()))
         return cls(**known)

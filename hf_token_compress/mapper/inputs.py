@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STATISTICS = 2
-"""Statistics over the instruction tokens: the mean attention and the highest share."""
-
 
 @dataclass(frozen=True)
 class MapperInput:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..checks import check_number
+
 
 def relevance_label(
     relevance: Tensor, *, mask_ratio: float = 0.5, temperature: float = 1.0
@@ -25,12 +27,11 @@ def relevance_label(
         float32 [N], sums to 1.
 
     Raises:
+        TypeError: An option is not a number.
         ValueError: An option is out of range, or the relevance is not finite or nowhere positive.
     """
-    if not 0.0 <= mask_ratio < 1.0:
-        raise ValueError(f"mask_ratio must be in [0, 1), but it is {mask_ratio}.")
-    if not temperature > 0.0:
-        raise ValueError(f"temperature must be above 0, but it is {temperature}.")
+    check_number("mask_ratio", mask_ratio, "[0, 1)")
+    check_number("temperature", temperature, "(0, inf)")
     if not relevance.isfinite().all():
         raise ValueError(
             "The relevance has NaN or infinite values: collect it again, in float32 or bfloat16."

@@ -6,20 +6,36 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, errors
 from torch import Tensor, nn
 
+from ..hub import first_line
 from .card import is_generated, mapper_card
 from .config import MapperConfig
 from .conv1d import Conv1dNetwork
-from .files import CARD_FILE, fetch_folder, read_settings, read_weights, write_files
+from .files import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    fetch_folder,
+    read_settings,
+    read_weights,
+    write_files,
+)
 from .grid import GridNetwork
 from .inputs import MapperInput
-from .upload import push_files
 
 _NETWORKS: dict[str, type[nn.Module]] = {"conv1d": Conv1dNetwork, "grid": GridNetwork}
+
+_FILES = [
+    f"{folder}{name}"
+    for folder in ("", "image/", "video/")
+    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+]
 
 
 class RelevanceMapper(nn.Module):
@@ -59,8 +75,7 @@ class RelevanceMapper(nn.Module):
 
     def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
         """Logits of the visual tokens of each prompt, float32 [N]; N may differ."""
-        logits: list[Tensor] = self.network(inputs)
-        return logits
+        return self.network(inputs)
 
     @torch.no_grad()
     def relevance(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
@@ -78,7 +93,6 @@ class RelevanceMapper(nn.Module):
         local_files_only: bool = False,
         token: str | bool | None = None,
         subfolder: str = "",
-        map_location: str = "cpu",
     ) -> RelevanceMapper:
         """Load a mapper from a folder or from the Hub.
 
@@ -90,7 +104,6 @@ class RelevanceMapper(nn.Module):
             local_files_only: Use the cache only.
             token: Token for the Hub, for private mappers.
             subfolder: "image" or "video" if there is one mapper for each.
-            map_location: Device for the weights.
 
         Raises:
             MapperNotFoundError: The mapper does not exist, or the Hub cannot be reached or refuses.
@@ -105,21 +118,16 @@ class RelevanceMapper(nn.Module):
             local_files_only=local_files_only,
             token=token,
         )
-        mapper = cls.from_folder(folder / subfolder, source, revision)
-        return mapper.to(map_location)
+        return cls.from_folder(folder / subfolder, source, revision)
 
     @classmethod
     def from_folder(cls, folder: Path, name: str, revision: str | None = None) -> RelevanceMapper:
-        """Load a mapper from a folder on disk.
+        """Load a mapper from a folder on disk; errors as in `from_pretrained`.
 
         Args:
             folder: The folder.
             name: The mapper as the user calls it: this folder, a folder around it, or a Hub id.
             revision: Branch, tag or commit on the Hub.
-
-        Raises:
-            MapperNotFoundError: A file is missing.
-            ValueError: A file is damaged or not of a mapper.
         """
         settings = read_settings(folder, name)
         try:
@@ -179,8 +187,9 @@ class RelevanceMapper(nn.Module):
 
         Args:
             repo_id: Hub id, "user/name".
-            **options: `private`, `token`, `branch`, `commit_message`, `delete_patterns`, and those
-                of `HfApi.upload_folder`, such as `create_pr`.
+            **options: `private`, `token`, `branch` (by default the main branch), `commit_message`,
+                `delete_patterns` (of other files to delete), and those of `HfApi.upload_folder`,
+                such as `create_pr`.
 
         Returns:
             Address of the commit.
@@ -192,29 +201,56 @@ class RelevanceMapper(nn.Module):
         return push_mappers({"": self}, repo_id, **options)
 
 
-def push_mappers(mappers: Mapping[str, RelevanceMapper], repo_id: str, **options: Any) -> str:
-    """Upload mappers and one card for all of them; returns the address of the commit.
+def push_mappers(
+    mappers: Mapping[str, RelevanceMapper],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    commit_message: str = "Upload token mapper",
+    delete_patterns: Sequence[str] | str = (),
+    **options: Any,
+) -> str:
+    """Upload mappers and one card for all of them, as `RelevanceMapper.push_to_hub` does.
 
-    Args:
-        mappers: Mappers by their folder in the repository; "" is the repository itself.
-        repo_id: Hub id, "user/name".
-        **options: As in `RelevanceMapper.push_to_hub`.
-
-    Raises:
-        ConnectionError: The Hub cannot be reached.
-        HfHubHTTPError: The Hub refuses.
+    The commit deletes the files of earlier mappers that are not written again, so that loading
+    from the repository gives what was pushed. `mappers` has them by their folder in the repository;
+    "" is the repository itself.
     """
-
-    def write(folder: Path, full_id: str) -> None:
-        for subfolder, mapper in mappers.items():
-            mapper.write_files(folder / subfolder)
-        described = [(mapper.config, mapper.parameter_count) for mapper in mappers.values()]
-        mapper_card(described, repo_id=full_id).save(folder / CARD_FILE)
-
-    commit = push_files(write, repo_id, **options)
+    api = HfApi(token=token)
+    try:
+        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            for subfolder, mapper in mappers.items():
+                mapper.write_files(folder / subfolder)
+            described = [(mapper.config, mapper.parameter_count) for mapper in mappers.values()]
+            mapper_card(described, repo_id=full_id).save(folder / CARD_FILE)
+            stale = [file for file in _FILES if not (folder / file).exists()]
+            others = [delete_patterns] if isinstance(delete_patterns, str) else delete_patterns
+            commit = api.upload_folder(
+                repo_id=full_id,
+                folder_path=folder,
+                revision=branch,
+                commit_message=commit_message,
+                delete_patterns=[*stale, *others],
+                **options,
+            )
+    except errors.HfHubHTTPError:
+        raise
+    except errors.OfflineModeIsEnabled as error:
+        raise ConnectionError(
+            f"The mapper cannot be pushed to {repo_id!r} because HF_HUB_OFFLINE is set: unset it."
+        ) from error
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of httpx or httpx2
+        reason = first_line(error).rstrip(".")
+        raise ConnectionError(
+            f"The mapper cannot be pushed to {repo_id!r} because the Hub cannot be reached "
+            f"({reason}): try again."
+        ) from error
     for mapper in mappers.values():
-        mapper.source = commit.repo_url.repo_id
-        mapper.revision = commit.pr_revision or options.get("branch")
+        mapper.source, mapper.revision = commit.repo_url.repo_id, commit.pr_revision or branch
     return str(commit)
 
 

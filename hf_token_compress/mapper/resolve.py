@@ -33,11 +33,7 @@ class MapperSet:
         return cls({mapper.config.modality: mapper}, mapper.source or "in memory")
 
     def for_modality(self, modality: Modality) -> RelevanceMapper:
-        """The mapper of a modality.
-
-        Raises:
-            ValueError: There is none.
-        """
+        """The mapper of a modality; a ValueError if there is none."""
         if modality not in self.mappers:
             raise ValueError(
                 f"The mapper {self.source!r} was trained for {' and '.join(self.mappers)}s, but "
@@ -47,11 +43,7 @@ class MapperSet:
         return self.mappers[modality]
 
     def check_model(self, model: ModelIdentity) -> None:
-        """Raise unless the mappers were trained for this model.
-
-        Raises:
-            ValueError: They were trained for another model.
-        """
+        """Raise a ValueError unless the mappers were trained for this model."""
         for mapper in self.mappers.values():
             base = mapper.config.base_model
             difference = model.difference(base)
@@ -82,23 +74,9 @@ class MapperSet:
             mapper.save_pretrained(Path(folder) / modality if len(self.mappers) > 1 else folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the mappers and one card, in place of the mappers of the repository.
-
-        Args:
-            repo_id: Hub id, "user/name".
-            **options: As in `RelevanceMapper.push_to_hub`.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            ConnectionError: The Hub cannot be reached.
-            HfHubHTTPError: The Hub refuses.
-        """
+        """Upload the mappers and one card, as `RelevanceMapper.push_to_hub` does."""
         alone = len(self.mappers) == 1
-        folders = {
-            "" if alone else modality: mapper for modality, mapper in sorted(self.mappers.items())
-        }
+        folders = {"" if alone else part: mapper for part, mapper in sorted(self.mappers.items())}
         address = push_mappers(folders, repo_id, **options)
         self.source = repo_id
         return address
@@ -121,8 +99,7 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
     found = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
     mappers = {part: RelevanceMapper.from_folder(folder / part, name, revision) for part in found}
     for part, mapper in mappers.items():
-        modality = mapper.config.modality
-        if modality != part:
+        if (modality := mapper.config.modality) != part:
             raise ValueError(
                 f"The folder {part}/ of the mapper {name!r} holds a mapper for {modality}s: move "
                 f"it to {modality}/."

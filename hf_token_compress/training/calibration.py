@@ -83,9 +83,6 @@ def few_samples_options(samples: int) -> TrainOptions:
     A "grid" network starts from the attention itself. It sees every training sample 8000 /
     `samples` times, but 30 to 500 times, with random flips, noise and dropped heads. The last
     weights are kept: the loss on the few validation samples is mostly noise.
-
-    Args:
-        samples: Samples of the collection.
     """
     # An epoch has at least one step, however few the samples.
     epochs = math.ceil(_STEPS * _BATCH / max(_BATCH, samples))
@@ -103,11 +100,7 @@ def few_samples_options(samples: int) -> TrainOptions:
 
 
 def as_sample(sample: Any) -> Sample:
-    """Turn what users pass to `calibrate` into a sample.
-
-    Raises:
-        TypeError: It is not a sample.
-    """
+    """Turn what users pass to `calibrate` into a sample."""
     if isinstance(sample, Sample):
         return sample
     if not isinstance(sample, Sequence) or len(sample) not in (2, 3) or isinstance(sample, str):

@@ -35,12 +35,13 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
     """Write a checkpoint; readers find the whole file or none."""
-    tensors = {f"weights/{name}": value for name, value in checkpoint.weights.items()}
-    tensors.update({f"best/{name}": value for name, value in checkpoint.best.items()})
-    for number, state in checkpoint.optimizer.items():
-        for name, value in state.items():
-            tensors[f"optimizer/{number}/{name}"] = value
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    parts = {"weights": checkpoint.weights, "best": checkpoint.best}
+    parts |= {f"optimizer/{number}": state for number, state in checkpoint.optimizer.items()}
+    whole = {
+        f"{part}/{name}": value.detach().cpu().contiguous()
+        for part, values in parts.items()
+        for name, value in values.items()
+    }
     metadata = {
         "history": json.dumps(checkpoint.history),
         "settings": json.dumps(settings, sort_keys=True),

@@ -106,13 +106,11 @@ def collect(
     size = options.shard_size
     shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
     collector = _Collector(model, processor, samples, options)
-    for number, path in enumerate(shards):
-        is_own = number % state.num_processes == state.process_index
-        numbers = range(number * size, min((number + 1) * size, len(samples)))
-        if not _is_done(path):
-            if is_own:
-                write_shard(path, collector.shard(numbers, after_sample))
-        elif is_own and after_sample is not None:
+    for shard in range(state.process_index, len(shards), state.num_processes):
+        numbers = range(shard * size, min((shard + 1) * size, len(samples)))
+        if not _is_done(shards[shard]):
+            write_shard(shards[shard], collector.shard(numbers, after_sample))
+        elif after_sample is not None:
             after_sample(len(numbers))
     return _finish(folder, shards, state, len(samples))
 
@@ -126,7 +124,14 @@ def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> None:
             write_json(folder / COLLECTION_FILE, content)
     state.wait_for_everyone()
     # Every process checks, so that none waits for another that has failed.
-    _check_started(folder, settings)
+    started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
+    for name, value in json.loads(json.dumps(settings)).items():
+        difference = _difference(name, value, started.get(name))
+        if difference is not None:
+            raise ValueError(
+                f"The folder {str(folder)!r} holds a collection {difference}: choose another "
+                "folder, or delete this one."
+            )
 
 
 def _finish(folder: Path, shards: Sequence[Path], state: Any, samples: int) -> ShardFolder | None:
@@ -191,8 +196,6 @@ class _Collector:
 
     def _collect(self, batch: Sequence[tuple[int, Sample]], shard: Shard) -> None:
         """Collect a batch; one by one where that fails, as one bad sample costs only itself."""
-        if not batch:
-            return
         done = Shard()
         try:
             self._collect_batch(batch, done)
@@ -309,32 +312,15 @@ def _is_done(path: Path) -> bool:
     return True
 
 
-def _check_started(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise unless the folder's collection has these settings.
-
-    Raises:
-        ValueError: It has others.
-    """
-    started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        wanted, found = json.loads(json.dumps(value)), started.get(name)
-        if name == "base_model":
-            # Other hardware rounds the fingerprint differently.
-            first, second = (ModelIdentity.from_dict(item) for item in (wanted, found))
-            same = first.name == second.name and first.difference(second) is None
-        else:
-            same = wanted == found
-        if not same:
-            difference = _difference(name, wanted, found)
-            raise ValueError(
-                f"The folder {str(folder)!r} holds a collection {difference}: choose another "
-                "folder, or delete this one."
-            )
-
-
-def _difference(name: str, wanted: Any, found: Any) -> str:
+def _difference(name: str, wanted: Any, found: Any) -> str | None:
+    """How a started collection differs in a setting; None if it does not."""
     if name == "base_model":
-        return "of another model"
+        # Other hardware rounds the fingerprint differently.
+        first, second = (ModelIdentity.from_dict(item) for item in (wanted, found))
+        same = first.name == second.name and first.difference(second) is None
+        return None if same else "of another model"
+    if wanted == found:
+        return None
     if name == "data":
         return "of other data"
     if name == "dtype":

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset
 
-from ..mapper import ModelIdentity
 from .shards import CollectedSample, ShardFolder
 
 LABEL_OPTIONS = ("rule", "rule_options", "targets", "recursive")
@@ -22,12 +21,16 @@ class JoinedCollections(ConcatDataset[CollectedSample]):
     Args:
         collections: At least one; all of one model, collected with the same options.
 
+    Attributes:
+        identity: The model of all collections.
+        options: Options of the first collection; all collections share those that matter to a
+            mapper.
+        described: Model, options and data of each collection, in JSON types.
+
     Raises:
         ValueError: There is no collection, one is named twice, or two differ in their model or in
             an option that changes what a mapper sees or learns.
     """
-
-    datasets: list[ShardFolder]  # type: ignore[assignment]
 
     def __init__(self, collections: Sequence[ShardFolder]) -> None:
         if not collections:
@@ -47,27 +50,9 @@ class JoinedCollections(ConcatDataset[CollectedSample]):
                     "same options."
                 )
         super().__init__(collections)
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """The model of all collections."""
-        return self.datasets[0].identity
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options of the first collection; all collections share those that matter to a mapper."""
-        options: dict[str, Any] = self.datasets[0].collection["options"]
-        return options
-
-    @property
-    def data(self) -> Any:
-        """The description of the data, or a list of them for several collections."""
-        described = [collection.collection["data"] for collection in self.datasets]
-        return described if len(described) > 1 else described[0]
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Model, options and data of each collection, in JSON types."""
-        return [collection.collection for collection in self.datasets]
+        self.identity = first.identity
+        self.options: dict[str, Any] = first.collection["options"]
+        self.described = [collection.collection for collection in collections]
 
 
 def _difference(first: ShardFolder, other: ShardFolder) -> str | None:

@@ -58,13 +58,7 @@ class CollectedSample:
 
 @dataclass(frozen=True)
 class SkippedSample:
-    """One sample that was not collected.
-
-    Attributes:
-        number: Number of the sample in its source.
-        reason: Reason in a word, for counting.
-        detail: The error or circumstance.
-    """
+    """One sample that was not collected: a reason to count by, and the error or circumstance."""
 
     number: int
     reason: str
@@ -131,8 +125,8 @@ def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
         ) from error
 
 
-def write_index(folder: Path, shards: Sequence[Path]) -> dict[str, Any]:
-    """Write and return the index of a finished collection."""
+def write_index(folder: Path, shards: Sequence[Path]) -> None:
+    """Write the index of a finished collection."""
     summaries = {path.name: shard_summary(path) for path in shards}
     skipped = [item for _, items in summaries.values() for item in items]
     index = {
@@ -143,7 +137,6 @@ def write_index(folder: Path, shards: Sequence[Path]) -> dict[str, Any]:
         "skipped_samples": [vars(item) for item in skipped],
     }
     write_json(folder / INDEX_FILE, index)
-    return index
 
 
 class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
@@ -170,17 +163,17 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
                 f"The collection in {str(folder)!r} has the format {self.index.get('format')!r}, "
                 f"but this version of hf_token_compress reads {FORMAT}: collect it again."
             )
-        self._entries: list[tuple[str, int]] = []
-        self._written: dict[str, int] = {}
+        self._entries: list[tuple[Path, int, int]] = []
         for name in self.index["shards"]:
-            if not (self.folder / name).is_file():
+            path = self.folder / name
+            if not path.is_file():
                 raise ValueError(
                     f"The collection in {str(folder)!r} lacks the shard {name}: run `collect` "
                     "again, which only computes missing shards."
                 )
-            numbers, _ = shard_summary(self.folder / name)
-            self._written[name] = (self.folder / name).stat().st_mtime_ns
-            self._entries.extend((name, number) for number in numbers)
+            numbers, _ = shard_summary(path)
+            written = path.stat().st_mtime_ns
+            self._entries.extend((path, written, number) for number in numbers)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -191,16 +184,16 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
         return len(self._entries)
 
     def __getitem__(self, index: int) -> CollectedSample:
-        name, number = self._entries[index]
-        file = _opened(self.folder / name, self._written[name])
+        path, written, number = self._entries[index]
+        file = _opened(path, written)
         grids: list[Tensor] = []
         while f"{number}.grid.{len(grids)}" in file.keys():  # noqa: SIM118 - no mapping
             grids.append(file.get_tensor(f"{number}.grid.{len(grids)}").long())
         relevance = file.get_tensor(f"{number}.relevance")
         if not relevance.isfinite().all():
             raise ValueError(
-                f"The relevance of sample {number} in {name} holds NaN or infinite values: delete "
-                "that shard and collect again."
+                f"The relevance of sample {number} in {path.name} holds NaN or infinite values: "
+                "delete that shard and collect again."
             )
         attention = file.get_tensor(f"{number}.attention")
         return CollectedSample(number, attention, relevance, tuple(grids))
@@ -222,9 +215,8 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
             "on it, which continues a started collection."
         )
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{name} of the collection in {str(folder)!r} is damaged ({error}): collect it again."
         ) from error
-    return content

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,7 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..mapper import (
-    MapperConfig,
-    MapperInput,
-    RelevanceMapper,
-    label_divergence,
-    relevance_label,
-)
+from ..mapper import MapperConfig, MapperInput, RelevanceMapper, label_divergence, relevance_label
 from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .distributed import Accelerator, from_main_process, make_accelerator
@@ -84,7 +79,7 @@ def train_mapper(
         [collections] if isinstance(collections, ShardFolder) else collections
     )
     run = _Run(joined, options, make_accelerator())
-    settings = {"options": options.to_dict(), "collections": joined.describe()}
+    settings = {"options": options.to_dict(), "collections": joined.described}
     # Load on rank 0 and broadcast: other ranks may not share the filesystem.
     start = from_main_process(lambda: load_checkpoint(output / CHECKPOINT_FILE, settings))
     if start is not None:
@@ -111,6 +106,9 @@ class _Run:
         self, samples: JoinedCollections, options: TrainOptions, accelerator: Accelerator
     ) -> None:
         self.samples, self.options, self.accelerator = samples, options, accelerator
+        self.label = partial(
+            relevance_label, mask_ratio=options.mask_ratio, temperature=options.temperature
+        )
         # Split the samples.
         generator = torch.Generator().manual_seed(options.seed)
         order = torch.randperm(len(samples), generator=generator).tolist()
@@ -195,14 +193,7 @@ class _Run:
     def _losses(self, places: Sequence[int]) -> Tensor:
         device = self.accelerator.device
         samples = [self.samples[place] for place in places]
-        labels = [
-            relevance_label(
-                sample.relevance,
-                mask_ratio=self.options.mask_ratio,
-                temperature=self.options.temperature,
-            ).to(device)
-            for sample in samples
-        ]
+        labels = [self.label(sample.relevance).to(device) for sample in samples]
         inputs = [
             self._augmented(place, sample.mapper_input()).to(device)
             for place, sample in zip(places, samples, strict=True)
@@ -232,20 +223,14 @@ class _Run:
         sums = torch.zeros(len(names), dtype=torch.float64, device="cpu")
         own = self.measured[state.process_index :: state.num_processes]
         model = state.unwrap_model(self.model)
-        for start in range(0, len(own), self.options.batch_size):
-            samples = [
-                self.samples[number] for number in own[start : start + self.options.batch_size]
-            ]
+        size = self.options.batch_size
+        for start in range(0, len(own), size):
+            samples = [self.samples[place] for place in own[start : start + size]]
             inputs = [sample.mapper_input().to(state.device) for sample in samples]
             for sample, logits in zip(samples, model(inputs), strict=True):
-                label = relevance_label(
-                    sample.relevance,
-                    mask_ratio=self.options.mask_ratio,
-                    temperature=self.options.temperature,
-                )
                 found = logits.cpu()
                 values = [
-                    float(label_divergence([label], [found])),
+                    float(label_divergence([self.label(sample.relevance)], [found])),
                     *(top_recall(found, sample.relevance, share) for share in RECALL_SHARES),
                     rank_correlation(found, sample.relevance),
                 ]
@@ -295,23 +280,21 @@ class _Run:
 
     def _config(self, metrics: Mapping[str, Any]) -> MapperConfig:
         options = self.samples.options
+        data = [collection["data"] for collection in self.samples.described]
+        own = self.options.to_dict()
         return MapperConfig(
             base_model=self.samples.identity,
-            network=self.options.network,
-            network_options=dict(self.options.network_options),
+            network=own.pop("network"),
+            network_options=own.pop("network_options"),
             modality=options["modality"],
             scoring_depth=options["scoring_depth"],
             training={
-                "data": self.samples.data,
+                "data": data if len(data) > 1 else data[0],
                 "samples": len(self.samples),
                 "validation_samples": len(self.measured),
                 "relevance": {name: options[name] for name in LABEL_OPTIONS},
                 "instruction": options["instruction"],
-                **{
-                    name: value
-                    for name, value in self.options.to_dict().items()
-                    if name not in ("network", "network_options")
-                },
+                **own,
             },
             metrics=dict(metrics),
             versions={
