@@ -120,24 +120,23 @@ def evaluate(
     """
     # Everything that can be wrong is checked before the model is loaded.
     _check_outputs(markdown, as_json, output, plot)
-    clips = scenes.get("clip_frames") is not None
+    clips = "clip_frames" in scenes
     composed = scene_options(scenes, composed=options.data is None, clips=clips)
     mapper = changes.get("mapper")
     scorers = _scorers(options.scorer, mapper)
     source = find_checkpoint(model_options)
     if mapper is None and "mapper" in scorers:
         mapper = _mapper_of(source)
-    about, found = _measure(
+    table, found = _measure(
         source, options, composed, listed(kind), scorers=scorers, mapper=mapper, match=answers.match
     )
     if plot is not None:
-        _draw(plot, about["model"], found)
-    table = {**about, "rows": as_rows(found)}
+        _draw(plot, table["model"], found)
     write_json(table, output)
     if as_json:
         typer.echo(json.dumps(table, ensure_ascii=False))
     else:
-        _print(about["model"], found, markdown=markdown)
+        _print(table["model"], found, markdown=markdown)
 
 
 def _measure(
@@ -150,7 +149,7 @@ def _measure(
     mapper: str | None,
     match: Match,
 ) -> tuple[dict[str, Any], list[RetentionResult]]:
-    """What is evaluated, and the results."""
+    """The results, also as the JSON object that says what was evaluated."""
     from ..data.sources import JsonLines
 
     own = None if options.data is None else JsonLines(options.data)
@@ -181,7 +180,7 @@ def _measure(
             batch_size=options.batch_size,
             after_batch=done,
         )
-    return about, found
+    return {**about, "rows": as_rows(found)}, found
 
 
 def _read_questions(
