@@ -14,8 +14,8 @@ from ..models.family import ModelFamily
 from ..rewrite import PaddingSide
 from ..scorers.base import checked_scores
 from ..selection import may_drop_tokens, select_tokens
-from .inputs import PromptLayout, check_shape, read_layout
-from .reading import instruction_tokens, prompt_at_depth
+from .inputs import PromptLayout, read_layout
+from .reading import scoring_prompt
 from .report import CompressionReport, SampleReport
 from .rewriting import CompressedInputs, rewrite_prompt
 from .state import TokenCompression
@@ -69,10 +69,6 @@ def compress_inputs(
     scores: Tensor | None = None
     if must_score:
         with scoring.running(), torch.no_grad():
-            if instruction_mask is None:
-                instruction_mask = instruction_tokens(
-                    model, family, layout, config.instruction, inputs.get("labels")
-                )
             scores = _score(model, family, compression, layout, inputs, instruction_mask)
     # 3. Select the tokens to keep, and rewrite the inputs.
     with rewriting.running():
@@ -95,22 +91,28 @@ def _score(
     compression: TokenCompression,
     layout: PromptLayout,
     inputs: Mapping[str, Any],
-    instruction_mask: Tensor,
+    instruction_mask: Tensor | None,
 ) -> Tensor:
     """Scores of all tokens, float32 [B, S]."""
-    check_shape("instruction_mask", instruction_mask, layout.input_ids)
-    instruction_mask = instruction_mask.to(layout.attention_mask)
-    scorer = compression.scorer
+    scorer, config = compression.scorer, compression.config
+    prompt, layer = scoring_prompt(
+        model,
+        family,
+        layout,
+        config.instruction,
+        scorer.scoring_depth,
+        labels=inputs.get("labels"),
+        instruction_mask=instruction_mask,
+    )
     context: dict[str, Any] = {}
     if scorer.needs_model:
         # `generate` takes arguments that the model's own forward does not.
         own = inspect.signature(model.forward).parameters
         whole = {name: value for name, value in inputs.items() if name in own}
         context = {"model": model, "inputs": whole}
-    prompt, layer = prompt_at_depth(model, family, layout, instruction_mask, scorer.scoring_depth)
     with layer.in_evaluation_mode():
         scores = scorer.score(prompt, layer, **context)
-    return checked_scores(scores, prompt, compression.config.scorer_name)
+    return checked_scores(scores, prompt, config.scorer_name)
 
 
 def _sample_reports(

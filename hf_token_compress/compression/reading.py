@@ -14,7 +14,7 @@ from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
 from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
-from .inputs import PromptLayout, read_layout
+from .inputs import PromptLayout, check_shape, read_layout
 
 
 def read_prompt(
@@ -39,16 +39,51 @@ def read_prompt(
     """
     family = model_family(getattr(model, "stock_class", type(model)))
     layout = read_layout(model, family, inputs)
-    instruction_mask = instruction_tokens(model, family, layout, instruction)
-    return prompt_at_depth(model, family, layout, instruction_mask, scoring_depth)
+    return scoring_prompt(model, family, layout, instruction, scoring_depth)
 
 
-def instruction_tokens(
+def scoring_prompt(
     model: Any,
     family: ModelFamily,
     layout: PromptLayout,
     instruction: InstructionScope,
+    scoring_depth: int,
+    *,
     labels: Tensor | None = None,
+    instruction_mask: Tensor | None = None,
+) -> tuple[MultimodalPrompt, ScoringLayer]:
+    """The prompt and the scoring layer for a layout that was read.
+
+    Args:
+        model: The loaded model.
+        family: Its family.
+        layout: The batch of B prompts of S tokens.
+        instruction: Which text is the instruction.
+        scoring_depth: Number of decoder layers before the scoring layer.
+        labels: int64 [B, S], -100 where nothing is learned; the instruction comes before the rest.
+        instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
+
+    Raises:
+        TypeError, ValueError: `instruction_mask` does not fit, or the model has no such layer.
+    """
+    if instruction_mask is None:
+        instruction_mask = _instruction_tokens(model, family, layout, instruction, labels)
+    check_shape("instruction_mask", instruction_mask, layout.input_ids)
+    mask = instruction_mask.to(layout.attention_mask)
+    prompt = layout.prompt(family.embed(model, layout.input_ids), mask)
+    check_depth(model, family, scoring_depth)
+    if scoring_depth > 0:
+        hidden = _run_layers(family.decoder(model), prompt, scoring_depth)
+        prompt = replace(prompt, inputs_embeds=hidden)
+    return prompt, family.scoring_layer(model, scoring_depth)
+
+
+def _instruction_tokens(
+    model: Any,
+    family: ModelFamily,
+    layout: PromptLayout,
+    instruction: InstructionScope,
+    labels: Tensor | None,
 ) -> Tensor:
     """Mark the instruction tokens, bool [B, S].
 
@@ -63,17 +98,6 @@ def instruction_tokens(
     structure = is_token(layout.input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
     return find_instruction_tokens(text, visual_mask & question, turn_ends, instruction)
-
-
-def prompt_at_depth(
-    model: Any, family: ModelFamily, layout: PromptLayout, instruction_mask: Tensor, depth: int
-) -> tuple[MultimodalPrompt, ScoringLayer]:
-    """The prompt as decoder layer `depth` sees it, and that layer."""
-    prompt = layout.prompt(family.embed(model, layout.input_ids), instruction_mask)
-    check_depth(model, family, depth)
-    if depth > 0:
-        prompt = replace(prompt, inputs_embeds=_run_layers(family.decoder(model), prompt, depth))
-    return prompt, family.scoring_layer(model, depth)
 
 
 def check_depth(model: Any, family: ModelFamily, depth: int) -> None:
