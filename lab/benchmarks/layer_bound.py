@@ -2,7 +2,7 @@
 
     python -m lab.benchmarks.layer_bound --model tiny-qwen2-vl --output truth
     hf-token-compress train --collection truth --output bound
-    hf-token-compress evaluate --scorers mapper:bound,mapper
+    hf-token-compress evaluate --scorer mapper:bound,mapper
 
 The mapper trained on it is an upper bound for mappers with this input: what it misses is not in the
 attention, or needs a larger network. The gap to a mapper trained on relevance is the error of the

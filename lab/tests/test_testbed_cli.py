@@ -83,7 +83,7 @@ def test_evaluate(folder, tmp_path, source, kinds):
     export_samples(object_samples(kinds, 1, source=source), tmp_path)
     outcome = call(
         *("evaluate", "--model", folder, "--data", tmp_path / DATA_FILE, "--dtype", "float32"),
-        *("--scorers", "truth,attention,random", "--retention-ratios", "0.25"),
+        *("--scorer", "truth,attention,random", "--retention-ratio", "0.25"),
         "--markdown",
     )
     assert outcome.exit_code == 0, outcome.output
