@@ -16,10 +16,18 @@ from hf_token_compress.selection import select_visual_tokens, top_p_budget, visu
 pytestmark = pytest.mark.core
 
 
-def budget_of(count: int, retention_ratio: float, **limits: int | None) -> int:
-    return visual_token_budget(
-        count, TokenCompressionConfig(retention_ratio=retention_ratio, **limits)
+def budget_of(
+    count: int,
+    retention_ratio: float,
+    min_visual_tokens: int = 0,
+    max_visual_tokens: int | None = None,
+) -> int:
+    config = TokenCompressionConfig(
+        retention_ratio=retention_ratio,
+        min_visual_tokens=min_visual_tokens,
+        max_visual_tokens=max_visual_tokens,
     )
+    return visual_token_budget(count, config)
 
 
 ratios = st.floats(0.001, 1.0)
