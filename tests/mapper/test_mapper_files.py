@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from dataclasses import replace
@@ -80,6 +81,17 @@ def test_saving_again_replaces_a_generated_card(tmp_path: Path) -> None:
     text = (tmp_path / "README.md").read_text()
     assert "| kl | 0.1 |" in text
     assert "| kl | 0.9 |" not in text
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_saving_again_replaces_a_card_of_an_earlier_version(edited: bool, tmp_path: Path) -> None:
+    text = "# Token mapper\n\nMade with hf_token_compress 0.1.0.\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    card = tmp_path / "README.md"
+    earlier = f"{'My ' if edited else ''}{text}<!-- As hf_token_compress wrote it: {digest} -->\n"
+    card.write_text(earlier)
+    make_mapper().save_pretrained(tmp_path)
+    assert (card.read_text() == earlier) is edited
 
 
 @pytest.mark.parametrize("content", [b"# Mine\n", b"", b"caf\xe9", None])
