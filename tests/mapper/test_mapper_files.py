@@ -202,10 +202,16 @@ def test_weights_of_another_network(folder: Path) -> None:
         ({"network_options": []}, "network_options"),
         ({"modality": "sound"}, "sound"),
         ({"scoring_depth": "two"}, "scoring_depth"),
+        ({"scoring_depth": True}, "scoring_depth"),
+        ({"scoring_depth": -1}, "scoring_depth"),
+        ({"scoring_depth": IDENTITY.layers}, "scoring_depth"),
         ({"training": "long"}, "training"),
         ({"base_model": None}, "base_model"),
-        ({"base_model": {"name": "x"}}, "revision"),
+        ({"base_model": {"name": "x"}}, "no model_type"),
         ({"base_model": {**IDENTITY.to_dict(), "heads": "3"}}, "heads"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": -6}}, "heads"),
+        ({"base_model": {**IDENTITY.to_dict(), "layers": 0}}, "layers"),
+        ({"base_model": {**IDENTITY.to_dict(), "hidden_size": True}}, "hidden_size"),
         ({"base_model": {**IDENTITY.to_dict(), "heads": 2}}, "weights"),
         ({"base_model": {**IDENTITY.to_dict(), "fingerprint": ["one"]}}, "one"),
     ],
@@ -290,7 +296,8 @@ def test_a_copy_of_the_model_is_accepted(tmp_path: Path) -> None:
         {"model_type": "llava"},
         {"hidden_size": 3584},
         {"layers": 28},
-        {"fingerprint": (1.0,)},
+        {"fingerprint": (1.0,) + (0.0,) * 31},
+        {"fingerprint": (float("nan"),) * 32},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -301,6 +308,12 @@ def test_a_mapper_of_another_model_is_refused(changes: dict[str, Any], tmp_path:
         compress(model, setting)
     assert type(model).__name__ == "Qwen2VLForConditionalGeneration"
     assert not hasattr(model, "token_compression")
+
+
+def test_a_fingerprint_of_another_length_is_another_model() -> None:
+    short = replace(IDENTITY, fingerprint=IDENTITY.fingerprint[:1])
+    assert "fingerprint" in str(IDENTITY.difference(short))
+    assert IDENTITY.difference(replace(IDENTITY, fingerprint=())) is None
 
 
 def test_a_model_of_the_same_sizes_with_other_weights_is_refused(tmp_path: Path) -> None:
