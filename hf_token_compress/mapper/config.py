@@ -13,6 +13,9 @@ from .identity import ModelIdentity, json_fields
 NETWORKS: tuple[str, ...] = get_args(Network)
 """Names of the networks."""
 
+MAX_LAYERS = 1000
+"""Most layers or blocks of a network: a config.json cannot make one that takes minutes to build."""
+
 _JSON_TYPES = {
     "base_model": dict,
     "network": str,

@@ -57,6 +57,13 @@ def test_a_saved_mapper_loads_unchanged(network: str, tmp_path: Path) -> None:
     again = RelevanceMapper.from_pretrained(tmp_path)
     assert again.config == mapper.config
     assert not again.training
+    assert again.source == str(tmp_path.resolve())
+    for (name, weight), (_, loaded) in zip(
+        mapper.named_parameters(), again.named_parameters(), strict=True
+    ):
+        assert loaded.device.type == "cpu", name
+        assert loaded.requires_grad == weight.requires_grad, name
+        assert torch.equal(loaded, weight), name
     item = make_input((2, 3, 3))
     assert torch.equal(again([item])[0], mapper([item])[0])
 
@@ -205,6 +212,10 @@ def test_weights_of_another_network(folder: Path) -> None:
         ({"scoring_depth": True}, "scoring_depth"),
         ({"scoring_depth": -1}, "scoring_depth"),
         ({"scoring_depth": IDENTITY.layers}, "scoring_depth"),
+        ({"network_options": {"channels": 200_000}}, "weights"),
+        ({"network_options": {"channels": 2**62}}, "used"),
+        ({"network_options": {"blocks": 1_000_000}}, "blocks"),
+        ({"network": "conv1d", "network_options": {"channels": [4] * 100_000}}, "channels"),
         ({"training": "long"}, "training"),
         ({"base_model": None}, "base_model"),
         ({"base_model": {"name": "x"}}, "no model_type"),
@@ -212,6 +223,8 @@ def test_weights_of_another_network(folder: Path) -> None:
         ({"base_model": {**IDENTITY.to_dict(), "heads": -6}}, "heads"),
         ({"base_model": {**IDENTITY.to_dict(), "layers": 0}}, "layers"),
         ({"base_model": {**IDENTITY.to_dict(), "hidden_size": True}}, "hidden_size"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": 10**400}}, "used"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": -(10**400)}}, "used"),
         ({"base_model": {**IDENTITY.to_dict(), "heads": 2}}, "weights"),
         ({"base_model": {**IDENTITY.to_dict(), "fingerprint": ["one"]}}, "one"),
     ],
@@ -232,6 +245,7 @@ def test_a_config_with_a_wrong_value(settings: dict[str, Any], word: str, folder
         ("conv1d", "kernel_size", -1, ValueError),
         ("conv1d", "kernel_size", 3.0, TypeError),
         ("conv1d", "channels", [4, 0], ValueError),
+        ("conv1d", "channels", [], ValueError),
         ("conv1d", "channels", ["wide"], TypeError),
         ("conv1d", "channels", 4, TypeError),
         ("conv1d", "channels", "48", TypeError),
