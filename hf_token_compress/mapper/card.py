@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,8 +61,14 @@ _MARK = (
 
 
 def is_generated(card: Path) -> bool:
-    """Whether a file still has the line that marks a card of `mapper_card`."""
-    return _MARK in card.read_text(encoding="utf-8", errors="replace")
+    """Whether a file is a card of `mapper_card` that the user has not claimed by an edit."""
+    content = card.read_text(encoding="utf-8", errors="replace")
+    if _MARK in content:
+        return True
+    # The last line of earlier cards has the SHA-256 of the lines above it.
+    text, newline, mark = content.rstrip().rpartition("\n")
+    digest = hashlib.sha256((text + newline).encode()).hexdigest()
+    return mark == f"<!-- As hf_token_compress wrote it: {digest} -->"
 
 
 def mapper_card(

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from ..checks import check_choice
+from ..checks import check_choice, check_number
 from ..config import Modality, Network
 from .identity import ModelIdentity, json_fields
 
 NETWORKS: tuple[str, ...] = get_args(Network)
 """Names of the networks."""
+
+MAX_LAYERS = 1000
+"""Most layers or blocks of a network: a config.json cannot make one that takes minutes to build."""
 
 _JSON_TYPES = {
     "base_model": dict,
@@ -40,7 +43,9 @@ class MapperConfig:
         versions: Versions of the libraries that trained it.
 
     Raises:
-        ValueError: The network or the modality is unknown.
+        TypeError: `scoring_depth` is not a whole number.
+        ValueError: The network or the modality is unknown, or the model has no layer
+            `scoring_depth`.
     """
 
     base_model: ModelIdentity
@@ -59,6 +64,8 @@ class MapperConfig:
                 "or update hf_token_compress."
             )
         check_choice("modality of a mapper", self.modality, get_args(Modality))
+        depths = f"[0, {self.base_model.layers - 1}]"
+        check_number("scoring_depth of a mapper", self.scoring_depth, depths, whole=True)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON types."""
@@ -69,8 +76,9 @@ class MapperConfig:
         """Read what `to_dict` wrote; settings of later versions are ignored.
 
         Raises:
-            TypeError: A value is missing or has the wrong type.
-            ValueError: The settings are not of a mapper, or the network or modality is unknown.
+            TypeError: A value has the wrong type.
+            ValueError: The settings are not of a mapper, or a value is missing, unknown or out of
+                range.
         """
         if not {"base_model", "network"} <= set(settings):
             raise ValueError("its config.json has no base_model or no network.")

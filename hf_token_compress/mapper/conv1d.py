@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..checks import check_choice, check_count
+from .config import MAX_LAYERS
 from .inputs import MapperInput
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -24,7 +25,7 @@ class Conv1dNetwork(nn.Module):
 
     Args:
         heads: Attention heads of the model.
-        channels: Output channels of each layer, at least 1.
+        channels: Output channels of each layer, at least 1; one to 1000 layers.
         kernel_size: Tokens that a depthwise convolution spans, odd.
         activation: Activation after each layer: "relu", "gelu" or "silu".
         input_scale: "raw" takes the attention as it is; "share" scales the attention to visual
@@ -55,6 +56,11 @@ class Conv1dNetwork(nn.Module):
         if isinstance(channels, str) or not isinstance(channels, Sequence):
             kind = type(channels).__name__
             raise TypeError(f"channels {of} must be a list of whole numbers, not {kind}.")
+        if not 0 < len(channels) <= MAX_LAYERS:
+            raise ValueError(
+                f"channels {of} must name at least one layer and at most {MAX_LAYERS}, "
+                f"but it names {len(channels)}."
+            )
         for count in channels:
             check_count(f"Each of the channels {of}", count, at_least=1)
         check_count(f"kernel_size {of}", kernel_size, at_least=1)

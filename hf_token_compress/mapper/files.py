@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, snapshot_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..hub import explain_failure
 
@@ -52,14 +52,24 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     return settings
 
 
-def read_weights(folder: Path, settings: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The content of a mapper's model.safetensors, saved with the settings that were read."""
+def read_weights(
+    folder: Path, settings: Mapping[str, Any], name: str, network: nn.Module
+) -> dict[str, Tensor]:
+    """The content of a mapper's model.safetensors, if it fits a network on the meta device."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise MapperNotFoundError(
             f"The mapper {name!r} has no {WEIGHTS_FILE}: fetch or save it again."
         )
+    expected = {key: list(weight.shape) for key, weight in network.state_dict().items()}
     try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        if found != expected:
+            raise ValueError(
+                f"The weights of the mapper {name!r} do not fit the network in its {CONFIG_FILE}: "
+                "fetch or save both again."
+            )
         weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(_damaged(WEIGHTS_FILE, name, error)) from error

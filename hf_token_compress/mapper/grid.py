@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_count, check_type
+from ..checks import check_count, check_number, check_type
+from .config import MAX_LAYERS
 from .inputs import MapperInput
 
 
@@ -22,13 +23,13 @@ class GridNetwork(nn.Module):
     Args:
         heads: Attention heads of the model.
         channels: Width, at least 1.
-        blocks: Blocks, at least 0.
+        blocks: Blocks, 0 to 1000.
         start_from_attention: Add the logits to the log of the mean attention and initialise them to
             zero, so that the untrained network predicts the attention itself; for few samples.
 
     Raises:
         TypeError: A value has the wrong type.
-        ValueError: A value is too small.
+        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class GridNetwork(nn.Module):
     ) -> None:
         super().__init__()
         check_count("channels of the mapper network grid", channels, at_least=1)
-        check_count("blocks of the mapper network grid", blocks, at_least=0)
+        check_number("blocks of the mapper network grid", blocks, f"[0, {MAX_LAYERS}]", whole=True)
         check_type("start_from_attention of the mapper network grid", start_from_attention, bool)
         self.start_from_attention = start_from_attention
         self.input = nn.Linear(2 * heads, channels)

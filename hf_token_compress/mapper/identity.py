@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_count
 from ..scoring_layer import ScoringLayer
 
 _FINGERPRINT_SIZE = 32
@@ -48,6 +49,10 @@ class ModelIdentity:
         heads: Its query heads.
         fingerprint: Unit vector that recognises the weights of layer 0 (`layer_fingerprint`);
             empty if unknown.
+
+    Raises:
+        TypeError: A size is not a whole number.
+        ValueError: A size is below 1.
     """
 
     name: str
@@ -58,6 +63,10 @@ class ModelIdentity:
     heads: int
     fingerprint: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "layers", "heads"):
+            check_count(f"{name} of the base_model", getattr(self, name), at_least=1)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types."""
         return {**asdict(self), "fingerprint": list(self.fingerprint)}
@@ -66,6 +75,9 @@ class ModelIdentity:
     def from_dict(cls, values: Mapping[str, Any]) -> ModelIdentity:
         """Read what `to_dict` wrote; a TypeError or ValueError if a value is missing or wrong."""
         known = json_fields(values, _JSON_TYPES)
+        missing = [name for name in _JSON_TYPES if name not in {*known, "fingerprint"}]
+        if missing:
+            raise ValueError(f"its base_model has no {' and no '.join(missing)}.")
         known["fingerprint"] = tuple(float(number) for number in known.get("fingerprint", ()))
         return cls(**known)
 
@@ -85,9 +97,12 @@ class ModelIdentity:
             if own != others:
                 return f"{words} {own!r} instead of {others!r}"
         if self.fingerprint and other.fingerprint:
-            pairs = zip(self.fingerprint, other.fingerprint, strict=False)
+            own, others = len(self.fingerprint), len(other.fingerprint)
+            if own != others:
+                return f"a fingerprint of {own} numbers instead of {others}"
+            pairs = zip(self.fingerprint, other.fingerprint, strict=True)
             similarity = math.fsum(first * second for first, second in pairs)
-            if similarity < _SAME_LAYER:
+            if not similarity >= _SAME_LAYER:  # or NaN
                 return f"other weights in layer 0 (similarity {similarity:.2f} instead of 1.00)"
         return None
 

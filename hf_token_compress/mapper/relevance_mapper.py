@@ -131,17 +131,13 @@ class RelevanceMapper(nn.Module):
         """
         settings = read_settings(folder, name)
         try:
-            mapper = cls(MapperConfig.from_dict(settings))
-        except (TypeError, ValueError) as error:
-            reason = str(error).rstrip(".")
+            with torch.device("meta"):  # shapes only, until they are known to fit the weights
+                mapper = cls(MapperConfig.from_dict(settings))
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            reason = first_line(error).rstrip(".")
             raise ValueError(f"{name!r} cannot be used as a mapper: {reason}.") from error
-        try:
-            mapper.load_state_dict(read_weights(folder, settings, name))
-        except RuntimeError as error:
-            raise ValueError(
-                f"The weights of the mapper {name!r} do not fit the network in its config.json: "
-                "fetch or save both again."
-            ) from error
+        weights = read_weights(folder, settings, name, mapper)
+        mapper.to_empty(device="cpu").load_state_dict(weights)
         if Path(name).is_dir():
             mapper.source = str(folder.resolve())
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from dataclasses import replace
@@ -56,6 +57,13 @@ def test_a_saved_mapper_loads_unchanged(network: str, tmp_path: Path) -> None:
     again = RelevanceMapper.from_pretrained(tmp_path)
     assert again.config == mapper.config
     assert not again.training
+    assert again.source == str(tmp_path.resolve())
+    for (name, weight), (_, loaded) in zip(
+        mapper.named_parameters(), again.named_parameters(), strict=True
+    ):
+        assert loaded.device.type == "cpu", name
+        assert loaded.requires_grad == weight.requires_grad, name
+        assert torch.equal(loaded, weight), name
     item = make_input((2, 3, 3))
     assert torch.equal(again([item])[0], mapper([item])[0])
 
@@ -80,6 +88,17 @@ def test_saving_again_replaces_a_generated_card(tmp_path: Path) -> None:
     text = (tmp_path / "README.md").read_text()
     assert "| kl | 0.1 |" in text
     assert "| kl | 0.9 |" not in text
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_saving_again_replaces_a_card_of_an_earlier_version(edited: bool, tmp_path: Path) -> None:
+    text = "# Token mapper\n\nMade with hf_token_compress 0.1.0.\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    card = tmp_path / "README.md"
+    earlier = f"{'My ' if edited else ''}{text}<!-- As hf_token_compress wrote it: {digest} -->\n"
+    card.write_text(earlier)
+    make_mapper().save_pretrained(tmp_path)
+    assert (card.read_text() == earlier) is edited
 
 
 @pytest.mark.parametrize("content", [b"# Mine\n", b"", b"caf\xe9", None])
@@ -190,10 +209,22 @@ def test_weights_of_another_network(folder: Path) -> None:
         ({"network_options": []}, "network_options"),
         ({"modality": "sound"}, "sound"),
         ({"scoring_depth": "two"}, "scoring_depth"),
+        ({"scoring_depth": True}, "scoring_depth"),
+        ({"scoring_depth": -1}, "scoring_depth"),
+        ({"scoring_depth": IDENTITY.layers}, "scoring_depth"),
+        ({"network_options": {"channels": 200_000}}, "weights"),
+        ({"network_options": {"channels": 2**62}}, "used"),
+        ({"network_options": {"blocks": 1_000_000}}, "blocks"),
+        ({"network": "conv1d", "network_options": {"channels": [4] * 100_000}}, "channels"),
         ({"training": "long"}, "training"),
         ({"base_model": None}, "base_model"),
-        ({"base_model": {"name": "x"}}, "revision"),
+        ({"base_model": {"name": "x"}}, "no model_type"),
         ({"base_model": {**IDENTITY.to_dict(), "heads": "3"}}, "heads"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": -6}}, "heads"),
+        ({"base_model": {**IDENTITY.to_dict(), "layers": 0}}, "layers"),
+        ({"base_model": {**IDENTITY.to_dict(), "hidden_size": True}}, "hidden_size"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": 10**400}}, "used"),
+        ({"base_model": {**IDENTITY.to_dict(), "heads": -(10**400)}}, "used"),
         ({"base_model": {**IDENTITY.to_dict(), "heads": 2}}, "weights"),
         ({"base_model": {**IDENTITY.to_dict(), "fingerprint": ["one"]}}, "one"),
     ],
@@ -214,6 +245,7 @@ def test_a_config_with_a_wrong_value(settings: dict[str, Any], word: str, folder
         ("conv1d", "kernel_size", -1, ValueError),
         ("conv1d", "kernel_size", 3.0, TypeError),
         ("conv1d", "channels", [4, 0], ValueError),
+        ("conv1d", "channels", [], ValueError),
         ("conv1d", "channels", ["wide"], TypeError),
         ("conv1d", "channels", 4, TypeError),
         ("conv1d", "channels", "48", TypeError),
@@ -278,7 +310,8 @@ def test_a_copy_of_the_model_is_accepted(tmp_path: Path) -> None:
         {"model_type": "llava"},
         {"hidden_size": 3584},
         {"layers": 28},
-        {"fingerprint": (1.0,)},
+        {"fingerprint": (1.0,) + (0.0,) * 31},
+        {"fingerprint": (float("nan"),) * 32},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -289,6 +322,12 @@ def test_a_mapper_of_another_model_is_refused(changes: dict[str, Any], tmp_path:
         compress(model, setting)
     assert type(model).__name__ == "Qwen2VLForConditionalGeneration"
     assert not hasattr(model, "token_compression")
+
+
+def test_a_fingerprint_of_another_length_is_another_model() -> None:
+    short = replace(IDENTITY, fingerprint=IDENTITY.fingerprint[:1])
+    assert "fingerprint" in str(IDENTITY.difference(short))
+    assert IDENTITY.difference(replace(IDENTITY, fingerprint=())) is None
 
 
 def test_a_model_of_the_same_sizes_with_other_weights_is_refused(tmp_path: Path) -> None:
