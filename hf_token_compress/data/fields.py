@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ _SIDES = 4
 
 
 def check_keys(fields: Any, name: str) -> None:
-    """Raise `ValueError` if a JSON object, called `name` in the message, has unknown keys."""
-    unknown = sorted(set(fields) - set(KEYS)) if isinstance(fields, Mapping) else []
-    if unknown:
-        raise ValueError(f"{name} has the unknown key {unknown[0]!r}: known are {', '.join(KEYS)}.")
+    """Raise `ValueError` if a JSON object, called `name` in the message, has a misspelt key."""
+    keys = list(fields) if isinstance(fields, Mapping) else []
+    absent = [key for key in KEYS if key not in keys]
+    for key in keys:
+        # A lower cutoff takes "id" for "kind".
+        if key not in KEYS and (meant := get_close_matches(key.lower(), absent, 1, cutoff=0.8)):
+            raise ValueError(
+                f"{name} has the unknown key {key!r} (did you mean {meant[0]!r}?): rename it."
+            )
 
 
 def sample_from_fields(fields: Any, folder: Path) -> Sample:
@@ -53,6 +59,13 @@ def sample_from_fields(fields: Any, folder: Path) -> Sample:
     frames = _numbers(fields.get("relevant_frames") or (), "relevant_frames")
     if video is not None and boxes is not None and len(frames) != len(boxes):
         raise ValueError('"relevant_frames" must have one number for each of "relevant_boxes"')
+    if isinstance(video, tuple):
+        for frame in frames:
+            if frame not in range(len(video)):
+                raise ValueError(
+                    f'"relevant_frames" has the frame {frame}, but the video has {len(video)} '
+                    "frames, counted from 0"
+                )
     return Sample(
         modality="image" if video is None else "video",
         visuals=visuals,

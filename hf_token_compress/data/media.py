@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
@@ -17,6 +17,8 @@ from .sample import Sample
 # Pillow has these extensions, but cannot decode the files.
 _NOT_ANIMATIONS = (".mpg", ".mpeg")
 _EIGHT_BITS = 255
+
+Frame = TypeVar("Frame")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -67,15 +69,15 @@ def read_video(
 ) -> list[Image.Image]:
     """The frames of a video that the model sees, RGB.
 
-    The images of a folder are used as they are, in the order of their names. The frames of a file
-    are chosen by the processor's own sampler. Pillow decodes animated images; PyAV, or torchcodec
-    without it, all other files.
+    The images of a folder are its frames, in the order of their names. The processor's own sampler
+    chooses among the frames. Pillow decodes animated images; PyAV, or torchcodec without it, all
+    other files.
 
     Args:
         path: The file or folder.
         processor: The model's processor.
-        num_frames: Frames to take of a file, about: some processors round it. By default as many
-            as the processor says. All, if the video has no more.
+        num_frames: Frames to take, about: some processors round it. By default all of a folder,
+            and of a file as many as the processor says. All, if the video has no more.
 
     Raises:
         ImportError: No decoder is installed.
@@ -84,12 +86,14 @@ def read_video(
     """
     check_video(path)
     path, images = Path(path), Image.registered_extensions()
+    choose = partial(frames_to_take, processor, num_frames=num_frames)
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in images]
         if not files:
             raise ValueError(f"The folder {str(path)!r} has no images to use as frames.")
+        if num_frames is not None:
+            files = _sampled(path, files, choose)
         return [read_image(file) for file in files]
-    choose = partial(frames_to_take, processor, num_frames=num_frames)
     suffix = path.suffix.lower()
     if suffix in images and suffix not in _NOT_ANIMATIONS:
         return _read_animation(path, choose)
@@ -121,11 +125,15 @@ def frames_to_take(processor: Any, metadata: Any, num_frames: int | None = None)
         return [int(index) for index in sampler.sample_frames(metadata, num_frames=num_frames)]
     except ZeroDivisionError:
         # Processors of models that join frames round the number, down to none.
-        raise ValueError(f"the processor cannot take {num_frames} of its frames") from None
+        raise ValueError(
+            f"the processor cannot take {num_frames} of its frames, so ask for more"
+        ) from None
 
 
 def with_frames(sample: Sample, processor: Any, num_frames: int | None = None) -> Sample:
     """The sample itself, with the frames of its video in place of the path.
+
+    The relevant boxes of a video file are dropped.
 
     Raises:
         ImportError, OSError, ValueError: As `read_video`.
@@ -133,12 +141,27 @@ def with_frames(sample: Sample, processor: Any, num_frames: int | None = None) -
     if not sample.is_video_file:
         return sample
     frames = read_video(sample.visuals[0], processor, num_frames)
-    return dataclasses.replace(sample, visuals=(tuple(frames),))
+    # Boxes count the frames of the file, not those that were taken.
+    return dataclasses.replace(
+        sample, visuals=(tuple(frames),), relevant_boxes=None, relevant_frames=()
+    )
+
+
+def _sampled(
+    path: Path,
+    frames: Sequence[Frame],
+    choose: Callable[[Any], Sequence[int]],
+    fps: float | None = None,
+) -> list[Frame]:
+    from transformers.video_utils import VideoMetadata
+
+    try:
+        return [frames[index] for index in choose(VideoMetadata(len(frames), fps=fps))]
+    except Exception as error:  # samplers raise errors of many kinds
+        raise ValueError(f"The video {str(path)!r} cannot be read: {_reason(error)}.") from error
 
 
 def _read_animation(path: Path, choose: Callable[[Any], Sequence[int]]) -> list[Image.Image]:
-    from transformers.video_utils import VideoMetadata
-
     first = read_image(path)
     with Image.open(path) as animation:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
@@ -146,7 +169,7 @@ def _read_animation(path: Path, choose: Callable[[Any], Sequence[int]]) -> list[
     if len(frames) == 1:
         return [first]
     fps = 1000 / milliseconds if milliseconds else None
-    return [frames[index] for index in choose(VideoMetadata(len(frames), fps=fps))]
+    return _sampled(path, frames, choose, fps)
 
 
 def _decode(path: Path, choose: Callable[[Any], Sequence[int]]) -> list[Image.Image]:

@@ -63,15 +63,15 @@ class JsonLines(SampleSource):
 
     The keys are "image" (a path, or a list of paths) or "video" (a path, or a list of paths of its
     frames), "question", and optionally "answer", "kind", "relevant_boxes" (a list of [left, top,
-    right, bottom] in pixels) and "relevant_frames" (the frame of each box). Paths are relative to
-    the file's folder.
+    right, bottom] in pixels) and "relevant_frames" (the frame of each box, counted from 0). Other
+    keys are ignored. Paths are relative to the file's folder.
 
     Args:
         path: The file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no samples, it is not UTF-8, or a line has an unknown key.
+        ValueError: It holds no samples, it is not UTF-8, or a line has a misspelt key.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from ..data.answers import bare_answer
 from ..data.chat import encode_samples
 from ..data.media import with_frames
 from ..data.sample import Sample
@@ -38,7 +39,7 @@ class Questions(Sequence[Sample]):
         processor: The model's processor.
         kinds: Kinds of questions to ask; by default all. Samples without a kind have the kind
             "all".
-        num_frames: Frames to take of videos that are files; by default as the processor says.
+        num_frames: Frames to take of videos that are files or folders, as `read_video` takes it.
         after_sample: Called with 1 after each sample, for progress bars.
 
     Attributes:
@@ -106,6 +107,9 @@ class Questions(Sequence[Sample]):
     def _add(self, number: int, sample: Sample) -> None:
         if sample.answer is None:
             self.left_out.append(LeftOut(number, "it has no answer"))
+            return
+        if not bare_answer(sample.answer):
+            self.left_out.append(LeftOut(number, "its answer is empty"))
             return
         encode_samples(self._processor, [sample])  # fails for images that the processor refuses
         self._numbers.append(number)

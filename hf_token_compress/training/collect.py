@@ -7,6 +7,7 @@ Any number of processes and machines may work on one folder. After a stop, run i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,8 @@ UNREADABLE = "cannot be read"
 TOO_LONG = "too long"
 OTHER_MODALITY = "other modality"
 NO_RELEVANCE = "no relevance"
+
+_IT_HAS = {"image": "it has an image", "video": "it has a video"}
 
 
 def collect(
@@ -102,7 +105,8 @@ def collect(
         "data": samples.describe(),
         "options": options.to_dict(),
     }
-    _start(folder, settings, state)
+    if "frames" not in _start(folder, settings, state):
+        options = dataclasses.replace(options, frames=None)
     size = options.shard_size
     shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
     collector = _Collector(model, processor, samples, options)
@@ -115,8 +119,12 @@ def collect(
     return _finish(folder, shards, state, len(samples))
 
 
-def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> None:
-    """Write the settings of a new collection, or compare them with those of one that is there."""
+def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> dict[str, Any]:
+    """Write the settings of a new collection, or compare them with those of one that is there.
+
+    Returns:
+        The options that the collection was started with.
+    """
     if state.is_local_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / COLLECTION_FILE).is_file():
@@ -125,6 +133,10 @@ def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> None:
     state.wait_for_everyone()
     # Every process checks, so that none waits for another that has failed.
     started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
+    options: dict[str, Any] = started.get("options") or {}
+    # A collection started without a number of frames continues without one.
+    if "frames" not in options and settings["options"].get("frames") == CollectOptions.frames:
+        del settings["options"]["frames"]
     for name, value in json.loads(json.dumps(settings)).items():
         difference = _difference(name, value, started.get(name))
         if difference is not None:
@@ -132,6 +144,7 @@ def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> None:
                 f"The folder {str(folder)!r} holds a collection {difference}: choose another "
                 "folder, or delete this one."
             )
+    return options
 
 
 def _finish(folder: Path, shards: Sequence[Path], state: Any, samples: int) -> ShardFolder | None:
@@ -188,9 +201,9 @@ class _Collector:
         try:
             sample = self.samples[number]
             if sample.modality != self.options.modality:
-                self._skip(shard, number, OTHER_MODALITY, f"it has a {sample.modality}")
+                self._skip(shard, number, OTHER_MODALITY, _IT_HAS[sample.modality])
                 return
-            readable.append((number, with_frames(sample, self.processor)))
+            readable.append((number, with_frames(sample, self.processor, self.options.frames)))
         except Exception as error:  # a decoder may raise anything
             self._skip(shard, number, UNREADABLE, error)
 

@@ -62,17 +62,26 @@ class CollectOptions:
         "than the model has.",
         "[0, inf)",
     )
+    frames: int | None = option(
+        8,
+        "Frames to take of each video file or folder. Some processors round the number. None "
+        "leaves it to the processor.",
+        "[1, inf)",
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """All options as JSON types."""
+        """All options as JSON types; `frames` only where it counts."""
         match: Any = self.match
         if callable(match):
             # A `functools.partial`, for one, has no name of its own.
             match = getattr(match, "__qualname__", type(match).__qualname__)
-        return {**asdict(self), "match": match}
+        found = {**asdict(self), "match": match}
+        if self.modality == "image" or self.frames is None:
+            del found["frames"]
+        return found
 
 
 @documented

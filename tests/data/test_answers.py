@@ -16,6 +16,9 @@ from hf_token_compress.data.answers import is_right
         ("a cat", "cat", "exact", False),
         ("a cat", "Cat", "contains", True),
         ("cat", "a cat", "contains", False),
+        ("a cat", "", "contains", False),
+        ("a cat", " . ", "contains", False),
+        ("", "", "exact", False),
         ("3", "three", lambda given, right: {"three": "3"}[right] == given, True),
     ],
 )

@@ -22,9 +22,16 @@ from transformers.video_utils import VideoMetadata, load_video
 from hf_token_compress import load_tiny
 from hf_token_compress.data.chat import encode_samples, user_turn
 from hf_token_compress.data.fields import sample_from_fields
-from hf_token_compress.data.media import frames_to_take, read_image, read_video, upright
+from hf_token_compress.data.media import (
+    frames_to_take,
+    read_image,
+    read_video,
+    upright,
+    with_frames,
+)
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import make_clip
+from hf_token_compress.evaluation.truth import has_ground_truth
 
 VIDEOS = [DATA / "realshort.mp4", DATA / "cockatoo.mp4"]
 MODELS = ["qwen2-vl-video", "llava-onevision", "vila"]
@@ -172,19 +179,38 @@ def test_a_short_video_gives_all_its_frames(
     assert len(read_video(video, processor_of(model), num_frames)) == 8
 
 
-def test_a_processor_that_joins_frames_cannot_take_one(video: Path) -> None:
-    with one_sentence(ValueError, "cannot take 1 of its frames"):
-        read_video(video, processor_of("qwen2-vl"), 1)
+def test_a_processor_that_joins_frames_cannot_take_one(
+    video: Path, clip: list[Image.Image], tmp_path: Path
+) -> None:
+    animation = tmp_path / "clip.webp"
+    clip[0].save(animation, save_all=True, append_images=clip[1:])
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, image in enumerate(clip):
+        image.save(folder / f"{number}.png")
+    for path in (video, animation, folder):
+        with one_sentence(ValueError, str(path), "cannot take 1 of its frames", "ask for more"):
+            read_video(path, processor_of("qwen2-vl"), 1)
 
 
-def test_the_frames_of_a_folder_are_used_as_they_are(
+def test_boxes_of_a_video_file_are_no_ground_truth(video: Path) -> None:
+    """They count frames of the file, of which only some are taken."""
+    boxes: Any = {"relevant_boxes": ((0, 0, 9, 9),), "relevant_frames": (7,)}
+    sample = with_frames(Sample("video", (str(video),), "?", **boxes), processor_of("vila"), 3)
+    assert not has_ground_truth(sample)
+    given = with_frames(Sample("video", (sample.frames,), "?", **boxes), processor_of("vila"), 3)
+    assert has_ground_truth(given)
+
+
+def test_the_frames_of_a_folder_are_sampled_where_a_number_is_given(
     clip: list[Image.Image], tmp_path: Path
 ) -> None:
     for number, image in enumerate(clip):
         image.save(tmp_path / f"{number}.png")
     (tmp_path / "notes.txt").write_text("not a frame")
-    frames = read_video(tmp_path, processor_of("vila"), 3)
-    assert [frame.tobytes() for frame in frames] == [image.tobytes() for image in clip]
+    for num_frames, numbers in ((3, (0, 3, 7)), (None, range(8))):
+        frames = read_video(tmp_path, processor_of("vila"), num_frames)
+        assert [frame.tobytes() for frame in frames] == [clip[i].tobytes() for i in numbers]
 
 
 @pytest.mark.parametrize("kind", ["webp", "png"])

@@ -61,10 +61,12 @@ def test_a_line_has_all_that_is_known_of_a_sample(folder: Path) -> None:
     assert fourth.frames == ()
 
 
-def test_an_unknown_key_names_the_known_ones(folder: Path) -> None:
-    path = write_lines(folder, {"image": "0.png", "question": "Where?", "answr": "here"})
-    with one_sentence(ValueError, "Sample 0", "'answr'", "answer", "relevant_boxes"):
-        JsonLines(path)
+def test_a_misspelt_key_is_refused_and_other_keys_are_ignored(folder: Path) -> None:
+    asked = {"image": "0.png", "question": "Where?"}
+    others = {"id": "a", "question_id": 3, "imageid": 1, "source": "x", "index": 0}
+    assert JsonLines(write_lines(folder, {**asked, **others}))[0].question == "Where?"
+    with one_sentence(ValueError, "Sample 0", "'answr'", "'answer'"):
+        JsonLines(write_lines(folder, {**asked, "answr": "here"}))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,13 @@ def test_an_unknown_key_names_the_known_ones(folder: Path) -> None:
         ({"relevant_boxes": 3}, "left, top, right, bottom"),
         ({"relevant_boxes": [["a", 2, 3, 4]]}, "numbers"),
         ({"image": None, "video": ["0.png"], "relevant_boxes": [[0, 0, 9, 9]]}, "relevant_frames"),
+        (
+            {
+                **{"image": None, "video": ["0.png"], "relevant_boxes": [[0, 0, 9, 9]]},
+                "relevant_frames": [1],
+            },
+            "has the frame 1",
+        ),
     ],
 )
 def test_bad_samples(changed: dict[str, Any], words: str, folder: Path) -> None:

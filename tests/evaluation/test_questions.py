@@ -84,14 +84,14 @@ def test_what_cannot_be_asked_is_named(tiny: tuple[Any, Any], tmp_path: Path) ->
         {"image": "0-0.png", "question": "Where?"},
         {"image": "thin.png", **asked},
         {"video": "none.mp4", **asked},
+        {"image": "0-0.png", "question": "Where?", "answer": " . "},
     )
     questions = Questions(JsonLines(path), tiny[1])
     assert len(questions) == 1
-    assert [item.number for item in questions.left_out] == [0, 1, 2, 3]
+    assert [item.number for item in questions.left_out] == [0, 1, 2, 3, 4]
     reasons = [item.reason for item in questions.left_out]
-    for reason, word in zip(
-        reasons, ("none.png", "no answer", "aspect ratio", "none.mp4"), strict=True
-    ):
+    words = ("none.png", "no answer", "aspect ratio", "none.mp4", "answer is empty")
+    for reason, word in zip(reasons, words, strict=True):
         assert word in reason
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
@@ -36,7 +37,7 @@ from hf_token_compress.models.vila import VilaForConditionalGeneration
 from hf_token_compress.relevance import relevance
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
 from hf_token_compress.training.collect import CollectOptions, collect
-from hf_token_compress.training.shards import ShardFolder
+from hf_token_compress.training.shards import INDEX_FILE, ShardFolder
 from hf_token_compress.training.train import Epoch, train_mapper
 
 OPTIONS = CollectOptions(rule="edges_absolute", targets="sum", max_new_tokens=8)
@@ -221,6 +222,35 @@ def test_videos_of_different_lengths_are_collected_apart(
     (skipped,) = collection.index["skipped_samples"]
     assert skipped["reason"] == "cannot be read"
     assert "none.mp4" in skipped["detail"]
+
+
+def test_frames_of_a_video_file(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """A collection that was started without their number continues without it."""
+    clip = ClipSource(1, frames=6)[0]
+    first, *others = clip.frames
+    first.save(tmp_path / "clip.webp", save_all=True, append_images=others, lossless=True)
+    source = SampleList([Sample("video", (str(tmp_path / "clip.webp"),), clip.question)])
+    options = CollectOptions(modality="video", targets="sum", max_new_tokens=4)
+
+    def tokens(folder: str, frames: int | None) -> int:
+        chosen = dataclasses.replace(options, frames=frames)
+        collection = collect(*tiny, source, tmp_path / folder, chosen)
+        assert collection is not None
+        return len(collection[0].relevance)
+
+    assert tokens("some", 4) == 2 * 64
+    with one_sentence(ValueError, "other options (frames)"):
+        tokens("some", 8)
+    former = tmp_path / "former"
+    assert tokens("former", None) == 3 * 64
+    before = contents(former)
+    (shard,) = former.glob("shard-*.safetensors")
+    shard.unlink()
+    (former / INDEX_FILE).unlink()
+    assert tokens("former", CollectOptions.frames) == 3 * 64
+    assert contents(former) == before
+    with one_sentence(ValueError, "other options (frames)"):
+        tokens("former", 4)
 
 
 # Stopped, and by several processes
@@ -423,6 +453,8 @@ def test_a_collection_without_a_single_sample(tiny: tuple[Any, Any], tmp_path: P
     wrong = SampleList([Sample("image", scene.visuals, scene.question, "rhubarb")])
     with one_sentence(ValueError, "Not one of 1 samples", "'rhubarb'"):
         collect(*tiny, wrong, tmp_path / "wrong", OPTIONS)
+    with one_sentence(ValueError, "it has an image"):
+        collect(*tiny, wrong, tmp_path / "videos", CollectOptions(modality="video"))
     with one_sentence(ValueError, "no samples to collect from"):
         collect(*tiny, SampleList([]), tmp_path / "empty", OPTIONS)
 
