@@ -20,7 +20,7 @@ from .surfaces import background, jittered
 Box = tuple[int, int, int, int]
 
 CELL_SIZE = 48
-"""Pixels a side of a cell: 2 x 2 visual tokens of the tiny models."""
+"""Side of a cell in pixels: 2 x 2 visual tokens of the tiny models."""
 
 MAX_SIDE = 8
 """Most rows, and most columns, of a scene."""
@@ -180,7 +180,7 @@ def _letters(rng: np.random.Generator, count: int) -> list[str]:
 def _draw_tile(
     image: Image.Image, rng: np.random.Generator, left: int, top: int, colour: Sequence[int]
 ) -> None:
-    """A coloured tile, one of four shapes, 42 to 46 pixels a side."""
+    """A coloured tile, one of four shapes, 42 to 46 pixels per side."""
     side = int(rng.integers(42, 47))
     x = left + int(rng.integers(1, CELL_SIZE - side))
     y = top + int(rng.integers(1, CELL_SIZE - side))
