@@ -35,7 +35,7 @@ def encode_samples(processor: Any, samples: Sequence[Sample], num_frames: int | 
     Args:
         processor: The model's processor.
         samples: The samples; see `batches_of_one_shape` for which go together.
-        num_frames: Frames to take from videos that are files; by default as the processor says.
+        num_frames: Frames to take of videos that are files; by default as the processor says.
 
     Raises:
         ImportError, OSError, ValueError: A video cannot be read, or the processor refuses an image.

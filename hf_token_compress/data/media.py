@@ -74,7 +74,7 @@ def read_video(
     Args:
         path: The file or folder.
         processor: The model's processor.
-        num_frames: Frames to take from a file, about: some processors round it. By default as many
+        num_frames: Frames to take of a file, about: some processors round it. By default as many
             as the processor says. All, if the video has no more.
 
     Raises:

@@ -38,7 +38,7 @@ class Questions(Sequence[Sample]):
         processor: The model's processor.
         kinds: Kinds of questions to ask; by default all. Samples without a kind have the kind
             "all".
-        num_frames: Frames to take from videos that are files; by default as the processor says.
+        num_frames: Frames to take of videos that are files; by default as the processor says.
         after_sample: Called with 1 after each sample, for progress bars.
 
     Attributes:
