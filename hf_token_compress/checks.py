@@ -65,5 +65,6 @@ def check_type(name: str, value: object, kind: type) -> None:
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise unless `value` is one of `choices`."""
     if value not in choices:
-        allowed = " or ".join(repr(choice) for choice in choices)
+        *others, last = map(repr, choices)
+        allowed = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{name} must be {allowed}, but it is {value!r}.")

@@ -20,6 +20,11 @@ Network = Literal["conv1d", "grid"]
 DEFAULT_RULE = "edges_absolute"
 """The relevance rule whose removal curves were best on the trained tiny model."""
 
+INSTRUCTION_HELP = (
+    'Text that asks the question. "last_turn": the last closed turn after the last visual token; '
+    '"after_visual": all text after the last visual token; "all_text": all text.'
+)
+
 _VERSION_KEY = "hf_token_compress_version"
 
 
@@ -67,26 +72,22 @@ class TokenCompressionConfig(dict[str, Any]):
     )
     scorer: str | None = option(
         None,
-        "Name of the scorer. By default mapper if a mapper is named, else attention, which needs "
-        "no training.",
+        'Name of the scorer. By default "mapper" if a mapper is named, else "attention", which '
+        "needs no training.",
     )
     scorer_options: dict[str, Any] = option(
-        {}, "Keyword arguments of the scorer, such as seed=1 for random."
+        {}, 'Keyword arguments of the scorer, such as seed=1 for "random".'
     )
     mapper: str | None = option(
-        None, "Folder or Hub id of the trained mapper that the scorer mapper uses."
+        None, 'Folder or Hub id of the trained mapper that the scorer "mapper" uses.'
     )
     mapper_revision: str | None = option(None, "Branch, tag or commit of the mapper on the Hub.")
     position_ids: PositionIdPolicy = option(
         "original",
-        "original keeps the position ids of the whole prompt; compact numbers the kept tokens 0, "
-        "1, 2, … on every axis.",
+        '"original" keeps the position ids of the whole prompt; "compact" numbers the kept tokens '
+        "0, 1, 2, … on every axis.",
     )
-    instruction: InstructionScope = option(
-        "last_turn",
-        "Text that asks the question. last_turn: the last closed turn after the last visual "
-        "token; after_visual: all text after the last visual token; all_text: all text.",
-    )
+    instruction: InstructionScope = option("last_turn", INSTRUCTION_HELP)
 
     def __post_init__(self) -> None:
         check_options(self)

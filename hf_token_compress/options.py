@@ -24,7 +24,7 @@ def option(default: Any, help: str, interval: str | None = None) -> Any:
 
     Args:
         default: Its default.
-        help: What it does. The first sentence gets the range.
+        help: What it does. The range is appended in brackets.
         interval: Range of its numbers, such as "(0, 1]" or "[1, inf)".
     """
     metadata = {"help": help, "interval": interval}
@@ -116,9 +116,7 @@ def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
     element, kind = next(iter(get_args(kind)), kind), get_origin(kind) or kind
     text, interval = item.metadata["help"], item.metadata.get("interval")
     if interval is not None:
-        # The range ends the first sentence.
-        first, stop, rest = text.partition(". ")
-        text = f"{first.removesuffix('.')}, {describe_interval(interval)}.{stop[1:]}{rest}"
+        text += f" ({describe_interval(interval)})"
     default = item.default
     if default is dataclasses.MISSING:
         default = None if item.default_factory is dataclasses.MISSING else item.default_factory()

@@ -64,9 +64,11 @@ def add_questions(parser: argparse.ArgumentParser, per_kind: int) -> None:
 def add_retention_ratios(
     parser: argparse.ArgumentParser, default: Sequence[float] = (0.5, 0.25, 0.1)
 ) -> None:
-    """Add `--retention-ratios`."""
+    """Add `--retention-ratio`."""
     parser.add_argument(
-        "--retention-ratios",
+        "--retention-ratio",
+        dest="retention_ratios",
+        metavar="RATIOS",
         type=comma_list(float),
         default=list(default),
         help="shares of visual tokens to keep, between commas",

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import TokenCompressionConfig
 from ..hub import explain_failure, first_line
 from .console import working
-from .errors import CommandError
+from .errors import CommandError, wrong_arguments
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class ModelOptions:
         default="tiny-qwen2-vl",
         metadata={
             "help": (
-                "tiny-qwen2-vl, tiny-qwen2-vl-video, tiny-llava-onevision, tiny-vila, a Hub id, "
-                "or a folder."
+                '"tiny-qwen2-vl", "tiny-qwen2-vl-video", "tiny-llava-onevision", "tiny-vila", '
+                "a Hub id, or a folder."
             ),
             "metavar": "MODEL",
         },
@@ -31,8 +31,9 @@ class ModelOptions:
         default="auto",
         metadata={
             "help": (
-                "auto (the checkpoint's own, but float32 for float16 on a CPU), float32, bfloat16 "
-                "or float16. A CPU without bfloat16 arithmetic is several times faster in float32."
+                '"auto" (the checkpoint\'s own, but float32 for float16 on a CPU), "float32", '
+                '"bfloat16" or "float16". A CPU without bfloat16 arithmetic is several times '
+                "faster in float32."
             ),
             "metavar": "DTYPE",
         },
@@ -40,7 +41,7 @@ class ModelOptions:
     device: str | None = field(
         default=None,
         metadata={
-            "help": "Such as cpu or cuda:0. By default the accelerator if there is one.",
+            "help": 'Such as "cpu" or "cuda:0". By default the accelerator if there is one.',
             "metavar": "DEVICE",
         },
     )
@@ -110,8 +111,9 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
     """Load model and processor, the model with compression on it.
 
     Raises:
-        CommandError: The device cannot be used, or a file is missing or broken.
-        ValueError: The setting does not fit, for instance names an unknown scorer.
+        CommandError: There is no such scorer, the device cannot be used, or a file is missing or
+            broken.
+        ValueError: The mapper does not fit the model.
     """
     name = source.options.model
     # A folder's model is loaded without downloads, which draw progress bars.
@@ -119,7 +121,11 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         from ..mapper import MapperNotFoundError
+        from ..scorers.registry import build_scorer
 
+        if compression.scorer_name != "mapper":
+            with wrong_arguments():
+                build_scorer(compression.scorer_name, compression.scorer_options)
         device = _torch_device(source.options.device)
         dtype = _torch_dtype(source, device)
         try:

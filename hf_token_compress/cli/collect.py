@@ -14,7 +14,7 @@ from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices
-from .errors import one_sentence_errors
+from .errors import CommandError, one_sentence_errors, wrong_arguments
 from .options import Kinds, OutputFolder, listed, takes
 from .scene_options import SCENES, SceneOptions, scene_options
 
@@ -34,7 +34,7 @@ class DataOptions:
         default=None,
         metadata={
             "help": (
-                'A file with one JSON object a line: "image" (a path, or several) or "video", '
+                'A file with one JSON object per line: "image" (a path, or several) or "video", '
                 '"question", and optionally "answer".'
             ),
             "metavar": "FILE",
@@ -53,11 +53,16 @@ class DataOptions:
     clips: int | None = field(
         default=None,
         metadata={
-            "help": "Number of questions about composed clips, for a mapper for videos.",
+            "help": (
+                "Number of questions about composed clips, for a mapper for videos. A clip has 4 "
+                "scenes, or as many as --clip-frames says."
+            ),
             "interval": "[1, inf)",
         },
     )
-    split: str = field(default="train", metadata={"help": "Split of the dataset."})
+    split: str | None = field(
+        default=None, metadata={"help": "Split of the dataset. By default train."}
+    )
     column: dict[str, str] = field(
         default_factory=dict,
         metadata={
@@ -71,6 +76,9 @@ class DataOptions:
         named = (self.data, self.dataset, self.scenes, self.clips)
         if sum(item is not None for item in named) != 1:
             raise ValueError("Name the data by one of --data, --dataset, --scenes and --clips.")
+        if self.dataset is None and (self.split is not None or self.column):
+            option = "--column" if self.column else "--split"
+            raise ValueError(f"{option} is about a dataset: give --dataset, or leave it out.")
 
     def source(self, given: Mapping[str, Any], kinds: Sequence[str]) -> SampleSource:
         """The samples, where `given` are the options of composed scenes that the user gave.
@@ -80,7 +88,12 @@ class DataOptions:
             OSError, ValueError: They cannot be read or composed.
         """
         clips, own = self.clips is not None, self.scenes is None and self.clips is None
-        layout = scene_options(given, composed=not own, clips=clips).layout(clips=clips)
+        chosen = scene_options(given, composed=not own, clips=clips, remedy="leave it out")
+        layout = chosen.layout(clips=clips)
+        if own and kinds:
+            raise CommandError(
+                "--kind is about composed questions, not about your own: leave it out.", exit_code=2
+            )
 
         from ..data.composed import ClipSource, SceneSource
         from ..data.sources import HubDataset, JsonLines
@@ -88,15 +101,16 @@ class DataOptions:
         if self.data is not None:
             return JsonLines(self.data)
         if self.dataset is not None:
-            return HubDataset(self.dataset, self.split, self.column)
-        if self.scenes is not None:
-            return SceneSource(self.scenes, kinds=kinds, **layout)
-        assert self.clips is not None  # one of the four is given
-        return ClipSource(self.clips, kinds=kinds, **layout)
+            return HubDataset(self.dataset, self.split or "train", self.column)
+        with wrong_arguments():
+            if self.scenes is not None:
+                return SceneSource(self.scenes, kinds=kinds, **layout)
+            assert self.clips is not None  # one of the four is given
+            return ClipSource(self.clips, kinds=kinds, **layout)
 
 
 @one_sentence_errors
-@takes(ModelOptions, "model_options")
+@takes(ModelOptions, "model_options", required=("model",))
 @takes(DataOptions, "data", panel="Data: one of --data, --dataset, --scenes and --clips")
 @takes(SceneOptions, "scenes", panel=SCENES, leave_out=("per_kind", "drawings"), built=False)
 @takes(CollectOptions, "given", panel="Collecting", built=False)
@@ -134,7 +148,8 @@ def collect(
     from ..training.distributed import process_state
 
     # Fail before a large model is loaded.
-    build_rule(options.rule, options.rule_options)
+    with wrong_arguments():
+        build_rule(options.rule, options.rule_options)
     state = process_state()
     checkpoint = _load(model_options, state)
     # Each process counts its own share of the shards.
@@ -162,7 +177,10 @@ def _load(options: ModelOptions, state: Any) -> Checkpoint:
 
 def _print_summary(collection: ShardFolder | None, output: Path) -> None:
     if collection is None:
-        notices().print("This machine's shards are done; copy those of the others to them.")
+        notices().print(
+            "This machine's shards are done: copy the shards of the other machines into this "
+            "folder."
+        )
         return
     reasons = ", ".join(f"{n} {reason}" for reason, n in collection.index["skipped"].items())
     skipped = f"; skipped: {reasons}" if reasons else ""

@@ -23,7 +23,7 @@ from ..tiny import own_mapper
 from .answering import answer, prepare_question
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, results, working
-from .errors import one_sentence_errors
+from .errors import one_sentence_errors, wrong_arguments
 from .options import takes
 from .outputs import make_folder
 
@@ -83,7 +83,8 @@ def demo(
     """
     if "scorer" not in changes and "mapper" not in changes:
         changes["mapper"] = own_mapper(model_options.model)
-    compression = TokenCompressionConfig(**changes)
+    with wrong_arguments():
+        compression = TokenCompressionConfig(**changes)
     make_folder(output)
 
     checkpoint = load_checkpoint(find_checkpoint(model_options), compression)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec
 
 import typer
@@ -29,17 +30,15 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
-# The library refuses wrong arguments with these.
-_WRONG_ARGUMENTS = (TypeError, ValueError)
 # Anything else is a bug and needs its traceback.
-_EXPECTED = (CommandError, ImportError, NotImplementedError, OSError, *_WRONG_ARGUMENTS)
+_EXPECTED = (CommandError, ImportError, NotImplementedError, OSError, TypeError, ValueError)
 
 
 def one_sentence_errors(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """Decorator of a command: expected errors become one line on stderr and an exit code.
 
-    The exit code is 2 for wrong arguments, else 1. With the environment variable
-    `HF_TOKEN_COMPRESS_DEBUG` set, errors stay exceptions.
+    The exit code is 2 for wrong arguments (`wrong_arguments`), else 1. With the environment
+    variable `HF_TOKEN_COMPRESS_DEBUG` set, errors stay exceptions.
     """
 
     @functools.wraps(command)
@@ -50,7 +49,19 @@ def one_sentence_errors(command: Callable[Parameters, None]) -> Callable[Paramet
             if os.environ.get(DEBUG_VARIABLE):
                 raise
             typer.echo(f"Error: {first_line(error)}", err=True)
-            default = 2 if isinstance(error, _WRONG_ARGUMENTS) else 1
-            raise typer.Exit(getattr(error, "exit_code", default)) from None
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
 
     return guarded
+
+
+@contextmanager
+def wrong_arguments() -> Iterator[None]:
+    """Around code that reads or checks arguments.
+
+    Raises:
+        CommandError: The block raised TypeError or ValueError; exit code 2.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise CommandError(first_line(error), exit_code=2) from error

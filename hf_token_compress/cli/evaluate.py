@@ -18,7 +18,7 @@ from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices, results
-from .errors import CommandError, one_sentence_errors
+from .errors import CommandError, one_sentence_errors, wrong_arguments
 from .options import FRAMES, JsonFlag, Kinds, OutputFile, listed, takes
 from .outputs import check_output, numbered_paths, write_json
 from .scene_options import SCENES, SceneOptions, scene_options
@@ -41,9 +41,9 @@ class EvaluateOptions:
         default=(),
         metadata={
             "help": (
-                "Scorers, separated by commas. truth keeps first what the answer depends on; "
-                "mapper:NAME scores with the mapper of that folder or Hub id. By default "
-                f"{', '.join(_DEFAULT_SCORERS)}; with --mapper, mapper too."
+                'Scorers, separated by commas. "truth" keeps first what the answer depends on; '
+                '"mapper:NAME" scores with the mapper of that folder or Hub id. By default '
+                f'{", ".join(_DEFAULT_SCORERS)}; with --mapper, "mapper" too.'
             ),
             "metavar": "NAMES",
         },
@@ -60,8 +60,8 @@ class EvaluateOptions:
         default=None,
         metadata={
             "help": (
-                'Your own questions: a file with one JSON object a line, with "image" (a path, or '
-                'several) or "video" (a path, or several of frames), "question", "answer", and '
+                'Your own questions: a file with one JSON object per line, with "image" (a path, '
+                'or several) or "video" (a path, or several of frames), "question", "answer", and '
                 'optionally "kind", "relevant_boxes" and "relevant_frames".'
             ),
             "metavar": "FILE",
@@ -105,8 +105,8 @@ def evaluate(
     r"""Measure what answers keep of their accuracy, by scorer and retention ratio.
 
     The questions are your own (`--data`), or about images composed of drawings
-    (`hf_token_compress.data.scenes`), which the tiny models know: each image shows one drawing a
-    cell.
+    (`hf_token_compress.data.scenes`), which the tiny models know: each image shows one drawing
+    per cell. With `--clip-frames` the questions are about clips.
 
     **Examples**
 
@@ -153,7 +153,10 @@ def _measure(
     from ..data.sources import JsonLines
 
     own = None if options.data is None else JsonLines(options.data)
-    samples: Sequence[Sample] = [] if own is not None else scenes.samples(kinds)
+    samples: Sequence[Sample] = []
+    if own is None:
+        with wrong_arguments():
+            samples = scenes.samples(kinds)
     checkpoint = load_checkpoint(source, TokenCompressionConfig())
     ratios = options.retention_ratio
     about: dict[str, Any] = {"model": checkpoint.name, "mapper": mapper}

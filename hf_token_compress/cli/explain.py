@@ -36,7 +36,7 @@ _CURVES = {
 
 @one_sentence_errors
 @takes(QuestionOptions, "question")
-@takes(ModelOptions, "model_options")
+@takes(ModelOptions, "model_options", required=("model",))
 @takes(CollectOptions, "rule", panel="Relevance", only=("rule", "rule_options", "recursive"))
 def explain(
     question: QuestionOptions,

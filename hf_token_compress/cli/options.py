@@ -6,13 +6,14 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..options import Option, options_of
-from .errors import CommandError
+from .errors import CommandError, wrong_arguments
 
 OutputFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")
@@ -47,6 +48,7 @@ def takes(
     panel: str | None = None,
     only: Collection[str] | None = None,
     leave_out: Collection[str] = (),
+    required: Collection[str] = (),
     built: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a command: its options include the fields of a dataclass.
@@ -57,11 +59,12 @@ def takes(
         panel: Heading of the options in the help.
         only: Fields that become options; by default all.
         leave_out: Fields that do not.
+        required: Fields that must be given though they have a default.
         built: Whether the command gets an instance; otherwise a dict of the fields that were given.
     """
     cls: Any = options_class
     chosen = [
-        item
+        replace(item, required=True, default=None) if item.name in required else item
         for item in options_of(cls)
         if (only is None or item.name in only) and item.name not in leave_out
     ]
@@ -70,12 +73,13 @@ def takes(
         @functools.wraps(command)
         def filled(**values: Any) -> None:
             given = {}
-            for item in chosen:
-                value = _read(item, values.pop(item.name))
-                if value is not None:
-                    item.check(value)
-                    given[item.name] = value
-            values[parameter] = options_class(**given) if built else given
+            with wrong_arguments():
+                for item in chosen:
+                    value = _read(item, values.pop(item.name))
+                    if value is not None:
+                        item.check(value)
+                        given[item.name] = value
+                values[parameter] = options_class(**given) if built else given
             command(**values)
 
         # The options stand where the command has the parameter.
@@ -145,8 +149,10 @@ def _read(item: Option, value: Any) -> Any:
         return _key_values(value, _flag(item)) if value else None
     if item.kind is tuple and value:
         # A file's name may have a comma.
-        texts = tuple(value) if item.element is Path else listed(value)
-        return tuple(_number(item, text) for text in texts) if item.element is float else texts
+        texts: tuple[Any, ...] = tuple(value) if item.element is Path else listed(value)
+        if item.element is float:
+            texts = tuple(_number(item, text) for text in texts)
+        return texts or None  # a comma alone gives no value
     return None if value == [] else value
 
 

@@ -32,8 +32,7 @@ def numbered_paths(path: Path, count: int) -> list[Path]:
     """
     if path.suffix.lower() not in Image.registered_extensions():
         raise CommandError(
-            f"{str(path)!r} does not end as an image's name does: name it for instance "
-            f"{path.stem or 'out'}.png.",
+            f"{str(path)!r} has no image extension: use, for instance, {path.stem or 'out'}.png.",
             exit_code=2,
         )
     if not path.parent.is_dir():
@@ -48,9 +47,15 @@ def check_output(path: Path | None) -> None:
     """Fail before the work and not after it.
 
     Raises:
-        CommandError: The file cannot be written, as its folder does not exist.
+        CommandError: The file cannot be written: it is a folder, or its folder does not exist.
     """
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return
+    if path.is_dir():
+        raise CommandError(
+            f"{str(path)!r} is a folder: name a file to write the JSON object to.", exit_code=2
+        )
+    if not path.parent.is_dir():
         raise CommandError(f"There is no folder for {str(path)!r}: make it first.", exit_code=2)
 
 

@@ -15,7 +15,7 @@ from ..config import TokenCompressionConfig
 from .answering import Answer, QuestionOptions, answer, prepare_question
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, results, working
-from .errors import one_sentence_errors
+from .errors import one_sentence_errors, wrong_arguments
 from .options import JsonFlag, OutputFile, takes
 from .outputs import check_output, numbered_paths, write_json
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @one_sentence_errors
 @takes(QuestionOptions, "question")
-@takes(ModelOptions, "model_options")
+@takes(ModelOptions, "model_options", required=("model",))
 @takes(TokenCompressionConfig, "changes", panel="Compression", built=False)
 def run(
     question: QuestionOptions,
@@ -65,7 +65,8 @@ def run(
     overlay_paths = [] if overlay is None else numbered_paths(overlay, count)
 
     source = find_checkpoint(model_options)
-    compression = _merged_settings(source.saved_compression, changes)
+    with wrong_arguments():
+        compression = _merged_settings(source.saved_compression, changes)
     checkpoint = load_checkpoint(source, compression)
     with working("Answering"):
         videos = question.read_videos(checkpoint.processor)

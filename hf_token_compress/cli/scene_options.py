@@ -32,7 +32,7 @@ class SceneOptions:
     clip_frames: int | None = field(
         default=None,
         metadata={
-            "help": "Scenes of a clip. evaluate asks about clips if it is given.",
+            "help": "Scenes per clip.",
             "interval": "[1, inf)",
         },
     )
@@ -83,20 +83,26 @@ class SceneOptions:
         return compose(kinds or known, self.per_kind, drawings=drawings, **layout)
 
 
-def scene_options(given: Mapping[str, Any], *, composed: bool, clips: bool) -> SceneOptions:
+def scene_options(
+    given: Mapping[str, Any], *, composed: bool, clips: bool, remedy: str = "give --clip-frames too"
+) -> SceneOptions:
     """The options that the user gave for composed questions, about clips or images.
+
+    Args:
+        given: The options.
+        composed: Whether the questions are composed.
+        clips: Whether they are about clips.
+        remedy: What to do about an option of clips where they are not.
 
     Raises:
         CommandError: An option has no effect.
     """
     for name in given:
         if not composed:
-            about = "composed questions, not about your own"
+            message = "composed questions, not about your own: leave it out"
         elif name in ("clip_frames", "frames_per_scene") and not clips:
-            about = "clips, not about images"
+            message = f"clips, not about images: {remedy}"
         else:
             continue
-        raise CommandError(
-            f"--{name.replace('_', '-')} is about {about}: leave it out.", exit_code=2
-        )
+        raise CommandError(f"--{name.replace('_', '-')} is about {message}.", exit_code=2)
     return SceneOptions(**given)

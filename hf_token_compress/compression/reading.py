@@ -108,7 +108,12 @@ def check_depth(model: Any, family: ModelFamily, depth: int) -> None:
     """
     if depth == 0:
         return
-    layers = len(family.decoder(model).layers)
+    try:
+        layers = len(family.decoder(model).layers)
+    except AttributeError as error:
+        raise ValueError(
+            f"{type(model).__name__} can only be scored at layer 0: leave scoring_depth at 0."
+        ) from error
     if not 0 < depth < layers:
         raise ValueError(
             f"scoring_depth must be from 0 to {layers - 1} for this model, but it is {depth}."

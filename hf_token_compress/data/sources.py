@@ -59,7 +59,7 @@ class SampleList(SampleSource):
 
 
 class JsonLines(SampleSource):
-    """A file with one JSON object a line, in UTF-8.
+    """A file with one JSON object per line, in UTF-8.
 
     The keys are "image" (a path, or a list of paths) or "video" (a path, or a list of paths of its
     frames), "question", and optionally "answer", "kind", "relevant_boxes" (a list of [left, top,

@@ -28,7 +28,7 @@ def answer_samples(
         model: A model with `generate`, compressed or not.
         processor: Its processor.
         samples: The questions.
-        batch_size: Samples a batch; images and videos of different lengths are batched apart.
+        batch_size: Samples per batch; images and videos of different lengths are batched apart.
         max_new_tokens: Longest answer, in tokens.
         before_batch: Called with the samples of a batch before it is asked.
         after_batch: Called with the number of samples of a batch after it is answered.

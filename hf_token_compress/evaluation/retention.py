@@ -92,7 +92,7 @@ def measure_retention(
             "mapper:NAME" scores with the mapper of that folder or Hub id. Or scorers with options.
         retention_ratios: Shares of visual tokens to keep, in (0, 1].
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         max_new_tokens: Longest answer, in tokens.
         match: Which answers are right, as `hf_token_compress.data.answers.is_right` takes it.
         after_batch: Called with the number of samples after each batch, for progress bars.

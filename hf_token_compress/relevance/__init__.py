@@ -2,11 +2,12 @@
 
 from .explain import RelevanceReport, SampleRelevance, Targets, relevance
 from .faithfulness import FaithfulnessReport, RemovalCurve, SampleFaithfulness, faithfulness
-from .rules import DEFAULT_RULE, PropagationRule, Rule, available_rules, register_rule
+from .rules import DEFAULT_RULE, PassRule, PropagationRule, Rule, available_rules, register_rule
 
 __all__ = [
     "DEFAULT_RULE",
     "FaithfulnessReport",
+    "PassRule",
     "PropagationRule",
     "RelevanceReport",
     "RemovalCurve",

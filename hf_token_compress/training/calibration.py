@@ -6,16 +6,16 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..compression.mixin import TokenCompressionMixin
 from ..data.sample import Sample
 from ..data.sources import SampleList
 from ..mapper import RelevanceMapper
-from .collect import collect
-from .distributed import from_main_process
 from .options import CollectOptions, TrainOptions
-from .train import Epoch, train_mapper
+
+if TYPE_CHECKING:
+    from .train import Epoch
 
 _STEPS = 500
 _BATCH = 16
@@ -53,6 +53,11 @@ def calibrate(
         ValueError: There are fewer than two samples that the model can use.
         RuntimeError: Its processes run on several machines.
     """
+    # These need Accelerate, and resolving the name `calibrate` must not.
+    from .collect import collect
+    from .distributed import from_main_process
+    from .train import train_mapper
+
     source = SampleList([as_sample(sample) for sample in samples], "calibration")
     with tempfile.TemporaryDirectory(prefix="hf-token-compress-") as own:
         folder = from_main_process(lambda: own)

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..config import DEFAULT_RULE, InstructionScope, Modality, Network, Targets
+from ..config import (
+    DEFAULT_RULE,
+    INSTRUCTION_HELP,
+    InstructionScope,
+    Modality,
+    Network,
+    Targets,
+)
 from ..data.answers import Match
 from ..options import check_options, documented, option
 
@@ -28,7 +35,7 @@ class CollectOptions:
 
     modality: Modality = option("image", "Samples of the other modality are skipped.")
     shard_size: int = option(
-        64, "Samples a shard. A stopped run repeats at most one shard per process.", "[1, inf)"
+        64, "Samples per shard. A stopped run repeats at most one shard per process.", "[1, inf)"
     )
     batch_size: int = option(16, "Samples that go through the model at once.", "[1, inf)")
     max_new_tokens: int = option(64, "Longest answer, in tokens.", "[1, inf)")
@@ -40,22 +47,20 @@ class CollectOptions:
     )
     match: Match = option(
         "exact",
-        "Which answers count as right. exact: equal but for case, outer spaces and a full stop; "
-        "contains: the right answer occurs in it.",
+        'Which answers count as right. "exact": equal but for case, outer spaces and a full stop; '
+        '"contains": the right answer occurs in it.',
     )
     rule: str = option(DEFAULT_RULE, "Name of the relevance rule.")
     rule_options: Mapping[str, Any] = option({}, "Keyword arguments of the relevance rule.")
     targets: Targets = option(
         "per_token",
-        "What is explained. per_token: the mean over the answer's tokens; sum: all tokens at "
-        "once, with a single backward pass.",
+        'What is explained. "per_token": the mean over the answer\'s tokens; "sum": all tokens '
+        "at once, with a single backward pass.",
     )
     recursive: bool = option(
         False, "Explain again after each removal of the least relevant tokens."
     )
-    instruction: InstructionScope = option(
-        "last_turn", "Text that asks the question, as in TokenCompressionConfig."
-    )
+    instruction: InstructionScope = option("last_turn", INSTRUCTION_HELP)
     scoring_depth: int = option(
         0,
         "Decoder layers that run before the one whose attention is collected. It must be fewer "
@@ -94,7 +99,7 @@ class TrainOptions:
         ValueError: A value is outside its range, or none of its choices.
     """
 
-    network: Network = option("grid", "conv1d (the paper's) or grid.")
+    network: Network = option("grid", '"conv1d" (the paper\'s) or "grid".')
     network_options: Mapping[str, Any] = option(
         {}, "Keyword arguments of the network, such as channels=32."
     )
@@ -103,7 +108,7 @@ class TrainOptions:
     )
     temperature: float = option(1.0, "Temperature of the label. Below 1 it sharpens.", "(0, inf)")
     epochs: int = option(100, "Most passes over the data.", "[1, inf)")
-    batch_size: int = option(128, "Samples a step, over all processes.", "[1, inf)")
+    batch_size: int = option(128, "Samples per step, over all processes.", "[1, inf)")
     learning_rate: float = option(
         2e-3, "Highest learning rate. It falls along a cosine to zero.", "(0, inf)"
     )

@@ -48,7 +48,7 @@ def retention_curve(results: Sequence[Any], *, kind: str | None = None, title: s
 
     Args:
         results: The results of `hf_token_compress.evaluation.measure_retention`, or the "rows" of
-            the file that `hf-token-compress evaluate --json` writes.
+            the file that `hf-token-compress evaluate --output` writes.
         kind: A kind of question; by default all kinds together.
         title: Text over the figure.
 
@@ -68,7 +68,7 @@ def retention_curve(results: Sequence[Any], *, kind: str | None = None, title: s
     if not full or not points:
         raise ValueError(
             "A retention curve needs the result of the uncompressed model and that of at least one "
-            "scorer: pass all results of measure_retention or evaluate --json."
+            "scorer: pass all results of measure_retention or of evaluate --output."
         )
     # Sort the points of each scorer by the share kept, and the curves by their last points.
     curves = {}

@@ -1,7 +1,7 @@
 """How well the attention of each decoder layer finds what the answer depends on.
 
     python -m lab.benchmarks.depths --model FOLDER --source drawings --per-kind 30 \
-      --retention-ratios 0.5,0.25,0.1 --markdown
+      --retention-ratio 0.5,0.25,0.1 --markdown
 
 "attention@N" is the attention from the question to the visual tokens in decoder layer N (counted
 from 0, or "middle" or "last"); the layers below it run on the whole prompt. "rollout" is attention
@@ -94,7 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_questions(parser, per_kind=30)
     add_retention_ratios(parser)
     parser.add_argument(
-        "--scorers", type=comma_list(str), default=list(SCORERS), help="scorers, between commas"
+        "--scorer",
+        dest="scorers",
+        metavar="SCORERS",
+        type=comma_list(str),
+        default=list(SCORERS),
+        help="scorers, between commas",
     )
     parser.add_argument("--batch-size", type=positive, default=8, help="questions per batch")
     parser.add_argument("--dtype", default="auto", help="dtype of the model")

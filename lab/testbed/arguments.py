@@ -14,13 +14,17 @@ from .samples import SOURCES, object_samples
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add `--source`, `--split`, `--kinds` and `--cutouts`."""
+    """Add `--source`, `--split`, `--kind` and `--cutouts`."""
     parser.add_argument(
         "--source", choices=SOURCES, default="drawings", help="what the images show"
     )
     parser.add_argument("--split", default="test", help="name of a stream of images")
     parser.add_argument(
-        "--kinds", type=comma_list(str), help="kinds of questions, between commas; default all"
+        "--kind",
+        dest="kinds",
+        metavar="KINDS",
+        type=comma_list(str),
+        help="kinds of questions, between commas; default all",
     )
     parser.add_argument(
         "--cutouts", type=Path, default=CUTOUTS_FOLDER, help="folder of Tux Paint's stamps"

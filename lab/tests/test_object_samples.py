@@ -87,7 +87,7 @@ def as_pixels(visual: object) -> np.ndarray:
 
 
 def test_the_command_writes_or_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--per-kind", "1", "--kinds", "place", "--out", str(tmp_path / "new")])
+    main(["--per-kind", "1", "--kind", "place", "--out", str(tmp_path / "new")])
     assert len((tmp_path / "new" / DATA_FILE).read_text().splitlines()) == 1
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from hf_token_compress import TokenCompressionConfig, __version__, load_tiny
 from hf_token_compress.cli import app
+from hf_token_compress.cli.errors import CommandError
 from hf_token_compress.data.scenes import make_scene, scene_questions
 from hf_token_compress.tiny import resolve_model
 
@@ -57,8 +58,8 @@ def test_help_and_wrong_arguments_do_not_load_torch():
         "    outcome = CliRunner().invoke(app, words)\n"
         "    assert outcome.exit_code == 0 and outcome.stdout, words\n"
         "for words in (\n"
-        "    ['run', '--prompt', 'x', '--retention-ratio', '2'],\n"
-        "    ['collect', '--output', 'x', '--scenes', '3', '--targets', 'none'],\n"
+        "    ['run', '--model', 'm', '--prompt', 'x', '--retention-ratio', '2'],\n"
+        "    ['collect', '--model', 'm', '--output', 'x', '--scenes', '3', '--targets', 'none'],\n"
         "    ['train', '--output', 'x', '--collection', 'y', '--mask-ratio', '2'],\n"
         "    ['evaluate', '--retention-ratio', 'few'],\n"
         "):\n"
@@ -210,6 +211,7 @@ BAD_OPTIONS = [
     (["--dtype", "float7"], "float7"),
     (["--device", "abacus"], "abacus"),
     (["--output", "no/such/folder/out.json"], "no folder"),
+    (["--output", "."], "is a folder"),
     (["--overlay", "out.xyz"], "out.xyz"),
     (["--overlay", "no/such/folder/out.png"], "no folder"),
 ]
@@ -286,17 +288,27 @@ def test_a_demo_folder_that_is_a_file_is_told_in_one_sentence(image):
     assert_one_sentence(call("demo", "--output", image), "cannot be made")
 
 
-def test_a_missing_option_exits_with_2():
-    outcome = call("run", "--model", MODEL, "--prompt", "x")
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["run", "--model", MODEL, "--prompt", "x"], "--image"),
+        (["run", "--image", "x.png", "--prompt", "x"], "--model"),
+        (["explain", "--image", "x.png", "--prompt", "x", "--output", "x"], "--model"),
+        (["collect", "--scenes", 3, "--output", "x"], "--model"),
+    ],
+)
+def test_a_missing_option_exits_with_2(arguments, missing):
+    outcome = call(*arguments)
     assert outcome.exit_code == 2
     assert outcome.stdout == ""
-    assert "--image" in outcome.stderr
+    assert missing in outcome.stderr
 
 
 def test_debugging_shows_the_exception(image, monkeypatch):
     monkeypatch.setenv("HF_TOKEN_COMPRESS_DEBUG", "1")
     outcome = call("run", "--model", MODEL, "--image", image, "--prompt", "x", "--top-p", 0)
-    assert isinstance(outcome.exception, ValueError)
+    assert isinstance(outcome.exception, CommandError)
+    assert isinstance(outcome.exception.__cause__, ValueError)
 
 
 def test_a_run_equals_generate(image, question):

@@ -177,13 +177,25 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
     ("arguments", "words"),
     [
         (["collect", "--model", MODEL, "--output", "x"], ("--data", "--scenes", "--clips")),
-        (["evaluate", "--frames-per-scene", 2], ("--frames-per-scene",)),
+        (["evaluate", "--frames-per-scene", 2], ("--frames-per-scene", "give --clip-frames")),
         (["evaluate", "--markdown", "--json"], ("--markdown",)),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--data", "y"],
             ("--data",),
         ),
         (["collect", "--model", MODEL, "--output", "x", "--data", "none"], ("no data file",)),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--data", "y", "--kind", "place"],
+            ("--kind",),
+        ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--split", "test"],
+            ("--split", "--dataset"),
+        ),
+        (
+            ["collect", "--model", MODEL, "--output", "x", "--data", "y", "--column", "a=b"],
+            ("--column", "--dataset"),
+        ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--modality", "sound"],
             ("'sound'",),
@@ -285,6 +297,7 @@ def test_the_mapper_of_another_model_is_told_in_one_sentence(tmp_path: Path) -> 
     make_mapper().save_pretrained(tmp_path)
     outcome = call("evaluate", "--scorer", "mapper", "--mapper", tmp_path, "--per-kind", 1)
     assert_told(outcome, "someone/some-model")
+    assert outcome.exit_code == 1
 
 
 # Calibrating

@@ -86,6 +86,30 @@ def test_every_kind_of_field_is_an_option() -> None:
     assert guests == 4
 
 
+def test_a_comma_alone_gives_no_value() -> None:
+    assert bake("--name", "b", "--topping", ",") == [Cake("b"), 1]
+
+
+def test_a_command_may_require_a_field_that_has_a_default() -> None:
+    missing = bake("--name", "b", required=("layers",))
+    assert missing.exit_code == 2
+    assert "--layers" in missing.stderr
+    assert bake("--name", "b", "--layers", "3", required=("layers",)) == [Cake("b", 3), 1]
+
+
+def test_an_error_of_the_work_exits_with_1() -> None:
+    @one_sentence_errors
+    @takes(Cake, "cake")
+    def command(cake: Any) -> None:
+        raise ValueError(f"{cake.name} is burnt.")
+
+    program = typer.Typer()
+    program.command()(command)
+    outcome = CliRunner().invoke(program, ["--name", "b"])
+    assert outcome.exit_code == 1
+    assert outcome.stderr == "Error: b is burnt.\n"
+
+
 def test_a_command_may_take_some_fields_and_only_what_was_given() -> None:
     assert bake("--layers", "2", only=("layers", "sugar"), built=False) == [{"layers": 2}, 1]
     assert bake("--name", "c", leave_out=("layers",)) == [Cake("c"), 1]
@@ -120,6 +144,7 @@ def test_a_wrong_value_is_one_sentence_and_exit_code_2(
         ({"sugar": float("inf")}, ValueError),
         ({"sugar": "much"}, TypeError),
         ({"shape": "heart"}, ValueError),
+        ({"shape": None}, ValueError),
         ({"glazed": 1}, TypeError),
         ({"oven_options": ["hot"]}, TypeError),
     ],
@@ -132,7 +157,7 @@ def test_a_dataclass_checks_its_fields(values: dict[str, Any], kind: type[Except
 def test_the_docstring_lists_the_options_once() -> None:
     lines = inspect.cleandoc(Cake.__doc__ or "").splitlines()
     assert lines[:3] == ["A cake.", "", "Args:"]
-    assert "    layers: Its layers, in [1, 9]. More rise." in lines
+    assert "    layers: Its layers. More rise. (in [1, 9])" in lines
     assert lines[-2] == "Raises:"
 
 

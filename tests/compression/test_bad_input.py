@@ -48,7 +48,9 @@ from hf_token_compress import (
     supported_families,
     uncompress,
 )
+from hf_token_compress.compression.reading import check_depth
 from hf_token_compress.mapper import MapperNotFoundError
+from hf_token_compress.models.registry import model_family
 from hf_token_compress.scorers import registry as scorer_registry
 
 pytestmark = pytest.mark.core
@@ -500,6 +502,11 @@ def test_top_p_with_negative_scores() -> None:
     compress(model, {"scorer": "own", "min_visual_tokens": 0, "top_p": 0.5})
     with one_sentence(ValueError, "top_p"):
         model(**make_inputs([ONE_IMAGE]))
+
+
+def test_a_model_without_a_language_model_has_layer_0_only() -> None:
+    with one_sentence(ValueError, "scoring_depth"):
+        check_depth(nn.Linear(1, 1), model_family(type(tiny_model())), 1)
 
 
 def test_unknown_scorer() -> None:

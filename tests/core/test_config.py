@@ -191,3 +191,8 @@ def test_it_is_a_dict_of_its_settings_that_cannot_be_changed() -> None:
         assert type(copied) is TokenCompressionConfig
         assert copied.scorer_options == {"seed": 3}
     assert config != TokenCompressionConfig(retention_ratio=0.5)
+
+
+def test_all_choices_of_a_setting_are_named() -> None:
+    with one_sentence(ValueError, "'last_turn', 'after_visual' or 'all_text'"):
+        TokenCompressionConfig(instruction="none")  # type: ignore[arg-type]

@@ -77,6 +77,16 @@ def test_importing_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
     assert run_python(code, tmp_path) == "[]"
 
 
+def test_all_names_are_there_without_accelerate(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['accelerate'] = None\n"
+        "from hf_token_compress import *\n"
+        "try:\n    calibrate(None, None, [])\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    assert "hf-token-compress[training]" in run_python(code, tmp_path)
+
+
 CHANGES = """
 import importlib, json, sys
 import transformers

@@ -167,7 +167,7 @@ def test_each_processor_has_a_sampler_of_its_own(
     assert len(frames) == len(expected)
     for frame, number in zip(frames, expected, strict=True):
         differences = [np.abs(np.asarray(frame) - np.asarray(c, float)).mean() for c in clip]
-        assert int(np.argmin(differences)) in (number, number ^ 1)  # boards are shown twice
+        assert int(np.argmin(differences)) in (number, number ^ 1)  # scenes are shown twice
         assert frame.size == clip[0].size
 
 

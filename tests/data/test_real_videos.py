@@ -1,4 +1,4 @@
-"""Real short videos, from file to answer, to what was kept and to what the answer rests on."""
+"""Real short videos, from file to answer, to what was kept and to what the answer depends on."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from hf_token_compress.evaluation import clip_samples, scene_samples
 pytestmark = pytest.mark.core
 
 PER_KIND = 15
-# Frames for which a clip shows each of its boards: Qwen2-VL joins frames two by two.
+# Frames for which a clip shows each of its scenes: Qwen2-VL joins frames two by two.
 HOLD = {"llava-onevision": 1, "qwen2-vl-video": 2}
 # Visual tokens and grids of an image and of a clip. LLaVA-OneVision sees an image whole and as a
 # tile with newlines, and 4 x 4 tokens of a frame; Qwen2-VL sees 8 x 8 of either.

@@ -348,7 +348,7 @@ def test_every_answer_token_has_a_heat_map_of_its_own():
     sheet = answer_heat_maps([image], explained(per_token.tolist()), ["row", " 2"])
     yellow = (pixels(sheet) @ [1, 1, -1] > 300).nonzero()
     # Two panels of 256 pixels, margins of 8: row 0, column 1 of the first, row 1, column 2 of the
-    # second, though that token rests on a hundredth of what the first rests on.
+    # second, though that token depends on a hundredth of what the first depends on.
     for left, top in ((8 + 64, 8), (16 + 256 + 128, 8 + 64)):
         own = (yellow[1] >= left) & (yellow[1] < left + 64)
         assert own.sum() == 64 * 64

@@ -263,7 +263,7 @@ def test_evaluate_draws_a_retention_curve(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("curve", "does not end as"), ("none/curve.png", "There is no folder")]
+    ("name", "words"), [("curve", "no image extension"), ("none/curve.png", "There is no folder")]
 )
 def test_evaluate_tells_where_it_cannot_draw(name: str, words: str, tmp_path: Path) -> None:
     outcome = evaluate("--plot", tmp_path / name)

@@ -1,4 +1,4 @@
-"""Questions about a scene, their answers, and the boxes that the answers rest on."""
+"""Questions about a scene, their answers, and the boxes that the answers depend on."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check_kinds(kinds: Iterable[str], known: Sequence[str] = KINDS) -> None:
     """
     if unknown := sorted(set(kinds) - set(known)):
         raise ValueError(
-            f"There is no kind of question {unknown[0]!r}: choose of {', '.join(known)}."
+            f"There is no kind of question {unknown[0]!r}: choose from {', '.join(known)}."
         )
 
 

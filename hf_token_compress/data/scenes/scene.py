@@ -1,4 +1,4 @@
-"""Compose scenes: boards of cells, in each cell a drawing on a coloured tile with a letter badge.
+"""Compose scenes: grids of cells, in each cell a drawing on a coloured tile with a letter badge.
 
 An image is a function of (split, seed, rows, columns, drawings) alone, so that a seed names the
 same image in training, tests and evaluation. Sizes are in pixels.
@@ -20,10 +20,10 @@ from .surfaces import background, jittered
 Box = tuple[int, int, int, int]
 
 CELL_SIZE = 48
-"""Pixels a side of a cell: 2 x 2 visual tokens of the tiny models."""
+"""Side of a cell in pixels: 2 x 2 visual tokens of the tiny models."""
 
 MAX_SIDE = 8
-"""Most rows, and most columns, of a board."""
+"""Most rows, and most columns, of a scene."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (205, 40, 45),
@@ -50,7 +50,7 @@ _FRAME = 2
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a board.
+    """One cell of a scene.
 
     Attributes:
         row: Row, counted from 1 at the top.
@@ -79,8 +79,8 @@ class Scene:
 
     Attributes:
         image: RGB image of `columns * 48` x `rows * 48` pixels.
-        rows: Rows of the board.
-        columns: Columns of the board.
+        rows: Rows of the scene.
+        columns: Columns of the scene.
         cells: Its cells, row by row.
     """
 
@@ -118,7 +118,7 @@ def make_scene(
 
 
 def check_board(rows: int, columns: int, cells: int, drawings: Drawings) -> None:
-    """Raise ValueError unless the board has a size that is allowed, and there are enough names."""
+    """Raise ValueError unless the scene has a size that is allowed, and there are enough names."""
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
         raise ValueError(
             f"rows and columns must be 1 to {MAX_SIDE}, but they are {rows} x {columns}."
@@ -149,7 +149,7 @@ def draw_cells(
     Args:
         rng: Source of everything that the other arguments leave open.
         image: The background.
-        columns: Columns of the board.
+        columns: Columns of the scene.
         names: What the cells show.
         drawings: Where drawings come from.
         colour: Colour name of all tiles; by default, each has a random one.
@@ -180,7 +180,7 @@ def _letters(rng: np.random.Generator, count: int) -> list[str]:
 def _draw_tile(
     image: Image.Image, rng: np.random.Generator, left: int, top: int, colour: Sequence[int]
 ) -> None:
-    """A coloured tile, one of four shapes, 42 to 46 pixels a side."""
+    """A coloured tile, one of four shapes, 42 to 46 pixels per side."""
     side = int(rng.integers(42, 47))
     x = left + int(rng.integers(1, CELL_SIZE - side))
     y = top + int(rng.integers(1, CELL_SIZE - side))
