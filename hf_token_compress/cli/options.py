@@ -35,7 +35,7 @@ JsonFlag = Annotated[
 ]
 
 FRAMES = {
-    "help": "Frames to take of each video file or folder. Some processors round the number.",
+    "help": "Frames to take from each video file or folder. Some processors round the number.",
     "interval": "[1, inf)",
 }
 """Of the option --frames."""

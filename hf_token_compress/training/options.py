@@ -69,7 +69,7 @@ class CollectOptions:
     )
     frames: int | None = option(
         8,
-        "Frames to take of each video file or folder. Some processors round the number. None "
+        "Frames to take from each video file or folder. Some processors round the number. None "
         "leaves it to the processor.",
         "[1, inf)",
     )
