@@ -69,7 +69,7 @@ class EvaluateOptions:
     )
     frames: int = field(default=8, metadata=FRAMES)
     batch_size: int = field(
-        default=32,
+        default=16,
         metadata={"help": "Samples that go through the model at once.", "interval": "[1, inf)"},
     )
 

@@ -17,8 +17,8 @@ def answer_samples(
     processor: Any,
     samples: Sequence[Sample],
     *,
-    batch_size: int = 32,
-    max_new_tokens: int = 16,
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
     before_batch: Callable[[Sequence[Sample]], None] | None = None,
     after_batch: Callable[[int], None] | None = None,
 ) -> list[str]:

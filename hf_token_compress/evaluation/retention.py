@@ -75,8 +75,8 @@ def measure_retention(
     scorers: Sequence[str | ConfiguredScorer],
     retention_ratios: Sequence[float],
     mapper: str | None = None,
-    batch_size: int = 32,
-    max_new_tokens: int = 16,
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
     match: Match = "exact",
     after_batch: Callable[[int], None] | None = None,
 ) -> list[RetentionResult]:

@@ -56,7 +56,7 @@ def relevance(
     inputs: Mapping[str, Any],
     *,
     answer_ids: Sequence[Tensor] | None = None,
-    max_new_tokens: int = 16,
+    max_new_tokens: int = 64,
     rule: str = DEFAULT_RULE,
     rule_options: Mapping[str, Any] | None = None,
     targets: Targets = "per_token",

@@ -80,7 +80,7 @@ def faithfulness(
     scores: Sequence[Tensor],
     *,
     answer_ids: Sequence[Tensor] | None = None,
-    max_new_tokens: int = 16,
+    max_new_tokens: int = 64,
     retention_ratios: Sequence[float] = RETENTION_RATIOS,
     seed: int = 0,
 ) -> FaithfulnessReport:

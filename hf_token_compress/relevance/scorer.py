@@ -42,7 +42,7 @@ class RelevanceScorer(Scorer):
         self,
         rule: str = DEFAULT_RULE,
         rule_options: Mapping[str, Any] | None = None,
-        max_new_tokens: int = 16,
+        max_new_tokens: int = 64,
         targets: Targets = "per_token",
         recursive: bool = False,
     ) -> None:
