@@ -94,7 +94,7 @@ def few_samples_options(samples: int) -> TrainOptions:
     return TrainOptions(
         network_options={"start_from_attention": True},
         epochs=max(_FEWEST_EPOCHS, epochs),
-        batch_size=_BATCH,
+        train_batch_size=_BATCH,
         validation_fraction=0.1,
         keep_best=False,
         weight_decay=0.1,

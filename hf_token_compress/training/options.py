@@ -108,7 +108,7 @@ class TrainOptions:
     )
     temperature: float = option(1.0, "Temperature of the label. Below 1 it sharpens.", "(0, inf)")
     epochs: int = option(100, "Most passes over the data.", "[1, inf)")
-    batch_size: int = option(128, "Samples per step, over all processes.", "[1, inf)")
+    train_batch_size: int = option(128, "Samples per step, over all processes.", "[1, inf)")
     learning_rate: float = option(
         2e-3, "Highest learning rate. It falls along a cosine to zero.", "(0, inf)"
     )
@@ -148,6 +148,7 @@ class TrainOptions:
 
 
 _FORMER_NAMES = {
+    "batch_size": "train_batch_size",
     "masked_share": "mask_ratio",
     "warm_up": "warmup_ratio",
     "held_out": "validation_fraction",

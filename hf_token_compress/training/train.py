@@ -132,7 +132,7 @@ class _Run:
             mapper.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
         self.model, self.optimizer = accelerator.prepare(mapper, optimizer)
-        self.steps_per_epoch = math.ceil(len(self.learned) / options.batch_size)
+        self.steps_per_epoch = math.ceil(len(self.learned) / options.train_batch_size)
         self.history: list[Epoch] = []
         self.best = self._weights()
 
@@ -154,7 +154,7 @@ class _Run:
         self.model.train()
         total = torch.zeros((), device=self.accelerator.device)
         for step in range(self.steps_per_epoch):
-            size = self.options.batch_size
+            size = self.options.train_batch_size
             chosen = [self.learned[place] for place in order[step * size : (step + 1) * size]]
             self._set_learning_rate(number * self.steps_per_epoch + step)
             total += self._step(chosen)
@@ -223,7 +223,7 @@ class _Run:
         sums = torch.zeros(len(names), dtype=torch.float64, device="cpu")
         own = self.measured[state.process_index :: state.num_processes]
         model = state.unwrap_model(self.model)
-        size = self.options.batch_size
+        size = self.options.train_batch_size
         for start in range(0, len(own), size):
             samples = [self.samples[place] for place in own[start : start + size]]
             inputs = [sample.mapper_input().to(state.device) for sample in samples]

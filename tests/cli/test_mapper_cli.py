@@ -61,7 +61,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "samples in" in collected.stdout
     trained = call(
         *("train", "--collection", folder / "shards", "--output", folder / "mapper"),
-        *("--epochs", 2, "--batch-size", 4, "--network-option", "channels=8"),
+        *("--epochs", 2, "--train-batch-size", 4, "--network-option", "channels=8"),
     )
     assert trained.exit_code == 0, trained.stderr
     assert "rank correlation" in trained.stdout
@@ -81,7 +81,7 @@ def test_the_commands_make_a_mapper_that_the_model_takes(folders: Path) -> None:
 def test_several_collections_train_one_mapper(folders: Path, tmp_path: Path) -> None:
     collected = collect_scenes(7, tmp_path / "more", "--seed", 900)
     assert collected.exit_code == 0, collected.stderr
-    train = ("train", "--collection", folders / "shards", "--epochs", 1, "--batch-size", 4)
+    train = ("train", "--collection", folders / "shards", "--epochs", 1, "--train-batch-size", 4)
     trained = call(*train, "--collection", tmp_path / "more", "--output", tmp_path / "mapper")
     assert trained.exit_code == 0, trained.stderr
     training = load_mappers(str(tmp_path / "mapper")).for_modality("image").config.training
@@ -136,7 +136,7 @@ def test_clips_make_a_mapper_for_videos_that_is_tried_on_longer_ones(tmp_path: P
     assert collected.exit_code == 0, collected.stderr
     trained = call(
         *("train", "--collection", tmp_path / "shards", "--output", tmp_path / "mapper"),
-        *("--epochs", 1, "--batch-size", 4, "--network-option", "channels=8"),
+        *("--epochs", 1, "--train-batch-size", 4, "--network-option", "channels=8"),
     )
     assert trained.exit_code == 0, trained.stderr
     asked = ("--scorer", f"mapper:{tmp_path / 'mapper'}", "--per-kind", 2, "--kind", "colour")

@@ -22,7 +22,10 @@ COLLECT = CollectOptions(
     rule="edges_absolute", targets="sum", max_new_tokens=8, batch_size=3, shard_size=3
 )
 TRAIN = TrainOptions(
-    network_options={"channels": 8, "blocks": 1}, epochs=3, batch_size=7, validation_fraction=0.2
+    network_options={"channels": 8, "blocks": 1},
+    epochs=3,
+    train_batch_size=7,
+    validation_fraction=0.2,
 )
 
 

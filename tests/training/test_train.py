@@ -41,7 +41,7 @@ pytestmark = pytest.mark.core
 
 SHAPES = ((1, 4, 4), (1, 5, 3), (2, 2, 3))
 QUICK = TrainOptions(
-    network_options=NETWORKS["grid"], epochs=4, batch_size=8, validation_fraction=0.25, seed=3
+    network_options=NETWORKS["grid"], epochs=4, train_batch_size=8, validation_fraction=0.25, seed=3
 )
 
 
@@ -88,7 +88,10 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
 def test_grid_learns_what_lies_beside_what_one_head_sees(tmp_path: Path) -> None:
     collection = write_collection(tmp_path / "collection", 300)
     options = TrainOptions(
-        network_options={"channels": 16, "blocks": 2}, epochs=25, batch_size=16, learning_rate=5e-3
+        network_options={"channels": 16, "blocks": 2},
+        epochs=25,
+        train_batch_size=16,
+        learning_rate=5e-3,
     )
     mapper = train_mapper(collection, tmp_path / "mapper", options)
     history = read_history(tmp_path / "mapper")
@@ -323,7 +326,7 @@ def test_a_validation_fraction_that_leaves_nothing_to_learn_from(tmp_path: Path)
         ("mask_ratio", 1.0),
         ("temperature", 0),
         ("epochs", 0),
-        ("batch_size", 0),
+        ("train_batch_size", 0),
         ("learning_rate", 0.0),
         ("learning_rate", float("inf")),
         ("warmup_ratio", 1.1),
