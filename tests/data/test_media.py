@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
 from errors import one_sentence
 from PIL import ExifTags, Image
 from places import DATA
+from sample_files import write_video
 from transformers.image_utils import load_image
 from transformers.utils import import_utils
 from transformers.video_processing_utils import VideoProcessorMixin
@@ -40,21 +39,6 @@ MODELS = ["qwen2-vl-video", "llava-onevision", "vila"]
 @cache
 def processor_of(model: str) -> Any:
     return load_tiny(model)[1]
-
-
-def write_video(path: Path, frames: list[Image.Image]) -> Path:
-    """MPEG-4, one frame a second."""
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("mpeg4", rate=1)
-        stream.width, stream.height = frames[0].size
-        stream.pix_fmt = "yuv420p"
-        stream.bit_rate = 4_000_000
-        for number, image in enumerate(frames):
-            frame = av.VideoFrame.from_image(image)
-            frame.pts, frame.time_base = number, Fraction(1, 1)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from datasets import Dataset, Features, Image, Value
 from errors import one_sentence
+from sample_files import question, write_lines
 
-from hf_token_compress.data.scenes import make_scene, scene_questions
+from hf_token_compress.data.scenes import make_scene
 from hf_token_compress.data.sources import HubDataset, JsonLines, SampleSource
 
 
@@ -22,18 +23,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         make_scene(number, 4, 4, split="mapper").image.save(folder / f"{number}.png")
     return folder
-
-
-def question(number: int) -> tuple[str, str]:
-    (found,) = scene_questions(make_scene(number, 4, 4, split="mapper"), kinds=["colour"])
-    return found.text, found.answer
-
-
-def write_lines(folder: Path, *samples: Any) -> Path:
-    path = folder / "data.jsonl"
-    lines = [item if isinstance(item, str) else json.dumps(item) for item in samples]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def test_a_line_has_all_that_is_known_of_a_sample(folder: Path) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
 from errors import one_sentence
 from pairs import make_pair
 from PIL import Image
+from sample_files import write_video
 from tiny_models import FAMILIES, IMAGE_AND_VIDEO, ONE_IMAGE, ONE_VIDEO, make_inputs
 from typer.testing import CliRunner
 
@@ -29,21 +28,6 @@ from hf_token_compress.viz import (
 )
 
 MODEL = "tiny-qwen2-vl"
-
-
-def write_video(path: Path, frames: list[Image.Image]) -> Path:
-    """MPEG-4, one frame a second."""
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("mpeg4", rate=1)
-        stream.width, stream.height = frames[0].size
-        stream.pix_fmt = "yuv420p"
-        stream.bit_rate = 4_000_000
-        for number, image in enumerate(frames):
-            frame = av.VideoFrame.from_image(image)
-            frame.pts, frame.time_base = number, Fraction(1, 1)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def call(*arguments: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from pairs import assert_same
 from PIL import Image
 from places import SUPPORT
 from safetensors.torch import load_file
+from sample_files import question, write_lines
 from transformers import AutoProcessor
 from vila_reference import CHECKPOINT
 
@@ -31,7 +31,7 @@ from hf_token_compress.data.answers import is_right
 from hf_token_compress.data.chat import conversation
 from hf_token_compress.data.composed import ClipSource, SceneSource
 from hf_token_compress.data.sample import Sample
-from hf_token_compress.data.scenes import make_scene, scene_questions
+from hf_token_compress.data.scenes import make_scene
 from hf_token_compress.data.sources import JsonLines, SampleList
 from hf_token_compress.models.vila import VilaForConditionalGeneration
 from hf_token_compress.relevance import relevance
@@ -349,18 +349,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         make_scene(number, 4, 4, split="mapper").image.save(folder / f"{number}.png")
     return folder
-
-
-def question(number: int) -> tuple[str, str]:
-    (found,) = scene_questions(make_scene(number, 4, 4, split="mapper"), kinds=["colour"])
-    return found.text, found.answer
-
-
-def write_lines(folder: Path, *rows: Any) -> Path:
-    path = folder / "data.jsonl"
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def test_json_lines_with_every_kind_of_bad_sample(
