@@ -124,7 +124,7 @@ class _TwinMaker:
             state["forward"] = functools.partial(_hooked_forward, twin, hook)
         if self._frozen:
             twin._parameters = {
-                name: own.detach() if own is not None and own.requires_grad else own  # type: ignore[misc]
+                name: _frozen(own) if own is not None and own.requires_grad else own
                 for name, own in twin._parameters.items()
             }
         for name, child in module._modules.items():
@@ -143,6 +143,10 @@ class _TwinMaker:
         vars(twin)[_RECORDER] = self._recorder
         twin._attn_implementation = self._backend
         return twin
+
+
+def _frozen(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.detach(), requires_grad=False)
 
 
 def _hooked_forward(module: nn.Module, hook: Any, *args: Any, **kwargs: Any) -> Any:

@@ -23,7 +23,7 @@ from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForC
 
 from hf_token_compress import TokenCompressionConfig, compress
 from hf_token_compress.relevance import PropagationRule, faithfulness, relevance
-from hf_token_compress.relevance.attention_tap import AttentionTap, tapped_attention
+from hf_token_compress.relevance.attention_tap import AttentionTap, tapped_twin
 from hf_token_compress.relevance.rules import registry
 
 pytestmark = pytest.mark.core
@@ -123,8 +123,9 @@ def test_attention_that_is_not_called_through_the_interface() -> None:
 
 
 def run_tapped(model: Any) -> None:
-    with tapped_attention(model, AttentionTap()):
-        model(torch.tensor([[1, 2]]))
+    tap = AttentionTap()
+    tapped_twin(model, tap)(torch.tensor([[1, 2]]))
+    tap.check(model)
 
 
 SMALL_GEMMA = Gemma2Config(
