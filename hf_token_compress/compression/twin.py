@@ -121,7 +121,10 @@ class _TwinMaker:
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:
-            state["forward"] = functools.partial(_hooked_forward, twin, hook)
+            # Transformers reads the signature of the model's forward.
+            state["forward"] = functools.update_wrapper(
+                functools.partial(_hooked_forward, twin, hook), cls.forward.__get__(twin)
+            )
         if self._frozen:
             twin._parameters = {
                 name: _frozen(own) if own is not None and own.requires_grad else own

@@ -111,7 +111,7 @@ class AttentionTap:
             reason = "it is not called through Transformers' AttentionInterface"
             raise _refusal(type(model).__name__, reason)
         if self.count < layers:
-            reason = f"only {self.count} of its {layers} layers have attention"
+            reason = f"only {self.count} of {layers} layers have any"
             raise _refusal(type(model).__name__, reason)
 
 
@@ -192,7 +192,7 @@ def _attention_mask(
     batch_size: int,
     q_length: int,
     kv_length: int,
-    *args: Any,
+    *,
     mask_function: Callable[..., Tensor],
     attention_mask: Tensor | None = None,
     **options: Any,
@@ -207,7 +207,6 @@ def _attention_mask(
         batch_size,
         q_length,
         kv_length,
-        *args,
         mask_function=mask_function,
         attention_mask=attention_mask,
         **options,

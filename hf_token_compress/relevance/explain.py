@@ -153,7 +153,7 @@ def greedy_answers(
     answers = []
     for answer in sequences[:, inputs["input_ids"].shape[1] :].tolist():
         length = next((step for step, token in enumerate(answer) if token in ends), len(answer))
-        answers.append(torch.tensor(answer[:length], dtype=torch.long, device=model.device))
+        answers.append(torch.tensor(answer[:length], device=sequences.device, dtype=torch.long))
     return answers
 
 

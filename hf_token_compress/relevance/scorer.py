@@ -68,7 +68,7 @@ class RelevanceScorer(Scorer):
         # Answer them, and explain the end token of empty answers.
         family = explained_family(model)
         answers = greedy_answers(model, family, chosen, self._max_new_tokens)
-        end = torch.tensor([min(family.turn_end_ids(model), default=0)], device=model.device)
+        end = torch.tensor([min(family.turn_end_ids(model), default=0)])
         answers = [answer if len(answer) else end for answer in answers]
         report = relevance(model, chosen, answer_ids=answers, **self.options)
         for sample, explained in zip(samples, report.samples, strict=True):

@@ -139,8 +139,8 @@ class PropagationRule(PassRule):
             if not self.uses_gradients:
                 # Propagate all targets together, after the forward pass.
                 propagation = _Propagation(self, start)
-                for layer in reversed(tap.forward_layers):
-                    propagation.visit(layer, None)
+                while tap.forward_layers:
+                    propagation.visit(tap.forward_layers.pop(), None)
                 return propagation.relevance.to(start.device)
             # Propagate each target in its own backward pass.
             found = []
