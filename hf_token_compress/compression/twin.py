@@ -111,7 +111,8 @@ class _TwinMaker:
         twin: nn.Module = object.__new__(cls)
         self.modules[id(module)] = twin
         state = vars(twin)
-        for name, value in vars(module).items():
+        # The model may run in another thread: copy at once.
+        for name, value in vars(module).copy().items():
             if isinstance(value, dict) and name != "_parameters":
                 value = value.copy()
             elif isinstance(value, PreTrainedConfig) and self._backend and not stock_attention:

@@ -70,8 +70,8 @@ def relevance(
 
     The uncompressed prompts are replayed with their answers in one forward pass, followed by one
     backward pass per target. No attention map is stored, so memory grows with the length as in an
-    ordinary backward pass. A twin of the model does all that, so the model is never changed, and
-    other threads may use it. While weights are offloaded, they may not.
+    ordinary backward pass. A twin does all this: the model is never changed, and other threads may
+    use it meanwhile, unless its weights are offloaded.
 
     Args:
         model: A loaded model of a supported family with a language model head, compressed or not.
@@ -164,13 +164,11 @@ def _padded_on_the_left(inputs: Mapping[str, Any], padding_id: int) -> Mapping[s
         return inputs
     index = kept_positions(mask.bool(), "left")  # [B, S]
     moved = {"attention_mask": (index >= 0).to(mask)}
-    for name, fill in {"input_ids": padding_id, **dict.fromkeys(_OTHER_TOKEN_INPUTS, 0)}.items():
+    fills = {"input_ids": padding_id, **dict.fromkeys(("position_ids", *TOKEN_TYPES), 0)}
+    for name, fill in fills.items():
         if inputs.get(name) is not None:
             moved[name] = gather_positions(inputs[name], index, fill)
     return {**inputs, **moved}
-
-
-_OTHER_TOKEN_INPUTS = ("position_ids", *TOKEN_TYPES)
 
 
 def _target_groups(replay: Replay, targets: Targets) -> Tensor:

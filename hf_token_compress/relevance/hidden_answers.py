@@ -27,25 +27,24 @@ def answers_are_hidden(model: Any, inputs: Mapping[str, Any], first: Tensor) -> 
         # Attention that has no mask to look at is causal.
         return True
     present = inputs["attention_mask"].bool().to(call.key.device)  # [B, S]
-    return _hidden(call.mask, call.options.get("sliding_window"), first.to(present.device), present)
+    return mask_hides_answers(call.mask, first.to(present.device), present)
 
 
-def _hidden(mask: SeenMask, sliding_window: int | None, first: Tensor, present: Tensor) -> bool:
-    made_by_model = mask.mask is not None and all(rule.made is not mask.mask for rule in mask.rules)
-    if not made_by_model and mask.is_causal(sliding_window):
-        # SDPA takes no mask then, but asks the layer.
+def mask_hides_answers(mask: SeenMask, first: Tensor, present: Tensor) -> bool:
+    """The same for a mask; `present`, bool [B, S], is False on padding."""
+    is_given = mask.mask is not None and all(rule.made is not mask.mask for rule in mask.rules)
+    if not is_given and mask.is_causal(mask.sliding_window):
+        # SDPA gets no mask then, but asks the layer.
         return mask.causal
     # Look at the keys from the first answer on: [B, S, K].
     positions = torch.arange(present.shape[1], device=present.device)  # [S]
     sample = torch.arange(len(present), device=present.device)[:, None, None]  # [B, 1, 1]
     query, key = positions[:, None], positions[int(first.min()) :]  # [S, 1], [K]
     later = (key > query) & (key >= first[:, None, None]) & present[:, None, key]  # [B, S, K]
-    if made_by_model:
+    if is_given:
         seen = mask.mask[..., key]  # type: ignore[index]  # [B or 1, heads or 1, S, K]
         if seen.is_floating_point():
             seen = seen > torch.finfo(seen.dtype).min / 2
         return not (seen & later[:, None]).any()
     head = torch.zeros((), dtype=torch.long, device=present.device)
-    return not any(
-        (rule.function(sample, head, query, key) & later).any().item() for rule in mask.rules
-    )
+    return not any((rule.function(sample, head, query, key) & later).any() for rule in mask.rules)
