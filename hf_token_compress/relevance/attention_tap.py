@@ -30,7 +30,15 @@ BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
 
 # Arguments that change the attention map in ways that `relevance_step` does not compute.
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "head_mask")
+_UNSUPPORTED = (
+    "softcap",
+    "s_aux",
+    "sinks",
+    "position_bias",
+    "head_mask",
+    "indices",
+    "block_indices",
+)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from errors import one_sentence
 from relevance_reference import ATTENTION_RULES, expected_relevance
 from tiny_models import ONE_IMAGE, TWO_TURNS, make_inputs, tiny_model
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from hf_token_compress.compression.mask_rules import SeenMask
 from hf_token_compress.relevance import relevance
-from hf_token_compress.relevance.attention_tap import AttentionTap, tapped_twin
+from hf_token_compress.relevance.attention_tap import BACKEND, AttentionTap, tapped_twin
 from hf_token_compress.relevance.hidden_answers import mask_hides_answers
 
 pytestmark = pytest.mark.core
@@ -132,6 +132,16 @@ def test_a_mask_of_numbers_is_refused() -> None:
     tapped = tapped_twin(small_llama(), AttentionTap())
     with one_sentence(ValueError, "mask of numbers"):
         tapped(torch.tensor([[1, 2]]), attention_mask=torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "option", ["block_indices", "indices", "position_bias", "s_aux", "sinks", "softcap"]
+)
+def test_what_changes_the_map_is_refused(option: str) -> None:
+    module = tapped_twin(small_llama(), AttentionTap()).model.layers[0].self_attn
+    query, key = torch.zeros(1, 2, 3, 4), torch.zeros(1, 1, 3, 4)
+    with one_sentence(ValueError, option):
+        AttentionInterface()[BACKEND](module, query, key, key, None, **{option: torch.ones(1)})
 
 
 def causal(offset: int = 0) -> Tensor:
