@@ -53,6 +53,16 @@ class PromptLayout:
                 mask[sample, span.positions] = True
         return mask
 
+    def with_features(self, word_embeddings: Tensor) -> Tensor:
+        """Visual features in place of the word embeddings, [B, S, D], of their placeholders."""
+        for modality, spans_of_samples in self.spans.items():
+            features = iter(self.encoded[modality].features)
+            for sample, spans in enumerate(spans_of_samples):
+                for span in spans:
+                    positions = span.positions.to(word_embeddings.device)
+                    word_embeddings[sample, positions] = next(features).to(word_embeddings)
+        return word_embeddings
+
     def prompt(self, instruction_mask: Tensor, embed: Callable[[], Tensor]) -> MultimodalPrompt:
         """What a scorer sees; `embed` computes the decoder's input, float [B, S, D]."""
         return MultimodalPrompt(

@@ -199,7 +199,7 @@ def _twin_up_to(model: Any, part: nn.Module, layer: int, depth: int = 0) -> tupl
         backend=BACKEND,
         recorder=recorder,
         untouched=[*_aside(part, model), *layers[layer + 1 :]],
-        stock_attention=list(layers[:depth]),
+        stock_attention=layers[:depth],
     )
     if layer + 1 < len(layers):
         twin.of(layers)[layer + 1] = _barrier(layers[layer + 1])

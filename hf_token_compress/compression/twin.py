@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -48,8 +48,8 @@ def make_twin(
     *,
     backend: str | None = None,
     recorder: object = None,
-    untouched: Collection[nn.Module] = (),
-    stock_attention: Collection[nn.Module] = (),
+    untouched: Iterable[nn.Module] = (),
+    stock_attention: Iterable[nn.Module] = (),
     frozen: bool = False,
 ) -> Twin:
     """Make every module of a model again, in evaluation mode, around the same parameters.
@@ -84,8 +84,8 @@ class _TwinMaker:
         self,
         backend: str | None,
         recorder: object,
-        untouched: Collection[nn.Module],
-        stock_attention: Collection[nn.Module],
+        untouched: Iterable[nn.Module],
+        stock_attention: Iterable[nn.Module],
         frozen: bool,
     ) -> None:
         self._backend = backend
