@@ -105,7 +105,7 @@ class FastPath:
 
     def embeds(self, model: Any, layout: PromptLayout) -> Tensor:
         """What the decoder gets, float [B, S, D]."""
-        twin = make_twin(model.get_input_embeddings())
+        twin = make_twin(model.get_input_embeddings(), samples=len(layout.input_ids))
         with twin.running():
             return layout.with_features(twin.module(layout.input_ids))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..models.family import CompressedVisionOutput, EncodedVisuals, ModelFamily, is_token
 from ..prompt import Modality, MultimodalPrompt, VisualSpan, find_visual_spans
 from .stopwatch import Stopwatch
+from .twin import loaded
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -101,7 +102,9 @@ def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> P
     vision = Stopwatch(model.device)
     encoded = {}
     for modality in present_modalities(family, inputs):
-        with vision.running() if given.get(modality) is None else nullcontext():
+        running = vision.running() if given.get(modality) is None else nullcontext()
+        # LLaVA-OneVision keeps its newline token in the module whose method this calls.
+        with running, loaded(model.base_model):
             encoded[modality] = family.encode(model, inputs, modality)
         _check_features(encoded[modality], modality)
     # 2. Find their placeholders.

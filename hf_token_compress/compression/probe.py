@@ -144,7 +144,9 @@ class Probe:
     def _run(
         self, layer: int, depth: int = 0, *, stop_at_entry: bool = False
     ) -> AttentionCall | None:
-        twin, recorder = _twin_up_to(self._model, self._model.base_model, layer, depth)
+        samples = len(self._inputs["input_ids"])
+        inner = self._model.base_model
+        twin, recorder = _twin_up_to(self._model, inner, samples, layer, depth)
         decoder = twin.of(self._model.get_decoder())
         forward, before = decoder.forward, vars(decoder).get("forward")
         signature = inspect.signature(type(decoder).forward)
@@ -182,11 +184,13 @@ def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
         ValueError: The attention is not called through Transformers' `AttentionInterface`.
     """
     decoder = model.get_decoder()
-    twin, recorder = _twin_up_to(model, decoder, first_attention_layer(model, 0))
+    twin, recorder = _twin_up_to(model, decoder, 1, first_attention_layer(model, 0))
     return _reached(_run_twin(twin, recorder, {"inputs_embeds": inputs_embeds}), model)
 
 
-def _twin_up_to(model: Any, part: nn.Module, layer: int, depth: int = 0) -> tuple[Twin, _Recorder]:
+def _twin_up_to(
+    model: Any, part: nn.Module, samples: int, layer: int, depth: int = 0
+) -> tuple[Twin, _Recorder]:
     """A twin of the model or its decoder that ends at the attention of a layer.
 
     The attention of the layers below `depth` runs as it is.
@@ -198,6 +202,7 @@ def _twin_up_to(model: Any, part: nn.Module, layer: int, depth: int = 0) -> tupl
         part,
         backend=BACKEND,
         recorder=recorder,
+        samples=samples,
         untouched=[*_aside(part, model), *layers[layer + 1 :]],
         stock_attention=layers[:depth],
     )

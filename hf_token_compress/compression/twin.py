@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from .peft_hooks import hooks_for_scoring
+
 # Accelerate's hooks keep track of the weights that they load, for one forward at a time.
 _OFFLOAD_LOCK = threading.RLock()
 
@@ -50,6 +52,7 @@ def make_twin(
     recorder: object = None,
     untouched: Iterable[nn.Module] = (),
     stock_attention: Iterable[nn.Module] = (),
+    samples: int | None = None,
     frozen: bool = False,
 ) -> Twin:
     """Make every module of a model again, in evaluation mode, around the same parameters.
@@ -63,10 +66,26 @@ def make_twin(
         recorder: What `recorder_of` finds in the backend's attention and mask functions.
         untouched: Modules to use as they are, because the twin does not call them.
         stock_attention: Modules that keep the model's attention implementation.
+        samples: B, samples of the batch to score; None if the twin is not for scoring.
         frozen: Hide from autograd that parameters are trained.
     """
-    maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen)
+    maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen)
     return Twin(maker.make(model), maker.modules)
+
+
+@contextmanager
+def loaded(module: nn.Module) -> Iterator[None]:
+    """Load the offloaded parameters of a module itself, for a method other than its forward."""
+    hook: Any = vars(module).get("_hf_hook")
+    if hook is None:
+        yield
+        return
+    with _OFFLOAD_LOCK:
+        hook.pre_forward(module)
+        try:
+            yield
+        finally:
+            hook.post_forward(module, None)
 
 
 def recorder_of(config: PreTrainedConfig) -> Any:
@@ -86,12 +105,14 @@ class _TwinMaker:
         recorder: object,
         untouched: Iterable[nn.Module],
         stock_attention: Iterable[nn.Module],
+        samples: int | None,
         frozen: bool,
     ) -> None:
         self._backend = backend
         self._recorder = recorder
         self._untouched = set(map(id, untouched))
         self._stock_attention = set(map(id, stock_attention))
+        self._samples = samples
         self._frozen = frozen
         self.modules: dict[int, nn.Module] = {}
         self._configs: dict[int, PreTrainedConfig] = {}
@@ -118,6 +139,8 @@ class _TwinMaker:
                 value = self._config(value)
             state[name] = value
         state.update(training=False, _compiled_call_impl=None)
+        if self._samples is not None:
+            twin._forward_pre_hooks = hooks_for_scoring(module._forward_pre_hooks, self._samples)
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:
