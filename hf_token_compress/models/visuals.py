@@ -102,7 +102,6 @@ class EncodedVisuals:
         Args:
             masks: For each of them, bool [N], True on the tokens to keep.
         """
-
         whole = [bool(mask.all()) for mask in masks]
 
         def change(tensors: list[Tensor]) -> list[Tensor]:
