@@ -1,4 +1,4 @@
-"""`ModelFamily` as it is, on models that the library has no code for.
+"""`ModelFamily` as it is, or with a few lines, on models that the library has no code for.
 
 The stock model is the reference: on the whole prompt, on the prepared inputs, and on the whole
 prompt with the dropped tokens hidden.
@@ -40,6 +40,7 @@ from hf_token_compress import (
 )
 from hf_token_compress.compression.mixin import compressed_class
 from hf_token_compress.models import registry
+from hf_token_compress.prompt import VisualLayout
 
 pytestmark = pytest.mark.core
 
@@ -64,12 +65,28 @@ class GlmFamily(ModelFamily):
         return mask
 
 
+class Mistral3Family(ModelFamily):
+    """A text token stands between the rows of an image, as in the documentation."""
+
+    @override
+    def sizes(self, config: Any, inputs: Any, modality: Any, counts: Any) -> list[Any]:
+        return [tuple(size) for size in inputs["image_sizes"].tolist()]
+
+    @override
+    def layouts(self, config: Any, sizes: Any, modality: Any) -> list[VisualLayout]:
+        side = config.vision_config.patch_size * config.spatial_merge_size
+        return [VisualLayout.row_major(1, height // side, width // side) for height, width in sizes]
+
+
+OWN = {"glm4v": GlmFamily, "mistral3": Mistral3Family}
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Register the families, for one test only."""
     monkeypatch.setattr(registry.FAMILIES, "registered", {})
     for name in OTHER_FAMILIES:
-        register_family(name, GlmFamily if name == "glm4v" else ModelFamily)
+        register_family(name, OWN.get(name, ModelFamily))
     yield
     compressed_class.cache_clear()
 
@@ -143,7 +160,8 @@ def test_given_features_are_compressed_like_pixels(family: str) -> None:
     stock, compressed = make_pair(HALF, family=family)
     inputs = make_inputs(RAGGED, family=family)
     expected = compressed(**inputs).logits
-    sizes = {name: inputs[name] for name in ("image_grid_thw",) if name in inputs}
+    names = ("image_grid_thw", "image_sizes")
+    sizes = {name: inputs[name] for name in names if name in inputs}
     image = stock.get_image_features(inputs.pop("pixel_values"), **sizes, return_dict=True)
     actual = compressed(**inputs, mm_encoder_outputs={"image": image}).logits
     assert torch.equal(actual, expected)
@@ -202,7 +220,10 @@ def test_layouts_need_no_model(family: str, size: Any, shape: Any) -> None:
     assert torch.equal(grid.index.flatten(), torch.arange(layout.count))
 
 
-@pytest.mark.parametrize(("family", "shape"), [("internvl", (1, 4, 4)), ("qwen3_vl", (1, 6, 8))])
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [("internvl", (1, 4, 4)), ("mistral3", (1, 6, 8)), ("qwen3_vl", (1, 6, 8))],
+)
 def test_layouts_of_a_call(family: str, shape: Any) -> None:
     _, compressed = make_pair(HALF, family=family)
     compressed(**make_inputs([ONE_IMAGE], family=family))

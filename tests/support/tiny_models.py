@@ -116,12 +116,13 @@ _FAMILIES = {
     "vila15": "tiny_vila:TinyVila",
 }
 FAMILIES = tuple(_FAMILIES)
-# Families that the library has no code for.
+# Families that the library has no code for, or that the documentation writes in a few lines.
 _OTHERS = {
     "gemma3": "tiny_others:TinyGemma3",
     "glm4v": "tiny_others:TinyGlm4v",
     "internvl": "tiny_others:TinyInternVL",
     "llava": "tiny_others:TinyLlava",
+    "mistral3": "tiny_others:TinyMistral3",
     "qwen2_5_vl": "tiny_others:TinyQwen25VL",
     "qwen3_vl": "tiny_others:TinyQwen3VL",
 }

@@ -24,6 +24,7 @@ from tiny_models import (
 )
 from tiny_qwen2_vl import TinyQwen2VL
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -37,6 +38,9 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    Mistral3Model,
     PreTrainedConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -50,7 +54,7 @@ ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.
 PATCHES = {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2}
 SPECIAL_IDS: dict[str, Any] = {"image_token_id": IMAGE, "video_token_id": VIDEO}
 SIDE, SQUARE = 32, 16
-TIMESTAMP = 7
+TIMESTAMP, ROW_BREAK = 7, 8
 
 
 class TinyQwen25VL(TinyQwen2VL):
@@ -224,6 +228,44 @@ class TinyInternVL(_Square):
             image_seq_length=SQUARE,
             tie_word_embeddings=False,
         )
+
+
+class TinyMistral3(_Square):
+    """Rows and columns of an image count its visual tokens; a text token ends every row."""
+
+    model_class = Mistral3ForConditionalGeneration
+    base_class = Mistral3Model
+
+    def config(self, **text_options: Any) -> PreTrainedConfig:
+        return Mistral3Config(
+            text_config={**TEXT_CONFIG, "model_type": "mistral", "head_dim": 8, **text_options},
+            vision_config={
+                "model_type": "pixtral",
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "head_dim": 16,
+                "image_size": 64,
+                "patch_size": 4,
+            },
+            image_token_id=IMAGE,
+            tie_word_embeddings=False,
+        )
+
+    def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
+        rows, columns = size
+        pixels = torch.randn(3, 8 * rows, 8 * columns, generator=generator)
+        return Visual("image", [*[IMAGE] * columns, ROW_BREAK] * rows, pixels, size)
+
+    def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
+        found = [visual.pixels for own in visuals for visual in own]
+        if not found:
+            return {}
+        sizes = torch.tensor([pixels.shape[1:] for pixels in found])
+        height, width = sizes.amax(0).tolist()
+        padded = [pad(own, (0, width - own.shape[2], 0, height - own.shape[1])) for own in found]
+        return {"pixel_values": torch.stack(padded), "image_sizes": sizes}
 
 
 class TinyGemma3(_Square):
