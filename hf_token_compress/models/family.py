@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..prompt import Modality, VisualLayout
 from ..scoring_layer import ScoringLayer
+from .offload import own_parameters_loaded
 from .visuals import CompressedVisionOutput, EncodedVisuals
 
 Size = tuple[int, ...]
@@ -72,7 +73,8 @@ class ModelFamily:
                 arguments[name] = inputs[name]
         if grid_name in arguments:
             _check_patches(inputs, self.pixel_inputs[modality], grid_name)
-        return EncodedVisuals.from_output(encode(**arguments, return_dict=True))
+        with own_parameters_loaded(model.base_model):
+            return EncodedVisuals.from_output(encode(**arguments, return_dict=True))
 
     def vision_output(self, visuals: EncodedVisuals, modality: Modality) -> CompressedVisionOutput:
         """Wrap the kept features, float [K, D] of each image or video, for the stock forward."""
