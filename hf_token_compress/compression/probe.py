@@ -120,7 +120,6 @@ class Probe:
         self._inputs = {
             name: value for name, value in inputs.items() if name in own and name not in _LEFT_OUT
         }
-        self._with_gradients = torch.is_grad_enabled()
         self._entry: DecoderEntry | None = None
 
     def entry(self) -> DecoderEntry:
@@ -167,8 +166,7 @@ class Probe:
 
         decoder.forward = enter
         try:
-            with torch.set_grad_enabled(self._with_gradients):
-                return _run_twin(twin, recorder, self._inputs)
+            return _run_twin(twin, recorder, self._inputs)
         finally:
             # Leave no circle through the probe: it holds large tensors.
             if before is None:
