@@ -33,13 +33,11 @@ class DecoderEntry:
     """What the decoder is called with.
 
     Attributes:
-        decoder: The twin of the decoder.
         inputs_embeds: float [B, S, D], visual features in place of their placeholders.
         position_ids: int64 [A, B, S] or [B, S]; None if the decoder counts them itself.
         makes_masks: Whether the decoder makes its masks from the padding mask alone.
     """
 
-    decoder: Any
     inputs_embeds: Tensor
     position_ids: Tensor | None
     makes_masks: bool
@@ -155,7 +153,6 @@ class Probe:
             mask = given.get("attention_mask")
             is_padding = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
             self._entry = DecoderEntry(
-                decoder=decoder,
                 inputs_embeds=given["inputs_embeds"],
                 position_ids=given.get("position_ids"),
                 makes_masks=is_padding and not recorder.rules,
@@ -209,7 +206,6 @@ def _twin_up_to(
     return twin, recorder
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _run_twin(twin: Twin, recorder: _Recorder, inputs: Mapping[str, Any]) -> AttentionCall | None:
     try:
         with twin.running():
