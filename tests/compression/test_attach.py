@@ -159,13 +159,8 @@ class OwnModel(Qwen2VLForConditionalGeneration):
     config_class = OwnConfig
 
 
-<<<<<<< HEAD
 class OwnFamily(ModelFamily):
-    model_classes = (OwnModel,)
-=======
-class OwnFamily(Qwen2VLFamily):
     """A family of a user."""
->>>>>>> family
 
 
 def test_a_registered_family(
