@@ -33,13 +33,11 @@ class DecoderEntry:
     """What the decoder is called with.
 
     Attributes:
-        decoder: The twin of the decoder.
         inputs_embeds: float [B, S, D], visual features in place of their placeholders.
         position_ids: int64 [A, B, S] or [B, S]; None if the decoder counts them itself.
         makes_masks: Whether the decoder makes its masks from the padding mask alone.
     """
 
-    decoder: Any
     inputs_embeds: Tensor
     position_ids: Tensor | None
     makes_masks: bool
@@ -116,7 +114,10 @@ class Probe:
 
     def __init__(self, model: Any, inputs: Mapping[str, Any]) -> None:
         self._model = model
-        self._inputs = inputs
+        own = inspect.signature(type(model.base_model).forward).parameters
+        self._inputs = {
+            name: value for name, value in inputs.items() if name in own and name not in _LEFT_OUT
+        }
         self._entry: DecoderEntry | None = None
 
     def entry(self) -> DecoderEntry:
@@ -140,32 +141,35 @@ class Probe:
     def _run(
         self, layer: int, depth: int = 0, *, stop_at_entry: bool = False
     ) -> AttentionCall | None:
-        inner, decoder = self._model.base_model, self._model.get_decoder()
-        twin, recorder = _twin_up_to(self._model, inner, layer, depth)
-        twin_decoder = twin.of(decoder)
-        signature = inspect.signature(type(twin_decoder).forward)
+        samples = len(self._inputs["input_ids"])
+        inner = self._model.base_model
+        twin, recorder = _twin_up_to(self._model, inner, samples, layer, depth)
+        decoder = twin.of(self._model.get_decoder())
+        forward, before = decoder.forward, vars(decoder).get("forward")
+        signature = inspect.signature(type(decoder).forward)
 
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = signature.bind(twin_decoder, *args, **kwargs).arguments
+        def enter(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(decoder, *args, **kwargs).arguments
             mask = given.get("attention_mask")
             is_padding = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
             self._entry = DecoderEntry(
-                decoder=twin_decoder,
                 inputs_embeds=given["inputs_embeds"],
                 position_ids=given.get("position_ids"),
                 makes_masks=is_padding and not recorder.rules,
             )
             if stop_at_entry:
                 raise _ReachedError
+            return forward(*args, **kwargs)
 
-        twin_decoder.register_forward_pre_hook(enter, with_kwargs=True)
-        own = inspect.signature(type(twin.module).forward).parameters
-        inputs = {
-            name: value
-            for name, value in self._inputs.items()
-            if name in own and name not in _LEFT_OUT
-        }
-        return _run_twin(twin, recorder, inputs)
+        decoder.forward = enter
+        try:
+            return _run_twin(twin, recorder, self._inputs)
+        finally:
+            # Leave no circle through the probe: it holds large tensors.
+            if before is None:
+                del decoder.forward
+            else:
+                decoder.forward = before
 
 
 def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
@@ -175,11 +179,13 @@ def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
         ValueError: The attention is not called through Transformers' `AttentionInterface`.
     """
     decoder = model.get_decoder()
-    twin, recorder = _twin_up_to(model, decoder, first_attention_layer(model, 0))
+    twin, recorder = _twin_up_to(model, decoder, 1, first_attention_layer(model, 0))
     return _reached(_run_twin(twin, recorder, {"inputs_embeds": inputs_embeds}), model)
 
 
-def _twin_up_to(model: Any, part: nn.Module, layer: int, depth: int = 0) -> tuple[Twin, _Recorder]:
+def _twin_up_to(
+    model: Any, part: nn.Module, samples: int, layer: int, depth: int = 0
+) -> tuple[Twin, _Recorder]:
     """A twin of the model or its decoder that ends at the attention of a layer.
 
     The attention of the layers below `depth` runs as it is.
@@ -191,22 +197,25 @@ def _twin_up_to(model: Any, part: nn.Module, layer: int, depth: int = 0) -> tupl
         part,
         backend=BACKEND,
         recorder=recorder,
+        samples=samples,
         untouched=[*_aside(part, model), *layers[layer + 1 :]],
-        stock_attention=list(layers[:depth]),
+        stock_attention=layers[:depth],
     )
     if layer + 1 < len(layers):
         twin.of(layers)[layer + 1] = _barrier(layers[layer + 1])
     return twin, recorder
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _run_twin(twin: Twin, recorder: _Recorder, inputs: Mapping[str, Any]) -> AttentionCall | None:
     try:
         with twin.running():
             twin.module(**inputs, use_cache=False)
     except _ReachedError:
         pass
-    return recorder.call
+    # The twin's configuration holds the recorder, so it must not hold large tensors.
+    call, recorder.call = recorder.call, None
+    recorder.rules.clear()
+    return call
 
 
 def _reached(call: AttentionCall | None, model: Any) -> AttentionCall:

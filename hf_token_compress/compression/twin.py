@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-# Accelerate's hooks keep track of the weights that they load, for one forward at a time.
-_OFFLOAD_LOCK = threading.RLock()
+from ..models.offload import OFFLOAD_LOCK
+from .peft_hooks import hooks_for_scoring
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Twin:
     def running(self) -> Iterator[None]:
         """Run the twin inside the `with` block; offloaded weights need a lock for it."""
         if any("_hf_hook" in vars(part) for part in self._parts.values()):
-            with _OFFLOAD_LOCK:
+            with OFFLOAD_LOCK:
                 yield
         else:
             yield
@@ -48,8 +47,9 @@ def make_twin(
     *,
     backend: str | None = None,
     recorder: object = None,
-    untouched: Collection[nn.Module] = (),
-    stock_attention: Collection[nn.Module] = (),
+    untouched: Iterable[nn.Module] = (),
+    stock_attention: Iterable[nn.Module] = (),
+    samples: int | None = None,
     frozen: bool = False,
 ) -> Twin:
     """Make every module of a model again, in evaluation mode, around the same parameters.
@@ -63,9 +63,10 @@ def make_twin(
         recorder: What `recorder_of` finds in the backend's attention and mask functions.
         untouched: Modules to use as they are, because the twin does not call them.
         stock_attention: Modules that keep the model's attention implementation.
+        samples: B, samples of the batch to score; None if the twin is not for scoring.
         frozen: Hide from autograd that parameters are trained.
     """
-    maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen)
+    maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen)
     return Twin(maker.make(model), maker.modules)
 
 
@@ -84,14 +85,16 @@ class _TwinMaker:
         self,
         backend: str | None,
         recorder: object,
-        untouched: Collection[nn.Module],
-        stock_attention: Collection[nn.Module],
+        untouched: Iterable[nn.Module],
+        stock_attention: Iterable[nn.Module],
+        samples: int | None,
         frozen: bool,
     ) -> None:
         self._backend = backend
         self._recorder = recorder
         self._untouched = set(map(id, untouched))
         self._stock_attention = set(map(id, stock_attention))
+        self._samples = samples
         self._frozen = frozen
         self.modules: dict[int, nn.Module] = {}
         self._configs: dict[int, PreTrainedConfig] = {}
@@ -119,6 +122,8 @@ class _TwinMaker:
                 value = self._config(value)
             state[name] = value
         state.update(training=False, _compiled_call_impl=None)
+        if self._samples is not None:
+            twin._forward_pre_hooks = hooks_for_scoring(module._forward_pre_hooks, self._samples)
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:

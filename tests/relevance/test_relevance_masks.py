@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,12 +16,9 @@ from transformers import (
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
 )
-from typing_extensions import override
 
-from hf_token_compress.models import register_family
-from hf_token_compress.models.family import CompressedVisionOutput, EncodedVisuals, ModelFamily
+from hf_token_compress import ModelFamily, register_family
 from hf_token_compress.models.registry import FAMILIES
-from hf_token_compress.prompt import Modality, TokenGrid, VisualLayout
 from hf_token_compress.relevance import faithfulness, relevance
 
 pytestmark = pytest.mark.core
@@ -54,33 +50,12 @@ VISION = {
 ANSWERS = [torch.tensor(ids) for ids in ([3, 8, 20], [5, 7])]
 
 
-class SquareImages(ModelFamily):
-    """Images of one size, whose features come in one tensor."""
-
-    model_classes = (PaliGemmaForConditionalGeneration, Gemma3ForConditionalGeneration)
-
-    @override
-    def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
-        given = (inputs.get("mm_encoder_outputs") or {}).get(modality)
-        if given is None:
-            given = model.get_image_features(inputs["pixel_values"], return_dict=True)
-        features = list(given.pooler_output)  # [N, D] each
-        side = SIDES[model.config.model_type]
-        grid = TokenGrid(torch.arange(side**2).view(1, side, side), (0.0, 0.0, 1.0, 1.0))
-        return EncodedVisuals(features, [VisualLayout(side**2, (grid,))] * len(features))
-
-    @override
-    def vision_output(self, features: list[Tensor], modality: Modality) -> CompressedVisionOutput:
-        # The stock forwards count the features of a tensor [images, N, D].
-        return CompressedVisionOutput(pooler_output=torch.cat(features)[None])
-
-
 @pytest.fixture(autouse=True)
 def families(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both models are of a family during a test."""
     monkeypatch.setattr(FAMILIES, "registered", {})
     for name in SIDES:
-        register_family(name, SquareImages)
+        register_family(name, ModelFamily)
 
 
 def make_model(name: str, attention: str = "sdpa") -> Any:
