@@ -24,5 +24,7 @@ class LargestTensor(TorchDispatchMode):
     ) -> Any:
         output = function(*args, **(kwargs or {}))
         if isinstance(output, Tensor):
-            self.elements = max(self.elements, output.numel())
+            # Expanded tensors hold less than they have elements.
+            stored = output.untyped_storage().nbytes() // output.element_size()
+            self.elements = max(self.elements, min(output.numel(), stored))
         return output
