@@ -1,0 +1,93 @@
+"""The attention scorer keeps the tokens that the attention maps of the stock model choose."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from eager_attention import assert_scores_and_tokens, eager_maps, eager_scores
+from matrix import full_only
+from tiny_decoders import decoder_model
+from tiny_models import FAMILIES, make_inputs, tiny_family, tiny_model
+
+from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs
+from hf_token_compress.compression.reading import read_prompt
+
+pytestmark = pytest.mark.core
+
+# Longer than the instruction, so that it reaches the last visual tokens, and shorter than a prompt.
+WINDOW = 40
+
+TEXT_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "cohere": ("cohere", {}),
+    "cohere2-sliding": (
+        "cohere2",
+        {"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 3},
+    ),
+    "cohere2-full": ("cohere2", {"layer_types": ["full_attention"] * 3}),
+    "glm4": ("glm4", {}),
+    "smollm3": ("smollm3", {}),
+    "gemma2": ("gemma2", {"sliding_window": WINDOW}),
+    "gpt_oss": ("gpt_oss", {"sliding_window": WINDOW}),
+}
+"""Decoder and options of other text models for LLaVA-OneVision."""
+
+EAGER_ONLY = {"gemma2", "gpt_oss"}
+"""Decoders whose attention has a softcap or sinks, which SDPA cannot compute."""
+
+each_depth = pytest.mark.parametrize("depth", [0, 2])
+each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
+each_padding = pytest.mark.parametrize("padding_side", ["left", "right"])
+
+
+def check(stock: Any, inputs: dict[str, Any], depth: int) -> None:
+    """Compress a copy of a model and compare with its eager maps."""
+    config = TokenCompressionConfig(
+        retention_ratio=0.25,
+        min_visual_tokens=0,
+        min_tokens_per_visual=0,
+        scorer="attention",
+        scorer_options={"scoring_depth": depth},
+    )
+    compressed = compress(copy.deepcopy(stock), config)
+    prepare_inputs(compressed, **inputs)
+    prompt, _ = read_prompt(stock, inputs)
+    expected = eager_scores(stock, inputs, prompt, depth)
+    assert_scores_and_tokens(compressed.token_compression.last.samples, expected, prompt, config)
+
+
+@each_depth
+@each_attention
+@each_padding
+@pytest.mark.parametrize("title", ["ragged", full_only("ragged_videos")])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_supported_families(
+    family: str, title: str, padding_side: Any, attention: str, depth: int
+) -> None:
+    prompts = tiny_family(family).prompts[title]
+    inputs = make_inputs(prompts, family=family, padding_side=padding_side)
+    check(tiny_model(attention, family=family), inputs, depth)
+
+
+@each_depth
+@each_attention
+@each_padding
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_other_text_models(name: str, padding_side: Any, attention: str, depth: int) -> None:
+    if name in EAGER_ONLY and attention != "eager":
+        pytest.skip("has no SDPA")
+    model_type, options = TEXT_MODELS[name]
+    model = decoder_model(model_type, attention, **options)
+    prompts = tiny_family("llava_onevision").prompts["ragged"]
+    inputs = make_inputs(prompts, family="llava_onevision", padding_side=padding_side)
+    check(model, inputs, depth)
+
+
+def test_the_reference_refuses_a_hybrid() -> None:
+    """Its maps are fewer than its layers, so that a depth would name another layer's map."""
+    prompts = tiny_family("llava_onevision").prompts["one_image"]
+    inputs = make_inputs(prompts, family="llava_onevision")
+    with pytest.raises(ValueError, match="does not return one eager attention map per layer"):
+        eager_maps(decoder_model("lfm2"), inputs)
