@@ -49,11 +49,11 @@ def record_attention(
     calls: dict[int, AttentionCall] = {}
 
     def attend(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         own = sys.modules[type(module).__module__]
         stock = AttentionInterface().get(attention, getattr(own, "eager_attention_forward", None))
-        output, weights = stock(module, query, key, value, mask, **options)
+        output, weights = stock(module, query, key, value, attention_mask, **options)
         scaling = options.get("scaling") or query.shape[-1] ** -0.5
         calls[module.layer_idx] = AttentionCall(query, key, scaling, weights)
         return output, weights

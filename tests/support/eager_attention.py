@@ -32,8 +32,8 @@ def eager_maps(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
     length = inputs["input_ids"].shape[1]
     layers = model.config.get_text_config().num_hidden_layers
     if maps is None or len(maps) != layers or shapes != {(length, length)}:
-        kind = type(model.base_model.language_model).__name__
-        raise ValueError(f"{kind} does not return one eager attention map per layer.")
+        kind = model.config.get_text_config().model_type
+        raise ValueError(f"A decoder of type {kind} returns no eager attention map per layer.")
     return maps
 
 
@@ -43,9 +43,7 @@ def eager_scores(
     """Mean over heads and instruction tokens of the map of layer `depth`, float32 [B, S]."""
     own = eager_maps(model, inputs)[depth].float().mean(1)  # [B, S, S]
     instruction = prompt.instruction_mask & prompt.attention_mask
-    return torch.stack(
-        [rows[asked].mean(0) for rows, asked in zip(own, instruction, strict=True)]
-    )
+    return torch.stack([rows[asked].mean(0) for rows, asked in zip(own, instruction, strict=True)])
 
 
 def kept_visual(

@@ -44,10 +44,15 @@ DECODERS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {**_DEEPSEEK, "head_dim": 4},
     "deepseek_v3": _DEEPSEEK,
     "diffllama": {},
-    "doge": {},
     "ernie4_5": {"head_dim": 8},
     "exaone4": _SLIDING,
-    "falcon_h1": {},
+    "falcon_h1": {
+        "mamba_d_ssm": 48,
+        "mamba_n_heads": 6,
+        "mamba_d_head": 8,
+        "mamba_d_state": 16,
+        "mamba_chunk_size": 16,
+    },
     "gemma": {"head_dim": 8},
     "gemma2": {
         **_SLIDING,
@@ -74,7 +79,6 @@ DECODERS: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention", "full_attention"]},
     "llama": {},
     "llama4_text": {"head_dim": 8, "attention_chunk_size": 16, "num_local_experts": 2},
-    "longcat_flash": {**_LATENT},
     "minimax": {
         "head_dim": 8,
         "num_local_experts": 4,
