@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -75,21 +76,26 @@ class MultimodalPrompt:
 
     Attributes:
         input_ids: int64 [B, S].
-        inputs_embeds: float [B, S, D], visual features in place of their placeholders.
         position_ids: int64 [A, B, S] or [B, S], as the language model takes them (A axes).
         attention_mask: bool [B, S], False on padding.
         visual_mask: bool [B, S], True on visual tokens.
         instruction_mask: bool [B, S], True on instruction tokens.
         visuals: For each prompt, its images and videos in order of appearance.
+        embed: Computes `inputs_embeds`.
     """
 
     input_ids: Tensor
-    inputs_embeds: Tensor
     position_ids: Tensor
     attention_mask: Tensor
     visual_mask: Tensor
     instruction_mask: Tensor
     visuals: tuple[tuple[VisualSpan, ...], ...]
+    embed: Callable[[], Tensor]
+
+    @cached_property
+    def inputs_embeds(self) -> Tensor:
+        """Float [B, S, D], visual features in place of their placeholders."""
+        return self.embed()
 
 
 def find_visual_spans(

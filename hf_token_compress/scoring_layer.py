@@ -1,87 +1,60 @@
-"""The parts of a decoder layer that scoring needs, without the model around them."""
+"""What the attention of one decoder layer computes with, for the instruction tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
-from .evaluation_mode import evaluation_mode
-
-Projection = Callable[[Tensor], Tensor]
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class ScoringLayer:
-    """Query and key path of a decoder layer.
-
-    Values, output projection and MLP are not needed. Modules are called and their weights are not
-    read, so quantised, offloaded and LoRA-wrapped layers work.
+    """Queries, keys and mask of a decoder layer, as the model's own code computes them.
 
     Attributes:
-        input_norm: [..., D] → [..., D].
-        query_projection: [..., D] → [..., heads * head_dim].
-        key_projection: [..., D] → [..., key_heads * head_dim].
-        rotary: (hidden [B, S, D], position_ids [A, B, S] or [B, S]) → cos, sin, each [B, S, R],
-            R ≤ head_dim.
-        head_dim: Size of one head.
+        query: float [Q, heads, head_dim], the instruction tokens of all samples, after RoPE.
+        key: float [B, S, key_heads, head_dim], all tokens, after RoPE; heads is a multiple of
+            key_heads.
+        sample: int64 [Q], sample of each query.
+        position: int64 [Q], position of each query in its sample.
+        key_mask: bool [B, S], False on padding.
         scaling: Factor on the attention logits.
-        query_norm, key_norm: Norms of single heads before RoPE; None if the family has none.
+        index: Number of the layer.
         sliding_window: Number of keys that a query sees, its own included; None for all.
+        mask: bool [Q, S], the keys that each query sees; None where causal order, padding and
+            `sliding_window` say it all.
+        softcap: Logits are softcap * tanh(logits / softcap); None for logits as they are.
+        sinks: float [heads], one further logit that takes attention from all keys; None without.
     """
 
-    input_norm: Projection
-    query_projection: Projection
-    key_projection: Projection
-    rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    head_dim: int
+    query: Tensor
+    key: Tensor
+    sample: Tensor
+    position: Tensor
+    key_mask: Tensor
     scaling: float
-    query_norm: Projection | None = None
-    key_norm: Projection | None = None
+    index: int = 0
     sliding_window: int | None = None
-
-    def queries(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Queries after RoPE: hidden [Q, D], cos and sin [Q, R] → [Q, heads, head_dim]."""
-        return self._heads(self.query_projection, self.query_norm, hidden, cos, sin)
-
-    def keys(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Keys after RoPE: hidden [B, S, D], cos and sin [B, S, R] → [B, S, heads, head_dim]."""
-        return self._heads(self.key_projection, self.key_norm, hidden, cos, sin)
-
-    @contextmanager
-    def in_evaluation_mode(self) -> Iterator[None]:
-        """Switch off dropout, such as that of LoRA layers, inside the `with` block.
-
-        Scores are then the same in training and evaluation, and draw no random numbers.
-        """
-        parts = (self.input_norm, self.query_projection, self.key_projection)
-        with evaluation_mode(part for part in parts if isinstance(part, nn.Module)):
-            yield
-
-    def _heads(
-        self,
-        projection: Projection,
-        norm: Projection | None,
-        hidden: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-    ) -> Tensor:
-        heads = projection(hidden).unflatten(-1, (-1, self.head_dim))  # [..., heads, head_dim]
-        if norm is not None:
-            heads = norm(heads)
-        return apply_rotary(heads, cos.unsqueeze(-2), sin.unsqueeze(-2))
+    mask: Tensor | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
 
 
-def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, pairing dimension i with i + R/2.
+def causal_mask(
+    sample: Tensor, position: Tensor, key_mask: Tensor, sliding_window: int | None
+) -> Tensor:
+    """Keys that queries see by causal order, padding and a window.
 
-    `heads` is [..., head_dim], `cos` and `sin` are [..., R]; dimensions past R stay as they are.
+    Args:
+        sample: int64 [Q].
+        position: int64 [Q].
+        key_mask: bool [B, S].
+        sliding_window: Number of keys that a query sees at most, its own included.
+
+    Returns:
+        bool [Q, S].
     """
-    rotary_dim = cos.shape[-1]
-    rotated, rest = heads[..., :rotary_dim], heads[..., rotary_dim:]
-    first, second = rotated.chunk(2, dim=-1)
-    quarter_turn = torch.cat([-second, first], dim=-1)
-    return torch.cat([rotated * cos + quarter_turn * sin, rest], dim=-1)
+    offset = position[:, None] - torch.arange(key_mask.shape[1], device=position.device)  # [Q, S]
+    visible = key_mask[sample] & (offset >= 0)
+    return visible if sliding_window is None else visible & (offset < sliding_window)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
+from .fast_path import FastPath
 from .identity import identify
 from .inputs import present_modalities
 from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
@@ -45,6 +46,8 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
     if not isinstance(model, TokenCompressionMixin):
         stock_class: Any = type(model)
         _change_class(model, compressed_class(stock_class))
+    carrier: Any = model
+    compression.fast_path = FastPath.find(carrier, carrier.family)
     vars(model)[STATE_ATTRIBUTE] = compression
     return model
 

@@ -15,7 +15,7 @@ from ..rewrite import PaddingSide
 from ..scorers.base import checked_scores
 from ..selection import may_drop_tokens, select_tokens
 from .inputs import PromptLayout, read_layout
-from .reading import scoring_prompt
+from .reading import check_depth, read
 from .report import CompressionReport, SampleReport
 from .rewriting import CompressedInputs, rewrite_prompt
 from .state import TokenCompression
@@ -95,24 +95,26 @@ def _score(
 ) -> Tensor:
     """Scores of all tokens, float32 [B, S]."""
     scorer, config = compression.scorer, compression.config
-    prompt, layer = scoring_prompt(
+    check_depth(model, scorer.scoring_depth)
+    reading = read(
         model,
         family,
         layout,
+        inputs,
         config.instruction,
-        scorer.scoring_depth,
-        labels=inputs.get("labels"),
         instruction_mask=instruction_mask,
+        fast_path=compression.fast_path,
     )
-    context: dict[str, Any] = {}
-    if scorer.needs_model:
+    needed: dict[str, Any] = {}
+    if "scoring_layer" in scorer.needs:
+        needed["scoring_layer"] = reading.scoring_layer(scorer.scoring_depth)
+    if "model" in scorer.needs:
         # `generate` takes arguments that the model's own forward does not.
         own = inspect.signature(model.forward).parameters
         whole = {name: value for name, value in inputs.items() if name in own}
-        context = {"model": model, "inputs": whole}
-    with layer.in_evaluation_mode():
-        scores = scorer.score(prompt, layer, **context)
-    return checked_scores(scores, prompt, config.scorer_name)
+        needed.update(model=model, inputs=whole)
+    scores = scorer.score(reading.prompt, **needed)
+    return checked_scores(scores, reading.prompt, config.scorer_name)
 
 
 def _sample_reports(

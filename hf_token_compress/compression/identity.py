@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..mapper import ModelIdentity, layer_fingerprint
+import torch
+from torch import Tensor
+
+from ..mapper import ModelIdentity
+from ..mapper.identity import fingerprint_input, layer_fingerprint
 from ..models.registry import model_family
+from .probe import probe_decoder
 
 
 def identify(model: Any, name: str | None = None) -> ModelIdentity:
@@ -26,9 +31,9 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
         # "." and ".." need the full path to have a name, and the root has none.
         origin = Path(os.path.abspath(origin)).name or origin
     weight = model.get_input_embeddings().weight
-    family = model_family(getattr(model, "stock_class", type(model)))
+    model_family(getattr(model, "stock_class", type(model)))
     # Weights on the meta device are not loaded yet.
-    fingerprint = () if weight.is_meta else layer_fingerprint(family.scoring_layer(model), weight)
+    fingerprint = () if weight.is_meta else _fingerprint(model, weight)
     return ModelIdentity(
         name=origin,
         revision=getattr(model.config, "_commit_hash", None),
@@ -38,3 +43,11 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
         heads=text.num_attention_heads,
         fingerprint=fingerprint,
     )
+
+
+@torch.no_grad()
+def _fingerprint(model: Any, like: Tensor) -> tuple[float, ...]:
+    """The fingerprint of layer 0, in the dtype and on the device of `like`, [..., D]."""
+    hidden = fingerprint_input(like.shape[-1]).to(like)
+    query = probe_decoder(model, hidden.view(1, 1, -1)).query  # [1, heads, 1, head_dim]
+    return layer_fingerprint(query.flatten())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -53,18 +53,11 @@ class PromptLayout:
                 mask[sample, span.positions] = True
         return mask
 
-    def prompt(self, word_embeddings: Tensor, instruction_mask: Tensor) -> MultimodalPrompt:
-        """What a scorer sees: visual features replace the embeddings of their placeholders."""
-        embeds = word_embeddings.clone()  # [B, S, D]
-        for modality, spans_of_samples in self.spans.items():
-            features = iter(self.encoded[modality].features)
-            for sample, spans in enumerate(spans_of_samples):
-                for span in spans:
-                    positions = span.positions.to(embeds.device)
-                    embeds[sample, positions] = next(features).to(embeds)
+    def prompt(self, instruction_mask: Tensor, embed: Callable[[], Tensor]) -> MultimodalPrompt:
+        """What a scorer sees; `embed` computes the decoder's input, float [B, S, D]."""
         return MultimodalPrompt(
             input_ids=self.input_ids,
-            inputs_embeds=embeds,
+            embed=embed,
             position_ids=self.position_ids,
             attention_mask=self.attention_mask,
             visual_mask=self.visual_mask(),

@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..config import InstructionScope
+from ..config import InstructionScope, TokenCompressionConfig
 from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
 from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
+from .fast_path import FastPath
 from .inputs import PromptLayout, check_shape, read_layout
+from .probe import Probe, decoder_layers
+from .rewriting import rewrite_prompt
+
+_WHOLE_PROMPT = TokenCompressionConfig()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A batch of prompts as scorers see it; what costs time is computed when it is asked for.
+
+    Attributes:
+        prompt: The prompts.
+        probe: Reads the decoder.
+        fast_path: Its layer 0 if that allows to project only the instruction tokens, else None.
+    """
+
+    prompt: MultimodalPrompt
+    probe: Probe
+    fast_path: FastPath | None = None
+
+    def scoring_layer(self, depth: int) -> ScoringLayer:
+        """The scoring layer after `depth` decoder layers.
+
+        Raises:
+            ValueError: A prompt has visual tokens, but no instruction token, or the decoder's
+                attention cannot be read.
+        """
+        prompt = self.prompt
+        instruction = prompt.instruction_mask & prompt.attention_mask  # [B, S]
+        unasked = prompt.visual_mask.any(dim=1) & ~instruction.any(dim=1)  # [B]
+        if unasked.any():
+            raise ValueError(
+                f"Prompt {int(unasked.nonzero()[0])} has visual tokens, but no instruction token: "
+                "mark at least one of its tokens in instruction_mask, or choose a scorer that does "
+                "not read the instruction, such as 'uniform'."
+            )
+        if self.fast_path is not None and depth == 0:
+            return self.fast_path.scoring_layer(self.probe, instruction, prompt.attention_mask)
+        return self.probe.attention(depth).scoring_layer(instruction, prompt.attention_mask)
 
 
 def read_prompt(
@@ -39,43 +79,51 @@ def read_prompt(
     """
     family = model_family(getattr(model, "stock_class", type(model)))
     layout = read_layout(model, family, inputs)
-    return scoring_prompt(model, family, layout, instruction, scoring_depth)
+    check_depth(model, scoring_depth)
+    reading = read(model, family, layout, inputs, instruction)
+    return reading.prompt, reading.scoring_layer(scoring_depth)
 
 
-def scoring_prompt(
+def read(
     model: Any,
     family: ModelFamily,
     layout: PromptLayout,
+    inputs: Mapping[str, Any],
     instruction: InstructionScope,
-    scoring_depth: int,
     *,
-    labels: Tensor | None = None,
     instruction_mask: Tensor | None = None,
-) -> tuple[MultimodalPrompt, ScoringLayer]:
-    """The prompt and the scoring layer for a layout that was read.
+    fast_path: FastPath | None = None,
+) -> Reading:
+    """Read a batch whose layout is known.
 
     Args:
         model: The loaded model.
         family: Its family.
         layout: The batch of B prompts of S tokens.
+        inputs: Keyword arguments of the stock forward; in `labels`, int64 [B, S], -100 marks what
+            is not learned, and the instruction comes before the rest.
         instruction: Which text is the instruction.
-        scoring_depth: Number of decoder layers before the scoring layer.
-        labels: int64 [B, S], -100 where nothing is learned; the instruction comes before the rest.
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
+        fast_path: What was found out about layer 0 of the model.
 
     Raises:
-        TypeError, ValueError: `instruction_mask` does not fit, or the model has no such layer.
+        TypeError, ValueError: `instruction_mask` does not fit.
     """
     if instruction_mask is None:
-        instruction_mask = _instruction_tokens(model, family, layout, instruction, labels)
+        instruction_mask = _instruction_tokens(
+            model, family, layout, instruction, inputs.get("labels")
+        )
     check_shape("instruction_mask", instruction_mask, layout.input_ids)
-    mask = instruction_mask.to(layout.attention_mask)
-    prompt = layout.prompt(family.embed(model, layout.input_ids), mask)
-    check_depth(model, family, scoring_depth)
-    if scoring_depth > 0:
-        hidden = _run_layers(family.decoder(model), prompt, scoring_depth)
-        prompt = replace(prompt, inputs_embeds=hidden)
-    return prompt, family.scoring_layer(model, scoring_depth)
+    everything = layout.attention_mask
+    whole = rewrite_prompt(model, family, _WHOLE_PROMPT, inputs, layout, everything, "left").inputs
+    # Without a mask, Transformers would look for packed sequences.
+    probe = Probe(model, {**whole, "attention_mask": everything.long()})
+    prompt = layout.prompt(
+        instruction_mask.to(layout.attention_mask), lambda: probe.entry().inputs_embeds
+    )
+    if fast_path is not None and not fast_path.fits(model):
+        fast_path = None
+    return Reading(prompt, probe, fast_path)
 
 
 def _instruction_tokens(
@@ -100,7 +148,7 @@ def _instruction_tokens(
     return find_instruction_tokens(text, visual_mask & question, turn_ends, instruction)
 
 
-def check_depth(model: Any, family: ModelFamily, depth: int) -> None:
+def check_depth(model: Any, depth: int) -> None:
     """Check that the model has a decoder layer `depth`.
 
     Raises:
@@ -108,44 +156,15 @@ def check_depth(model: Any, family: ModelFamily, depth: int) -> None:
     """
     if depth == 0:
         return
-    try:
-        layers = len(family.decoder(model).layers)
-    except AttributeError as error:
+    layers = len(decoder_layers(model.get_decoder()))
+    if layers == 0:
         raise ValueError(
             f"{type(model).__name__} can only be scored at layer 0: leave scoring_depth at 0."
-        ) from error
+        )
     if not 0 < depth < layers:
         raise ValueError(
             f"scoring_depth must be from 0 to {layers - 1} for this model, but it is {depth}."
         )
-
-
-class _ReachedError(Exception):
-    """Stops a forward at the scoring layer."""
-
-
-@torch.no_grad()
-def _run_layers(decoder: Any, prompt: MultimodalPrompt, depth: int) -> Tensor:
-    """Hidden states [B, S, D] after `depth` layers of the stock decoder, on the whole prompt."""
-    found: list[Tensor] = []
-
-    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(args[0] if args else kwargs["hidden_states"])
-        raise _ReachedError
-
-    handle = decoder.layers[depth].register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        decoder(
-            inputs_embeds=prompt.inputs_embeds,
-            position_ids=prompt.position_ids,
-            attention_mask=prompt.attention_mask.long(),
-            use_cache=False,
-        )
-    except _ReachedError:
-        pass
-    finally:
-        handle.remove()
-    return found[0]
 
 
 def _before_last_answer(labels: Tensor, attention_mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from ..config import TokenCompressionConfig
 from ..mapper import RelevanceMapper
 from ..scorers import Scorer, build_scorer
 from ..scorers.mapper import MapperScorer
+from .fast_path import FastPath
 from .identity import identify
 from .report import CompressionReport
 
@@ -27,6 +28,7 @@ class TokenCompression:
     Attributes:
         config: The setting.
         last: Report of the last call that had images or videos; None before the first.
+        fast_path: Layer 0 of the model, if it allows to project only the instruction tokens.
     """
 
     def __init__(self, config: TokenCompressionConfig) -> None:
@@ -36,6 +38,7 @@ class TokenCompression:
             options.update(mapper=config.mapper, revision=config.mapper_revision)
         self.scorer: Scorer = build_scorer(config.scorer_name, options)
         self.last: CompressionReport | None = None
+        self.fast_path: FastPath | None = None
         self._disabled = 0
         self._mapper: RelevanceMapper | None = None
         self._model: weakref.ref[Any] | None = None

@@ -13,7 +13,6 @@ from ..data.scenes import Box
 from ..prompt import MultimodalPrompt, TokenGrid, VisualSpan
 from ..scorers import Scorer
 from ..scorers.random import RandomScorer
-from ..scoring_layer import ScoringLayer
 
 
 class TruthScorer(Scorer):
@@ -28,13 +27,13 @@ class TruthScorer(Scorer):
         self._others = RandomScorer(seed)
 
     @override
-    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt) -> Tensor:
         if len(self.samples) != len(prompt.visuals):
             raise ValueError(
                 f"TruthScorer.samples has {len(self.samples)} samples, but the batch has "
                 f"{len(prompt.visuals)} prompts: set it before every call."
             )
-        scores = self._others.score(prompt, scoring_layer)  # [B, S] in [0, 1)
+        scores = self._others.score(prompt)  # [B, S] in [0, 1)
         for index, (sample, visuals) in enumerate(zip(self.samples, prompt.visuals, strict=True)):
             (visual,) = visuals
             positions = visual.positions.to(scores.device)  # [N]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..checks import check_count
-from ..scoring_layer import ScoringLayer
 
 _FINGERPRINT_SIZE = 32
 _SAME_LAYER = 0.9
@@ -107,21 +106,21 @@ class ModelIdentity:
         return None
 
 
-def layer_fingerprint(scoring_layer: ScoringLayer, like: Tensor) -> tuple[float, ...]:
-    """Queries of a fixed input, as a unit vector of 32 numbers.
+def fingerprint_input(width: int) -> Tensor:
+    """The fixed hidden state whose query is a layer's fingerprint, float64 [D]."""
+    return torch.arange(1, width + 1, dtype=torch.float64).mul(2.399963).sin()
+
+
+def layer_fingerprint(query: Tensor) -> tuple[float, ...]:
+    """The query for `fingerprint_input` at position 0, as a unit vector of 32 numbers.
 
     It recognises the weights of the layer after rounding, quantisation or light fine-tuning,
     whatever the name of the model.
 
     Args:
-        scoring_layer: The layer.
-        like: Floating-point tensor [..., D]; the input takes its width, dtype and device.
+        query: float [heads * head_dim].
     """
-    width = like.shape[-1]
-    values = torch.arange(1, width + 1, dtype=torch.float64).mul(2.399963).sin()  # [D]
-    with torch.no_grad(), scoring_layer.in_evaluation_mode():
-        hidden = scoring_layer.input_norm(values.to(like).view(1, width))  # [1, D]
-        query = scoring_layer.query_projection(hidden)[0].double().cpu()  # [heads * head_dim]
+    query = query.double().cpu()
     sampled = torch.linspace(0, len(query) - 1, _FINGERPRINT_SIZE).long()  # [32]
     unit = torch.nn.functional.normalize(query[sampled], dim=0)  # [32]
     return tuple(round(value, 5) for value in unit.tolist())

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..prompt import Modality, VisualLayout
-from ..scoring_layer import ScoringLayer
 
 
 @dataclass
@@ -122,32 +121,6 @@ class ModelFamily(ABC):
     def text_order_axis(self, position_ids: Tensor) -> int | None:
         """Axis of `position_ids` that counts plain text order and must have no gaps."""
         return None
-
-    def embed(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Word embeddings [B, S, D]."""
-        embeddings: Tensor = model.get_input_embeddings()(input_ids)
-        return embeddings
-
-    def decoder(self, model: Any) -> Any:
-        """The language model without its head: it takes `inputs_embeds` and has `layers`."""
-        return model.base_model.language_model
-
-    def scoring_layer(self, model: Any, depth: int = 0) -> ScoringLayer:
-        """Query and key path of decoder layer `depth`."""
-        decoder = self.decoder(model)
-        layer = decoder.layers[depth]
-        attention = layer.self_attn
-        return ScoringLayer(
-            input_norm=layer.input_layernorm,
-            query_projection=attention.q_proj,
-            key_projection=attention.k_proj,
-            rotary=decoder.rotary_emb,
-            head_dim=attention.head_dim,
-            scaling=attention.scaling,
-            query_norm=getattr(attention, "q_norm", None),
-            key_norm=getattr(attention, "k_norm", None),
-            sliding_window=getattr(attention, "sliding_window", None),
-        )
 
 
 def is_token(input_ids: Tensor, token_ids: set[int]) -> Tensor:

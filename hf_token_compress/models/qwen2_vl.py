@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from typing_extensions import override
 
 from ..prompt import Modality, VisualLayout
-from ..scoring_layer import ScoringLayer
 from .family import EncodedVisuals, ModelFamily
 
 
@@ -84,17 +82,6 @@ class Qwen2VLFamily(ModelFamily):
     @override
     def text_order_axis(self, position_ids: Tensor) -> int | None:
         return 0 if position_ids.ndim == 3 and position_ids.shape[0] == 4 else None
-
-    @override
-    def scoring_layer(self, model: Any, depth: int = 0) -> ScoringLayer:
-        layer = super().scoring_layer(model, depth)
-
-        def rotary(hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-            # The rotary module takes the last three axes: time, height and width.
-            axes = position_ids if position_ids.ndim == 3 else position_ids[None]
-            return layer.rotary(hidden, axes[-3:])
-
-        return replace(layer, rotary=rotary)
 
     @override
     def structure_ids(self, model: Any) -> set[int]:

@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from ..prompt import MultimodalPrompt
 from ..scorers import Scorer
-from ..scoring_layer import ScoringLayer
 from .explain import Targets, explained_family, greedy_answers, relevance
 from .model_state import ready_for_gradients
 from .replay import TOKEN_TYPES
@@ -36,7 +35,7 @@ class RelevanceScorer(Scorer):
         recursive: Explain, remove the least relevant tokens, and explain again.
     """
 
-    needs_model = True
+    needs = frozenset({"model"})
 
     def __init__(
         self,
@@ -55,14 +54,7 @@ class RelevanceScorer(Scorer):
         }
 
     @override
-    def score(  # type: ignore[override]  # the keywords of `needs_model`
-        self,
-        prompt: MultimodalPrompt,
-        scoring_layer: ScoringLayer,
-        *,
-        model: Any,
-        inputs: Mapping[str, Any],
-    ) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, *, model: Any, inputs: Mapping[str, Any]) -> Tensor:
         if inputs.get("labels") is not None:
             raise ValueError(
                 "The scorer 'relevance' explains the model's own answer, but labels contain "

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..prompt import MultimodalPrompt
-from ..scoring_layer import ScoringLayer
 
 if TYPE_CHECKING:
     from ..mapper import ModelIdentity
+
+Need = Literal["scoring_layer", "model"]
+"""What a scorer may need besides the prompt."""
 
 
 class Scorer(ABC):
@@ -25,28 +27,30 @@ class Scorer(ABC):
     ```python
     @register_scorer("feature_norm")
     class FeatureNorm(Scorer):
-        def score(self, prompt, scoring_layer):
+        def score(self, prompt):
             return prompt.inputs_embeds.norm(dim=-1)
     ```
 
     Attributes:
-        scoring_depth: Decoder layers that run on the whole prompt before the layer that `score`
-            gets. 0 costs nothing; every further layer costs one layer of the uncompressed prefill.
-        needs_model: Whether `score` gets two more keyword arguments: `model`, the loaded model,
-            and `inputs`, the arguments of its stock forward for the whole prompts. Such a scorer
-            costs more than compression saves; it shows what a cheap scorer can reach.
+        needs: What `score` gets besides the prompt, as keyword arguments; only that is computed.
+            "scoring_layer" is the `ScoringLayer` of the decoder. "model" brings `model`, the loaded
+            model, and `inputs`, the arguments of its stock forward for the whole prompts; such a
+            scorer costs more than compression saves and shows what a cheap one can reach.
+        scoring_depth: Decoder layers that run on the whole prompt before the scoring layer. 0 costs
+            nothing; every further layer costs one layer of the uncompressed prefill.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
     scoring_depth: int = 0
-    needs_model: bool = False
 
     @abstractmethod
-    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, *args: Any, **needed: Any) -> Tensor:
         """Score a batch of prompts; called without gradients.
 
         Args:
             prompt: B prompts of S tokens.
-            scoring_layer: Query and key path of decoder layer `scoring_depth`.
+            *args: None are passed.
+            **needed: What `needs` names.
 
         Returns:
             float [B, S]; the highest scores stay. Only visual positions are read.

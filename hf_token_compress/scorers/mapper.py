@@ -27,6 +27,8 @@ class MapperScorer(Scorer):
         ValueError: A file of the mapper is damaged or not of a mapper.
     """
 
+    needs = frozenset({"scoring_layer"})
+
     def __init__(
         self, mapper: str | RelevanceMapper | MapperSet, revision: str | None = None
     ) -> None:
@@ -40,7 +42,7 @@ class MapperScorer(Scorer):
         self.mappers.check_model(identify())
 
     @override
-    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt, *, scoring_layer: ScoringLayer) -> Tensor:
         device = prompt.inputs_embeds.device
         scores = torch.zeros(prompt.visual_mask.shape, device=device)  # [B, S]
         modalities = {visual.modality for visuals in prompt.visuals for visual in visuals}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..kernels.instruction_attention.torch_reference import masked_softmax
 from ..mapper.inputs import MapperInput
 from ..prompt import Modality, MultimodalPrompt
 from ..scoring_layer import ScoringLayer
-from .attention import project_instruction
 
 _SMALLEST_SHARE = 1e-9
 _QUERIES_PER_CHUNK = 64
@@ -25,28 +25,32 @@ def mapper_inputs(
     something among many others.
 
     Returns:
-        One `MapperInput` per prompt, float32 on the device of the prompt; None for prompts without
+        One `MapperInput` per prompt, float32 on the device of the layer; None for prompts without
         visual tokens of that modality.
     """
-    query, key, query_sample, query_position = project_instruction(prompt, scoring_layer)
     inputs: list[MapperInput | None] = []
+    device = scoring_layer.key.device
     for sample, all_visuals in enumerate(prompt.visuals):
         visuals = [visual for visual in all_visuals if visual.modality == modality]
         if not visuals:
             inputs.append(None)
             continue
         # Attention of the sample's queries to its visual tokens.
-        own = query_sample == sample  # [Q]
-        present = prompt.attention_mask[sample].nonzero().flatten()  # [K]
-        positions = torch.cat([visual.positions for visual in visuals]).to(present.device)  # [N]
+        own = scoring_layer.sample == sample  # [Q]
+        present = scoring_layer.key_mask[sample].nonzero().flatten()  # [K]
+        positions = torch.cat([visual.positions for visual in visuals]).to(device)  # [N]
+        mask = scoring_layer.mask
         attention = attention_statistics(
-            query[own],
-            key[sample, present],
-            query_position[own],
+            scoring_layer.query[own],
+            scoring_layer.key[sample, present],
+            scoring_layer.position[own],
             present,
             torch.isin(present, positions),
             scaling=scoring_layer.scaling,
             sliding_window=scoring_layer.sliding_window,
+            mask=None if mask is None else mask[own][:, present],
+            softcap=scoring_layer.softcap,
+            sinks=scoring_layer.sinks,
         )  # [2, heads, N]
         # Grids over all of these visual tokens.
         grids: list[Tensor] = []
@@ -67,8 +71,11 @@ def attention_statistics(
     *,
     scaling: float,
     sliding_window: int | None = None,
+    mask: Tensor | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """Mean and maximum over the queries of one prompt of their causal attention to visual tokens.
+    """Mean and maximum over the queries of one prompt of their attention to visual tokens.
 
     Args:
         query: float [Q, heads, head_dim], after RoPE.
@@ -78,6 +85,9 @@ def attention_statistics(
         visual: bool [K], True for N visual tokens.
         scaling: Factor on the logits.
         sliding_window: Keys that a query attends to at most, itself included; None for all.
+        mask: bool [Q, K], the keys that each query sees, in place of causal order and window.
+        softcap: As in `ScoringLayer`.
+        sinks: As in `ScoringLayer`.
 
     Returns:
         float32 [2, heads, N], natural logarithms of the mean attention and of the highest share
@@ -94,13 +104,14 @@ def attention_statistics(
         grouped = grouped.permute(1, 2, 0, 3)  # [key_heads, group, q, head_dim]
         logits = (grouped @ keys).float().flatten(0, 1) * scaling  # [heads, q, K]
         # Attention to the keys that each query sees.
-        offset = query_position[chunk][:, None] - key_position  # [q, K]
-        visible = offset >= 0
-        if sliding_window is not None:
-            visible &= offset < sliding_window
-        attention = logits.masked_fill(~visible, float("-inf")).softmax(dim=-1)  # [heads, q, K]
-        # The softmax of a query that sees no key is NaN.
-        attention = attention.masked_fill(~visible, 0.0)[..., visual]  # [heads, q, N]
+        if mask is None:
+            offset = query_position[chunk][:, None] - key_position  # [q, K]
+            visible = offset >= 0
+            if sliding_window is not None:
+                visible &= offset < sliding_window
+        else:
+            visible = mask[chunk]  # [q, K]
+        attention = masked_softmax(logits, visible, softcap, sinks)[..., visual]  # [heads, q, N]
         # Both statistics.
         mean += attention.sum(dim=1) / queries
         share = attention / attention.sum(dim=-1, keepdim=True).clamp(min=_SMALLEST_SHARE)

@@ -8,7 +8,6 @@ from typing_extensions import override
 
 from ..checks import check_count
 from ..prompt import MultimodalPrompt
-from ..scoring_layer import ScoringLayer
 from .base import Scorer
 
 
@@ -30,7 +29,7 @@ class RandomScorer(Scorer):
         self.seed = seed
 
     @override
-    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
         for sample, visual in enumerate(prompt.visual_mask.cpu()):
             ids = prompt.input_ids[sample][prompt.attention_mask[sample]].cpu()  # [tokens]

@@ -7,7 +7,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..prompt import MultimodalPrompt
-from ..scoring_layer import ScoringLayer
 from .base import Scorer
 
 
@@ -21,7 +20,7 @@ class UniformScorer(Scorer):
     """
 
     @override
-    def score(self, prompt: MultimodalPrompt, scoring_layer: ScoringLayer) -> Tensor:
+    def score(self, prompt: MultimodalPrompt) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
         off_grid = prompt.visual_mask.cpu().clone()  # [B, S]
         for sample, visuals in enumerate(prompt.visuals):

@@ -96,7 +96,8 @@ def collect(
         raise ValueError("There are no samples to collect from: the data is empty.")
     # Errors that concern every sample are raised here, not recorded for each of them.
     build_rule(options.rule, options.rule_options)
-    check_depth(model, explained_family(model), options.scoring_depth)
+    explained_family(model)
+    check_depth(model, options.scoring_depth)
     state = process_state()
     folder = Path(folder)
     settings = {

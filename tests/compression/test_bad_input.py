@@ -444,7 +444,7 @@ def scored_by(function: Any) -> Any:
 
     @register_scorer("own")
     class OwnScorer(Scorer):
-        def score(self, prompt: Any, scoring_layer: Any) -> Any:
+        def score(self, prompt: Any) -> Any:
             return function(prompt)
 
     return compress(tiny_model(), {"scorer": "own", "min_visual_tokens": 0, "retention_ratio": 0.5})

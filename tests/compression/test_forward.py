@@ -175,7 +175,7 @@ def test_a_prompt_that_ends_in_its_image_keeps_its_last_token() -> None:
         inputs[name] = inputs[name][:, :-1]  # without the end mark of the image
 
     class FirstTokens(Scorer):
-        def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
+        def score(self, prompt: Any) -> Tensor:
             return -torch.arange(prompt.input_ids.shape[1]).float()[None]
 
     pair.compressed.token_compression.scorer = FirstTokens()

@@ -118,7 +118,7 @@ def test_min_tokens_per_frame(family: str, floor: int) -> None:
     _, compressed = make_pair(config, family=family)
 
     class LastTokens(Scorer):
-        def score(self, prompt: Any, scoring_layer: Any) -> torch.Tensor:
+        def score(self, prompt: Any) -> torch.Tensor:
             order = torch.arange(prompt.input_ids.shape[1], dtype=torch.float32)
             return order.expand(prompt.input_ids.shape)
 
@@ -136,7 +136,7 @@ def test_an_image_may_lose_all_its_tokens() -> None:
     inputs = make_inputs([TWO_IMAGES, ONE_IMAGE])
 
     class SecondImageOnly(Scorer):
-        def score(self, prompt: Any, scoring_layer: Any) -> torch.Tensor:
+        def score(self, prompt: Any) -> torch.Tensor:
             order = torch.arange(prompt.input_ids.shape[1], dtype=torch.float32)
             return order.expand(prompt.input_ids.shape)
 

@@ -179,7 +179,7 @@ def test_keep_all_equals_stock_on_a_published_checkpoint(
 class TopRight(Scorer):
     """Prefers the top right token of every frame."""
 
-    def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
+    def score(self, prompt: Any) -> Tensor:
         scores = torch.zeros(prompt.input_ids.shape)
         for sample, visuals in enumerate(prompt.visuals):
             for visual in visuals:

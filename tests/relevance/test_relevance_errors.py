@@ -275,4 +275,4 @@ def test_the_oracle_does_not_explain_labels() -> None:
 
 def test_the_oracle_needs_the_model() -> None:
     with pytest.raises(TypeError, match="model"):
-        oracle().token_compression.scorer.score(None, None)
+        oracle().token_compression.scorer.score(None)

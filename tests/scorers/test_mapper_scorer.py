@@ -77,7 +77,7 @@ def test_the_mean_equals_the_attention_scorers() -> None:
     model = tiny_model().eval()
     with torch.no_grad():
         prompt, layer = read_prompt(model, make_inputs(RAGGED[:2]))
-        expected = instruction_attention(prompt, layer, per_head=True)
+        expected = instruction_attention(layer, per_head=True)
         for sample, item in enumerate(mapper_inputs(prompt, layer, "image")):
             assert item is not None
             assert_same(item.attention[0].exp(), expected[sample][:, prompt.visual_mask[sample]])

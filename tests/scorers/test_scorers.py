@@ -143,7 +143,7 @@ def test_random_keeps_every_position_about_as_often() -> None:
     prompt, scoring_layer = read_prompt(tiny_model(), make_inputs([ONE_IMAGE]))
     kept = torch.zeros(48)
     for seed in range(400):
-        scores = RandomScorer(seed).score(prompt, scoring_layer)
+        scores = RandomScorer(seed).score(prompt)
         kept[scores[prompt.visual_mask].topk(12).indices] += 1
     assert kept.sum() == 4800
     assert (kept - 100).abs().max() < 45
@@ -303,7 +303,7 @@ def test_a_users_scorer_gets_the_prompt_and_decides() -> None:
         def __init__(self, sign: float = 1.0) -> None:
             self.sign = sign
 
-        def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
+        def score(self, prompt: Any) -> Tensor:
             seen.append(prompt)
             positions = torch.arange(prompt.input_ids.shape[1], dtype=torch.float32)
             return self.sign * positions.expand(prompt.input_ids.shape)
@@ -334,7 +334,7 @@ def test_a_users_scorer_gets_the_prompt_and_decides() -> None:
 def test_scores_may_be_in_half_precision() -> None:
     @register_scorer("half")
     class Half(Scorer):
-        def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
+        def score(self, prompt: Any) -> Tensor:
             return torch.rand(prompt.input_ids.shape).to(torch.bfloat16)
 
     assert samples_of(compressed_by("half"), make_inputs([ONE_IMAGE]))[0].scores.dtype == (
@@ -347,7 +347,7 @@ def test_a_notebook_cell_may_run_twice() -> None:
     def cell() -> type[Scorer]:
         @register_scorer("cell")
         class Cell(Scorer):
-            def score(self, prompt: Any, scoring_layer: Any) -> Tensor:
+            def score(self, prompt: Any) -> Tensor:
                 return torch.rand(prompt.input_ids.shape)
 
         return Cell

@@ -30,6 +30,9 @@ def instruction_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    mask: Tensor | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
     per_head: bool = False,
     chunk_size: int = 16,
     backend: str | None = None,
@@ -49,10 +52,14 @@ def instruction_attention(
         scaling: Factor on the logits; by default head_dim ** -0.5.
         sliding_window: Number of keys that a query attends to at most, its own included; None for
             all.
+        mask: bool [Q, S], the keys that each query sees, in place of causal order and window.
+        softcap: Logits become softcap * tanh(logits / softcap); None for logits as they are.
+        sinks: float [heads], a logit that takes attention from all keys; None without.
         per_head: Keep the heads separate instead of taking their mean.
         chunk_size: Number of queries that the torch backend works on at once.
         backend: `"triton"` or `"torch"`; by default the environment variable
             `HF_TOKEN_COMPRESS_KERNELS`, or else Triton on CUDA and ROCm and torch elsewhere.
+            `mask`, `softcap` and `sinks` need torch.
 
     Returns:
         float32 [B, S], or [B, heads, S] with `per_head`. Samples without queries are zero.
@@ -62,14 +69,27 @@ def instruction_attention(
             Triton, the last dimension of `query` or `key` is not contiguous.
     """
     _check(query, key, query_sample, query_position, key_mask, sliding_window)
+    if mask is not None:
+        if mask.shape != (len(query), key.shape[1]):
+            raise ValueError(
+                f"mask must be [queries, length], {[len(query), key.shape[1]]}, but is "
+                f"{list(mask.shape)}."
+            )
+        check_dtype(torch.bool, mask=mask)
+        check_device(query=query, mask=mask)
     arguments = (query, key, query_sample, query_position, key_mask)
     options: dict[str, Any] = {
         "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
         "sliding_window": sliding_window,
         "per_head": per_head,
     }
-    if choose_backend(backend, query, key) == "torch":
-        return torch_reference.instruction_attention(*arguments, **options, chunk_size=chunk_size)
+    special: dict[str, Any] = {"mask": mask, "softcap": softcap, "sinks": sinks}
+    given = [name for name, value in special.items() if value is not None]
+    if given and backend == "triton":
+        raise ValueError(f"the Triton kernel takes no {' and no '.join(given)}: use 'torch'.")
+    if given or choose_backend(backend, query, key) == "torch":
+        options.update(special, chunk_size=chunk_size)
+        return torch_reference.instruction_attention(*arguments, **options)
     check_contiguous(query=query, key=key)
     from .triton_launch import instruction_attention as fused
 

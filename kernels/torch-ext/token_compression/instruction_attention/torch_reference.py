@@ -17,6 +17,9 @@ def instruction_attention(
     sliding_window: int | None,
     per_head: bool,
     chunk_size: int,
+    mask: Tensor | None,
+    softcap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     """The torch version of the package's function, which has checked the arguments."""
     heads = query.shape[1]
@@ -34,14 +37,40 @@ def instruction_attention(
             # [key_heads, group, C, S]
             logits = logits.unflatten(1, grouped.shape[1:3]).mul_(scaling)
             # Causal order, padding and the window.
-            offset = query_position[chunk][:, None] - key_position  # [C, S]
-            visible = key_mask[sample] & (offset >= 0)
-            if sliding_window is not None:
-                visible &= offset < sliding_window
-            # Padded keys may hold NaN, so their logits are overwritten. The attention of a query
-            # without any visible key is NaN, so it is overwritten too.
-            attention = logits.masked_fill_(~visible, float("-inf")).softmax(dim=-1)
-            attention = attention.masked_fill(~visible, 0.0)
-            total[sample] += attention.sum(dim=2).flatten(0, 1)  # [heads, S]
+            if mask is None:
+                offset = query_position[chunk][:, None] - key_position  # [C, S]
+                visible = key_mask[sample] & (offset >= 0)
+                if sliding_window is not None:
+                    visible &= offset < sliding_window
+            else:
+                visible = key_mask[sample] & mask[chunk]  # [C, S]
+            attention = masked_softmax(logits.flatten(0, 1), visible, softcap, sinks)
+            total[sample] += attention.sum(dim=1)  # [heads, S]
         total[sample] /= max(len(queries), 1)
     return total if per_head else total.mean(dim=1)  # [B, heads, S] or [B, S]
+
+
+def masked_softmax(
+    logits: Tensor, visible: Tensor, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """Attention of queries to the keys that they see, in the memory of `logits`.
+
+    Args:
+        logits: float32 [heads, C, S]; those of keys that no query sees may hold NaN.
+        visible: bool [C, S].
+        softcap: Logits become softcap * tanh(logits / softcap); None for logits as they are.
+        sinks: float [heads], a logit that takes attention from all keys; None without.
+
+    Returns:
+        float32 [heads, C, S]; 0 for a query that sees no key.
+    """
+    if softcap is not None:
+        logits = logits.div_(softcap).tanh_().mul_(softcap)
+    logits = logits.masked_fill_(~visible, float("-inf"))
+    if sinks is not None:
+        column = sinks.to(logits)[:, None, None].expand(-1, logits.shape[1], 1)  # [heads, C, 1]
+        attention = torch.cat([logits, column], dim=-1).softmax(dim=-1)[..., :-1]
+    else:
+        attention = logits.softmax(dim=-1)
+    # The attention of a query without any visible key is NaN.
+    return attention.masked_fill(~visible, 0.0)

@@ -1,0 +1,351 @@
+"""The probe: what an attention layer of a decoder really sees, from the model's own code.
+
+A twin of the model without its head runs on the whole prompt, with an attention implementation
+that stops at the scoring layer. Queries, keys, scaling and window are then those of the model, bit
+for bit, whatever its RoPE, norms and projections are. The mask is worked out for the instruction
+tokens only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from ..scoring_layer import ScoringLayer, causal_mask
+from .mask_rules import MaskRule, SeenMask
+from .twin import Twin, make_twin, recorder_of
+
+BACKEND = "hf_token_compress_probe"
+"""Name under which the probe is registered with Transformers."""
+
+# What the model without its head does not take, or what the probe decides.
+_LEFT_OUT = ("labels", "logits_to_keep", "use_cache", "cache", "past_key_values", "return_dict")
+
+
+@dataclass(frozen=True)
+class DecoderEntry:
+    """What the decoder is called with.
+
+    Attributes:
+        decoder: The twin of the decoder.
+        inputs_embeds: float [B, S, D], visual features in place of their placeholders.
+        position_ids: int64 [A, B, S] or [B, S]; None if the decoder counts them itself.
+        makes_masks: Whether the decoder makes its masks from the padding mask alone.
+    """
+
+    decoder: Any
+    inputs_embeds: Tensor
+    position_ids: Tensor | None
+    makes_masks: bool
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What the attention of the scoring layer is called with.
+
+    Attributes:
+        query: float [B, heads, S, head_dim], after RoPE.
+        key: float [B, key_heads, S, head_dim], after RoPE.
+        mask: Which keys its queries see.
+        options: Its other arguments, such as `scaling`, `sliding_window` and `softcap`.
+        layer: Number of the layer.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: SeenMask
+    options: Mapping[str, Any]
+    layer: int
+
+    @property
+    def scaling(self) -> float:
+        """Factor on the attention logits."""
+        scaling = self.options.get("scaling")
+        return float(self.query.shape[-1] ** -0.5 if scaling is None else scaling)
+
+    def scoring_layer(self, instruction: Tensor, attention_mask: Tensor) -> ScoringLayer:
+        """The scoring layer for instruction tokens, bool [B, S], and a mask, bool [B, S].
+
+        Raises:
+            ValueError: The mask, or what is added to the logits, cannot be read.
+        """
+        if self.options.get("position_bias") is not None:
+            raise ValueError(
+                "The decoder adds a bias to its attention logits, which scoring does not do: "
+                "choose a scorer that needs no attention, such as 'uniform'."
+            )
+        key_mask = attention_mask.to(self.key.device)  # [B, S]
+        sample, position = instruction.to(self.key.device).nonzero(as_tuple=True)  # [Q] each
+        visible = self.mask.visible(sample, position, key_mask.shape[1])  # [Q, S]
+        visible &= key_mask[sample]
+        # Say it without a mask where causal order, with or without the window, is enough.
+        plain = [
+            window
+            for window in (self.options.get("sliding_window"), None)
+            if torch.equal(visible, causal_mask(sample, position, key_mask, window))
+        ]
+        return ScoringLayer(
+            query=self.query[sample, :, position],  # [Q, heads, head_dim]
+            key=self.key.transpose(1, 2),  # [B, S, key_heads, head_dim]
+            sample=sample,
+            position=position,
+            key_mask=key_mask,
+            scaling=self.scaling,
+            index=self.layer,
+            sliding_window=plain[0] if plain else None,
+            mask=None if plain else visible,
+            softcap=self.options.get("softcap"),
+            sinks=self.options.get("s_aux"),
+        )
+
+
+class Probe:
+    """Runs twins of a model on one batch of prompts.
+
+    Args:
+        model: The loaded model.
+        inputs: Keyword arguments of its stock forward for the whole prompts, with their visual
+            features in `mm_encoder_outputs`.
+    """
+
+    def __init__(self, model: Any, inputs: Mapping[str, Any]) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._entry: DecoderEntry | None = None
+
+    def entry(self) -> DecoderEntry:
+        """Run up to the decoder."""
+        if self._entry is None:
+            self._run(layer=0, stop_at_entry=True)
+        assert self._entry is not None
+        return self._entry
+
+    def attention(self, depth: int = 0) -> AttentionCall:
+        """Run up to the first attention of decoder layer `depth` or of a layer above it.
+
+        The layers below it run as they are.
+
+        Raises:
+            ValueError: The attention is not called through Transformers' `AttentionInterface`.
+        """
+        layer = first_attention_layer(self._model, depth)
+        return _reached(self._run(layer, depth), self._model)
+
+    def _run(
+        self, layer: int, depth: int = 0, *, stop_at_entry: bool = False
+    ) -> AttentionCall | None:
+        inner, decoder = self._model.base_model, self._model.get_decoder()
+        twin, recorder = _twin_up_to(self._model, inner, layer, depth)
+        twin_decoder = twin.of(decoder)
+        signature = inspect.signature(type(twin_decoder).forward)
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = signature.bind(twin_decoder, *args, **kwargs).arguments
+            mask = given.get("attention_mask")
+            is_padding = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
+            self._entry = DecoderEntry(
+                decoder=twin_decoder,
+                inputs_embeds=given["inputs_embeds"],
+                position_ids=given.get("position_ids"),
+                makes_masks=is_padding and not recorder.rules,
+            )
+            if stop_at_entry:
+                raise _ReachedError
+
+        twin_decoder.register_forward_pre_hook(enter, with_kwargs=True)
+        own = inspect.signature(type(twin.module).forward).parameters
+        inputs = {
+            name: value
+            for name, value in self._inputs.items()
+            if name in own and name not in _LEFT_OUT
+        }
+        return _run_twin(twin, recorder, inputs)
+
+
+def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
+    """Run only the decoder, up to its first attention, on hidden states, float [B, S, D].
+
+    Raises:
+        ValueError: The attention is not called through Transformers' `AttentionInterface`.
+    """
+    decoder = model.get_decoder()
+    twin, recorder = _twin_up_to(model, decoder, first_attention_layer(model, 0))
+    return _reached(_run_twin(twin, recorder, {"inputs_embeds": inputs_embeds}), model)
+
+
+def _twin_up_to(model: Any, part: nn.Module, layer: int, depth: int = 0) -> tuple[Twin, _Recorder]:
+    """A twin of the model or its decoder that ends at the attention of a layer.
+
+    The attention of the layers below `depth` runs as it is.
+    """
+    decoder = model.get_decoder()
+    layers = decoder_layers(decoder)
+    recorder = _Recorder(layer, decoder.config._attn_implementation if depth > 0 else None)
+    twin = make_twin(
+        part,
+        backend=BACKEND,
+        recorder=recorder,
+        untouched=[*_aside(part, model), *layers[layer + 1 :]],
+        stock_attention=list(layers[:depth]),
+    )
+    if layer + 1 < len(layers):
+        twin.of(layers)[layer + 1] = _barrier(layers[layer + 1])
+    return twin, recorder
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _run_twin(twin: Twin, recorder: _Recorder, inputs: Mapping[str, Any]) -> AttentionCall | None:
+    try:
+        with twin.running():
+            twin.module(**inputs, use_cache=False)
+    except _ReachedError:
+        pass
+    return recorder.call
+
+
+def _reached(call: AttentionCall | None, model: Any) -> AttentionCall:
+    if call is None:
+        raise ValueError(
+            f"The attention of {type(model).__name__} cannot be read, because it is not called "
+            "through Transformers' AttentionInterface: choose a scorer that needs no attention, "
+            "such as 'uniform'."
+        )
+    return call
+
+
+def decoder_layers(decoder: Any) -> nn.ModuleList:
+    """The layers of a decoder in order; empty if they are not in one list."""
+    count = getattr(decoder.config, "num_hidden_layers", None)
+    lists = (part for part in decoder.modules() if isinstance(part, nn.ModuleList))
+    return next((part for part in lists if len(part) == count), nn.ModuleList())
+
+
+def first_attention_layer(model: Any, depth: int) -> int:
+    """The first layer with attention from layer `depth` on.
+
+    Raises:
+        ValueError: There is none.
+    """
+    kinds = getattr(model.get_decoder().config, "layer_types", None)
+    if not kinds:
+        return depth
+    found = next((i for i, kind in enumerate(kinds) if i >= depth and "attention" in kind), None)
+    if found is None:
+        raise ValueError(
+            f"{type(model).__name__} has no attention layer from layer {depth} on: choose a lower "
+            "scoring_depth."
+        )
+    return found
+
+
+@dataclass
+class _Recorder:
+    """What one run finds.
+
+    Attributes:
+        layer: Number of the scoring layer.
+        stock_backend: Attention implementation of the layers below it; None if there are none.
+        rules: How the masks were made that the run asked for.
+        call: The call of the scoring layer's attention.
+    """
+
+    layer: int
+    stock_backend: str | None
+    rules: list[MaskRule] = field(default_factory=list)
+    call: AttentionCall | None = None
+
+
+class _ReachedError(Exception):
+    """Ends a run."""
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
+) -> Any:
+    recorder: _Recorder = recorder_of(module.config)
+    is_causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    mask = SeenMask(
+        attention_mask, tuple(recorder.rules), bool(causal), options.get("sliding_window")
+    )
+    layer = getattr(module, "layer_idx", None)
+    recorder.call = AttentionCall(
+        query, key, mask, options, recorder.layer if layer is None else layer
+    )
+    raise _ReachedError
+
+
+def _attention_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    *args: Any,
+    mask_function: Callable[..., Tensor],
+    attention_mask: Tensor | None = None,
+    config: Any,
+    device: Any = None,
+    **options: Any,
+) -> Tensor | None:
+    """Note how a mask is made; make it only if layers below the scoring layer need it."""
+    recorder: _Recorder = recorder_of(config)
+    made: Tensor | None
+    if recorder.stock_backend is None:
+        # A single True in the shape of the mask: no layer reads it.
+        made = torch.ones(1, dtype=torch.bool, device=device)
+        made = made.expand(batch_size, 1, q_length, kv_length)
+    else:
+        make = AttentionMaskInterface().get(recorder.stock_backend)
+        made = make and make(
+            batch_size,
+            q_length,
+            kv_length,
+            *args,
+            mask_function=mask_function,
+            attention_mask=attention_mask,
+            config=config,
+            device=device,
+            **options,
+        )
+    recorder.rules.append(MaskRule(made, mask_function))
+    return made
+
+
+AttentionInterface.register(BACKEND, _attention)
+AttentionMaskInterface.register(BACKEND, _attention_mask)
+
+
+def _aside(part: nn.Module, model: Any) -> list[nn.Module]:
+    """Parts that a prompt with features does not run through, such as vision towers."""
+    decoder, embeddings = model.get_decoder(), model.get_input_embeddings()
+    if part is decoder:
+        return []
+    aside: list[nn.Module] = []
+    for child in part.children():
+        inside = set(child.modules())
+        if decoder in inside:
+            aside += _aside(child, model)
+        elif embeddings not in inside:
+            aside.append(child)
+    return aside
+
+
+def _barrier(layer: nn.Module) -> nn.Module:
+    """A layer that ends a run."""
+    barrier: nn.Module = object.__new__(type(layer))
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise _ReachedError
+
+    vars(barrier).update(vars(layer), forward=stop, training=False, _compiled_call_impl=None)
+    return barrier

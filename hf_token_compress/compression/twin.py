@@ -1,0 +1,157 @@
+"""A private twin of a model: its modules made again around the same parameters.
+
+A twin can hold other configurations, be in evaluation mode and stop half-way, and the model sees
+nothing of it. So several threads can use twins of one model while others run the model itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+# Accelerate's hooks keep track of the weights that they load, for one forward at a time.
+_OFFLOAD_LOCK = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A twin, and the twins of its parts."""
+
+    module: Any
+    _parts: Mapping[int, nn.Module]
+
+    def of(self, part: nn.Module) -> Any:
+        """The twin of a part of the model."""
+        return self._parts[id(part)]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the twin inside the `with` block; offloaded weights need a lock for it."""
+        if any("_hf_hook" in vars(part) for part in self._parts.values()):
+            with _OFFLOAD_LOCK:
+                yield
+        else:
+            yield
+
+
+def make_twin(
+    model: nn.Module,
+    *,
+    backend: str | None = None,
+    recorder: object = None,
+    untouched: Collection[nn.Module] = (),
+    stock_attention: Collection[nn.Module] = (),
+    frozen: bool = False,
+) -> Twin:
+    """Make every module of a model again, in evaluation mode, around the same parameters.
+
+    Hooks stay, those of Accelerate and PEFT among them. An instance-level `forward` and compiled
+    calls are left behind. Buffers are shared until the twin replaces them.
+
+    Args:
+        model: The model, or a part of it.
+        backend: Attention implementation of the twin; None for that of the model.
+        recorder: What `recorder_of` finds in the backend's attention and mask functions.
+        untouched: Modules to use as they are, because the twin does not call them.
+        stock_attention: Modules that keep the model's attention implementation.
+        frozen: Hide from autograd that parameters are trained.
+    """
+    maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen)
+    return Twin(maker.make(model), maker.modules)
+
+
+def recorder_of(config: PreTrainedConfig) -> Any:
+    """The `recorder` of the twin that holds this configuration."""
+    return vars(config)[_RECORDER]
+
+
+_RECORDER = "_hf_token_compress_recorder"
+
+
+class _TwinMaker:
+    """Makes each module and each configuration once."""
+
+    def __init__(
+        self,
+        backend: str | None,
+        recorder: object,
+        untouched: Collection[nn.Module],
+        stock_attention: Collection[nn.Module],
+        frozen: bool,
+    ) -> None:
+        self._backend = backend
+        self._recorder = recorder
+        self._untouched = set(map(id, untouched))
+        self._stock_attention = set(map(id, stock_attention))
+        self._frozen = frozen
+        self.modules: dict[int, nn.Module] = {}
+        self._configs: dict[int, PreTrainedConfig] = {}
+
+    def make(self, module: nn.Module, *, stock_attention: bool = False) -> nn.Module:
+        if id(module) in self._untouched:
+            return module
+        if (compiled := module._modules.get("_orig_mod")) is not None:
+            self.modules[id(module)] = self.make(compiled, stock_attention=stock_attention)
+            return self.modules[id(module)]
+        if id(module) in self.modules:
+            return self.modules[id(module)]
+        stock_attention = stock_attention or id(module) in self._stock_attention
+        # A compressed class would compress again.
+        cls = getattr(type(module), "stock_class", type(module))
+        # Classes such as those of FSDP have a `__new__` of their own.
+        twin: nn.Module = object.__new__(cls)
+        self.modules[id(module)] = twin
+        state = vars(twin)
+        for name, value in vars(module).items():
+            if isinstance(value, dict) and name != "_parameters":
+                value = value.copy()
+            elif isinstance(value, PreTrainedConfig) and self._backend and not stock_attention:
+                value = self._config(value)
+            state[name] = value
+        state.update(training=False, _compiled_call_impl=None)
+        for name in ("forward", "_old_forward", "_token_compression"):
+            state.pop(name, None)
+        if (hook := state.get("_hf_hook")) is not None:
+            state["forward"] = functools.partial(_hooked_forward, twin, hook)
+        if self._frozen:
+            twin._parameters = {
+                name: own.detach() if own is not None and own.requires_grad else own  # type: ignore[misc]
+                for name, own in twin._parameters.items()
+            }
+        for name, child in module._modules.items():
+            if child is not None:
+                twin._modules[name] = self.make(child, stock_attention=stock_attention)
+        return twin
+
+    def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """A copy of a configuration, with copies of those inside it."""
+        if id(config) in self._configs:
+            return self._configs[id(config)]
+        twin = self._configs[id(config)] = copy.copy(config)
+        for name, value in vars(config).items():
+            if isinstance(value, PreTrainedConfig):
+                vars(twin)[name] = self._config(value)
+        vars(twin)[_RECORDER] = self._recorder
+        twin._attn_implementation = self._backend
+        return twin
+
+
+def _hooked_forward(module: nn.Module, hook: Any, *args: Any, **kwargs: Any) -> Any:
+    """The forward of a module under a hook of Accelerate, which unloads weights in any case."""
+    args, kwargs = hook.pre_forward(module, *args, **kwargs)
+    output = None
+    try:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not hook.no_grad):
+            output = type(module).forward(module, *args, **kwargs)
+    finally:
+        output = hook.post_forward(module, output)
+    return output
