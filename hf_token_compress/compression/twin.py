@@ -99,12 +99,12 @@ class _TwinMaker:
     def make(self, module: nn.Module, *, stock_attention: bool = False) -> nn.Module:
         if id(module) in self._untouched:
             return module
+        stock_attention = stock_attention or id(module) in self._stock_attention
         if (compiled := module._modules.get("_orig_mod")) is not None:
             self.modules[id(module)] = self.make(compiled, stock_attention=stock_attention)
             return self.modules[id(module)]
         if id(module) in self.modules:
             return self.modules[id(module)]
-        stock_attention = stock_attention or id(module) in self._stock_attention
         # A compressed class would compress again.
         cls = getattr(type(module), "stock_class", type(module))
         # Classes such as those of FSDP have a `__new__` of their own.

@@ -91,15 +91,15 @@ def test_rows_of_the_attention_map_equal_eager(name: str, depth: int) -> None:
     """With softcap, sinks, window and mask."""
     model, inputs = decoder_model(name, "eager"), ragged_inputs()
     with torch.no_grad():
-        prompt, layer = read_prompt(model, inputs, scoring_depth=depth)
+        _, layer = read_prompt(model, inputs, scoring_depth=depth)
     _, call = call_of(record_attention(model, inputs, "eager"), depth)
     assert call.weights is not None
     expected = of_instruction(call.weights, layer)  # [Q, heads, S]
-    torch.testing.assert_close(attention_rows(layer), expected, rtol=0, atol=1e-6)
-    scores = instruction_attention(prompt, layer)  # [B, S]
+    torch.testing.assert_close(attention_rows(layer), expected, rtol=1e-5, atol=1e-6)
+    scores = instruction_attention(layer)  # [B, S]
     for sample, row in enumerate(scores):
         mean = expected[layer.sample == sample].mean((0, 1))
-        torch.testing.assert_close(row, mean, rtol=0, atol=1e-6)
+        torch.testing.assert_close(row, mean, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NO_INTERFACE)
