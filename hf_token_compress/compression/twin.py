@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from typing_extensions import override
 
 # Accelerate's hooks keep track of the weights that they load, for one forward at a time.
 _OFFLOAD_LOCK = threading.RLock()
@@ -27,16 +28,20 @@ class Twin:
     """A twin, and the twins of its parts."""
 
     module: Any
-    _parts: Mapping[int, nn.Module]
+    _maker: _TwinMaker
 
     def of(self, part: nn.Module) -> Any:
         """The twin of a part of the model."""
-        return self._parts[id(part)]
+        return self._maker.modules[id(part)]
+
+    def later(self, part: nn.Module) -> nn.Module:
+        """The twin of an untouched part, which is made when it is called."""
+        return _Later(part, self._maker)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run the twin inside the `with` block; offloaded weights need a lock for it."""
-        if any("_hf_hook" in vars(part) for part in self._parts.values()):
+        if any("_hf_hook" in vars(part) for part in self._maker.modules.values()):
             with _OFFLOAD_LOCK:
                 yield
         else:
@@ -61,12 +66,13 @@ def make_twin(
         model: The model, or a part of it.
         backend: Attention implementation of the twin; None for that of the model.
         recorder: What `recorder_of` finds in the backend's attention and mask functions.
-        untouched: Modules to use as they are, because the twin does not call them.
+        untouched: Modules to use as they are, because the twin does not call them, or calls what
+            `Twin.later` makes of them.
         stock_attention: Modules that keep the model's attention implementation.
         frozen: Hide from autograd that parameters are trained.
     """
     maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen)
-    return Twin(maker.make(model), maker.modules)
+    return Twin(maker.make(model), maker)
 
 
 def recorder_of(config: PreTrainedConfig) -> Any:
@@ -132,6 +138,11 @@ class _TwinMaker:
                 twin._modules[name] = self.make(child, stock_attention=stock_attention)
         return twin
 
+    def make_untouched(self, module: nn.Module) -> nn.Module:
+        """The twin of a module that was left as it is."""
+        self._untouched.discard(id(module))
+        return self.make(module)
+
     def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """A copy of a configuration, with copies of those inside it."""
         if id(config) in self._configs:
@@ -143,6 +154,25 @@ class _TwinMaker:
         vars(twin)[_RECORDER] = self._recorder
         twin._attn_implementation = self._backend
         return twin
+
+
+class _Later(nn.Module):
+    """A module whose twin is made when it is called."""
+
+    def __init__(self, module: nn.Module, maker: _TwinMaker) -> None:
+        super().__init__()
+        # Past `nn.Module`, which would list them as parts.
+        vars(self).update(_module=module, _maker=maker)
+
+    @override
+    def __getattr__(self, name: str) -> Any:
+        # Decoders ask a layer for its type.
+        return getattr(vars(self)["_module"], name)
+
+    @override
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the twin's."""
+        return self._maker.make_untouched(self._module)(*args, **kwargs)
 
 
 def _hooked_forward(module: nn.Module, hook: Any, *args: Any, **kwargs: Any) -> Any:
