@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..models.family import CompressedVisionOutput, EncodedVisuals, ModelFamily, is_token
 from ..prompt import Modality, MultimodalPrompt, VisualSpan, find_visual_spans
+from .offloaded import own_weights
 from .stopwatch import Stopwatch
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -91,7 +92,8 @@ def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> P
     vision = Stopwatch(model.device)
     encoded = {}
     for modality in present_modalities(family, inputs):
-        with vision.running() if given.get(modality) is None else nullcontext():
+        running = vision.running() if given.get(modality) is None else nullcontext()
+        with running, own_weights(model):
             encoded[modality] = family.encode(model, inputs, modality)
         _check_features(encoded[modality], modality)
     # 2. Find their placeholders.
