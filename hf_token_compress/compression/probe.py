@@ -138,7 +138,8 @@ class Probe:
 
     def _run(self, depth: int = 0, *, stop_at_entry: bool = False) -> AttentionCall | None:
         inner, decoder = self._model.base_model, self._model.get_decoder()
-        twin, recorder = _twin_up_to(self._model, inner, depth)
+        samples = len(self._inputs["input_ids"])
+        twin, recorder = _twin_up_to(self._model, inner, samples, depth)
         twin_decoder = twin.of(decoder)
         signature = inspect.signature(type(twin_decoder).forward)
 
@@ -172,11 +173,13 @@ def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
         ValueError: The attention is not called through Transformers' `AttentionInterface`.
     """
     decoder = model.get_decoder()
-    twin, recorder = _twin_up_to(model, decoder)
+    twin, recorder = _twin_up_to(model, decoder, len(inputs_embeds))
     return _reached(_run_twin(twin, recorder, {"inputs_embeds": inputs_embeds}), model)
 
 
-def _twin_up_to(model: Any, part: nn.Module, depth: int = 0) -> tuple[Twin, _Recorder]:
+def _twin_up_to(
+    model: Any, part: nn.Module, samples: int, depth: int = 0
+) -> tuple[Twin, _Recorder]:
     """A twin of the model or its decoder that ends at the first attention from `depth` on.
 
     The attention of the layers below runs as it is. Layers above are made if a hybrid comes there.
@@ -190,6 +193,7 @@ def _twin_up_to(model: Any, part: nn.Module, depth: int = 0) -> tuple[Twin, _Rec
         recorder=recorder,
         untouched=[*_aside(part, model), *layers[depth + 1 :]],
         stock_attention=list(layers[:depth]),
+        samples=samples,
     )
     for number in range(depth + 1, len(layers)):
         twin.of(layers)[number] = twin.later(layers[number])

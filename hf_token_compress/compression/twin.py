@@ -56,6 +56,7 @@ def make_twin(
     untouched: Collection[nn.Module] = (),
     stock_attention: Collection[nn.Module] = (),
     frozen: bool = False,
+    samples: int | None = None,
 ) -> Twin:
     """Make every module of a model again, in evaluation mode, around the same parameters.
 
@@ -70,8 +71,9 @@ def make_twin(
             `Twin.later` makes of them.
         stock_attention: Modules that keep the model's attention implementation.
         frozen: Hide from autograd that parameters are trained.
+        samples: Size of the batch, if it may be that of `generate` before beams.
     """
-    maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen)
+    maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen, samples)
     return Twin(maker.make(model), maker)
 
 
@@ -93,12 +95,14 @@ class _TwinMaker:
         untouched: Collection[nn.Module],
         stock_attention: Collection[nn.Module],
         frozen: bool,
+        samples: int | None,
     ) -> None:
         self._backend = backend
         self._recorder = recorder
         self._untouched = set(map(id, untouched))
         self._stock_attention = set(map(id, stock_attention))
         self._frozen = frozen
+        self._samples = samples
         self.modules: dict[int, nn.Module] = {}
         self._configs: dict[int, PreTrainedConfig] = {}
 
@@ -117,7 +121,8 @@ class _TwinMaker:
         twin: nn.Module = object.__new__(cls)
         self.modules[id(module)] = twin
         state = vars(twin)
-        for name, value in vars(module).items():
+        # A copy, because a forward in another thread may add to it.
+        for name, value in vars(module).copy().items():
             if isinstance(value, dict) and name != "_parameters":
                 value = value.copy()
             elif isinstance(value, PreTrainedConfig) and self._backend and not stock_attention:
@@ -133,6 +138,8 @@ class _TwinMaker:
                 name: own.detach() if own is not None and own.requires_grad else own  # type: ignore[misc]
                 for name, own in twin._parameters.items()
             }
+        for key, pre_hook in twin._forward_pre_hooks.items():
+            twin._forward_pre_hooks[key] = _before_beams(pre_hook, self._samples)
         for name, child in module._modules.items():
             if child is not None:
                 twin._modules[name] = self.make(child, stock_attention=stock_attention)
@@ -154,6 +161,16 @@ class _TwinMaker:
         vars(twin)[_RECORDER] = self._recorder
         twin._attn_implementation = self._backend
         return twin
+
+
+def _before_beams(hook: Any, samples: int | None) -> Any:
+    """A hook of PEFT with one adapter per sample: `generate` names one per beam."""
+    keywords = hook.keywords if isinstance(hook, functools.partial) else {}
+    names = keywords.get("adapter_names")
+    if samples is None or names is None or len(names) == samples:
+        return hook
+    own = {**keywords, "adapter_names": names[:: len(names) // samples]}
+    return functools.partial(hook.func, *hook.args, **own)
 
 
 class _Later(nn.Module):
