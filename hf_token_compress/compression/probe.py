@@ -116,7 +116,11 @@ class Probe:
 
     def __init__(self, model: Any, inputs: Mapping[str, Any]) -> None:
         self._model = model
-        self._inputs = inputs
+        own = inspect.signature(type(model.base_model).forward).parameters
+        self._inputs = {
+            name: value for name, value in inputs.items() if name in own and name not in _LEFT_OUT
+        }
+        self._with_gradients = torch.is_grad_enabled()
         self._entry: DecoderEntry | None = None
 
     def entry(self) -> DecoderEntry:
@@ -137,33 +141,36 @@ class Probe:
         return _reached(self._run(depth), self._model, depth)
 
     def _run(self, depth: int = 0, *, stop_at_entry: bool = False) -> AttentionCall | None:
-        inner, decoder = self._model.base_model, self._model.get_decoder()
         samples = len(self._inputs["input_ids"])
-        twin, recorder = _twin_up_to(self._model, inner, samples, depth)
-        twin_decoder = twin.of(decoder)
-        signature = inspect.signature(type(twin_decoder).forward)
+        twin, recorder = _twin_up_to(self._model, self._model.base_model, samples, depth)
+        decoder = twin.of(self._model.get_decoder())
+        forward, before = decoder.forward, vars(decoder).get("forward")
+        signature = inspect.signature(type(decoder).forward)
 
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = signature.bind(twin_decoder, *args, **kwargs).arguments
+        def enter(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(decoder, *args, **kwargs).arguments
             mask = given.get("attention_mask")
             is_padding = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
             self._entry = DecoderEntry(
-                decoder=twin_decoder,
+                decoder=decoder,
                 inputs_embeds=given["inputs_embeds"],
                 position_ids=given.get("position_ids"),
                 makes_masks=is_padding and not recorder.rules,
             )
             if stop_at_entry:
                 raise _ReachedError
+            return forward(*args, **kwargs)
 
-        twin_decoder.register_forward_pre_hook(enter, with_kwargs=True)
-        own = inspect.signature(type(twin.module).forward).parameters
-        inputs = {
-            name: value
-            for name, value in self._inputs.items()
-            if name in own and name not in _LEFT_OUT
-        }
-        return _run_twin(twin, recorder, inputs)
+        decoder.forward = enter
+        try:
+            with torch.set_grad_enabled(self._with_gradients):
+                return _run_twin(twin, recorder, self._inputs)
+        finally:
+            # Leave no circle through the probe: it holds large tensors.
+            if before is None:
+                del decoder.forward
+            else:
+                decoder.forward = before
 
 
 def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
@@ -207,7 +214,10 @@ def _run_twin(twin: Twin, recorder: _Recorder, inputs: Mapping[str, Any]) -> Att
             twin.module(**inputs, use_cache=False)
     except _ReachedError:
         pass
-    return recorder.call
+    # The twin's configuration holds the recorder, so it must not hold large tensors.
+    call, recorder.call = recorder.call, None
+    recorder.rules.clear()
+    return call
 
 
 def _reached(call: AttentionCall | None, model: Any, depth: int = 0) -> AttentionCall:

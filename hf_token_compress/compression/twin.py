@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,20 +28,21 @@ class Twin:
     """A twin, and the twins of its parts."""
 
     module: Any
-    _maker: _TwinMaker
+    _parts: Mapping[int, nn.Module]
+    _maker_of_later: _TwinMaker
 
     def of(self, part: nn.Module) -> Any:
         """The twin of a part of the model."""
-        return self._maker.modules[id(part)]
+        return self._parts[id(part)]
 
     def later(self, part: nn.Module) -> nn.Module:
         """The twin of an untouched part, which is made when it is called."""
-        return _Later(part, self._maker)
+        return _Later(part, self._maker_of_later)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run the twin inside the `with` block; offloaded weights need a lock for it."""
-        if any("_hf_hook" in vars(part) for part in self._maker.modules.values()):
+        if any("_hf_hook" in vars(part) for part in self._parts.values()):
             with _OFFLOAD_LOCK:
                 yield
         else:
@@ -74,7 +75,7 @@ def make_twin(
         samples: Size of the batch, if it may be that of `generate` before beams.
     """
     maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen, samples)
-    return Twin(maker.make(model), maker)
+    return Twin(maker.make(model), maker.modules, maker.for_later())
 
 
 def recorder_of(config: PreTrainedConfig) -> Any:
@@ -145,10 +146,14 @@ class _TwinMaker:
                 twin._modules[name] = self.make(child, stock_attention=stock_attention)
         return twin
 
-    def make_untouched(self, module: nn.Module) -> nn.Module:
-        """The twin of a module that was left as it is."""
-        self._untouched.discard(id(module))
-        return self.make(module)
+    def for_later(self) -> _TwinMaker:
+        """A maker of untouched parts, with the same configurations.
+
+        It does not hold the twins that this one made, because they will hold it.
+        """
+        maker = copy.copy(self)
+        maker._untouched, maker.modules = set(), {}
+        return maker
 
     def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """A copy of a configuration, with copies of those inside it."""
@@ -189,7 +194,7 @@ class _Later(nn.Module):
     @override
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the twin's."""
-        return self._maker.make_untouched(self._module)(*args, **kwargs)
+        return self._maker.make(self._module)(*args, **kwargs)
 
 
 def _hooked_forward(module: nn.Module, hook: Any, *args: Any, **kwargs: Any) -> Any:

@@ -50,7 +50,6 @@ from hf_token_compress import (
 )
 from hf_token_compress.compression.reading import check_depth
 from hf_token_compress.mapper import MapperNotFoundError
-from hf_token_compress.models.registry import model_family
 from hf_token_compress.scorers import registry as scorer_registry
 
 pytestmark = pytest.mark.core
@@ -504,9 +503,12 @@ def test_top_p_with_negative_scores() -> None:
         model(**make_inputs([ONE_IMAGE]))
 
 
-def test_a_model_without_a_language_model_has_layer_0_only() -> None:
+def test_a_decoder_without_a_list_of_layers_has_layer_0_only() -> None:
+    model = tiny_model()
+    decoder = model.get_decoder()
+    decoder.layers = nn.Sequential(*decoder.layers)
     with one_sentence(ValueError, "scoring_depth"):
-        check_depth(nn.Linear(1, 1), model_family(type(tiny_model())), 1)
+        check_depth(model, 1)
 
 
 def test_unknown_scorer() -> None:

@@ -206,9 +206,13 @@ class Watcher(Scorer):
         self.inner = inner
         self.prompts: list[Any] = []
 
-    def score(self, prompt: Any, scoring_layer: Any) -> torch.Tensor:
+    @property
+    def needs(self) -> Any:  # type: ignore[override]
+        return self.inner.needs
+
+    def score(self, prompt: Any, **needed: Any) -> torch.Tensor:
         self.prompts.append(prompt)
-        return self.inner.score(prompt, scoring_layer)
+        return self.inner.score(prompt, **needed)
 
 
 def asked(processor: Qwen2VLProcessor, prompt: Any) -> str:

@@ -140,7 +140,7 @@ def test_random_depends_on_the_seed_and_the_prompt() -> None:
 
 def test_random_keeps_every_position_about_as_often() -> None:
     """Of 48 tokens 12 are kept: with 400 seeds each is kept 100 ± 8.7 times."""
-    prompt, scoring_layer = read_prompt(tiny_model(), make_inputs([ONE_IMAGE]))
+    prompt, _ = read_prompt(tiny_model(), make_inputs([ONE_IMAGE]))
     kept = torch.zeros(48)
     for seed in range(400):
         scores = RandomScorer(seed).score(prompt)
