@@ -23,13 +23,19 @@ pytestmark = pytest.mark.core
 NO_INTERFACE = ("bloom", "falcon", "mamba")
 """Decoders that do not call Transformers' AttentionInterface."""
 
+COUNTS_BY_THE_MASK = ("opt",)
+"""Decoders that count positions without padding, where LLaVA-OneVision counts padding too."""
+
 each_decoder = pytest.mark.parametrize("name", DECODERS)
 each_depth = pytest.mark.parametrize("depth", [0, 1])
 
 
-def ragged_inputs(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def ragged_inputs(name: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     prompts = tiny_family("llava_onevision").prompts["ragged"]
-    return make_inputs(prompts, family="llava_onevision", dtype=dtype)
+    inputs = make_inputs(prompts, family="llava_onevision", dtype=dtype)
+    if name in COUNTS_BY_THE_MASK:
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    return inputs
 
 
 def of_instruction(states: Tensor, layer: ScoringLayer) -> Tensor:
@@ -70,7 +76,7 @@ def call_of(calls: dict[int, AttentionCall], depth: int) -> tuple[int, Attention
 def test_query_and_key_equal_the_models_own_to_the_bit(
     name: str, depth: int, dtype: torch.dtype
 ) -> None:
-    model, inputs = decoder_model(name).to(dtype), ragged_inputs(dtype)
+    model, inputs = decoder_model(name).to(dtype), ragged_inputs(name, dtype)
     with torch.no_grad():
         prompt, layer = read_prompt(model, inputs, scoring_depth=depth)
     attention = model.config.text_config._attn_implementation
@@ -89,7 +95,7 @@ def test_query_and_key_equal_the_models_own_to_the_bit(
 @each_decoder
 def test_rows_of_the_attention_map_equal_eager(name: str, depth: int) -> None:
     """With softcap, sinks, window and mask."""
-    model, inputs = decoder_model(name, "eager"), ragged_inputs()
+    model, inputs = decoder_model(name, "eager"), ragged_inputs(name)
     with torch.no_grad():
         _, layer = read_prompt(model, inputs, scoring_depth=depth)
     _, call = call_of(record_attention(model, inputs, "eager"), depth)
@@ -104,7 +110,7 @@ def test_rows_of_the_attention_map_equal_eager(name: str, depth: int) -> None:
 
 @pytest.mark.parametrize("name", NO_INTERFACE)
 def test_decoders_without_the_interface_are_refused(name: str) -> None:
-    model, inputs = decoder_model(name), ragged_inputs()
+    model, inputs = decoder_model(name), ragged_inputs(name)
     config = {"retention_ratio": 0.25, "min_visual_tokens": 0}
     with one_sentence(ValueError, "AttentionInterface"):
         prepare_inputs(compress(model, config), **inputs)
@@ -112,7 +118,7 @@ def test_decoders_without_the_interface_are_refused(name: str) -> None:
 
 def test_a_mask_that_adds_numbers_is_refused() -> None:
     """Doge adds a learned number to each logit, which a scoring layer cannot say."""
-    model, inputs = decoder_model("doge"), ragged_inputs()
+    model, inputs = decoder_model("doge"), ragged_inputs("doge")
     config = {"retention_ratio": 0.25, "min_visual_tokens": 0}
     with one_sentence(ValueError, "attention mask"):
         prepare_inputs(compress(model, config), **inputs)
@@ -121,7 +127,7 @@ def test_a_mask_that_adds_numbers_is_refused() -> None:
 @pytest.mark.parametrize("scorer", ["uniform", "random"])
 @pytest.mark.parametrize("name", NO_INTERFACE)
 def test_other_scorers_work_without_the_interface(name: str, scorer: str) -> None:
-    model, inputs = decoder_model(name), ragged_inputs()
+    model, inputs = decoder_model(name), ragged_inputs(name)
     config = {"retention_ratio": 0.25, "min_visual_tokens": 0, "scorer": scorer}
     model = compress(model, config)
     prepare_inputs(model, **inputs)
