@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..models.family import CompressedVisionOutput, EncodedVisuals, ModelFamily, is_token
 from ..prompt import Modality, MultimodalPrompt, VisualSpan, find_visual_spans
-from .offloaded import own_weights
 from .stopwatch import Stopwatch
+from .twin import loaded
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -54,6 +54,16 @@ class PromptLayout:
                 mask[sample, span.positions] = True
         return mask
 
+    def with_features(self, word_embeddings: Tensor) -> Tensor:
+        """Visual features in place of the word embeddings, [B, S, D], of their placeholders."""
+        for modality, spans_of_samples in self.spans.items():
+            features = iter(self.encoded[modality].features)
+            for sample, spans in enumerate(spans_of_samples):
+                for span in spans:
+                    positions = span.positions.to(word_embeddings.device)
+                    word_embeddings[sample, positions] = next(features).to(word_embeddings)
+        return word_embeddings
+
     def prompt(self, instruction_mask: Tensor, embed: Callable[[], Tensor]) -> MultimodalPrompt:
         """What a scorer sees; `embed` computes the decoder's input, float [B, S, D]."""
         return MultimodalPrompt(
@@ -93,7 +103,8 @@ def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> P
     encoded = {}
     for modality in present_modalities(family, inputs):
         running = vision.running() if given.get(modality) is None else nullcontext()
-        with running, own_weights(model):
+        # LLaVA-OneVision keeps its newline token in the module whose method this calls.
+        with running, loaded(model.base_model):
             encoded[modality] = family.encode(model, inputs, modality)
         _check_features(encoded[modality], modality)
     # 2. Find their placeholders.

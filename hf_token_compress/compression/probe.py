@@ -180,7 +180,7 @@ def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
         ValueError: The attention is not called through Transformers' `AttentionInterface`.
     """
     decoder = model.get_decoder()
-    twin, recorder = _twin_up_to(model, decoder, len(inputs_embeds))
+    twin, recorder = _twin_up_to(model, decoder, samples=1)
     return _reached(_run_twin(twin, recorder, {"inputs_embeds": inputs_embeds}), model)
 
 
@@ -198,9 +198,9 @@ def _twin_up_to(
         part,
         backend=BACKEND,
         recorder=recorder,
-        untouched=[*_aside(part, model), *layers[depth + 1 :]],
-        stock_attention=list(layers[:depth]),
         samples=samples,
+        untouched=[*_aside(part, model), *layers[depth + 1 :]],
+        stock_attention=layers[:depth],
     )
     for number in range(depth + 1, len(layers)):
         twin.of(layers)[number] = twin.later(layers[number])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,19 +21,36 @@ from .rewriting import rewrite_prompt
 _WHOLE_PROMPT = TokenCompressionConfig()
 
 
-@dataclass(frozen=True)
 class Reading:
     """A batch of prompts as scorers see it; what costs time is computed when it is asked for.
 
+    Args:
+        model: The loaded model.
+        layout: The batch of B prompts of S tokens.
+        probe: Reads its decoder.
+        fast_path: Its layer 0 if that allows to project only the instruction tokens, else None.
+        instruction_mask: bool [B, S].
+
     Attributes:
         prompt: The prompts.
-        probe: Reads the decoder.
-        fast_path: Its layer 0 if that allows to project only the instruction tokens, else None.
     """
 
-    prompt: MultimodalPrompt
-    probe: Probe
-    fast_path: FastPath | None = None
+    def __init__(
+        self,
+        model: Any,
+        layout: PromptLayout,
+        probe: Probe,
+        fast_path: FastPath | None,
+        instruction_mask: Tensor,
+    ) -> None:
+        self._model = model
+        self._layout = layout
+        self._probe = probe
+        self._fast_path = fast_path
+        self.prompt = layout.prompt(
+            instruction_mask,
+            lambda: fast_path.embeds(model, layout) if fast_path else probe.entry().inputs_embeds,
+        )
 
     def scoring_layer(self, depth: int) -> ScoringLayer:
         """The scoring layer after `depth` decoder layers.
@@ -52,9 +68,11 @@ class Reading:
                 "mark at least one of its tokens in instruction_mask, or choose a scorer that does "
                 "not read the instruction, such as 'uniform'."
             )
-        if self.fast_path is not None and depth == 0:
-            return self.fast_path.scoring_layer(self.probe, instruction, prompt.attention_mask)
-        return self.probe.attention(depth).scoring_layer(instruction, prompt.attention_mask)
+        if self._fast_path is not None and depth == 0:
+            return self._fast_path.scoring_layer(
+                self._model, self._layout, prompt.inputs_embeds, instruction
+            )
+        return self._probe.attention(depth).scoring_layer(instruction, prompt.attention_mask)
 
 
 def read_prompt(
@@ -118,12 +136,9 @@ def read(
     whole = rewrite_prompt(model, family, _WHOLE_PROMPT, inputs, layout, everything, "left").inputs
     # Without a mask, Transformers would look for packed sequences.
     probe = Probe(model, {**whole, "attention_mask": everything.long()})
-    prompt = layout.prompt(
-        instruction_mask.to(layout.attention_mask), lambda: probe.entry().inputs_embeds
-    )
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
-    return Reading(prompt, probe, fast_path)
+    return Reading(model, layout, probe, fast_path, instruction_mask.to(everything))
 
 
 def _instruction_tokens(

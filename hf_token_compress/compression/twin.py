@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from typing_extensions import override
+
+from .peft_hooks import hooks_for_scoring
 
 # Accelerate's hooks keep track of the weights that they load, for one forward at a time.
 _OFFLOAD_LOCK = threading.RLock()
@@ -54,10 +56,10 @@ def make_twin(
     *,
     backend: str | None = None,
     recorder: object = None,
-    untouched: Collection[nn.Module] = (),
-    stock_attention: Collection[nn.Module] = (),
-    frozen: bool = False,
+    untouched: Iterable[nn.Module] = (),
+    stock_attention: Iterable[nn.Module] = (),
     samples: int | None = None,
+    frozen: bool = False,
 ) -> Twin:
     """Make every module of a model again, in evaluation mode, around the same parameters.
 
@@ -71,11 +73,26 @@ def make_twin(
         untouched: Modules to use as they are, because the twin does not call them, or calls what
             `Twin.later` makes of them.
         stock_attention: Modules that keep the model's attention implementation.
+        samples: B, samples of the batch to score; None if the twin is not for scoring.
         frozen: Hide from autograd that parameters are trained.
-        samples: Size of the batch, if it may be that of `generate` before beams.
     """
-    maker = _TwinMaker(backend, recorder, untouched, stock_attention, frozen, samples)
+    maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen)
     return Twin(maker.make(model), maker.modules, maker.for_later())
+
+
+@contextmanager
+def loaded(module: nn.Module) -> Iterator[None]:
+    """Load the offloaded parameters of a module itself, for a method other than its forward."""
+    hook: Any = vars(module).get("_hf_hook")
+    if hook is None:
+        yield
+        return
+    with _OFFLOAD_LOCK:
+        hook.pre_forward(module)
+        try:
+            yield
+        finally:
+            hook.post_forward(module, None)
 
 
 def recorder_of(config: PreTrainedConfig) -> Any:
@@ -93,17 +110,17 @@ class _TwinMaker:
         self,
         backend: str | None,
         recorder: object,
-        untouched: Collection[nn.Module],
-        stock_attention: Collection[nn.Module],
-        frozen: bool,
+        untouched: Iterable[nn.Module],
+        stock_attention: Iterable[nn.Module],
         samples: int | None,
+        frozen: bool,
     ) -> None:
         self._backend = backend
         self._recorder = recorder
         self._untouched = set(map(id, untouched))
         self._stock_attention = set(map(id, stock_attention))
-        self._frozen = frozen
         self._samples = samples
+        self._frozen = frozen
         self.modules: dict[int, nn.Module] = {}
         self._configs: dict[int, PreTrainedConfig] = {}
 
@@ -130,6 +147,8 @@ class _TwinMaker:
                 value = self._config(value)
             state[name] = value
         state.update(training=False, _compiled_call_impl=None)
+        if self._samples is not None:
+            twin._forward_pre_hooks = hooks_for_scoring(twin._forward_pre_hooks, self._samples)
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:
@@ -139,8 +158,6 @@ class _TwinMaker:
                 name: own.detach() if own is not None and own.requires_grad else own  # type: ignore[misc]
                 for name, own in twin._parameters.items()
             }
-        for key, pre_hook in twin._forward_pre_hooks.items():
-            twin._forward_pre_hooks[key] = _before_beams(pre_hook, self._samples)
         for name, child in module._modules.items():
             if child is not None:
                 twin._modules[name] = self.make(child, stock_attention=stock_attention)
@@ -166,16 +183,6 @@ class _TwinMaker:
         vars(twin)[_RECORDER] = self._recorder
         twin._attn_implementation = self._backend
         return twin
-
-
-def _before_beams(hook: Any, samples: int | None) -> Any:
-    """A hook of PEFT with one adapter per sample: `generate` names one per beam."""
-    keywords = hook.keywords if isinstance(hook, functools.partial) else {}
-    names = keywords.get("adapter_names")
-    if samples is None or names is None or len(names) == samples:
-        return hook
-    own = {**keywords, "adapter_names": names[:: len(names) // samples]}
-    return functools.partial(hook.func, *hook.args, **own)
 
 
 class _Later(nn.Module):

@@ -179,24 +179,25 @@ def test_a_mixed_batch_generates_as_each_adapter_does(beams: int, depth: int) ->
         assert torch.equal(mixed[number], own[number])
 
 
-def test_activated_lora_scores_as_its_eager_attention(depth: int) -> None:
-    """Only tokens from the invocation on are asked with the adapter."""
-    invocation = [50, 51]
-    stock = with_adapters(tiny_model(), "first", alora_invocation_tokens=invocation)
-    compressed = with_adapters(
-        compress(tiny_model(), at_depth(depth)), "first", alora_invocation_tokens=invocation
-    )
+def test_activated_lora_keeps_the_tokens_of_the_base_model(depth: int) -> None:
+    """The prompt before the invocation is the base model's, so that both can share its cache."""
+    options = {"alora_invocation_tokens": [50, 51]}
+    stock = with_adapters(tiny_model(), "first", **options)
+    compressed = with_adapters(compress(tiny_model(), at_depth(depth)), "first", **options)
     base, inputs = compressed.get_base_model(), make_inputs(RAGGED)
-    inputs["input_ids"][:, -7:-5] = torch.tensor(invocation)
-    prompt, _ = read_prompt(stock.get_base_model(), inputs)
-    expected = eager_scores(stock, inputs, prompt, depth)
-    plain = eager_scores(stock.get_base_model(), inputs, prompt, depth)
-    assert (plain - expected).abs().max() > 1e-3
+    inputs["input_ids"][:, -7:-5] = torch.tensor([50, 51])
+    prompt, _ = read_prompt(tiny_model(), inputs)
+    expected = eager_scores(tiny_model(), inputs, prompt, depth)
     with torch.no_grad():
-        compressed(**inputs)
-    assert_scores_and_tokens(base.token_compression.last.samples, expected, prompt, at_depth(depth))
-    generated = compressed.generate(**inputs, max_new_tokens=4, min_new_tokens=4)
-    assert generated.shape[1] == inputs["input_ids"].shape[1] + 4
+        logits = compressed(**inputs).logits
+        samples = base.token_compression.last.samples
+        prepared = prepare_inputs(base, **inputs)
+        assert_same(logits, stock(**prepared).logits)
+        # The adapter answers, from its invocation on.
+        assert (logits - stock.get_base_model()(**prepared).logits).abs().max() > 1e-2
+    assert_scores_and_tokens(samples, expected, prompt, at_depth(depth))
+    found = answer(compressed.generate(**inputs, max_new_tokens=4), inputs)
+    assert torch.equal(found, answer(stock.generate(**prepared, max_new_tokens=4), prepared))
 
 
 @pytest.fixture(params=["disk", "cpu_and_disk"])
