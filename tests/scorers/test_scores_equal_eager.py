@@ -6,9 +6,11 @@ import copy
 from typing import Any
 
 import pytest
+import torch
 from eager_attention import assert_scores_and_tokens, eager_maps, eager_scores
 from tiny_decoders import decoder_model
 from tiny_models import FAMILIES, make_inputs, tiny_family, tiny_model
+from torch import Tensor, nn
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs
 from hf_token_compress.compression.reading import read_prompt
@@ -99,6 +101,35 @@ def test_other_text_models(name: str, attention: str, padding_side: Any, depth: 
     prompts = tiny_family("llava_onevision").prompts["ragged"]
     inputs = make_inputs(prompts, family="llava_onevision", padding_side=padding_side)
     check(model, inputs, depth)
+
+
+class Int8Linear(nn.Module):
+    """A quantised layer: it has no weight, only what it makes one of when it runs."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        self.register_buffer("scale", weight.abs().amax(dim=1, keepdim=True) / 127)
+        self.register_buffer("quantised", (weight / self.scale).round().to(torch.int8))
+        self.bias = layer.bias
+
+    def forward(self, states: Tensor) -> Tensor:
+        return nn.functional.linear(states, self.quantised * self.scale, self.bias)
+
+
+@each_depth
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quantised_layers(family: str, depth: int) -> None:
+    model = tiny_model(family=family)
+    for layer in model.model.language_model.layers:
+        for name in ("q_proj", "k_proj", "v_proj"):
+            setattr(layer.self_attn, name, Int8Linear(getattr(layer.self_attn, name)))
+    prompts = tiny_family(family).prompts["ragged"]
+    inputs = make_inputs(prompts, family=family)
+    check(model, inputs, depth)
+    plain, _ = read_prompt(tiny_model(family=family), inputs)
+    change = eager_scores(tiny_model(family=family), inputs, plain, depth)
+    assert (eager_scores(model, inputs, plain, depth) - change).abs().max() > 1e-5
 
 
 def test_the_reference_refuses_a_hybrid() -> None:
