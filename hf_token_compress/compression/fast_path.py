@@ -13,7 +13,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..models.family import EncodedVisuals, ModelFamily, is_token
+from ..models.family import ModelFamily
+from ..models.visuals import EncodedVisuals
 from ..prompt import Modality, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
 from .inputs import PromptLayout
@@ -63,7 +64,7 @@ class FastPath:
     ) -> FastPath | None:
         # What the model itself computes.
         features = {
-            modality: family.vision_output(visuals.features, modality)
+            modality: family.vision_output(visuals, modality)
             for modality, visuals in layout.encoded.items()
         }
         types = torch.zeros_like(layout.input_ids)
@@ -147,7 +148,7 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     device = model.device
     vocabulary = torch.arange(model.config.get_text_config().vocab_size, device=device)[None]
     placeholders = {
-        modality: is_token(vocabulary, family.placeholder_ids(model, modality))
+        modality: _is_placeholder(model, family, vocabulary, modality)
         for modality in get_args(Modality)
     }
     text = vocabulary[~torch.stack(list(placeholders.values())).any(0)]
@@ -165,13 +166,22 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
         ids[sample, 4 : 4 + tokens] = vocabulary[own][0]
         features = torch.randn(tokens, weight.shape[-1], generator=generator)
         layouts = [VisualLayout.row_major(1, 2, 2)]
-        encoded[modality] = EncodedVisuals([features.to(device, weight.dtype)], layouts)
+        # Stock forwards take features as a list or as a tensor: joined, they are both.
+        encoded[modality] = EncodedVisuals([features.to(device, weight.dtype)], joined=True)
         spans[modality] = find_visual_spans(ids == vocabulary[own][0], layouts, modality)
     inputs = {"input_ids": ids, "mm_token_type_ids": torch.zeros_like(ids)}
     position_ids = family.position_ids(model, inputs, mask) * 2  # [A, B, S] or [B, S]
     if position_ids.ndim == 3:
         position_ids *= torch.tensor([1, 2, 3, 5], device=device)[: len(position_ids), None, None]
     return PromptLayout(ids, mask, position_ids, encoded, spans, vision_ms=0.0)
+
+
+def _is_placeholder(model: Any, family: ModelFamily, ids: Tensor, modality: Modality) -> Tensor:
+    """Bool [1, ids]; all False if the model has no such placeholder."""
+    try:
+        return family.placeholders(model.config, {"input_ids": ids}, modality)
+    except ValueError:
+        return torch.zeros_like(ids, dtype=torch.bool)
 
 
 def _is_plain(call: AttentionCall) -> bool:

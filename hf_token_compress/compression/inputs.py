@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -10,10 +10,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ..models.family import CompressedVisionOutput, EncodedVisuals, ModelFamily, is_token
-from ..prompt import Modality, MultimodalPrompt, VisualSpan, find_visual_spans
+from ..models.family import ModelFamily
+from ..models.visuals import CompressedVisionOutput, EncodedVisuals
+from ..prompt import Modality, MultimodalPrompt, VisualLayout, VisualSpan, find_visual_spans
 from .stopwatch import Stopwatch
-from .twin import loaded
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -26,7 +26,7 @@ class PromptLayout:
         input_ids: int64 [B, S].
         attention_mask: bool [B, S].
         position_ids: int64 [A, B, S] or [B, S].
-        encoded: Features and layouts of each modality that is present.
+        encoded: Features of each modality that is present.
         spans: For each modality, for each prompt, its images or videos in order.
         vision_ms: Milliseconds of the vision part; zero if the caller passed features.
     """
@@ -100,24 +100,25 @@ def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> P
     # 1. Encode the images and videos, unless the caller passed their features.
     given = inputs.get("mm_encoder_outputs") or {}
     vision = Stopwatch(model.device)
-    encoded = {}
+    encoded, layouts = {}, {}
     for modality in present_modalities(family, inputs):
-        running = vision.running() if given.get(modality) is None else nullcontext()
-        # LLaVA-OneVision keeps its newline token in the module whose method this calls.
-        with running, loaded(model.base_model):
-            encoded[modality] = family.encode(model, inputs, modality)
-        _check_features(encoded[modality], modality)
+        with vision.running() if given.get(modality) is None else nullcontext():
+            visuals = encoded[modality] = family.features(model, inputs, modality)
+        counts = [len(features) for features in visuals.features]
+        sizes = family.sizes(model.config, inputs, modality, counts)
+        layouts[modality] = family.layouts(model.config, sizes, modality)
+        _check_counts(counts, layouts[modality], modality)
     # 2. Find their placeholders.
     input_ids, attention_mask = _checked_sequence(inputs)
     spans = {}
-    for modality, visuals in encoded.items():
-        placeholders = is_token(input_ids, family.placeholder_ids(model, modality))
+    for modality, own_layouts in layouts.items():
+        placeholders = family.placeholders(model.config, inputs, modality)
         if (placeholders & ~attention_mask).any():
             raise ValueError(
                 f"attention_mask hides {modality} placeholders: pass the attention_mask that the "
                 "processor returned, which hides padding only."
             )
-        spans[modality] = find_visual_spans(placeholders, visuals.layouts, modality)
+        spans[modality] = find_visual_spans(placeholders, own_layouts, modality)
     # 3. Find the position ids.
     position_ids = family.position_ids(model, inputs, attention_mask)
     if position_ids.shape[-2:] != input_ids.shape:
@@ -146,19 +147,20 @@ def check_shape(name: str, tensor: object, input_ids: Tensor) -> None:
         )
 
 
-def _check_features(visuals: EncodedVisuals, modality: Modality) -> None:
-    if len(visuals.features) != len(visuals.layouts):
+def _check_counts(
+    counts: Sequence[int], layouts: Sequence[VisualLayout], modality: Modality
+) -> None:
+    if len(counts) != len(layouts):
         raise ValueError(
-            f"There are features of {len(visuals.features)} {modality}s, but grids of "
-            f"{len(visuals.layouts)}: pass both from the same processor call."
+            f"There are features of {len(counts)} {modality}s, but grids of {len(layouts)}: pass "
+            "both from the same processor call."
         )
-    pairs = zip(visuals.features, visuals.layouts, strict=True)
-    for number, (features, layout) in enumerate(pairs):
-        if features.shape[0] != layout.count:
+    for number, (count, layout) in enumerate(zip(counts, layouts, strict=True)):
+        if count != layout.count:
             shapes = " and ".join(" x ".join(map(str, grid.shape)) for grid in layout.grids)
             raise ValueError(
-                f"{modality} {number} has {features.shape[0]} features, but its grid of "
-                f"{shapes} needs {layout.count}: pass the features of the same processor call."
+                f"{modality} {number} has {count} features, but its grid of {shapes} needs "
+                f"{layout.count}: pass the features of the same processor call."
             )
 
 

@@ -158,7 +158,7 @@ class TokenCompressionMixin:
         if arguments.get("position_ids") is None:
             if not isinstance(mask, Tensor) or mask.shape != ids.shape:
                 mask = torch.ones_like(ids)
-            position_ids = self.family.generation_position_ids(mask)
+            position_ids = self.family.generation_position_ids(self, mask)
             if position_ids is not None:
                 added["position_ids"] = position_ids
         return {**arguments, **added}

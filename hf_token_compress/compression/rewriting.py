@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
-from ..models.family import CompressedVisionOutput, ModelFamily
+from ..models.family import ModelFamily
+from ..models.visuals import CompressedVisionOutput
 from ..prompt import Modality
 from ..rewrite import PaddingSide, compact_position_ids, gather_positions, kept_positions
 from .inputs import PromptLayout, check_shape
@@ -53,7 +54,7 @@ def rewrite_prompt(
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
     """
     # 1. The kept features replace the pixels.
-    consumed = {*family.pixel_inputs.values(), *family.consumed_inputs}
+    consumed = family.consumed_inputs(model)
     rewritten = {name: value for name, value in inputs.items() if name not in consumed}
     rewritten["mm_encoder_outputs"] = {
         **(inputs.get("mm_encoder_outputs") or {}),
@@ -100,11 +101,10 @@ def _kept_features(
 ) -> dict[Modality, CompressedVisionOutput]:
     outputs = {}
     for modality, visuals in layout.encoded.items():
-        features = iter(visuals.features)
-        kept_features = []
-        for sample, spans in enumerate(layout.spans[modality]):
-            for span in spans:
-                own, kept = next(features), keep[sample, span.positions]  # [N, D], [N]
-                kept_features.append(own if kept.all() else own[kept.to(own.device)])  # [K, D]
-        outputs[modality] = family.vision_output(kept_features, modality)
+        masks = [
+            keep[sample, span.positions]  # [N]
+            for sample, spans in enumerate(layout.spans[modality])
+            for span in spans
+        ]
+        outputs[modality] = family.vision_output(visuals.cut(masks), modality)
     return outputs

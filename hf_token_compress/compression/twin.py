@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +18,8 @@ from torch import nn
 from transformers import PreTrainedConfig
 from typing_extensions import override
 
+from ..models.offload import OFFLOAD_LOCK
 from .peft_hooks import hooks_for_scoring
-
-# Accelerate's hooks keep track of the weights that they load, for one forward at a time.
-_OFFLOAD_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Twin:
     def running(self) -> Iterator[None]:
         """Run the twin inside the `with` block; offloaded weights need a lock for it."""
         if any("_hf_hook" in vars(part) for part in self._parts.values()):
-            with _OFFLOAD_LOCK:
+            with OFFLOAD_LOCK:
                 yield
         else:
             yield
@@ -78,21 +75,6 @@ def make_twin(
     """
     maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen)
     return Twin(maker.make(model), maker.modules, maker.for_later())
-
-
-@contextmanager
-def loaded(module: nn.Module) -> Iterator[None]:
-    """Load the offloaded parameters of a module itself, for a method other than its forward."""
-    hook: Any = vars(module).get("_hf_hook")
-    if hook is None:
-        yield
-        return
-    with _OFFLOAD_LOCK:
-        hook.pre_forward(module)
-        try:
-            yield
-        finally:
-            hook.post_forward(module, None)
 
 
 def recorder_of(config: PreTrainedConfig) -> Any:

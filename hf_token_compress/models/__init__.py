@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .family import EncodedVisuals, ModelFamily
+    from .family import ModelFamily
     from .registry import register_family, supported_families
+    from .visuals import EncodedVisuals
 
 _HOMES = {
-    ".family": ("EncodedVisuals", "ModelFamily"),
+    ".family": ("ModelFamily",),
     ".registry": ("register_family", "supported_families"),
+    ".visuals": ("EncodedVisuals",),
 }
 
 __all__ = ["EncodedVisuals", "ModelFamily", "register_family", "supported_families"]

@@ -2,80 +2,145 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+import inspect
+import math
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..prompt import Modality, VisualLayout
+from .offload import own_parameters_loaded
+from .visuals import CompressedVisionOutput, EncodedVisuals
+
+Size = tuple[int, ...]
+"""The numbers that say how the visual tokens of one image or video lie on it."""
+
+# What configurations call the tokens around an image or a video.
+_STRUCTURE_TOKENS = (
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "image_start_token_id",
+    "image_end_token_id",
+    "video_start_token_id",
+    "video_end_token_id",
+    "boi_token_id",
+    "eoi_token_id",
+    "boi_token_index",
+    "eoi_token_index",
+)
 
 
-@dataclass
-class CompressedVisionOutput(BaseModelOutputWithPooling):
-    """Vision features of an already compressed prompt: they are not compressed again."""
+class ModelFamily:
+    """How the models of one family encode images and videos, and what their parts are called.
 
-
-@dataclass(frozen=True)
-class EncodedVisuals:
-    """Features and layouts of all images, or all videos, of a batch.
+    It holds no state and knows no scorer. As it is, it works for any Transformers class whose
+    forward takes `mm_encoder_outputs`. A family of its own overrides what cannot be read off the
+    model: `layouts` with `sizes` in most cases, otherwise visual tokens are laid out by
+    `{modality}_grid_thw`, or as a square if their number is one, or in one row.
 
     Attributes:
-        features: One float [N, D] per image or video, in the order of the prompts.
-        layouts: Where on the image or video each of those N tokens lies.
-    """
-
-    features: list[Tensor]
-    layouts: list[VisualLayout]
-
-
-class ModelFamily(ABC):
-    """One model family; it holds no state and knows no scorer.
-
-    A new family needs `model_classes` and `encode`. The other methods describe a stock decoder
-    with one position per token; override what differs.
-
-    Attributes:
-        model_classes: The Transformers classes that can be compressed.
         pixel_inputs: For each modality, the forward keyword that carries its pixels.
-        consumed_inputs: Other forward keywords that the rewritten inputs no longer need.
     """
 
-    model_classes: ClassVar[tuple[type, ...]]
     pixel_inputs: ClassVar[Mapping[Modality, str]] = MappingProxyType(
         {"image": "pixel_values", "video": "pixel_values_videos"}
     )
-    consumed_inputs: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
-    def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
+    def features(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
         """Run the vision part once, or read the features in `inputs["mm_encoder_outputs"]`.
 
         Raises:
-            ValueError: `inputs` lacks something that the family needs.
+            ValueError: `inputs` lacks something that the model needs, or does not fit.
         """
+        given = (inputs.get("mm_encoder_outputs") or {}).get(modality)
+        if given is not None:
+            return EncodedVisuals.from_output(given)
+        encode = getattr(model.base_model, f"get_{modality}_features", None)
+        if encode is None:
+            raise ValueError(
+                f"{type(model).__name__} does not encode {modality}s: leave them out of the prompt."
+            )
+        grid_name = f"{modality}_grid_thw"
+        arguments = {}
+        for name, parameter in _parameters(encode).items():
+            if parameter.default is parameter.empty or name == grid_name:
+                needed_input(inputs, name, modality)
+            if name in inputs:
+                arguments[name] = inputs[name]
+        if grid_name in arguments:
+            _check_patches(inputs, self.pixel_inputs[modality], grid_name)
+        with own_parameters_loaded(model.base_model):
+            return EncodedVisuals.from_output(encode(**arguments, return_dict=True))
 
-    def vision_output(self, features: list[Tensor], modality: Modality) -> CompressedVisionOutput:
-        """Wrap the kept features for the stock forward.
+    def vision_output(self, visuals: EncodedVisuals, modality: Modality) -> CompressedVisionOutput:
+        """Wrap the kept features, float [K, D] of each image or video, for the stock forward."""
+        return visuals.output()
+
+    def sizes(
+        self, config: Any, inputs: Mapping[str, Any], modality: Modality, counts: Sequence[int]
+    ) -> list[Size]:
+        """What `layouts` needs to know of each image or video of a batch.
 
         Args:
-            features: float [K, D] of each image or video.
+            config: Configuration of the model.
+            inputs: Keyword arguments of the stock forward.
+            modality: "image" or "video".
+            counts: Visual tokens of each image or video, by its features.
+
+        Returns:
+            (frames, height, width) in patches where the processor counts them; else (tokens,).
+
+        Raises:
+            ValueError: `inputs` lacks the sizes, or they do not fit.
+        """
+        if _merge_size(config) is None:
+            return [(count,) for count in counts]
+        return _grids(needed_input(inputs, f"{modality}_grid_thw", modality))
+
+    def layouts(self, config: Any, sizes: Sequence[Size], modality: Modality) -> list[VisualLayout]:
+        """Where the visual tokens of each image or video lie on it.
+
+        Args:
+            config: Configuration of the model.
+            sizes: As `sizes` returns them; an engine that never sees the inputs can count them
+                itself.
             modality: "image" or "video".
         """
-        pooler_output: Any = features
-        return CompressedVisionOutput(pooler_output=pooler_output)
+        return [_layout(size, _merge_size(config)) for size in sizes]
 
-    def placeholder_ids(self, model: Any, modality: Modality) -> set[int]:
-        """Ids of the tokens that each stand for one visual token."""
-        return {getattr(model.config, f"{modality}_token_id")}
+    def consumed_inputs(self, model: Any) -> set[str]:
+        """Forward keywords that the rewritten inputs no longer need: those of the vision part."""
+        names = set(self.pixel_inputs.values())
+        for modality in get_args(Modality):
+            encode = getattr(model.base_model, f"get_{modality}_features", None)
+            if encode is not None:
+                names.update(_parameters(encode))
+        return names
+
+    def placeholders(self, config: Any, inputs: Mapping[str, Any], modality: Modality) -> Tensor:
+        """Bool [B, S], True on the tokens of `input_ids` that each stand for one visual token.
+
+        Raises:
+            ValueError: The configuration does not name the placeholder.
+        """
+        names = (f"{modality}_token_id", f"{modality}_token_index")
+        found = (getattr(config, name, None) for name in names)
+        token = next((token for token in found if token is not None), None)
+        if token is None:
+            raise ValueError(
+                f"{type(config).__name__} does not name the placeholder of {modality}s "
+                f"({names[0]}): mark it in `placeholders` of the model's family."
+            )
+        mask: Tensor = inputs["input_ids"] == token
+        return mask
 
     def structure_ids(self, model: Any) -> set[int]:
         """Ids that mark structure around visual tokens and never belong to the instruction."""
-        return set()
+        ids = (getattr(model.config, name, None) for name in _STRUCTURE_TOKENS)
+        return {token for token in ids if isinstance(token, int)}
 
     def turn_end_ids(self, model: Any) -> set[int]:
         """Ids that close a turn of a conversation: the end-of-sequence tokens."""
@@ -98,29 +163,38 @@ class ModelFamily(ABC):
 
         Returns:
             int64 [A, B, S] or [B, S]. If one of A axes counts plain text order, it comes first.
+
+        Raises:
+            ValueError: `inputs` lacks something that the model needs to place visual tokens.
         """
         given: Tensor | None = inputs.get("position_ids")
+        if given is None and _has_visual_positions(model):
+            given = _visual_position_ids(model, inputs, attention_mask)
         if given is None:
             # The stock forward counts every position, padding too.
             given = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
         shared = given.shape == (1, attention_mask.shape[1])
         return given.expand(attention_mask.shape) if shared else given  # [B, S]
 
-    def generation_position_ids(self, attention_mask: Tensor) -> Tensor | None:
+    def generation_position_ids(self, model: Any, attention_mask: Tensor) -> Tensor | None:
         """Position ids as the stock `generate` fills them in.
 
         Args:
+            model: The loaded model.
             attention_mask: bool or 0/1 [B, S].
 
         Returns:
             int64 [A, B, S] or [B, S]; None if they are those of `position_ids`.
         """
+        if _has_visual_positions(model):
+            return None
         tokens = attention_mask.long()
         return (tokens.cumsum(-1) - 1).masked_fill(tokens == 0, 0)
 
     def text_order_axis(self, position_ids: Tensor) -> int | None:
         """Axis of `position_ids` that counts plain text order and must have no gaps."""
-        return None
+        # Multimodal rotary positions have three axes: time, height and width.
+        return 0 if position_ids.ndim == 3 and position_ids.shape[0] == 4 else None
 
 
 def is_token(input_ids: Tensor, token_ids: set[int]) -> Tensor:
@@ -129,7 +203,93 @@ def is_token(input_ids: Tensor, token_ids: set[int]) -> Tensor:
     return torch.isin(input_ids, wanted)
 
 
+def needed_input(inputs: Mapping[str, Any], name: str, modality: Modality) -> Any:
+    """An input without which images or videos cannot be read.
+
+    Raises:
+        ValueError: It is missing.
+    """
+    value = inputs.get(name)
+    if value is None:
+        raise ValueError(
+            f"The prompt has {modality}s, but {name} is missing: pass everything that the "
+            "processor returned."
+        )
+    return value
+
+
 def _configs(model: Any) -> tuple[Any, ...]:
     """Where a model may name its special tokens, in order of precedence."""
     generation_config = getattr(model, "generation_config", None)
     return generation_config, model.config, model.config.get_text_config()
+
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    """Named parameters of a bound method."""
+    parameters = inspect.signature(function).parameters
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: own for name, own in parameters.items() if own.kind not in variable}
+
+
+def _grids(grid_thw: Any) -> list[Size]:
+    """(frames, height, width) in patches of each image or video."""
+    return [tuple(grid) for grid in torch.as_tensor(grid_thw).tolist()]
+
+
+def _check_patches(inputs: Mapping[str, Any], pixel_name: str, grid_name: str) -> None:
+    """Raise unless packed patches, float [patches, values], are as many as their grids count."""
+    pixels, patches = inputs[pixel_name], sum(map(math.prod, _grids(inputs[grid_name])))
+    if isinstance(pixels, Tensor) and pixels.ndim == 2 and len(pixels) != patches:
+        raise ValueError(
+            f"{pixel_name} has {len(pixels)} patches, but {grid_name} counts {patches}: "
+            "pass both from the same processor call."
+        )
+
+
+def _merge_size(config: Any) -> int | None:
+    """Patches that one visual token merges along each side; None if the processor counts none."""
+    vision_config = getattr(config, "vision_config", None)
+    return getattr(vision_config, "spatial_merge_size", None)
+
+
+def _layout(size: Size, merge: int | None) -> VisualLayout:
+    if len(size) == 3:
+        frames, height, width = size
+        merge = merge or 1
+        return VisualLayout.row_major(frames, height // merge, width // merge)
+    (count,) = size
+    side = math.isqrt(count)
+    rows = side if side > 0 and side * side == count else 1
+    return VisualLayout.row_major(1, rows, count // rows)
+
+
+def _has_visual_positions(model: Any) -> bool:
+    """Whether visual tokens have positions of their own: time, height and width."""
+    return hasattr(model.base_model, "compute_3d_position_ids")
+
+
+def _visual_position_ids(
+    model: Any, inputs: Mapping[str, Any], attention_mask: Tensor
+) -> Tensor | None:
+    """Text order, then the model's own axes, [1 + A, B, S]; None if they are in text order too."""
+    # The method leaves an offset on its model, which other threads share: run it on a copy.
+    inner = object.__new__(type(model.base_model))
+    vars(inner).update(vars(model.base_model))
+    parameters = _parameters(inner.compute_3d_position_ids)
+    if "mm_token_type_ids" in parameters and inputs.get("mm_token_type_ids") is None:
+        raise ValueError(
+            "mm_token_type_ids is missing, but the model needs it to place visual tokens: pass "
+            "everything that the processor returned."
+        )
+    arguments = {
+        name: inputs.get(name)
+        for name, parameter in parameters.items()
+        if name in inputs or parameter.default is parameter.empty
+    }
+    visual: Tensor | None = inner.compute_3d_position_ids(
+        **{**arguments, "attention_mask": attention_mask.long()}
+    )
+    if visual is None or visual.shape[0] != 3:
+        return visual
+    text = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # [B, S]
+    return torch.cat([text[None], visual.to(text)], dim=0)  # [4, B, S]

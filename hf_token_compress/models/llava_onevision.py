@@ -12,110 +12,68 @@ every kept token keeps its own position.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
 from transformers.image_processing_utils import select_best_resolution
 from typing_extensions import override
 
 from ..prompt import Modality, TokenGrid, VisualLayout
-from .family import CompressedVisionOutput, EncodedVisuals, ModelFamily
+from .family import ModelFamily, Size, needed_input
+from .visuals import EncodedVisuals
 
 Area = tuple[float, float, float, float]
 
-_VISION_OPTIONS = ("vision_feature_layer", "vision_feature_select_strategy")
 # Transformers shrinks the grid over the tiles only if its side is this many times too long.
 _SHRINKING_STARTS_AT = 1.1
 
 
 class LlavaOnevisionFamily(ModelFamily):
-    """`LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`."""
+    """`LlavaOnevisionForConditionalGeneration` and `LlavaOnevisionModel`.
 
-    model_classes = (LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel)
-    consumed_inputs = ("image_sizes", "batch_num_images", "image_sizes_videos")
-
-    @override
-    def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
-        given = (inputs.get("mm_encoder_outputs") or {}).get(modality)
-        options = {name: inputs.get(name) for name in _VISION_OPTIONS}
-        encode = self._encode_images if modality == "image" else self._encode_videos
-        return encode(model, inputs, given, options)
+    The size of an image is (height, width) in pixels and whether it is cut into tiles, that of a
+    video its number of frames.
+    """
 
     @override
-    def vision_output(self, features: Any, modality: Modality) -> CompressedVisionOutput:
-        output_class = _RaggedVideoOutput if modality == "video" else CompressedVisionOutput
-        return output_class(pooler_output=features)
-
-    def _encode_images(
-        self, model: Any, inputs: Mapping[str, Any], given: Any, options: dict[str, Any]
-    ) -> EncodedVisuals:
-        sizes = inputs.get("image_sizes")
-        if sizes is None:
+    def features(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
+        pixels = inputs.get("pixel_values_videos")
+        if modality == "video" and pixels is not None and getattr(pixels, "ndim", None) != 5:
             raise ValueError(
-                "The prompt has images, but image_sizes is missing: pass everything that the "
-                "processor returned."
+                "pixel_values_videos must be one tensor [videos, frames, channels, height, "
+                "width]: sample the same number of frames from each video."
             )
-        counts = inputs.get("batch_num_images")
-        if given is None:
-            given = model.get_image_features(
-                inputs["pixel_values"],
-                sizes,
-                batch_num_images=counts,
-                return_dict=True,
-                **options,
-            )
+        return super().features(model, inputs, modality)
+
+    @override
+    def sizes(
+        self, config: Any, inputs: Mapping[str, Any], modality: Modality, counts: Sequence[int]
+    ) -> list[Size]:
+        if modality == "video":
+            geometry = _Geometry(config)
+            return [(geometry.frames(count),) for count in counts]
+        sizes = needed_input(inputs, "image_sizes", modality)
+        images = inputs.get("batch_num_images")
         tiled = [True] * len(sizes)
-        if counts is not None:
-            tiled = [int(count) == 1 for count in counts for _ in range(int(count))]
+        if images is not None:
+            tiled = [int(count) == 1 for count in images for _ in range(int(count))]
         if len(tiled) != len(sizes):
             raise ValueError(
                 f"batch_num_images counts {len(tiled)} images, but image_sizes has "
                 f"{len(sizes)}: pass both from the same processor call."
             )
-        geometry = _Geometry(model.config)
-        layouts = []
-        for (height, width), is_tiled in zip(sizes, tiled, strict=True):
-            place = geometry.tiled_image if is_tiled else geometry.one_of_several_images
-            layouts.append(place((int(height), int(width))))
-        return EncodedVisuals(list(given.pooler_output), layouts)
+        return [(int(size[0]), int(size[1]), own) for size, own in zip(sizes, tiled, strict=True)]
 
-    def _encode_videos(
-        self, model: Any, inputs: Mapping[str, Any], given: Any, options: dict[str, Any]
-    ) -> EncodedVisuals:
-        if given is None:
-            pixels = inputs["pixel_values_videos"]
-            if not isinstance(pixels, Tensor) or pixels.ndim != 5:
-                raise ValueError(
-                    "pixel_values_videos must be one tensor [videos, frames, channels, height, "
-                    "width]: sample the same number of frames from each video."
-                )
-            given = model.get_video_features(pixels, return_dict=True, **options)
-        geometry = _Geometry(model.config)
-        features = list(given.pooler_output)  # [frames * pooled + 1, D] each
-        layouts = [geometry.video(len(tokens)) for tokens in features]
-        return EncodedVisuals(features, layouts)
-
-
-class _RaggedFeatures(list[Tensor]):
-    """Features of videos that keep different numbers of tokens, float [K, D] each."""
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """All features, [total, D]: the stock forward calls this on a tensor [videos, K, D]."""
-        return torch.cat(self)
-
-
-@dataclass
-class _RaggedVideoOutput(CompressedVisionOutput):
-    """Video features that `generate` can repeat video by video, as it does with lists."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "pooler_output" and isinstance(value, list):
-            value = _RaggedFeatures(value)
-        super().__setattr__(name, value)
+    @override
+    def layouts(self, config: Any, sizes: Sequence[Size], modality: Modality) -> list[VisualLayout]:
+        geometry = _Geometry(config)
+        if modality == "video":
+            return [geometry.video(frames) for (frames,) in sizes]
+        return [
+            (geometry.tiled_image if tiled else geometry.one_of_several_images)((height, width))
+            for height, width, tiled in sizes
+        ]
 
 
 class _Geometry:
@@ -128,6 +86,7 @@ class _Geometry:
         self._tile = vision.image_size  # side of a tile in pixels
         self._patch = vision.patch_size  # side of a patch in pixels
         self._side = self._tile // self._patch  # side of a tile in tokens
+        self._pooled_side = math.ceil(self._side / 2)  # side of a frame in tokens
         # A larger fine grid is shrunk to the tokens of this many tiles.
         self._most_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
         # Patches may leave the right and bottom edge of a tile uncovered.
@@ -157,18 +116,23 @@ class _Geometry:
         index = torch.arange(count).view(1, self._side, self._side)
         return VisualLayout(count + 1, (TokenGrid(index, area),))
 
-    def video(self, tokens: int) -> VisualLayout:
-        """A video of that many visual tokens, including the newline."""
-        side = math.ceil(self._side / 2)
-        frames, rest = divmod(tokens - 1, side * side)
+    def frames(self, tokens: int) -> int:
+        """Frames of a video of that many visual tokens, including the newline."""
+        pooled = self._pooled_side**2
+        frames, rest = divmod(tokens - 1, pooled)
         if rest or frames < 1:
             raise ValueError(
-                f"A video has {tokens} features, which are not whole frames of {side * side} and "
+                f"A video has {tokens} features, which are not whole frames of {pooled} and "
                 "one newline: pass the features of the same processor call."
             )
-        index = torch.arange(tokens - 1).view(frames, side, side)
+        return frames
+
+    def video(self, frames: int) -> VisualLayout:
+        """A video of that many frames, and its newline."""
+        side = self._pooled_side
+        index = torch.arange(frames * side * side).view(frames, side, side)
         area = (0.0, 0.0, self._covered, self._covered)
-        return VisualLayout(tokens, (TokenGrid(index, area),))
+        return VisualLayout(index.numel() + 1, (TokenGrid(index, area),))
 
     def _fine_grid(self, size: tuple[int, int]) -> tuple[int, int, Area]:
         """Rows, columns and area of the grid over the tiles, without its newlines."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 from ..registry import Registry
 
@@ -14,10 +15,13 @@ FAMILIES: Registry[ModelFamily] = Registry(
     f"{__package__}.family:ModelFamily",
     {
         "llava_onevision": f"{__package__}.llava_onevision:LlavaOnevisionFamily",
-        "qwen2_vl": f"{__package__}.qwen2_vl:Qwen2VLFamily",
+        "qwen2_vl": f"{__package__}.family:ModelFamily",
         "vila15": f"{__package__}.vila.family:VilaFamily",
     },
 )
+
+# The forward keyword that takes features of images and videos in place of their pixels.
+_SEAM = "mm_encoder_outputs"
 
 
 def supported_families() -> tuple[str, ...]:
@@ -35,7 +39,7 @@ def register_family(model_type: str, family: type[ModelFamily]) -> None:
     FAMILIES.register(model_type, family)
 
 
-def model_family(model_class: type) -> ModelFamily:
+def model_family(model_class: Any) -> ModelFamily:
     """The family for a class of Transformers models.
 
     Raises:
@@ -49,10 +53,9 @@ def model_family(model_class: type) -> ModelFamily:
             f"Token compression does not support {model_class.__name__} (model type "
             f"{model_type!r}): supported model types are {', '.join(supported_families())}."
         )
-    if not issubclass(model_class, family_class.model_classes):
-        names = " and ".join(cls.__name__ for cls in family_class.model_classes)
+    if _SEAM not in inspect.signature(model_class.forward).parameters:
         raise ValueError(
-            f"Token compression does not support {model_class.__name__}: for the model type "
-            f"{model_type!r} it supports {names}."
+            f"Token compression does not support {model_class.__name__}: its forward does not take "
+            f"{_SEAM}, which hands the kept visual tokens over."
         )
     return family_class()

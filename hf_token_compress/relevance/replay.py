@@ -151,13 +151,13 @@ class Replay:
         # Features and spans of each modality that the samples have.
         encoded, spans = {}, {}
         for modality, all_spans in self.layout.spans.items():
-            features = iter(self.layout.encoded[modality].features)
-            by_sample = [[next(features) for _ in own] for own in all_spans]
-            picked = [feature for sample in samples for feature in by_sample[sample]]
+            numbers = iter(range(len(self.layout.encoded[modality].features)))
+            by_sample = [[next(numbers) for _ in own] for own in all_spans]
+            picked = [number for sample in samples for number in by_sample[sample]]
             if not picked:
                 continue
             spans[modality] = tuple(all_spans[sample] for sample in samples)
-            encoded[modality] = replace(self.layout.encoded[modality], features=picked)
+            encoded[modality] = self.layout.encoded[modality].take(picked)
         layout = replace(
             self.layout,
             input_ids=self.layout.input_ids[index],
@@ -242,7 +242,7 @@ def make_replay(
         answers = pad_sequence(longs, batch_first=True, padding_value=-1)  # [B, T]
         layout, prompts, predictions = _append(answers, layout, family.padding_id(model))
     # Pass on the other inputs, with token types extended by those of text.
-    consumed = {*family.pixel_inputs.values(), *family.consumed_inputs, *_REPLACED_INPUTS}
+    consumed = {*family.consumed_inputs(model), *_REPLACED_INPUTS}
     others = {name: value for name, value in given.items() if name not in consumed}
     for name in TOKEN_TYPES:
         if name in given:

@@ -2,10 +2,10 @@
 
     python -m lab.benchmarks.scoring_cost
 
-Compares the scores of one prompt at the layer shapes of Qwen2-VL-7B (random weights) with the eager
-attention of layer 0 for all queries, which contains them. Both start from the embeddings of the
-prompt, and the scores are checked to be the same. Each measurement runs in its own process, so
-memory that an earlier one freed does not count.
+Compares four things for one prompt at the shapes of Qwen2-VL-7B (random weights): scoring by the
+fast path, scoring by the probe, the eager attention of layer 0 for all queries, which contains the
+scores, and one whole decoder layer. The scores are checked to be the same. Each measurement runs in
+its own process, so memory that an earlier one freed does not count.
 """
 
 from __future__ import annotations
@@ -20,20 +20,29 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
-from hf_token_compress.prompt import MultimodalPrompt
+from hf_token_compress import compress
+from hf_token_compress.compression.inputs import PromptLayout, read_layout
+from hf_token_compress.compression.reading import read
 from hf_token_compress.scorers.attention import instruction_attention
 
 from ..arguments import add_task, make_parser, positive
 from .peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from .subprocess_task import run_in_own_process
 
-Method = Literal["eager", "scoring"]
+Method = Literal["fast", "probe", "eager", "layer"]
 
-METHODS: dict[Method, str] = {"eager": "eager attention, all queries", "scoring": "layer-0 scoring"}
+METHODS: dict[Method, str] = {
+    "fast": "scoring, fast path",
+    "probe": "scoring, probe",
+    "eager": "eager attention, all queries",
+    "layer": "one decoder layer",
+}
 _MODULE = "lab.benchmarks.scoring_cost"
 _TEXT_BEFORE = 15
+_WIDTH = 3584
+_IMAGE = 150
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def measure(
     """Measure time and memory of one method, each in its own process (Linux or CUDA).
 
     Args:
-        method: "eager" or "scoring".
+        method: One of `METHODS`.
         visual_tokens: Visual tokens of the prompt.
         instruction: Text tokens after them.
         dtype: Name of the dtype of weights and activations.
@@ -78,19 +87,20 @@ def _measure_here(
 ) -> tuple[float, tuple[float, float]]:
     """Seconds of the fastest of `timed_runs`, or peak bytes if it is None; and `Cost.scores`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _layer_zero().to(device=device, dtype=getattr(torch, dtype))
-    compute = {"eager": _eager_scores, "scoring": _scores}[method]
-    compute(model, _prompt(model, 16, 4))
+    model = _narrow_model(whole=method == "layer").to(device=device, dtype=getattr(torch, dtype))
+    model = compress(model, {"scorer": "attention"})
+    compute = {"fast": _scores, "probe": _probed_scores, "eager": _eager_scores, "layer": _layer}
+    compute[method](model, *_prompt(model, 16, 4))
     prompt = _prompt(model, visual_tokens, instruction)
     if timed_runs is None:
         peak = PeakMemory(device)
-        scores = compute(model, prompt)
+        scores = compute[method](model, *prompt)
         cost: float = peak.bytes()
     else:
         seconds = []
         for _ in range(timed_runs):
             start = time.perf_counter()
-            scores = compute(model, prompt)
+            scores = compute[method](model, *prompt)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
@@ -99,18 +109,18 @@ def _measure_here(
     return cost, (visual.sum().item(), visual.max().item())
 
 
-def _layer_zero() -> Any:
-    """One decoder layer as wide as Qwen2-VL-7B's, with a minimal MLP and vision tower."""
+def _narrow_model(whole: bool) -> Any:
+    """Two decoder layers with the attention of Qwen2-VL-7B, and its MLP if they are `whole`."""
     from transformers import Qwen2VLConfig, Qwen2VLModel
 
     torch.manual_seed(0)
     config = Qwen2VLConfig(
         text_config={
-            "hidden_size": 3584,
+            "hidden_size": _WIDTH,
             "num_attention_heads": 28,
             "num_key_value_heads": 4,
-            "num_hidden_layers": 1,
-            "intermediate_size": 16,
+            "num_hidden_layers": 1 if whole else 2,
+            "intermediate_size": 18944 if whole else 16,
             "vocab_size": 160,
             "bos_token_id": 1,
             "eos_token_id": 2,
@@ -120,37 +130,53 @@ def _layer_zero() -> Any:
                 "mrope_section": [16, 24, 24],
             },
         },
-        vision_config={"depth": 1, "embed_dim": 16, "num_heads": 1, "hidden_size": 3584},
+        vision_config={"depth": 1, "embed_dim": 16, "num_heads": 1, "hidden_size": _WIDTH},
+        image_token_id=_IMAGE,
+        video_token_id=_IMAGE + 1,
     )
-    model = Qwen2VLModel(config).eval().requires_grad_(False)
-    model.set_attn_implementation("eager")
-    return model
+    return Qwen2VLModel(config).eval().requires_grad_(False)
 
 
-def _prompt(model: Any, visual_tokens: int, instruction: int) -> MultimodalPrompt:
-    length = _TEXT_BEFORE + visual_tokens + instruction
-    parameter = next(model.parameters())
+def _prompt(
+    model: Any, visual_tokens: int, instruction: int
+) -> tuple[PromptLayout, dict[str, Any]]:
+    """The layout and the inputs of a prompt with the features of one image."""
     generator = torch.Generator().manual_seed(0)
-    embeds = torch.randn(1, length, 3584, generator=generator).to(parameter)
-    places = torch.arange(length, device=parameter.device)
-    visual = (places >= _TEXT_BEFORE) & (places < _TEXT_BEFORE + visual_tokens)
-    return MultimodalPrompt(
-        input_ids=places[None],
-        inputs_embeds=embeds,
-        position_ids=places.expand(4, 1, length),
-        attention_mask=torch.ones(1, length, dtype=torch.bool, device=parameter.device),
-        visual_mask=visual[None],
-        instruction_mask=(places >= _TEXT_BEFORE + visual_tokens)[None],
-        visuals=((),),
-    )
+    features = torch.randn(visual_tokens, _WIDTH, generator=generator)
+    merge = model.config.vision_config.spatial_merge_size
+    ids = [5] * _TEXT_BEFORE + [_IMAGE] * visual_tokens + [6] * instruction
+    input_ids = torch.tensor([ids], device=model.device)
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+        "mm_token_type_ids": (input_ids == _IMAGE).long(),
+        "image_grid_thw": torch.tensor([[1, merge, merge * visual_tokens]]),
+        "mm_encoder_outputs": {
+            "image": BaseModelOutputWithPooling(
+                pooler_output=[features.to(model.device, model.dtype)]  # type: ignore[arg-type]
+            )
+        },
+    }
+    return read_layout(model, model.family, inputs), inputs
 
 
-def _scores(model: Any, prompt: MultimodalPrompt) -> Tensor:
-    return instruction_attention(prompt, Qwen2VLFamily().scoring_layer(model))
+def _scores(model: Any, layout: PromptLayout, inputs: dict[str, Any]) -> Tensor:
+    fast_path = model.token_compression.fast_path
+    assert fast_path is not None, "The fast path does not fit this model."
+    reading = read(model, model.family, layout, inputs, "last_turn", fast_path=fast_path)
+    return instruction_attention(reading.scoring_layer(0))
 
 
-def _eager_scores(model: Any, prompt: MultimodalPrompt) -> Tensor:
+def _probed_scores(model: Any, layout: PromptLayout, inputs: dict[str, Any]) -> Tensor:
+    reading = read(model, model.family, layout, inputs, "last_turn")
+    return instruction_attention(reading.scoring_layer(0))
+
+
+def _eager_scores(model: Any, layout: PromptLayout, inputs: dict[str, Any]) -> Tensor:
+    """The attention map of layer 0 for all queries, from the embeddings of the prompt."""
+    prompt = read(model, model.family, layout, inputs, "last_turn").prompt
     decoder = model.language_model
+    model.set_attn_implementation("eager")
     layer = decoder.layers[0]
     hidden = layer.input_layernorm(prompt.inputs_embeds)
     rotary = decoder.rotary_emb(hidden, prompt.position_ids[-3:])
@@ -159,6 +185,15 @@ def _eager_scores(model: Any, prompt: MultimodalPrompt) -> Tensor:
     mask = mask.triu_(1).to(hidden.dtype)[None, None]
     _, attention = layer.self_attn(hidden, attention_mask=mask, position_embeddings=rotary)
     return attention[:, :, prompt.instruction_mask[0]].float().mean(dim=(1, 2))
+
+
+def _layer(model: Any, layout: PromptLayout, inputs: dict[str, Any]) -> Tensor:
+    """The decoder with its one layer; what it returns are no scores."""
+    prompt = read(model, model.family, layout, inputs, "last_turn").prompt
+    hidden = model.language_model(
+        inputs_embeds=prompt.inputs_embeds, position_ids=prompt.position_ids, use_cache=False
+    ).last_hidden_state
+    return hidden[..., 0].float()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -192,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for heading in ("", "time", "ratio", "extra memory", "ratio"):
         table.add_column(heading, justify="right" if heading else "left")
-    ours = costs["scoring"]
+    ours = costs["fast"]
     for method, name in METHODS.items():
         cost = costs[method]
         table.add_row(
@@ -204,7 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     Console().print(table)
     difference = max(
-        abs(a - b) / b for a, b in zip(ours.scores, costs["eager"].scores, strict=True)
+        abs(a - b) / b
+        for method in ("fast", "probe")
+        for a, b in zip(costs[method].scores, costs["eager"].scores, strict=True)
     )
     print(f"Sum and maximum of the scores have a relative difference of {difference:.1e}.")
 

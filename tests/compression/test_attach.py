@@ -21,8 +21,8 @@ from hf_token_compress import (
     supported_families,
     uncompress,
 )
+from hf_token_compress.models import ModelFamily
 from hf_token_compress.models import registry as family_registry
-from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
 
 pytestmark = pytest.mark.core
 
@@ -159,7 +159,7 @@ class OwnModel(Qwen2VLForConditionalGeneration):
     config_class = OwnConfig
 
 
-class OwnFamily(Qwen2VLFamily):
+class OwnFamily(ModelFamily):
     model_classes = (OwnModel,)
 
 

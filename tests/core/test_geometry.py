@@ -7,18 +7,17 @@ library's grids, the brightness must have its centre where the block has its own
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_models import tiny_base_model
+from tiny_models import tiny_config
 from transformers import LlavaOnevisionConfig, LlavaOnevisionModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
@@ -28,10 +27,11 @@ from transformers.models.llava_onevision.video_processing_llava_onevision import
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from hf_token_compress import ModelFamily
 from hf_token_compress.models.llava_onevision import LlavaOnevisionFamily
-from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
-from hf_token_compress.prompt import VisualLayout
+from hf_token_compress.prompt import Modality, VisualLayout
 
+TILES_FAMILY = LlavaOnevisionFamily()
 PATCH = 8
 TILES = 3
 PLAIN: dict[str, Any] = {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
@@ -132,10 +132,11 @@ def check_centres(features: torch.Tensor, layout: VisualLayout, block: Box, fram
             assert abs(found - centre) < 0.6 * token
 
 
-def layout_of(model: LlavaOnevisionModel, modality: Any, features: Any, **inputs: Any) -> Any:
-    output = BaseModelOutputWithPooling(pooler_output=features)
-    given_features = {"mm_encoder_outputs": {modality: output}, **inputs}
-    return LlavaOnevisionFamily().encode(model, given_features, modality).layouts
+def layouts_of(
+    family: ModelFamily, config: Any, modality: Modality, counts: list[int], **inputs: Any
+) -> list[VisualLayout]:
+    """What the library works out without a model and without pixels."""
+    return family.layouts(config, family.sizes(config, inputs, modality, counts), modality)
 
 
 @each_tile
@@ -155,8 +156,9 @@ def test_a_single_image(tile: int, width: int, height: int, across: float, down:
     tiles = brightness(processed["pixel_values"][0])
     sizes = processed["image_sizes"]
     features = packed(model, [tiles], sizes)
-    (layout,) = layout_of(model, "image", features, image_sizes=sizes)
-    assert layout.count == len(features[0])
+    counts = [len(tokens) for tokens in features]
+    (layout,) = layouts_of(TILES_FAMILY, model.config, "image", counts, image_sizes=sizes)
+    assert [layout.count] == counts
     check_centres(features[0], layout, block)
 
 
@@ -173,8 +175,10 @@ def test_one_of_several_images(
     sizes, counts = processed["image_sizes"], processed["batch_num_images"]
     tiles = [brightness(pixels[:1]) for pixels in processed["pixel_values"]]
     features = packed(model, tiles, sizes)
-    layouts = layout_of(model, "image", features, image_sizes=sizes, batch_num_images=counts)
-    assert [layout.count for layout in layouts] == [len(tokens) for tokens in features]
+    lengths = [len(tokens) for tokens in features]
+    inputs = {"image_sizes": sizes, "batch_num_images": counts}
+    layouts = layouts_of(TILES_FAMILY, model.config, "image", lengths, **inputs)
+    assert [layout.count for layout in layouts] == lengths
     check_centres(features[1], layouts[1], block)
 
 
@@ -191,26 +195,21 @@ def test_a_frame_of_a_video(
         [np.stack([np.asarray(image) for image in frames])], return_tensors="pt"
     )
     pooled = model.apply_pooling(brightness(processed["pixel_values_videos"][0]))
-    features = torch.cat([pooled.flatten(), torch.zeros(1)])[None, :, None]
-    (layout,) = layout_of(model, "video", features)
-    check_centres(features[0], layout, block, frame)
-    others = [features.flatten()[layout.grids[0].index[i]] for i in range(3) if i != frame]
+    features = torch.cat([pooled.flatten(), torch.zeros(1)])
+    (layout,) = layouts_of(TILES_FAMILY, model.config, "video", [len(features)])
+    assert layout.count == len(features)
+    check_centres(features, layout, block, frame)
+    others = [features[layout.grids[0].index[i]] for i in range(3) if i != frame]
     assert all(values.sum() == 0 for values in others)
-
-
-@functools.cache
-def merging_model() -> Any:
-    return tiny_base_model(family="qwen2_vl")
 
 
 def merged_layout(modality: Any, processed: Any) -> tuple[torch.Tensor, VisualLayout]:
     """Brightness [N] of the tokens of one visual of Qwen2-VL, and where the library has them."""
     name = "pixel_values" if modality == "image" else "pixel_values_videos"
     tokens = processed[name].mean(1).view(-1, 4).mean(1)
-    output = BaseModelOutputWithPooling(pooler_output=[tokens[:, None]])
     sizes = {f"{modality}_grid_thw": processed[f"{modality}_grid_thw"]}
-    given_features = {"mm_encoder_outputs": {modality: output}, **sizes}
-    (layout,) = Qwen2VLFamily().encode(merging_model(), given_features, modality).layouts
+    config = tiny_config(family="qwen2_vl")
+    (layout,) = layouts_of(Qwen2VLFamily(), config, modality, [len(tokens)], **sizes)
     assert layout.count == len(tokens)
     return tokens, layout
 

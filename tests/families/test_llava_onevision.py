@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from accelerate import cpu_offload
 from errors import one_sentence
 from packaging.version import Version
 from pairs import ModelPair, assert_same, make_pair, masked_inputs
@@ -68,6 +70,16 @@ def test_tokens_on_no_grid_are_the_newline_vector(pair: ModelPair) -> None:
         is_newline[grid.index.flatten()] = False
     is_the_vector = (features == pair.stock.model.image_newline).all(dim=1)
     assert torch.equal(is_newline, is_the_vector)
+
+
+def test_the_newline_vector_may_be_offloaded(pair: ModelPair) -> None:
+    """It is a parameter of the model itself, which Accelerate loads for its forward alone."""
+    inputs = make_inputs([IMAGE_AND_VIDEO], family=FAMILY)
+    expected = pair.compressed(**inputs).logits
+    offloaded = cpu_offload(copy.deepcopy(pair.compressed), execution_device=torch.device("cpu"))
+    with torch.no_grad():
+        assert_same(offloaded(**inputs).logits, expected)
+    assert offloaded.model.image_newline.is_meta
 
 
 @pytest.mark.core

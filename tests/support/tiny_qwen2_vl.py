@@ -72,9 +72,8 @@ class TinyQwen2VL(TinyFamily):
 
     def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """Text order, then time, height and width: [4, B, S]."""
-        base = model.model if isinstance(model, Qwen2VLForConditionalGeneration) else model
         mask = inputs["attention_mask"]
-        visual, _ = base.get_rope_index(
+        visual, _ = model.base_model.get_rope_index(
             inputs["input_ids"],
             mm_token_type_ids=inputs["mm_token_type_ids"],
             image_grid_thw=inputs.get("image_grid_thw"),

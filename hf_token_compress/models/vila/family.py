@@ -5,36 +5,29 @@ The line breaks between the frames of a video are text, so they are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from typing_extensions import override
 
 from ...prompt import Modality, TokenGrid, VisualLayout
-from ..family import EncodedVisuals, ModelFamily
+from ..family import ModelFamily, Size
 from .configuration import VilaConfig
-from .modeling import VilaForConditionalGeneration, VilaModel
-
-_VISION_OPTIONS = ("vision_feature_layer", "vision_feature_select_strategy")
 
 
 class VilaFamily(ModelFamily):
-    """`VilaForConditionalGeneration` and `VilaModel`."""
-
-    model_classes = (VilaForConditionalGeneration, VilaModel)
+    """`VilaForConditionalGeneration` and `VilaModel`; a size is the number of frames."""
 
     @override
-    def encode(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
-        encoded = (inputs.get("mm_encoder_outputs") or {}).get(modality)
-        if encoded is None:
-            options = {name: inputs[name] for name in _VISION_OPTIONS if name in inputs}
-            get_features = getattr(model, f"get_{modality}_features")
-            encoded = get_features(inputs[self.pixel_inputs[modality]], return_dict=True, **options)
-        features = list(encoded.pooler_output)
-        tokens = model.config.image_seq_length
-        layouts = [image_layout(model.config, len(own) // tokens) for own in features]
-        return EncodedVisuals(features, layouts)
+    def sizes(
+        self, config: Any, inputs: Mapping[str, Any], modality: Modality, counts: Sequence[int]
+    ) -> list[Size]:
+        return [(count // config.image_seq_length,) for count in counts]
+
+    @override
+    def layouts(self, config: Any, sizes: Sequence[Size], modality: Modality) -> list[VisualLayout]:
+        return [image_layout(config, frames) for (frames,) in sizes]
 
 
 def image_layout(config: VilaConfig, frames: int) -> VisualLayout:
