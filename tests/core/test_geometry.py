@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hf_token_compress.models.qwen2_vl import Qwen2VLFamily
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +27,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from hf_token_compress import ModelFamily
+from hf_token_compress.models import ModelFamily
 from hf_token_compress.models.llava_onevision import LlavaOnevisionFamily
 from hf_token_compress.prompt import Modality, VisualLayout
 
@@ -209,7 +209,7 @@ def merged_layout(modality: Any, processed: Any) -> tuple[torch.Tensor, VisualLa
     tokens = processed[name].mean(1).view(-1, 4).mean(1)
     sizes = {f"{modality}_grid_thw": processed[f"{modality}_grid_thw"]}
     config = tiny_config(family="qwen2_vl")
-    (layout,) = layouts_of(Qwen2VLFamily(), config, modality, [len(tokens)], **sizes)
+    (layout,) = layouts_of(ModelFamily(), config, modality, [len(tokens)], **sizes)
     assert layout.count == len(tokens)
     return tokens, layout
 
