@@ -47,10 +47,14 @@ class Reading:
         self._layout = layout
         self._probe = probe
         self._fast_path = fast_path
-        self.prompt = layout.prompt(
-            instruction_mask,
-            lambda: fast_path.embeds(model, layout) if fast_path else probe.entry().inputs_embeds,
-        )
+        with_gradients = torch.is_grad_enabled()
+
+        def embeds() -> Tensor:
+            # With gradients or not as when the prompts were read.
+            with torch.set_grad_enabled(with_gradients):
+                return fast_path.embeds(model, layout) if fast_path else probe.entry().inputs_embeds
+
+        self.prompt = layout.prompt(instruction_mask, embeds)
 
     def scoring_layer(self, depth: int) -> ScoringLayer:
         """The scoring layer after `depth` decoder layers.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from attention_record import AttentionCall, record_attention
 from errors import one_sentence
-from matrix import each_dtype
-from tiny_decoders import DECODERS, decoder_model
+from matrix import each_dtype, full_only
+from tiny_decoders import DECODERS, MORE_OF_A_KIND, decoder_model
 from tiny_models import make_inputs, tiny_family
 from torch import Tensor
 
@@ -26,7 +26,9 @@ NO_INTERFACE = ("bloom", "falcon", "mamba")
 COUNTS_BY_THE_MASK = ("opt",)
 """Decoders that count positions without padding, where LLaVA-OneVision counts padding too."""
 
-each_decoder = pytest.mark.parametrize("name", DECODERS)
+each_decoder = pytest.mark.parametrize(
+    "name", [full_only(name) if name in MORE_OF_A_KIND else name for name in DECODERS]
+)
 each_depth = pytest.mark.parametrize("depth", [0, 1])
 
 

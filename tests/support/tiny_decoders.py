@@ -114,6 +114,32 @@ DECODERS: dict[str, dict[str, Any]] = {
 """Options of tiny decoders by model type; what is not said is as in `TEXT_CONFIG`."""
 
 
+MORE_OF_A_KIND = (
+    "apertus",
+    "arcee",
+    "bitnet",
+    "ctrl",
+    "deepseek_v2",
+    "diffllama",
+    "ernie4_5",
+    "falcon_h1",
+    "gemma",
+    "gpt_bigcode",
+    "granitemoehybrid",
+    "helium",
+    "hunyuan_v1_dense",
+    "jamba",
+    "nemotron",
+    "olmo",
+    "olmo3",
+    "persimmon",
+    "qwen3_next",
+    "seed_oss",
+    "vaultgemma",
+)
+"""Decoders that are like others of the table where the probe is concerned."""
+
+
 def decoder_model(
     model_type: str, attention: str | None = None, *, seed: int = 0, **options: Any
 ) -> Any:
