@@ -57,7 +57,7 @@ def scores(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 def eager_switching() -> Iterator[None]:
     """Python changes threads as often as it can."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
+    sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
 
