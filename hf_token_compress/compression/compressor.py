@@ -85,6 +85,7 @@ def compress_inputs(
     return compressed
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _score(
     model: Any,
     family: ModelFamily,

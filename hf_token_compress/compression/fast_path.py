@@ -110,7 +110,6 @@ class FastPath:
         with twin.running():
             return layout.with_features(twin.module(layout.input_ids))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def scoring_layer(
         self, model: Any, layout: PromptLayout, embeds: Tensor, instruction: Tensor
     ) -> ScoringLayer:

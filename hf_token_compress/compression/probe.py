@@ -33,13 +33,11 @@ class DecoderEntry:
     """What the decoder is called with.
 
     Attributes:
-        decoder: The twin of the decoder.
         inputs_embeds: float [B, S, D], visual features in place of their placeholders.
         position_ids: int64 [A, B, S] or [B, S]; None if the decoder counts them itself.
         makes_masks: Whether the decoder makes its masks from the padding mask alone.
     """
 
-    decoder: Any
     inputs_embeds: Tensor
     position_ids: Tensor | None
     makes_masks: bool
@@ -120,7 +118,6 @@ class Probe:
         self._inputs = {
             name: value for name, value in inputs.items() if name in own and name not in _LEFT_OUT
         }
-        self._with_gradients = torch.is_grad_enabled()
         self._entry: DecoderEntry | None = None
 
     def entry(self) -> DecoderEntry:
@@ -152,7 +149,6 @@ class Probe:
             mask = given.get("attention_mask")
             is_padding = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
             self._entry = DecoderEntry(
-                decoder=decoder,
                 inputs_embeds=given["inputs_embeds"],
                 position_ids=given.get("position_ids"),
                 makes_masks=is_padding and not recorder.rules,
@@ -163,8 +159,7 @@ class Probe:
 
         decoder.forward = enter
         try:
-            with torch.set_grad_enabled(self._with_gradients):
-                return _run_twin(twin, recorder, self._inputs)
+            return _run_twin(twin, recorder, self._inputs)
         finally:
             # Leave no circle through the probe: it holds large tensors.
             if before is None:
@@ -207,7 +202,6 @@ def _twin_up_to(
     return twin, recorder
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _run_twin(twin: Twin, recorder: _Recorder, inputs: Mapping[str, Any]) -> AttentionCall | None:
     try:
         with twin.running():

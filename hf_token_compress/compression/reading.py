@@ -47,14 +47,16 @@ class Reading:
         self._layout = layout
         self._probe = probe
         self._fast_path = fast_path
-        with_gradients = torch.is_grad_enabled()
+        # A scorer may keep the prompt and ask for its embeddings later.
+        gradients = torch.is_grad_enabled()
 
-        def embeds() -> Tensor:
-            # With gradients or not as when the prompts were read.
-            with torch.set_grad_enabled(with_gradients):
-                return fast_path.embeds(model, layout) if fast_path else probe.entry().inputs_embeds
+        def embed() -> Tensor:
+            with torch.set_grad_enabled(gradients):
+                if fast_path is not None:
+                    return fast_path.embeds(model, layout)
+                return probe.entry().inputs_embeds
 
-        self.prompt = layout.prompt(instruction_mask, embeds)
+        self.prompt = layout.prompt(instruction_mask, embed)
 
     def scoring_layer(self, depth: int) -> ScoringLayer:
         """The scoring layer after `depth` decoder layers.

@@ -56,6 +56,6 @@ def model_family(model_class: Any) -> ModelFamily:
     if _SEAM not in inspect.signature(model_class.forward).parameters:
         raise ValueError(
             f"Token compression does not support {model_class.__name__}: its forward does not take "
-            f"{_SEAM}, which hands the kept visual tokens over."
+            f"{_SEAM}, through which it would get the kept visual tokens."
         )
     return family_class()

@@ -160,7 +160,7 @@ class OwnModel(Qwen2VLForConditionalGeneration):
 
 
 class OwnFamily(ModelFamily):
-    model_classes = (OwnModel,)
+    """A family of a user."""
 
 
 def test_a_registered_family(

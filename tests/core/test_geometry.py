@@ -27,7 +27,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from hf_token_compress import ModelFamily
-from hf_token_compress.models import ModelFamily
 from hf_token_compress.models.llava_onevision import LlavaOnevisionFamily
 from hf_token_compress.prompt import Modality, VisualLayout
 

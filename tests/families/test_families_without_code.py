@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -201,6 +202,25 @@ def test_positions_leave_no_trace_on_the_model(family: str) -> None:
     with torch.no_grad():
         prepare_inputs(model, **make_inputs([ONE_IMAGE], family=family))
     assert inner.rope_deltas is trace
+
+
+def test_threads_that_share_a_model_get_their_own_features() -> None:
+    model = compress(tiny_model(family="qwen3_vl"), HALF)
+    batches = [make_inputs(prompts, family="qwen3_vl") for prompts in (RAGGED, RAGGED_VIDEOS)]
+
+    def prepared(inputs: Any) -> list[Tensor]:
+        with torch.no_grad():
+            outputs = prepare_inputs(model, **inputs)["mm_encoder_outputs"].values()
+        levels = [
+            level for own in outputs for level in (own.pooler_output, *own.deepstack_features)
+        ]
+        return [torch.cat(list(level)) for level in levels]
+
+    expected = [prepared(inputs) for inputs in batches]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(prepared, batches * 20))
+    for actual, whole in zip(found, expected * 20, strict=True):
+        assert all(map(torch.equal, actual, whole))
 
 
 @pytest.mark.parametrize(
