@@ -8,6 +8,7 @@ import pytest
 import torch
 from attention_record import AttentionCall, record_attention
 from errors import one_sentence
+from largest_tensor import LargestTensor
 from matrix import each_dtype, full_only
 from tiny_decoders import DECODERS, MORE_OF_A_KIND, decoder_model
 from tiny_models import make_inputs, tiny_family
@@ -25,6 +26,9 @@ NO_INTERFACE = ("bloom", "falcon", "mamba")
 
 COUNTS_BY_THE_MASK = ("opt",)
 """Decoders that count positions without padding, where LLaVA-OneVision counts padding too."""
+
+# The layers of Mamba below the first attention make larger tensors of their own.
+ATTENDS_FIRST = [name for name in DECODERS if name not in ("granitemoehybrid", "jamba")]
 
 each_decoder = pytest.mark.parametrize(
     "name", [full_only(name) if name in MORE_OF_A_KIND else name for name in DECODERS]
@@ -108,6 +112,20 @@ def test_rows_of_the_attention_map_equal_eager(name: str, depth: int) -> None:
     for sample, row in enumerate(scores):
         mean = expected[layer.sample == sample].mean((0, 1))
         torch.testing.assert_close(row, mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", [full_only(name) if name in MORE_OF_A_KIND else name for name in ATTENDS_FIRST]
+)
+def test_no_mask_is_made_whole(name: str) -> None:
+    """Scoring at depth 0 makes no tensor that is as large as half the pairs of tokens."""
+    inputs = make_inputs([(3, *[(4, 4)] * 48, 5, "end", 2)], family="llava_onevision")
+    length = inputs["input_ids"].shape[1]
+    stock = decoder_model(name, max_position_embeddings=1024)
+    model = compress(stock, {"retention_ratio": 0.25, "min_visual_tokens": 0})
+    with torch.no_grad(), LargestTensor() as largest:
+        prepare_inputs(model, **inputs)
+    assert largest.stored < length**2 / 2
 
 
 @pytest.mark.parametrize("name", NO_INTERFACE)

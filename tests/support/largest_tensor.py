@@ -13,11 +13,13 @@ class LargestTensor(TorchDispatchMode):
 
     Attributes:
         elements: Elements of the largest tensor that was made inside the `with` block.
+        stored: Elements of the largest one in memory, where expanded ones take no more room.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.elements = 0
+        self.stored = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -25,4 +27,6 @@ class LargestTensor(TorchDispatchMode):
         output = function(*args, **(kwargs or {}))
         if isinstance(output, Tensor):
             self.elements = max(self.elements, output.numel())
+            stored = output.untyped_storage().nbytes() // output.element_size()
+            self.stored = max(self.stored, stored)
         return output
