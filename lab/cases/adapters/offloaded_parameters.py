@@ -18,8 +18,8 @@ from ..random_models import compressed, llava_onevision, llava_onevision_inputs,
 DEVICE_MAPS: tuple[dict[str, str], ...] = (
     {"": "disk"},
     {
-        "model.image_newline": "disk",
-        "model.vision_tower": "cpu",
+        "model.image_newline": "cpu",
+        "model.vision_tower": "disk",
         "model.multi_modal_projector": "cpu",
         "model.language_model": "cpu",
         "lm_head": "cpu",
