@@ -74,7 +74,7 @@ def leaves_of(decoder: Any) -> tuple[nn.Module | None, ...] | None:
     """The modules that `LlamaLikeLayer` calls; None if one is missing or is more than a leaf.
 
     Modules with parts, such as those of LoRA, may treat a token by its place in the sequence, and
-    hooks may do anything.
+    hooks may do anything, also those of the modules around.
     """
     layers = decoder_layers(decoder)
     if not layers:
@@ -92,6 +92,8 @@ def leaves_of(decoder: Any) -> tuple[nn.Module | None, ...] | None:
     if norm is None or rotary is None or not hasattr(attention, "head_dim"):
         return None
     if type(query) is not nn.Linear or type(key) is not nn.Linear:
+        return None
+    if any(module._forward_pre_hooks for module in (decoder, layer, attention)):
         return None
     for leaf in leaves:
         if leaf is not None and (leaf._modules or leaf._forward_hooks or leaf._forward_pre_hooks):

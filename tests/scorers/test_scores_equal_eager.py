@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from eager_attention import assert_scores_and_tokens, eager_maps, eager_scores
 from tiny_decoders import decoder_model
-from tiny_models import FAMILIES, make_inputs, tiny_family, tiny_model
+from tiny_models import (
+    FAMILIES,
+    HIDDEN,
+    make_inputs,
+    tiny_base_model,
+    tiny_family,
+    tiny_model,
+)
 from torch import Tensor, nn
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs
@@ -55,8 +63,10 @@ each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 each_padding = pytest.mark.parametrize("padding_side", ["left", "right"])
 
 
-def check(stock: Any, inputs: dict[str, Any], depth: int) -> None:
-    """Compress a copy of a model and compare with its eager maps."""
+def check(
+    stock: Any, inputs: dict[str, Any], depth: int, change: Callable[[Any], None] | None = None
+) -> None:
+    """Compress a copy of a model, change both, and compare with the eager maps of the other."""
     config = TokenCompressionConfig(
         retention_ratio=0.25,
         min_visual_tokens=0,
@@ -65,6 +75,8 @@ def check(stock: Any, inputs: dict[str, Any], depth: int) -> None:
         scorer_options={"scoring_depth": depth},
     )
     compressed = compress(copy.deepcopy(stock), config)
+    for model in (stock, compressed) if change else ():
+        change(model)
     prepare_inputs(compressed, **inputs)
     prompt, _ = read_prompt(stock, inputs)
     expected = eager_scores(stock, inputs, prompt, depth)
@@ -82,6 +94,42 @@ def test_supported_families(
     prompts = tiny_family(family).prompts[title]
     inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     check(tiny_model(attention, family=family), inputs, depth)
+
+
+@each_depth
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_without_a_head(family: str, attention: str, depth: int) -> None:
+    prompts = tiny_family(family).prompts["ragged"]
+    check(tiny_base_model(attention, family=family), make_inputs(prompts, family=family), depth)
+
+
+def steer(part: str) -> Callable[[Any], None]:
+    """A change that adds a vector to all that goes into a part of the decoder."""
+
+    def add(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        vector = torch.linspace(-2, 2, HIDDEN)
+        named = {
+            k: v + vector for k, v in kwargs.items() if k in ("hidden_states", "inputs_embeds")
+        }
+        return tuple(own + vector for own in args), {**kwargs, **named}
+
+    def change(model: Any) -> None:
+        module = model.model.language_model.get_submodule(part)
+        module.register_forward_pre_hook(add, with_kwargs=True)
+
+    return change
+
+
+@each_depth
+@pytest.mark.parametrize(
+    "part", ["", "layers.0", "layers.0.self_attn", "layers.0.self_attn.k_proj"]
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hooks_that_change_what_the_attention_sees(family: str, part: str, depth: int) -> None:
+    """Set after compression."""
+    prompts = tiny_family(family).prompts["ragged"]
+    check(tiny_model(family=family), make_inputs(prompts, family=family), depth, steer(part))
 
 
 @each_depth
