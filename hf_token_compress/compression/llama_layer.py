@@ -80,6 +80,10 @@ def leaves_of(decoder: Any) -> tuple[nn.Module | None, ...] | None:
     if not layers:
         return None
     layer, attention = layers[0], getattr(layers[0], "self_attn", None)
+    if attention is None or any(
+        around._forward_pre_hooks for around in (decoder, layer, attention)
+    ):
+        return None
     leaves = (
         getattr(layer, "input_layernorm", None),
         getattr(attention, "q_proj", None),
@@ -92,8 +96,6 @@ def leaves_of(decoder: Any) -> tuple[nn.Module | None, ...] | None:
     if norm is None or rotary is None or not hasattr(attention, "head_dim"):
         return None
     if type(query) is not nn.Linear or type(key) is not nn.Linear:
-        return None
-    if any(module._forward_pre_hooks for module in (decoder, layer, attention)):
         return None
     for leaf in leaves:
         if leaf is not None and (leaf._modules or leaf._forward_hooks or leaf._forward_pre_hooks):
