@@ -46,6 +46,7 @@ TEXT_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4": ("glm4", {}),
     "smollm3": ("smollm3", {}),
     "gemma2": ("gemma2", {"sliding_window": WINDOW}),
+    "ministral3": ("ministral3", {}),
     "gpt_oss": ("gpt_oss", {"sliding_window": WINDOW}),
 }
 """Decoder and options of other text models for LLaVA-OneVision."""

@@ -85,6 +85,16 @@ DECODERS: dict[str, dict[str, Any]] = {
         "block_size": 16,
         "layer_types": ["linear_attention", "full_attention", "full_attention"],
     },
+    "ministral3": {
+        "head_dim": 8,
+        # Queries grow with their position, from 32 on.
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "llama_4_scaling_beta": 1.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
     "mistral": {"sliding_window": WINDOW, "head_dim": 8},
     "mixtral": {"num_local_experts": 4},
     "nemotron": {},
