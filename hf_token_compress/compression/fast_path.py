@@ -164,6 +164,8 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
             continue
         ids[sample, 4 : 4 + tokens] = vocabulary[own][0]
         features = torch.randn(tokens, weight.shape[-1], generator=generator)
+        # Small ones too: a factor before the norm shows in them alone.
+        features *= torch.logspace(-3, 0, tokens)[:, None]
         layouts = [VisualLayout.row_major(1, 2, 2)]
         # Stock forwards take features as a list or as a tensor: joined, they are both.
         encoded[modality] = EncodedVisuals([features.to(device, weight.dtype)], joined=True)

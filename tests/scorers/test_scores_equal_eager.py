@@ -152,6 +152,18 @@ def test_other_text_models(name: str, attention: str, padding_side: Any, depth: 
     check(model, inputs, depth)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+def test_features_of_any_size(size: float) -> None:
+    """Granite's factor on what goes into layer 0 cancels in its norm, unless that is small."""
+    model = decoder_model("granite", embedding_multiplier=12.0)
+    model.get_input_embeddings().weight.data.mul_(10)
+    for parameter in model.model.multi_modal_projector.linear_2.parameters():
+        parameter.data.mul_(size)
+    model.model.image_newline.data.mul_(size)
+    prompts = tiny_family("llava_onevision").prompts["ragged"]
+    check(model, make_inputs(prompts, family="llava_onevision"), depth=0)
+
+
 class Int8Linear(nn.Module):
     """A quantised layer: it has no weight, only what it makes one of when it runs."""
 
