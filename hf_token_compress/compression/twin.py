@@ -134,10 +134,13 @@ class _TwinMaker:
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:
-            state["forward"] = functools.partial(_hooked_forward, twin, hook)
+            # Transformers reads the signature of the model's forward.
+            state["forward"] = functools.update_wrapper(
+                functools.partial(_hooked_forward, twin, hook), cls.forward.__get__(twin)
+            )
         if self._frozen:
             twin._parameters = {
-                name: own.detach() if own is not None and own.requires_grad else own  # type: ignore[misc]
+                name: _frozen(own) if own is not None and own.requires_grad else own
                 for name, own in twin._parameters.items()
             }
         for name, child in module._modules.items():
@@ -184,6 +187,10 @@ class _Later(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the twin's."""
         return self._maker.make(self._module)(*args, **kwargs)
+
+
+def _frozen(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.detach(), requires_grad=False)
 
 
 def _hooked_forward(module: nn.Module, hook: Any, *args: Any, **kwargs: Any) -> Any:

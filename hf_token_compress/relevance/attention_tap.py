@@ -1,18 +1,16 @@
 """Visit every attention layer of a decoder with the gradient of its output, without storing maps.
 
-A backend registered with Transformers runs SDPA unchanged and puts a tap on its output. Autograd
+A twin of the model has a backend that runs SDPA unchanged and puts a tap on its output. Autograd
 visits the taps from the top layer down, each with query, key, value and the gradient of the output.
 This is enough to compute A and ∂y/∂A for a few queries at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..compression.mask_rules import MaskRule, SeenMask
+from ..compression.twin import make_twin, recorder_of
 from ..kernels.relevance_step import relevance_step
 
 MEMORY_LIMIT = 32 * 2**20
@@ -30,7 +30,15 @@ BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
 
 # Arguments that change the attention map in ways that `relevance_step` does not compute.
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "head_mask")
+_UNSUPPORTED = (
+    "softcap",
+    "s_aux",
+    "sinks",
+    "position_bias",
+    "head_mask",
+    "indices",
+    "block_indices",
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class AttentionLayer:
 
 @dataclass(eq=False)
 class AttentionTap:
-    """Sees the attention layers of a decoder while `tapped_attention` is active.
+    """Sees the attention layers of the decoder of a tapped twin.
 
     Attributes:
         visit: Called in the backward pass from the top layer down, with each layer and the gradient
@@ -105,21 +113,26 @@ class AttentionTap:
     count: int = 0
 
     def check(self, model: Any) -> None:
-        """Raise `ValueError` if the forward pass went through no tapped layer."""
+        """Raise `ValueError` if the forward pass went through layers without a tap."""
+        layers = model.get_decoder().config.num_hidden_layers
         if self.count == 0:
-            raise _refusal(model)
+            reason = "it is not called through Transformers' AttentionInterface"
+            raise _refusal(type(model).__name__, reason)
+        if self.count < layers:
+            reason = f"only {self.count} of {layers} layers have any"
+            raise _refusal(type(model).__name__, reason)
 
 
-def _refusal(
-    module: nn.Module, reason: str = "it is not called through Transformers' AttentionInterface"
-) -> ValueError:
+def tapped_twin(model: Any, tap: AttentionTap) -> Any:
+    """A twin of a model that passes its attention layers to `tap`; parameters are shared."""
+    return make_twin(model, backend=BACKEND, recorder=tap).module
+
+
+def _refusal(name: str, reason: str) -> ValueError:
     return ValueError(
-        f"The attention of {type(module).__name__} cannot be intercepted, because {reason}: use a "
-        "rule that needs no attention, such as 'gradient_input' or 'occlusion'."
+        f"The attention of {name} cannot be intercepted, because {reason}: use a rule that needs "
+        "no attention, such as 'gradient_input' or 'occlusion'."
     )
-
-
-_TAPS: WeakKeyDictionary[nn.Module, AttentionTap] = WeakKeyDictionary()
 
 
 class _Tap(Function):
@@ -157,24 +170,24 @@ def _attention_forward(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    tap = _TAPS.get(module)
+    tap: AttentionTap = recorder_of(module.config)  # type: ignore[arg-type]
     # Refuse attention whose map cannot be recomputed.
     unsupported = [name for name in _UNSUPPORTED if options.get(name) is not None]
-    if tap is not None and unsupported:
-        raise _refusal(module, f"it uses {', '.join(unsupported)}")
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    if tap is None:
-        return output, None
+    if unsupported:
+        raise _refusal(type(module).__name__, f"it uses {', '.join(unsupported)}")
     if attention_mask is not None and attention_mask.dtype != torch.bool:
-        raise _refusal(module, "it adds a mask of numbers to its logits")
-    # Show the layer to the tap.
-    tap.count += 1
+        raise _refusal(type(module).__name__, "it adds a mask of numbers to its logits")
     is_causal = options.get("is_causal")
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
+    if attention_mask is None and not is_causal:
+        raise _refusal(type(module).__name__, "it has no mask and is not causal")
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    # Show the layer to the tap.
+    tap.count += 1
     make_layer = partial(
         AttentionLayer,
-        causal=attention_mask is None and bool(is_causal),
+        causal=attention_mask is None,
         scaling=options.get("scaling"),
         memory_limit=tap.memory_limit,
     )
@@ -184,33 +197,29 @@ def _attention_forward(
 
 
 def _attention_mask(
-    batch_size: int, q_length: int, kv_length: int, *args: Any, **options: Any
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    *,
+    mask_function: Callable[..., Tensor],
+    attention_mask: Tensor | None = None,
+    **options: Any,
 ) -> Tensor | None:
-    """The mask of SDPA, without padding on the right, which causal attention never sees."""
-    padding = options.get("attention_mask")
-    plain = options.get("allow_is_causal_skip", False) and q_length == kv_length
-    if plain and padding is not None and padding.ndim == 2:
-        right_padded = bool((padding[:, 1:] <= padding[:, :-1]).all())
-        options["attention_mask"] = None if right_padded else padding
-    return sdpa_mask(batch_size, q_length, kv_length, *args, **options)
+    """The mask of SDPA, without padding on the right where the mask is causal."""
+    if attention_mask is not None and attention_mask.ndim == 2 and q_length == kv_length:
+        mask = SeenMask(None, (MaskRule(None, mask_function),), True, None)
+        right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
+        if right_padded and mask.is_causal(options.get("local_size")):
+            attention_mask = None
+    return sdpa_mask(
+        batch_size,
+        q_length,
+        kv_length,
+        mask_function=mask_function,
+        attention_mask=attention_mask,
+        **options,
+    )
 
 
 AttentionInterface.register(BACKEND, _attention_forward)
 AttentionMaskInterface.register(BACKEND, _attention_mask)
-
-
-@contextmanager
-def tapped_attention(decoder: Any, tap: AttentionTap) -> Iterator[None]:
-    """Pass the attention layers of a decoder (`model.get_decoder()`) to `tap` inside `with`."""
-    before = decoder.config._attn_implementation
-    modules = list(decoder.modules())
-    try:
-        decoder.set_attn_implementation(BACKEND)
-        if decoder.config._attn_implementation != BACKEND:
-            raise _refusal(decoder)
-        _TAPS.update(dict.fromkeys(modules, tap))
-        yield
-    finally:
-        for module in modules:
-            _TAPS.pop(module, None)
-        decoder.config._attn_implementation = before

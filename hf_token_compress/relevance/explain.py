@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,13 +12,15 @@ from transformers import PreTrainedModel
 
 from ..checks import check_choice
 from ..compression.mixin import TokenCompressionMixin
+from ..compression.twin import make_twin
 from ..config import Targets as Targets
 from ..models.family import ModelFamily
 from ..models.registry import model_family
 from ..prompt import VisualSpan
+from ..rewrite import gather_positions, kept_positions
 from .attention_tap import MEMORY_LIMIT
-from .model_state import ready_for_gradients
-from .replay import Replay, make_replay
+from .explained_twin import explained_twin
+from .replay import TOKEN_TYPES, Replay, make_replay
 from .rules import DEFAULT_RULE, Rule, build_rule
 from .rules.recursive import RecursiveRule
 
@@ -69,7 +70,8 @@ def relevance(
 
     The uncompressed prompts are replayed with their answers in one forward pass, followed by one
     backward pass per target. No attention map is stored, so memory grows with the length as in an
-    ordinary backward pass. The model is left unchanged, also after an exception.
+    ordinary backward pass. A twin does all this: the model is never changed, and other threads may
+    use it meanwhile, unless its weights are offloaded.
 
     Args:
         model: A loaded model of a supported family with a language model head, compressed or not.
@@ -103,10 +105,10 @@ def relevance(
     if recursive:
         explainer = RecursiveRule(explainer)
     family = explained_family(model)
-    with ready_for_gradients(model, checkpointing=checkpointing):
-        if answer_ids is None:
-            answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
-        replay = make_replay(model, family, inputs, answer_ids, memory_limit)
+    if answer_ids is None:
+        answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
+    with explained_twin(model, checkpointing=checkpointing) as twin:
+        replay = make_replay(twin, family, inputs, answer_ids, memory_limit, checkpointing)
         groups = _target_groups(replay, targets)
         found = explainer.explain(replay, groups, replay.layout.attention_mask)  # [G, B, S]
     samples = []
@@ -141,17 +143,32 @@ def greedy_answers(
     model: Any, family: ModelFamily, inputs: Mapping[str, Any], max_new_tokens: int
 ) -> list[Tensor]:
     """The model's own answers to the whole prompts, int64 [T] each, without the end token."""
-    compressed = isinstance(model, TokenCompressionMixin)
-    with model.token_compression.disabled() if compressed else nullcontext(), torch.no_grad():
-        sequences = model.generate(
+    inputs = _padded_on_the_left(inputs, family.padding_id(model))
+    twin = make_twin(model)
+    with twin.running(), torch.inference_mode(False), torch.no_grad():
+        sequences = twin.module.generate(
             **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
         )
     ends = family.turn_end_ids(model)
     answers = []
     for answer in sequences[:, inputs["input_ids"].shape[1] :].tolist():
         length = next((step for step, token in enumerate(answer) if token in ends), len(answer))
-        answers.append(torch.tensor(answer[:length], dtype=torch.long, device=model.device))
+        answers.append(torch.tensor(answer[:length], device=sequences.device, dtype=torch.long))
     return answers
+
+
+def _padded_on_the_left(inputs: Mapping[str, Any], padding_id: int) -> Mapping[str, Any]:
+    """The same prompts with their padding on the left, where `generate` needs it."""
+    mask = inputs.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or bool(mask[:, -1].all()):
+        return inputs
+    index = kept_positions(mask.bool(), "left")  # [B, S]
+    moved = {"attention_mask": (index >= 0).to(mask)}
+    fills = {"input_ids": padding_id, **dict.fromkeys(("position_ids", *TOKEN_TYPES), 0)}
+    for name, fill in fills.items():
+        if inputs.get(name) is not None:
+            moved[name] = gather_positions(inputs[name], index, fill)
+    return {**inputs, **moved}
 
 
 def _target_groups(replay: Replay, targets: Targets) -> Tensor:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ..checks import check_share
 from .explain import explained_family, greedy_answers
-from .model_state import ready_for_gradients
+from .explained_twin import explained_twin
 from .replay import Replay, make_replay
 
 RETENTION_RATIOS = (0.9, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
@@ -110,10 +110,10 @@ def faithfulness(
         check_share("A retention ratio", ratio)
     ratios = sorted({1.0, *map(float, retention_ratios)}, reverse=True)
     family = explained_family(model)
-    with ready_for_gradients(model), torch.no_grad():
-        if answer_ids is None:
-            answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
-        replay = make_replay(model, family, inputs, answer_ids)
+    if answer_ids is None:
+        answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
+    with explained_twin(model) as twin, torch.no_grad():
+        replay = make_replay(twin, family, inputs, answer_ids)
         given = _checked_scores(scores, replay.visual_positions)
         # Every order of removal is given by scores: the lowest go first.
         generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 """The replay of an answer: prompts followed by their answers, run in one forward pass.
 
-Sequences are padded on the right, which causal attention never sees. No attention mask is needed,
-so memory stays linear in the length.
+Sequences are padded on the right, which causal attention never sees. Where attention is causal, no
+mask is needed, so memory stays linear in the length.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..models.family import ModelFamily
 from ..prompt import VisualSpan
 from ..rewrite import gather_positions, kept_positions
 from .attention_tap import MEMORY_LIMIT
+from .hidden_answers import answers_are_hidden
 
 Target = Literal["logit", "log_probability", "margin"]
 """The score of an answer token to explain: its logit, its log-probability, or its logit minus that
@@ -36,7 +37,7 @@ class ReplayPass:
     """Inputs of one forward pass over B prompts with their answers, K tokens each.
 
     Attributes:
-        model: The model to run.
+        model: The model to run: a twin of the caller's.
         inputs: Keyword arguments of its forward.
         answer_ids: int64 [B, T], the answers, -1 after their end.
         prediction_positions: int64 [B, T], the position that predicts each answer token, -1 after
@@ -47,6 +48,7 @@ class ReplayPass:
         leaf_positions: For each leaf its sample, and int64 [n] its positions, -1 for removed
             tokens.
         memory_limit: Bytes of scratch memory that one attention layer may take.
+        checkpointing: Whether to keep one layer's activations at a time.
     """
 
     model: Any
@@ -58,6 +60,7 @@ class ReplayPass:
     leaves: tuple[Tensor, ...]
     leaf_positions: tuple[tuple[int, Tensor], ...]
     memory_limit: int = MEMORY_LIMIT
+    checkpointing: bool = False
 
     def logits(self) -> Tensor:
         """Logits at the positions that predict the answers: float32 [B, T, vocabulary]."""
@@ -100,7 +103,7 @@ class Replay:
     """Prompts with their answers, from which any visual tokens can be removed.
 
     Attributes:
-        model: The model to run.
+        model: The model to run: a twin of the caller's.
         family: Its family.
         inputs: Keyword arguments of the stock forward besides the tokens.
         layout: Prompts and answers, S tokens each, padded on the right.
@@ -108,6 +111,7 @@ class Replay:
         prediction_positions: int64 [B, T], -1 after their end.
         visuals: For each prompt its images and videos, at positions in the caller's sequence.
         memory_limit: Bytes of scratch memory that one attention layer may take.
+        checkpointing: Whether to keep one layer's activations at a time.
     """
 
     model: Any
@@ -118,6 +122,7 @@ class Replay:
     prediction_positions: Tensor
     visuals: tuple[tuple[VisualSpan, ...], ...]
     memory_limit: int = MEMORY_LIMIT
+    checkpointing: bool = False
 
     @property
     def visual_positions(self) -> list[Tensor]:
@@ -217,6 +222,7 @@ class Replay:
                 for span in spans
             ),
             memory_limit=self.memory_limit,
+            checkpointing=self.checkpointing,
         )
 
 
@@ -226,8 +232,14 @@ def make_replay(
     inputs: Mapping[str, Any],
     answer_ids: Sequence[Tensor],
     memory_limit: int = MEMORY_LIMIT,
+    checkpointing: bool = False,
 ) -> Replay:
-    """Append answers, for each prompt int64 [T], to the prompts in the processor's output."""
+    """Append answers, for each prompt int64 [T], to the prompts in the processor's output.
+
+    Raises:
+        TypeError, ValueError: An input does not fit, a prompt has no visual tokens or no answer, or
+            it would see the answer.
+    """
     with torch.inference_mode(False), torch.no_grad():
         # Tensors made in inference mode cannot take part in gradients: copy them.
         given = dict(inputs)
@@ -241,13 +253,28 @@ def make_replay(
         longs = [answer.to(layout.input_ids.device, torch.long) for answer in answer_ids]
         answers = pad_sequence(longs, batch_first=True, padding_value=-1)  # [B, T]
         layout, prompts, predictions = _append(answers, layout, family.padding_id(model))
-    # Pass on the other inputs, with token types extended by those of text.
+    # Pass on the other inputs.
     consumed = {*family.consumed_inputs(model), *_REPLACED_INPUTS}
     others = {name: value for name, value in given.items() if name not in consumed}
-    for name in TOKEN_TYPES:
-        if name in given:
-            others[name] = gather_positions(given[name], prompts, 0)  # [B, S]
-    return Replay(model, family, others, layout, answers, predictions, visuals, memory_limit)
+    made = (layout, answers, predictions, visuals, memory_limit, checkpointing)
+    replay = Replay(model, family, others, *made)
+    # Give answers the type of text, or, where text joins the prompt's block of tokens that all see
+    # each other, that of what follows it.
+    for answer_type in (0, 1):
+        fills = {"mm_token_type_ids": 0, "token_type_ids": answer_type}
+        types = {
+            name: gather_positions(given[name], prompts, fill)  # [B, S]
+            for name, fill in fills.items()
+            if name in given
+        }
+        replay = replace(replay, inputs={**others, **types})
+        inputs = replay.forward_pass(layout.attention_mask).inputs
+        if answers_are_hidden(model, inputs, predictions[:, 0] + 1):
+            return replay
+    raise ValueError(
+        f"The tokens of a prompt of {type(model).__name__} would see the answer that is replayed "
+        "after them: pass everything that the processor returned, such as token_type_ids."
+    )
 
 
 # Inputs that a replay makes itself, or that belong to generation.

@@ -12,7 +12,6 @@ from typing_extensions import override
 from ..prompt import MultimodalPrompt
 from ..scorers import Scorer
 from .explain import Targets, explained_family, greedy_answers, relevance
-from .model_state import ready_for_gradients
 from .replay import TOKEN_TYPES
 from .rules import DEFAULT_RULE
 
@@ -68,9 +67,8 @@ class RelevanceScorer(Scorer):
         chosen = {**inputs, **own}
         # Answer them, and explain the end token of empty answers.
         family = explained_family(model)
-        with ready_for_gradients(model):
-            answers = greedy_answers(model, family, chosen, self._max_new_tokens)
-            end = torch.tensor([min(family.turn_end_ids(model), default=0)], device=model.device)
+        answers = greedy_answers(model, family, chosen, self._max_new_tokens)
+        end = torch.tensor([min(family.turn_end_ids(model), default=0)])
         answers = [answer if len(answer) else end for answer in answers]
         report = relevance(model, chosen, answer_ids=answers, **self.options)
         for sample, explained in zip(samples, report.samples, strict=True):

@@ -20,12 +20,12 @@ from torch import Tensor
 from .._version import __version__
 from ..compression.identity import identify
 from ..compression.reading import check_depth, read_prompt
+from ..compression.twin import make_twin
 from ..data.answers import is_right
 from ..data.chat import batches_of_one_shape, encode_samples
 from ..data.media import with_frames
 from ..data.sample import Sample
 from ..data.sources import SampleSource
-from ..evaluation_mode import evaluation_mode
 from ..mapper import ModelIdentity, relevance_label
 from ..relevance import relevance
 from ..relevance.explain import explained_family, greedy_answers
@@ -73,8 +73,8 @@ def collect(
     Shards that exist already are kept. A sample that cannot be used is logged, counted and skipped.
 
     Args:
-        model: A loaded model of a supported family, compressed or not, on this process's device. It
-            runs in evaluation mode and is left as it was.
+        model: A loaded model of a supported family, compressed or not, on this process's device. A
+            twin of it answers, in evaluation mode; the model itself is not touched.
         processor: Its processor.
         samples: The questions.
         folder: Where to write; on one machine, or shared by all.
@@ -190,8 +190,7 @@ class _Collector:
             for number in batch:
                 self._read(number, readable, shard)
             for indices in batches_of_one_shape([sample for _, sample in readable]):
-                with evaluation_mode([self.model]):
-                    self._collect([readable[index] for index in indices], shard)
+                self._collect([readable[index] for index in indices], shard)
             if after_sample is not None:
                 after_sample(len(batch))
         shard.samples.sort(key=lambda sample: sample.number)
@@ -276,9 +275,10 @@ class _Collector:
             targets=options.targets,
             recursive=options.recursive,
         )
-        with torch.no_grad():
+        twin = make_twin(self.model)
+        with twin.running(), torch.no_grad():
             prompt, layer = read_prompt(
-                self.model,
+                twin.module,
                 inputs,
                 instruction=options.instruction,
                 scoring_depth=options.scoring_depth,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_token_compress.relevance.model_state import ready_for_gradients
+from hf_token_compress.relevance.explained_twin import explained_twin
 from hf_token_compress.relevance.replay import ReplayPass
 from hf_token_compress.relevance.rules import build_rule
 from hf_token_compress.relevance.rules.base import PassRule
@@ -36,13 +36,13 @@ def text_relevance(
     explainer = build_rule(rule, {})
     assert isinstance(explainer, PassRule)
     length, count = len(prompt_ids), len(answer_ids)
-    with ready_for_gradients(model, checkpointing=checkpointing):
+    with explained_twin(model, checkpointing=checkpointing) as twin:
         ids = torch.cat([prompt_ids, answer_ids[:-1]])  # [K]
         positions = torch.arange(len(ids), device=ids.device)
-        leaf = model.get_input_embeddings()(ids).detach().requires_grad_()  # [K, D]
+        leaf = twin.get_input_embeddings()(ids).detach().requires_grad_()  # [K, D]
         present = torch.ones(1, len(ids), dtype=torch.bool, device=ids.device)
         replay = ReplayPass(
-            model=model,
+            model=twin,
             inputs={
                 "inputs_embeds": leaf[None],
                 "attention_mask": present.long(),
@@ -54,6 +54,7 @@ def text_relevance(
             visual_mask=torch.zeros_like(present),
             leaves=(leaf,),
             leaf_positions=((0, positions),),
+            checkpointing=checkpointing,
         )
         targets = torch.eye(count, dtype=torch.bool, device=ids.device)[:, None]  # [T, 1, T]
         found = explainer.explain_pass(replay, targets)  # [T, 1, K]

@@ -8,16 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relevance_reference import edge_sums, normalized_matrix, relevance_matrix, weighted_maps
+from relevance_reference import ATTENTION_RULES, expected_relevance
 from tiny_models import (
     FAMILIES,
-    IMAGE,
     IMAGE_AND_VIDEO,
     ONE_IMAGE,
     TEXT_IDS,
     TWO_IMAGES,
     TWO_TURNS,
-    VIDEO,
     make_inputs,
     tiny_model,
 )
@@ -42,41 +40,13 @@ def assert_equal_relevance(actual: Tensor, expected: Tensor, tolerance: float = 
     assert (actual[order].diff() > -2 * tolerance * scale).all()
 
 
-def with_answer(inputs: dict[str, Tensor], answer: Tensor) -> tuple[dict[str, Tensor], int]:
-    """One unpadded prompt with its answer, and the position that predicts its first token."""
-    extra = answer[None, :-1]
-    behind = {
-        "input_ids": extra,
-        "attention_mask": torch.ones_like(extra),
-        "mm_token_type_ids": torch.zeros_like(extra),
-    }
-    longer = {
-        name: torch.cat([value, behind[name]], dim=1) if name in behind else value
-        for name, value in inputs.items()
-    }
-    return longer, inputs["input_ids"].shape[1] - 1
-
-
 def reference(prompt: Any, answer: Tensor, rule: str, family: str, **options: Any) -> Tensor:
     """[T, N] for one prompt, from stored maps."""
-    inputs, first = with_answer(make_inputs([prompt], family=family), answer)
-    visual = torch.isin(inputs["input_ids"][0], torch.tensor([IMAGE, VIDEO]))
     model = tiny_model("eager", family=family, **options)
-    per_token = []
-    for number, token in enumerate(answer.tolist()):
-        maps = weighted_maps(model, inputs, first + number, token)
-        if rule == "gae":
-            found = relevance_matrix(maps)[first + number]
-        elif rule == "gae_normalized":
-            found = normalized_matrix(maps)[first + number]
-        else:
-            magnitude = torch.abs if rule == "edges_absolute" else lambda x: x.clamp(min=0)
-            found = edge_sums(maps, ~visual, magnitude)
-        per_token.append(found[visual])
-    return torch.stack(per_token)
+    return expected_relevance(model, make_inputs([prompt], family=family), answer, rule)
 
 
-@pytest.mark.parametrize("rule", ["gae", "gae_normalized", "edges_positive", "edges_absolute"])
+@pytest.mark.parametrize("rule", ATTENTION_RULES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_ragged_batch_equals_the_equations(family: str, rule: str) -> None:
     """GQA, padding, several images and videos, tiles and newlines, answers of 1 to 4 tokens."""

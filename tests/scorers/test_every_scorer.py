@@ -51,9 +51,6 @@ SCORERS: dict[str, Callable[[Any], Scorer]] = {
     "uniform": built("uniform"),
 }
 
-LEFT_PADDING_ONLY = {"relevance"}
-"""Scorers that generate an answer first, which needs padding on the left."""
-
 each_case = pytest.mark.parametrize(
     ("scorer", "family", "title"),
     [
@@ -97,8 +94,6 @@ def test_scores_do_not_depend_on_the_batch(scorer: str, family: str, title: str)
 
 @each_case
 def test_scores_do_not_depend_on_the_padding_side(scorer: str, family: str, title: str) -> None:
-    if scorer in LEFT_PADDING_ONLY:
-        pytest.skip("needs left padding")
     prompts = tiny_family(family).prompts[title]
     left = scores_of(scorer, family, prompts, padding_side="left")
     right = scores_of(scorer, family, prompts, padding_side="right")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
 from ...checks import check_choice
-from ..attention_tap import AttentionLayer, AttentionTap, tapped_attention
+from ..attention_tap import AttentionLayer, AttentionTap, tapped_twin
+from ..explained_twin import checkpoint_layers
 from ..replay import Replay, ReplayPass, Target
 
 
@@ -128,15 +130,17 @@ class PropagationRule(PassRule):
         predicting.scatter_add_(-1, positions, targets.float())  # [G, B, K]
         start = self.start(predicting, replay)
         tap = AttentionTap(keep_layers=not self.uses_gradients, memory_limit=replay.memory_limit)
-        tapped = tapped_attention(replay.model.get_decoder(), tap)
-        with tapped, torch.set_grad_enabled(self.uses_gradients):
-            scores = replay.target_scores(targets, self.target)  # [G]
+        tapped = tapped_twin(replay.model, tap)
+        if replay.checkpointing:
+            checkpoint_layers(tapped.get_decoder())
+        with torch.set_grad_enabled(self.uses_gradients):
+            scores = replace(replay, model=tapped).target_scores(targets, self.target)  # [G]
             tap.check(replay.model)
             if not self.uses_gradients:
                 # Propagate all targets together, after the forward pass.
                 propagation = _Propagation(self, start)
-                for layer in reversed(tap.forward_layers):
-                    propagation.visit(layer, None)
+                while tap.forward_layers:
+                    propagation.visit(tap.forward_layers.pop(), None)
                 return propagation.relevance.to(start.device)
             # Propagate each target in its own backward pass.
             found = []
