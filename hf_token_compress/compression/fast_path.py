@@ -142,7 +142,7 @@ class FastPath:
 def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     """Two samples, one with an image and padding on the left, one with a video if there are any.
 
-    The positions differ on every axis.
+    The positions differ on every axis, and reach past the model's context.
     """
     device = model.device
     vocabulary = torch.arange(model.config.get_text_config().vocab_size, device=device)[None]
@@ -164,12 +164,17 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
             continue
         ids[sample, 4 : 4 + tokens] = vocabulary[own][0]
         features = torch.randn(tokens, weight.shape[-1], generator=generator)
+        # Small ones too: a factor before the norm shows in them alone.
+        features *= torch.logspace(-3, 0, tokens)[:, None]
         layouts = [VisualLayout.row_major(1, 2, 2)]
         # Stock forwards take features as a list or as a tensor: joined, they are both.
         encoded[modality] = EncodedVisuals([features.to(device, weight.dtype)], joined=True)
         spans[modality] = find_visual_spans(ids == vocabulary[own][0], layouts, modality)
     inputs = {"input_ids": ids, "mm_token_type_ids": torch.zeros_like(ids)}
     position_ids = family.position_ids(model, inputs, mask) * 2  # [A, B, S] or [B, S]
+    # The second sample goes past the context: some models scale queries from a position on.
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20
+    position_ids[..., 1, :] *= context // length
     if position_ids.ndim == 3:
         position_ids *= torch.tensor([1, 2, 3, 5], device=device)[: len(position_ids), None, None]
     return PromptLayout(ids, mask, position_ids, encoded, spans, vision_ms=0.0)

@@ -74,12 +74,16 @@ def leaves_of(decoder: Any) -> tuple[nn.Module | None, ...] | None:
     """The modules that `LlamaLikeLayer` calls; None if one is missing or is more than a leaf.
 
     Modules with parts, such as those of LoRA, may treat a token by its place in the sequence, and
-    hooks may do anything.
+    hooks may do anything, also those of the modules around.
     """
     layers = decoder_layers(decoder)
     if not layers:
         return None
     layer, attention = layers[0], getattr(layers[0], "self_attn", None)
+    if attention is None or any(
+        around._forward_pre_hooks for around in (decoder, layer, attention)
+    ):
+        return None
     leaves = (
         getattr(layer, "input_layernorm", None),
         getattr(attention, "q_proj", None),

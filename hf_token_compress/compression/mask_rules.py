@@ -60,6 +60,8 @@ class SeenMask:
     def is_causal(self, sliding_window: int | None) -> bool:
         """Whether causal order and a window say it all, at any length."""
         own = [rule for rule in self.rules if rule.made is self.mask]
+        if not own:
+            return self.mask is None and self.causal
         if any(_holds_tensors(rule.function) for rule in own):
             return False
         edges = [0, 1, *_FAR]

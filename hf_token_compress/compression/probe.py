@@ -123,7 +123,7 @@ class Probe:
     def entry(self) -> DecoderEntry:
         """Run up to the decoder."""
         if self._entry is None:
-            self._run(layer=0, stop_at_entry=True)
+            self._run(stop_at_entry=True)
         assert self._entry is not None
         return self._entry
 
@@ -135,15 +135,11 @@ class Probe:
         Raises:
             ValueError: The attention is not called through Transformers' `AttentionInterface`.
         """
-        layer = first_attention_layer(self._model, depth)
-        return _reached(self._run(layer, depth), self._model)
+        return _reached(self._run(depth), self._model, depth)
 
-    def _run(
-        self, layer: int, depth: int = 0, *, stop_at_entry: bool = False
-    ) -> AttentionCall | None:
+    def _run(self, depth: int = 0, *, stop_at_entry: bool = False) -> AttentionCall | None:
         samples = len(self._inputs["input_ids"])
-        inner = self._model.base_model
-        twin, recorder = _twin_up_to(self._model, inner, samples, layer, depth)
+        twin, recorder = _twin_up_to(self._model, self._model.base_model, samples, depth)
         decoder = twin.of(self._model.get_decoder())
         forward, before = decoder.forward, vars(decoder).get("forward")
         signature = inspect.signature(type(decoder).forward)
@@ -179,30 +175,30 @@ def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
         ValueError: The attention is not called through Transformers' `AttentionInterface`.
     """
     decoder = model.get_decoder()
-    twin, recorder = _twin_up_to(model, decoder, 1, first_attention_layer(model, 0))
+    twin, recorder = _twin_up_to(model, decoder, samples=1)
     return _reached(_run_twin(twin, recorder, {"inputs_embeds": inputs_embeds}), model)
 
 
 def _twin_up_to(
-    model: Any, part: nn.Module, samples: int, layer: int, depth: int = 0
+    model: Any, part: nn.Module, samples: int, depth: int = 0
 ) -> tuple[Twin, _Recorder]:
-    """A twin of the model or its decoder that ends at the attention of a layer.
+    """A twin of the model or its decoder that ends at the first attention from `depth` on.
 
-    The attention of the layers below `depth` runs as it is.
+    The attention of the layers below runs as it is. Layers above are made if a hybrid comes there.
     """
     decoder = model.get_decoder()
     layers = decoder_layers(decoder)
-    recorder = _Recorder(layer, decoder.config._attn_implementation if depth > 0 else None)
+    recorder = _Recorder(depth, decoder.config._attn_implementation if depth > 0 else None)
     twin = make_twin(
         part,
         backend=BACKEND,
         recorder=recorder,
         samples=samples,
-        untouched=[*_aside(part, model), *layers[layer + 1 :]],
+        untouched=[*_aside(part, model), *layers[depth + 1 :]],
         stock_attention=layers[:depth],
     )
-    if layer + 1 < len(layers):
-        twin.of(layers)[layer + 1] = _barrier(layers[layer + 1])
+    for number in range(depth + 1, len(layers)):
+        twin.of(layers)[number] = twin.later(layers[number])
     return twin, recorder
 
 
@@ -218,12 +214,13 @@ def _run_twin(twin: Twin, recorder: _Recorder, inputs: Mapping[str, Any]) -> Att
     return call
 
 
-def _reached(call: AttentionCall | None, model: Any) -> AttentionCall:
+def _reached(call: AttentionCall | None, model: Any, depth: int = 0) -> AttentionCall:
     if call is None:
+        place = f" from layer {depth} on" if depth > 0 else ""
         raise ValueError(
-            f"The attention of {type(model).__name__} cannot be read, because it is not called "
-            "through Transformers' AttentionInterface: choose a scorer that needs no attention, "
-            "such as 'uniform'."
+            f"The attention of {type(model).__name__} cannot be read{place}, because it is not "
+            "called through Transformers' AttentionInterface: choose a scorer that needs no "
+            "attention, such as 'uniform'."
         )
     return call
 
@@ -235,36 +232,18 @@ def decoder_layers(decoder: Any) -> nn.ModuleList:
     return next((part for part in lists if len(part) == count), nn.ModuleList())
 
 
-def first_attention_layer(model: Any, depth: int) -> int:
-    """The first layer with attention from layer `depth` on.
-
-    Raises:
-        ValueError: There is none.
-    """
-    kinds = getattr(model.get_decoder().config, "layer_types", None)
-    if not kinds:
-        return depth
-    found = next((i for i, kind in enumerate(kinds) if i >= depth and "attention" in kind), None)
-    if found is None:
-        raise ValueError(
-            f"{type(model).__name__} has no attention layer from layer {depth} on: choose a lower "
-            "scoring_depth."
-        )
-    return found
-
-
 @dataclass
 class _Recorder:
     """What one run finds.
 
     Attributes:
-        layer: Number of the scoring layer.
+        depth: Decoder layers before the scoring layer, hybrids aside.
         stock_backend: Attention implementation of the layers below it; None if there are none.
         rules: How the masks were made that the run asked for.
         call: The call of the scoring layer's attention.
     """
 
-    layer: int
+    depth: int
     stock_backend: str | None
     rules: list[MaskRule] = field(default_factory=list)
     call: AttentionCall | None = None
@@ -290,7 +269,7 @@ def _attention(
     )
     layer = getattr(module, "layer_idx", None)
     recorder.call = AttentionCall(
-        query, key, mask, options, recorder.layer if layer is None else layer
+        query, key, mask, options, recorder.depth if layer is None else layer
     )
     raise _ReachedError
 
@@ -347,14 +326,3 @@ def _aside(part: nn.Module, model: Any) -> list[nn.Module]:
         elif embeddings not in inside:
             aside.append(child)
     return aside
-
-
-def _barrier(layer: nn.Module) -> nn.Module:
-    """A layer that ends a run."""
-    barrier: nn.Module = object.__new__(type(layer))
-
-    def stop(*args: Any, **kwargs: Any) -> None:
-        raise _ReachedError
-
-    vars(barrier).update(vars(layer), forward=stop, training=False, _compiled_call_impl=None)
-    return barrier

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from typing_extensions import override
 
 from ..models.offload import OFFLOAD_LOCK
 from .peft_hooks import hooks_for_scoring
@@ -29,10 +30,15 @@ class Twin:
 
     module: Any
     _parts: Mapping[int, nn.Module]
+    _maker_of_later: _TwinMaker
 
     def of(self, part: nn.Module) -> Any:
         """The twin of a part of the model."""
         return self._parts[id(part)]
+
+    def later(self, part: nn.Module) -> nn.Module:
+        """The twin of an untouched part, which is made when it is called."""
+        return _Later(part, self._maker_of_later)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -63,13 +69,14 @@ def make_twin(
         model: The model, or a part of it.
         backend: Attention implementation of the twin; None for that of the model.
         recorder: What `recorder_of` finds in the backend's attention and mask functions.
-        untouched: Modules to use as they are, because the twin does not call them.
+        untouched: Modules to use as they are, because the twin does not call them, or calls what
+            `Twin.later` makes of them.
         stock_attention: Modules that keep the model's attention implementation.
         samples: B, samples of the batch to score; None if the twin is not for scoring.
         frozen: Hide from autograd that parameters are trained.
     """
     maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen)
-    return Twin(maker.make(model), maker.modules)
+    return Twin(maker.make(model), maker.modules, maker.for_later())
 
 
 def recorder_of(config: PreTrainedConfig) -> Any:
@@ -104,19 +111,19 @@ class _TwinMaker:
     def make(self, module: nn.Module, *, stock_attention: bool = False) -> nn.Module:
         if id(module) in self._untouched:
             return module
+        stock_attention = stock_attention or id(module) in self._stock_attention
         if (compiled := module._modules.get("_orig_mod")) is not None:
             self.modules[id(module)] = self.make(compiled, stock_attention=stock_attention)
             return self.modules[id(module)]
         if id(module) in self.modules:
             return self.modules[id(module)]
-        stock_attention = stock_attention or id(module) in self._stock_attention
         # A compressed class would compress again.
         cls = getattr(type(module), "stock_class", type(module))
         # Classes such as those of FSDP have a `__new__` of their own.
         twin: nn.Module = object.__new__(cls)
         self.modules[id(module)] = twin
         state = vars(twin)
-        # The model may run in another thread: copy at once.
+        # A copy, because a forward in another thread may add to it.
         for name, value in vars(module).copy().items():
             if isinstance(value, dict) and name != "_parameters":
                 value = value.copy()
@@ -125,7 +132,7 @@ class _TwinMaker:
             state[name] = value
         state.update(training=False, _compiled_call_impl=None)
         if self._samples is not None:
-            twin._forward_pre_hooks = hooks_for_scoring(module._forward_pre_hooks, self._samples)
+            twin._forward_pre_hooks = hooks_for_scoring(twin._forward_pre_hooks, self._samples)
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:
@@ -144,6 +151,15 @@ class _TwinMaker:
                 twin._modules[name] = self.make(child, stock_attention=stock_attention)
         return twin
 
+    def for_later(self) -> _TwinMaker:
+        """A maker of untouched parts, with the same configurations.
+
+        It does not hold the twins that this one made, because they will hold it.
+        """
+        maker = copy.copy(self)
+        maker._untouched, maker.modules = set(), {}
+        return maker
+
     def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """A copy of a configuration, with copies of those inside it."""
         if id(config) in self._configs:
@@ -155,6 +171,25 @@ class _TwinMaker:
         vars(twin)[_RECORDER] = self._recorder
         twin._attn_implementation = self._backend
         return twin
+
+
+class _Later(nn.Module):
+    """A module whose twin is made when it is called."""
+
+    def __init__(self, module: nn.Module, maker: _TwinMaker) -> None:
+        super().__init__()
+        # Past `nn.Module`, which would list them as parts.
+        vars(self).update(_module=module, _maker=maker)
+
+    @override
+    def __getattr__(self, name: str) -> Any:
+        # Decoders ask a layer for its type.
+        return getattr(vars(self)["_module"], name)
+
+    @override
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the twin's."""
+        return self._maker.make(self._module)(*args, **kwargs)
 
 
 def _frozen(parameter: nn.Parameter) -> nn.Parameter:

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import QUARTER, ModelPair, answer, assert_same, make_pair
+from accelerate import cpu_offload
+from eager_attention import assert_scores_and_tokens, eager_scores
+from pairs import KEEP_ALL, QUARTER, ModelPair, answer, assert_same, make_pair
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import ONE_IMAGE, RAGGED, make_inputs, tiny_model
+from tiny_models import ONE_IMAGE, RAGGED, make_inputs, tiny_family, tiny_model
 from transformers import AutoModelForImageTextToText, Qwen2VLForConditionalGeneration
 
-from hf_token_compress import compress, prepare_inputs, uncompress
+from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs, uncompress
+from hf_token_compress.compression.reading import read_prompt
 
 pytestmark = [
     pytest.mark.core,
@@ -113,6 +116,90 @@ def test_lora_round_trips_and_merges(lora_pair: ModelPair, tmp_path: Path) -> No
     assert type(uncompress(merged)) is Qwen2VLForConditionalGeneration
 
 
+ADAPTERS = ["__base__", "first", "second", "first"]
+"""The adapter of each sample of `RAGGED`; PEFT calls the model without one `__base__`."""
+
+
+def at_depth(depth: int) -> TokenCompressionConfig:
+    return TokenCompressionConfig(
+        retention_ratio=0.25,
+        min_visual_tokens=0,
+        min_tokens_per_visual=0,
+        scorer="attention",
+        scorer_options={"scoring_depth": depth},
+    )
+
+
+def with_adapters(model: Any, *names: str, **options: Any) -> PeftModel:
+    """Adapters on queries, keys and values of the language model; equal names, equal weights."""
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "k_proj", "v_proj"], task_type="CAUSAL_LM", **options
+    )
+    wrapped = get_peft_model(model, config, adapter_name=names[0])
+    for name in names[1:]:
+        wrapped.add_adapter(name, config)
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0.0, 0.3, generator=generator)
+    return wrapped.eval()
+
+
+@pytest.fixture(params=[0, 2])
+def depth(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+def test_every_sample_of_a_mixed_batch_is_scored_with_its_own_adapter(depth: int) -> None:
+    stock = with_adapters(tiny_model(), "first", "second")
+    compressed = with_adapters(compress(tiny_model(), at_depth(depth)), "first", "second")
+    base, inputs = compressed.get_base_model(), make_inputs(RAGGED)
+    mixed = {**inputs, "adapter_names": ADAPTERS}
+    with torch.no_grad():
+        logits = compressed(**mixed).logits
+    prompt, _ = read_prompt(stock.get_base_model(), inputs)
+    expected = eager_scores(stock, mixed, prompt, depth)
+    assert_scores_and_tokens(base.token_compression.last.samples, expected, prompt, at_depth(depth))
+    for name in set(ADAPTERS):
+        # All samples with one adapter.
+        with torch.no_grad():
+            own = compressed(**inputs, adapter_names=[name] * len(ADAPTERS)).logits
+        samples = [number for number, adapter in enumerate(ADAPTERS) if adapter == name]
+        assert_same(logits[samples], own[samples])
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_mixed_batch_generates_as_each_adapter_does(beams: int, depth: int) -> None:
+    compressed = with_adapters(compress(tiny_model(), at_depth(depth)), "first", "second")
+    inputs = make_inputs(RAGGED)
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "num_beams": beams}
+    mixed = compressed.generate(**inputs, **options, adapter_names=ADAPTERS)
+    for number, name in enumerate(ADAPTERS):
+        own = compressed.generate(**inputs, **options, adapter_names=[name] * len(ADAPTERS))
+        assert torch.equal(mixed[number], own[number])
+
+
+def test_activated_lora_keeps_the_tokens_of_the_base_model(depth: int) -> None:
+    """The prompt before the invocation is the base model's, so that both can share its cache."""
+    options = {"alora_invocation_tokens": [50, 51]}
+    stock = with_adapters(tiny_model(), "first", **options)
+    compressed = with_adapters(compress(tiny_model(), at_depth(depth)), "first", **options)
+    base, inputs = compressed.get_base_model(), make_inputs(RAGGED)
+    inputs["input_ids"][:, -7:-5] = torch.tensor([50, 51])
+    prompt, _ = read_prompt(tiny_model(), inputs)
+    expected = eager_scores(tiny_model(), inputs, prompt, depth)
+    with torch.no_grad():
+        logits = compressed(**inputs).logits
+        samples = base.token_compression.last.samples
+        prepared = prepare_inputs(base, **inputs)
+        assert_same(logits, stock(**prepared).logits)
+        # The adapter answers, from its invocation on.
+        assert (logits - stock.get_base_model()(**prepared).logits).abs().max() > 1e-2
+    assert_scores_and_tokens(samples, expected, prompt, at_depth(depth))
+    found = answer(compressed.generate(**inputs, max_new_tokens=4), inputs)
+    assert torch.equal(found, answer(stock.generate(**prepared, max_new_tokens=4), prepared))
+
+
 @pytest.fixture(params=["disk", "cpu_and_disk"])
 def offloaded(
     request: pytest.FixtureRequest, stock_folder: Path, tmp_path: Path
@@ -164,3 +251,35 @@ def test_accelerate_hooks_can_be_removed_later(pair: ModelPair) -> None:
     assert torch.equal(model(**inputs).logits, expected)
     remove_hook_from_module(model)
     assert torch.equal(model(**inputs).logits, expected)
+
+
+@pytest.mark.parametrize("config", [at_depth(0), at_depth(2), KEEP_ALL], ids=["0", "2", "all"])
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_vl"])
+def test_offloaded_weights_score_as_resident_ones(
+    family: str, place: str, config: TokenCompressionConfig, tmp_path: Path
+) -> None:
+    """The newline of LLaVA-OneVision is a weight of the model itself, not of one of its parts."""
+    stock = tiny_model(family=family)
+    resident = compress(copy.deepcopy(stock), config)
+    if place == "cpu":
+        model = cpu_offload(compress(copy.deepcopy(stock), config), torch.device("cpu"))
+    else:
+        stock.save_pretrained(tmp_path)
+        model = AutoModelForImageTextToText.from_pretrained(
+            tmp_path,
+            device_map={"": "disk"},
+            offload_folder=tmp_path / "offload",
+            token_compression=config,
+        )
+    assert all(parameter.is_meta for parameter in model.parameters())
+    inputs = make_inputs(tiny_family(family).prompts["ragged"], family=family)
+    with torch.no_grad():
+        for _ in range(2):  # nothing is left behind by the first call
+            assert_same(model(**inputs).logits, resident(**inputs).logits)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    reports = (own.token_compression.last.samples for own in (model, resident))
+    for found, expected in zip(*reports, strict=True):
+        assert torch.equal(found.kept_visual, expected.kept_visual)
+        if config is not KEEP_ALL:
+            assert_same(found.scores, expected.scores)

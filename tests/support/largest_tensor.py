@@ -13,18 +13,20 @@ class LargestTensor(TorchDispatchMode):
 
     Attributes:
         elements: Elements of the largest tensor that was made inside the `with` block.
+        stored: Elements of the largest one in memory, where expanded ones take no more room.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.elements = 0
+        self.stored = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         output = function(*args, **(kwargs or {}))
         if isinstance(output, Tensor):
-            # Expanded tensors hold less than they have elements.
+            self.elements = max(self.elements, output.numel())
             stored = output.untyped_storage().nbytes() // output.element_size()
-            self.elements = max(self.elements, min(output.numel(), stored))
+            self.stored = max(self.stored, stored)
         return output
