@@ -24,6 +24,9 @@ from .twin import Twin, make_twin, recorder_of
 BACKEND = "hf_token_compress_probe"
 """Name under which the probe is registered with Transformers."""
 
+NOT_SCORED = ("position_bias", "alibi", "head_mask", "indices", "block_indices", "sinks")
+"""Arguments that change an attention map in ways that scoring does not compute."""
+
 # What the model without its head does not take, or what the probe decides.
 _LEFT_OUT = ("labels", "logits_to_keep", "use_cache", "cache", "past_key_values", "return_dict")
 
@@ -71,12 +74,13 @@ class AttentionCall:
         """The scoring layer for instruction tokens, bool [B, S], and a mask, bool [B, S].
 
         Raises:
-            ValueError: The mask, or what is added to the logits, cannot be read.
+            ValueError: The mask cannot be read, or something else changes the attention.
         """
-        if self.options.get("position_bias") is not None:
+        unread = [name for name in NOT_SCORED if self.options.get(name) is not None]
+        if unread:
             raise ValueError(
-                "The decoder adds a bias to its attention logits, which scoring does not do: "
-                "choose a scorer that needs no attention, such as 'uniform'."
+                f"The decoder's attention uses {', '.join(unread)}, which scoring does not "
+                "compute: choose a scorer that needs no attention, such as 'uniform'."
             )
         key_mask = attention_mask.to(self.key.device)  # [B, S]
         sample, position = instruction.to(self.key.device).nonzero(as_tuple=True)  # [Q] each

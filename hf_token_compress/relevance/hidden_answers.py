@@ -32,8 +32,9 @@ def answers_are_hidden(model: Any, inputs: Mapping[str, Any], first: Tensor) -> 
 
 def mask_hides_answers(mask: SeenMask, first: Tensor, present: Tensor) -> bool:
     """The same for a mask; `present`, bool [B, S], is False on padding."""
-    is_given = mask.mask is not None and all(rule.made is not mask.mask for rule in mask.rules)
-    if not is_given and mask.is_causal(mask.sliding_window):
+    is_given = all(rule.made is not mask.mask for rule in mask.rules)
+    is_plain = mask.mask is None if is_given else mask.is_causal(mask.sliding_window)
+    if is_plain:
         # SDPA gets no mask then, but asks the layer.
         return mask.causal
     # Look at the keys from the first answer on: [B, S, K].
