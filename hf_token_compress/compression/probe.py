@@ -191,7 +191,8 @@ def _twin_up_to(
     The attention of the layers below runs as it is. Layers above are made if a hybrid comes there.
     """
     decoder = model.get_decoder()
-    layers = decoder_layers(decoder)
+    found = decoder_layers(decoder)
+    layers = list(found)  # slices of a `ModuleList` register their modules again
     recorder = _Recorder(depth, decoder.config._attn_implementation if depth > 0 else None)
     twin = make_twin(
         part,
@@ -202,7 +203,7 @@ def _twin_up_to(
         stock_attention=layers[:depth],
     )
     for number in range(depth + 1, len(layers)):
-        twin.of(layers)[number] = twin.later(layers[number])
+        twin.of(found)[number] = twin.later(layers[number])
     return twin, recorder
 
 
@@ -324,6 +325,8 @@ def _aside(part: nn.Module, model: Any) -> list[nn.Module]:
         return []
     aside: list[nn.Module] = []
     for child in part.children():
+        if child is decoder:
+            continue
         inside = set(child.modules())
         if decoder in inside:
             aside += _aside(child, model)
