@@ -90,12 +90,9 @@ def attention_of(model: Any, inputs: dict[str, Tensor], seen: list[Any]) -> Tens
 def eager_maps(model: Any, modality: str, inputs: dict[str, Tensor]) -> list[Tensor]:
     """Maps [B, heads, N, N] of the first of the tower's two layers, from each call in order."""
     stock = copy.deepcopy(model)
-    tower = family_of(stock).visual_tower(stock)
-    tower.set_attn_implementation("eager")
-    (layers,) = [part for part in tower.modules() if isinstance(part, nn.ModuleList)]
-    assert len(layers) == 2
+    family_of(stock).visual_tower(stock).set_attn_implementation("eager")
     maps = []
-    attention = next(part for part in layers[0].modules() if hasattr(part, "is_causal"))
+    attention = next(part for part in first_layer(stock).modules() if hasattr(part, "is_causal"))
     module = sys.modules[type(attention).__module__]
     eager = module.eager_attention_forward
 
@@ -109,6 +106,14 @@ def eager_maps(model: Any, modality: str, inputs: dict[str, Tensor]) -> list[Ten
         patch.setattr(module, "eager_attention_forward", recording)
         encode(stock, modality, inputs)
     return maps
+
+
+def first_layer(model: Any) -> Any:
+    """The first of the tower's two layers."""
+    tower = family_of(model).visual_tower(model)
+    layers = next(part for part in tower.modules() if isinstance(part, nn.ModuleList))
+    assert len(layers) == 2
+    return layers[0]
 
 
 def encode(model: Any, modality: str, inputs: dict[str, Tensor]) -> list[Tensor]:
@@ -282,12 +287,22 @@ def test_the_features_stay_as_they_are(
 ) -> None:
     model = tiny_model(attention, dtype, family=family)
     inputs = make_inputs(prompts, family=family, dtype=dtype)
-    attention_of(model, inputs, seen)
+    assert_stock_features(model, inputs, seen)
+
+
+def assert_stock_features(model: Any, inputs: dict[str, Tensor], seen: list[Any]) -> Tensor:
+    """Returns the attention."""
+    expected = []
     for modality, placeholder in (("image", IMAGE), ("video", VIDEO)):
         marked = inputs["input_ids"] == placeholder
         if marked.any():
-            features = torch.cat(encode(model, modality, inputs)).flatten(0, -2)
-            assert torch.equal(seen[-1][0].inputs_embeds[marked], features)
+            of_modalities.append(
+                (marked, torch.cat(encode(model, modality, inputs)).flatten(0, -2))
+            )
+    attention = attention_of(model, inputs, seen)
+    for marked, features in expected:
+        assert torch.equal(seen[-1][0].inputs_embeds[marked], features)
+    return attention
 
 
 @each_batch
@@ -411,10 +426,21 @@ def test_replaced_forwards_are_called(family: str, seen: list[Any]) -> None:
     for part in family_of(model).visual_tower(model).modules():
         if isinstance(part, nn.LayerNorm):
             part.forward = torch.zeros_like
-    flat = attention_of(model, inputs, seen)
+    flat = assert_stock_features(model, inputs, seen)
     marked = before > 0
     # Without content, every patch gets the same.
     assert before[marked].std() > 100 * flat[marked].std()
+
+
+@each_family
+def test_hooks_on_the_layer_change_it_once(family: str, seen: list[Any]) -> None:
+    model = tiny_model(family=family)
+    inputs = make_inputs(RAGGED, family=family)
+    shift = torch.linspace(-3, 3, 32)
+    first_layer(model).register_forward_pre_hook(lambda _, args: (args[0] * shift, *args[1:]))
+    expected = reference(model, inputs)
+    actual = assert_stock_features(model, inputs, seen)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
 # Refusals
@@ -439,16 +465,13 @@ def test_features_of_the_caller_have_none(family: str) -> None:
 
 def test_attention_outside_the_interface_is_refused() -> None:
     model = tiny_model(family="vila15")
-    layer = next(
-        part for part in model.model.vision_tower.modules() if isinstance(part, nn.ModuleList)
-    )[0]
 
     class Own(nn.Module):
         @override
         def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
             return hidden_states, None
 
-    layer.self_attn = Own()
+    first_layer(model).self_attn = Own()
     compress(model, setting())
     with one_sentence(ValueError, "SiglipVisionModel", "AttentionInterface"):
         model(**make_inputs([ONE_IMAGE], family="vila15"))
