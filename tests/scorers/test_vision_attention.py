@@ -296,9 +296,8 @@ def assert_stock_features(model: Any, inputs: dict[str, Tensor], seen: list[Any]
     for modality, placeholder in (("image", IMAGE), ("video", VIDEO)):
         marked = inputs["input_ids"] == placeholder
         if marked.any():
-            of_modalities.append(
-                (marked, torch.cat(encode(model, modality, inputs)).flatten(0, -2))
-            )
+            features = torch.cat(encode(model, modality, inputs)).flatten(0, -2)
+            expected.append((marked, features))
     attention = attention_of(model, inputs, seen)
     for marked, features in expected:
         assert torch.equal(seen[-1][0].inputs_embeds[marked], features)
