@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -140,9 +142,10 @@ class _TwinMaker:
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:
-            # Transformers reads the signature of the model's forward.
+            # Make no circle, which would keep weights. Transformers reads the signature.
             state["forward"] = functools.update_wrapper(
-                functools.partial(_hooked_forward, twin, hook), cls.forward.__get__(twin)
+                functools.partial(_hooked_forward, weakref.ref(twin), hook),
+                MethodType(cls.forward, weakref.proxy(twin)),
             )
         if self._frozen:
             twin._parameters = {
@@ -199,8 +202,9 @@ def _frozen(parameter: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(parameter.detach(), requires_grad=False)
 
 
-def _hooked_forward(module: nn.Module, hook: Any, *args: Any, **kwargs: Any) -> Any:
+def _hooked_forward(reference: weakref.ref[nn.Module], hook: Any, *args: Any, **kwargs: Any) -> Any:
     """The forward of a module under a hook of Accelerate, which unloads weights in any case."""
+    module: Any = reference()
     args, kwargs = hook.pre_forward(module, *args, **kwargs)
     output = None
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -42,4 +44,15 @@ def checkpoint_layers(decoder: Any) -> None:
             "checkpointing=False."
         )
     for layer in layers:
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+        # Make no circle, which would keep weights.
+        own = vars(layer).get("forward")
+        layer.forward = functools.partial(_checkpointed, weakref.ref(layer), own)
+
+
+def _checkpointed(
+    reference: weakref.ref[nn.Module], own: Callable[..., Any] | None, *args: Any, **kwargs: Any
+) -> Any:
+    """Checkpoint a layer that has a forward of its own, or None for that of its class."""
+    layer: Any = reference()
+    forward = own or type(layer).forward.__get__(layer)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from relevance_reference import ATTENTION_RULES, expected_relevance
 from tiny_models import (
     FAMILIES,
@@ -130,3 +131,14 @@ def test_the_memory_limit_changes_nothing_but_memory(limit: int) -> None:
     cut = relevance(tiny_model(), inputs, answer_ids=ANSWERS, rule="gae", memory_limit=limit)
     for one, other in zip(whole.samples, cut.samples, strict=True):
         torch.testing.assert_close(one.scores, other.scores)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_no_tensor_is_as_large_as_an_attention_map(side: Literal["left", "right"]) -> None:
+    """Of a batch with padding; masks would be as large too."""
+    prompts = [(5, (6, 8), 700), (3, (4, 6), 600)]
+    inputs = make_inputs(prompts, padding_side=side)
+    length = inputs["input_ids"].shape[1]
+    with LargestTensor() as largest:
+        relevance(tiny_model(), inputs, answer_ids=ANSWERS[:2], rule="gae", memory_limit=2**20)
+    assert 0 < largest.elements < length**2

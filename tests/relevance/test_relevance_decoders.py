@@ -96,7 +96,8 @@ def test_it_refuses_what_it_cannot_explain_whole(decoder: str) -> None:
         with one_sentence(ValueError, word):
             relevance(model, inputs, answer_ids=ANSWERS, rule=rule)
     for rule in ("gradient_input", "occlusion"):
-        report = relevance(model, inputs, answer_ids=ANSWERS, rule=rule)
+        inputs = make_inputs([TWO_TURNS], family=FAMILY)
+        report = relevance(model, inputs, answer_ids=ANSWERS[1:], rule=rule)
         assert all(sample.scores.any() for sample in report.samples)
 
 

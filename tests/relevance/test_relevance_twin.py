@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 import threading
@@ -100,6 +101,29 @@ def test_the_model_is_not_touched_by_an_exception(checkpointing: bool) -> None:
         relevance(model, inputs, answer_ids=ANSWER, rule="broken", checkpointing=checkpointing)
     assert_same_state(model, before, values)
     relevance(model, inputs, answer_ids=ANSWER)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_nothing_outlives_an_explanation(hooked: bool, checkpointing: bool) -> None:
+    """A circle of references would keep the weights of a model that is deleted."""
+    model, inputs = tiny_model(), make_inputs([ONE_IMAGE])
+    if hooked:
+        cpu_offload(model, execution_device=torch.device("cpu"))
+    options: dict[str, Any] = {"max_new_tokens": 2, "checkpointing": checkpointing}
+    relevance(model, inputs, **options)
+
+    def modules() -> set[int]:
+        return {id(item) for item in gc.get_objects() if issubclass(type(item), nn.Module)}
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = modules()
+        relevance(model, inputs, **options)
+        assert modules() <= before
+    finally:
+        gc.enable()
 
 
 # Threads
