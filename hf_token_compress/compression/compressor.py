@@ -63,7 +63,12 @@ def compress_inputs(
     scoring, rewriting = Stopwatch(model.device), Stopwatch(model.device)
     # 1. Run the vision part, and find the visual tokens.
     with rewriting.running():
-        layout = read_layout(model, family, inputs)
+        layout = read_layout(
+            model,
+            family,
+            inputs,
+            vision_attention="vision_attention" in compression.scorer.needs,
+        )
         must_score = may_drop_tokens(layout.visuals, config)
     # 2. Score, if any prompt may lose tokens.
     scores: Tensor | None = None
@@ -79,8 +84,8 @@ def compress_inputs(
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=layout.vision_ms,
-        scoring_ms=scoring.milliseconds,
-        rewriting_ms=rewriting.milliseconds - layout.vision_ms,
+        scoring_ms=scoring.milliseconds + layout.attention_ms,
+        rewriting_ms=rewriting.milliseconds - layout.vision_ms - layout.attention_ms,
     )
     return compressed
 
@@ -109,6 +114,8 @@ def _score(
     needed: dict[str, Any] = {}
     if "scoring_layer" in scorer.needs:
         needed["scoring_layer"] = reading.scoring_layer(scorer.scoring_depth)
+    if "vision_attention" in scorer.needs:
+        needed["vision_attention"] = layout.vision_attention()
     if "model" in scorer.needs:
         # `generate` takes arguments that the model's own forward does not.
         own = inspect.signature(model.forward).parameters

@@ -19,7 +19,7 @@ from ..prompt import Modality, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
 from .inputs import PromptLayout
 from .llama_layer import LlamaLikeLayer, leaves_of, resident_weights
-from .probe import AttentionCall, Probe, decoder_layers
+from .probe import NOT_SCORED, AttentionCall, Probe, decoder_layers
 from .twin import make_twin
 
 _POSITIONS_PER_CHUNK = 512
@@ -190,7 +190,7 @@ def _is_placeholder(model: Any, family: ModelFamily, ids: Tensor, modality: Moda
 
 def _is_plain(call: AttentionCall) -> bool:
     """Whether layer 0 attends by causal order and a window alone."""
-    special = ("softcap", "s_aux", "position_bias")
+    special = ("softcap", "s_aux", *NOT_SCORED)
     if call.layer != 0 or any(call.options.get(name) is not None for name in special):
         return False
     return call.mask.is_causal(call.options.get("sliding_window"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
@@ -14,6 +14,7 @@ from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
 from ..prompt import Modality, MultimodalPrompt, VisualLayout, VisualSpan, find_visual_spans
 from .stopwatch import Stopwatch
+from .vision_attention import features_with_attention
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -29,6 +30,9 @@ class PromptLayout:
         encoded: Features of each modality that is present.
         spans: For each modality, for each prompt, its images or videos in order.
         vision_ms: Milliseconds of the vision part; zero if the caller passed features.
+        received: Attention that the visual tokens of each modality receive in the vision tower,
+            float32 [N] of each image or video; empty unless it was asked for.
+        attention_ms: Milliseconds that this took, not counted in `vision_ms`.
     """
 
     input_ids: Tensor
@@ -37,6 +41,8 @@ class PromptLayout:
     encoded: dict[Modality, EncodedVisuals]
     spans: dict[Modality, tuple[tuple[VisualSpan, ...], ...]]
     vision_ms: float
+    received: dict[Modality, list[Tensor]] = field(default_factory=dict)
+    attention_ms: float = 0.0
 
     @property
     def visuals(self) -> tuple[tuple[VisualSpan, ...], ...]:
@@ -56,13 +62,33 @@ class PromptLayout:
 
     def with_features(self, word_embeddings: Tensor) -> Tensor:
         """Visual features in place of the word embeddings, [B, S, D], of their placeholders."""
-        for modality, spans_of_samples in self.spans.items():
-            features = iter(self.encoded[modality].features)
-            for sample, spans in enumerate(spans_of_samples):
-                for span in spans:
-                    positions = span.positions.to(word_embeddings.device)
-                    word_embeddings[sample, positions] = next(features).to(word_embeddings)
+        for modality in self.spans:
+            self._place(self.encoded[modality].features, modality, word_embeddings)
         return word_embeddings
+
+    def vision_attention(self) -> Tensor:
+        """Attention that visual tokens receive in the vision tower, float32 [B, S]; zero elsewhere.
+
+        Raises:
+            ValueError: The tower did not run, because the caller passed its features.
+        """
+        placed = torch.zeros(self.attention_mask.shape, device=self.attention_mask.device)
+        for modality in self.spans:
+            if modality not in self.received:
+                raise ValueError(
+                    f"The scorer needs the attention of the vision tower, but the {modality}s come "
+                    "as features in mm_encoder_outputs: pass their pixels, or choose a scorer that "
+                    "does not need vision_attention."
+                )
+            self._place(self.received[modality], modality, placed)
+        return placed
+
+    def _place(self, of_visuals: Sequence[Tensor], modality: Modality, values: Tensor) -> None:
+        """Write [N, ...] of each image or video to the positions of its tokens, in [B, S, ...]."""
+        found = iter(of_visuals)
+        for sample, spans in enumerate(self.spans[modality]):
+            for span in spans:
+                values[sample, span.positions.to(values.device)] = next(found).to(values)
 
     def prompt(self, instruction_mask: Tensor, embed: Callable[[], Tensor]) -> MultimodalPrompt:
         """What a scorer sees; `embed` computes the decoder's input, float [B, S, D]."""
@@ -90,8 +116,16 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
     return tuple(found)
 
 
-def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> PromptLayout:
+def read_layout(
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any], *, vision_attention: bool = False
+) -> PromptLayout:
     """Run the vision part once, and find the visual tokens and the position ids of a batch.
+
+    Args:
+        model: The loaded model.
+        family: Its family.
+        inputs: Keyword arguments of its stock forward.
+        vision_attention: Read the attention of the vision tower, if it runs.
 
     Raises:
         TypeError: `input_ids` or `attention_mask` is not a tensor.
@@ -99,15 +133,26 @@ def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> P
     """
     # 1. Encode the images and videos, unless the caller passed their features.
     given = inputs.get("mm_encoder_outputs") or {}
-    vision = Stopwatch(model.device)
+    vision, attention = Stopwatch(model.device), Stopwatch(model.device)
     encoded, layouts = {}, {}
+    received: dict[Modality, list[Tensor]] = {}
     for modality in present_modalities(family, inputs):
-        with vision.running() if given.get(modality) is None else nullcontext():
-            visuals = encoded[modality] = family.features(model, inputs, modality)
+        tower_runs = given.get(modality) is None
+        patches: list[Tensor] = []
+        with vision.running() if tower_runs else nullcontext():
+            if tower_runs and vision_attention:
+                visuals, patches = features_with_attention(
+                    model, family, inputs, modality, attention
+                )
+            else:
+                visuals = family.features(model, inputs, modality)
+        encoded[modality] = visuals
         counts = [len(features) for features in visuals.features]
         sizes = family.sizes(model.config, inputs, modality, counts)
         layouts[modality] = family.layouts(model.config, sizes, modality)
         _check_counts(counts, layouts[modality], modality)
+        if patches:
+            received[modality] = family.token_attention(model, inputs, modality, patches, counts)
     # 2. Find their placeholders.
     input_ids, attention_mask = _checked_sequence(inputs)
     spans = {}
@@ -130,7 +175,14 @@ def read_layout(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> P
     if axis is not None:
         _check_one_sequence_per_sample(position_ids[axis], attention_mask)
     return PromptLayout(
-        input_ids, attention_mask, position_ids, encoded, spans, vision.milliseconds
+        input_ids,
+        attention_mask,
+        position_ids,
+        encoded,
+        spans,
+        vision_ms=vision.milliseconds - attention.milliseconds,
+        received=received,
+        attention_ms=attention.milliseconds,
     )
 
 

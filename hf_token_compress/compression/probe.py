@@ -24,6 +24,9 @@ from .twin import Twin, make_twin, recorder_of
 BACKEND = "hf_token_compress_probe"
 """Name under which the probe is registered with Transformers."""
 
+NOT_SCORED = ("position_bias", "alibi", "head_mask", "indices", "block_indices", "sinks")
+"""Arguments that change an attention map in ways that scoring does not compute."""
+
 # What the model without its head does not take, or what the probe decides.
 _LEFT_OUT = ("labels", "logits_to_keep", "use_cache", "cache", "past_key_values", "return_dict")
 
@@ -71,12 +74,13 @@ class AttentionCall:
         """The scoring layer for instruction tokens, bool [B, S], and a mask, bool [B, S].
 
         Raises:
-            ValueError: The mask, or what is added to the logits, cannot be read.
+            ValueError: The mask cannot be read, or something else changes the attention.
         """
-        if self.options.get("position_bias") is not None:
+        unread = [name for name in NOT_SCORED if self.options.get(name) is not None]
+        if unread:
             raise ValueError(
-                "The decoder adds a bias to its attention logits, which scoring does not do: "
-                "choose a scorer that needs no attention, such as 'uniform'."
+                f"The decoder's attention uses {', '.join(unread)}, which scoring does not "
+                "compute: choose a scorer that needs no attention, such as 'uniform'."
             )
         key_mask = attention_mask.to(self.key.device)  # [B, S]
         sample, position = instruction.to(self.key.device).nonzero(as_tuple=True)  # [Q] each
@@ -187,7 +191,8 @@ def _twin_up_to(
     The attention of the layers below runs as it is. Layers above are made if a hybrid comes there.
     """
     decoder = model.get_decoder()
-    layers = decoder_layers(decoder)
+    found = decoder_layers(decoder)
+    layers = list(found)  # slices of a `ModuleList` register their modules again
     recorder = _Recorder(depth, decoder.config._attn_implementation if depth > 0 else None)
     twin = make_twin(
         part,
@@ -198,7 +203,7 @@ def _twin_up_to(
         stock_attention=layers[:depth],
     )
     for number in range(depth + 1, len(layers)):
-        twin.of(layers)[number] = twin.later(layers[number])
+        twin.of(found)[number] = twin.later(layers[number])
     return twin, recorder
 
 
@@ -320,6 +325,8 @@ def _aside(part: nn.Module, model: Any) -> list[nn.Module]:
         return []
     aside: list[nn.Module] = []
     for child in part.children():
+        if child is decoder:
+            continue
         inside = set(child.modules())
         if decoder in inside:
             aside += _aside(child, model)

@@ -59,8 +59,9 @@ def make_twin(
     stock_attention: Iterable[nn.Module] = (),
     samples: int | None = None,
     frozen: bool = False,
+    evaluation: bool = True,
 ) -> Twin:
-    """Make every module of a model again, in evaluation mode, around the same parameters.
+    """Make every module of a model again around the same parameters.
 
     Hooks stay, those of Accelerate and PEFT among them. An instance-level `forward` and compiled
     calls are left behind. Buffers are shared until the twin replaces them.
@@ -74,8 +75,9 @@ def make_twin(
         stock_attention: Modules that keep the model's attention implementation.
         samples: B, samples of the batch to score; None if the twin is not for scoring.
         frozen: Hide from autograd that parameters are trained.
+        evaluation: Put the twin into evaluation mode; otherwise it is in the model's.
     """
-    maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen)
+    maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen, evaluation)
     return Twin(maker.make(model), maker.modules, maker.for_later())
 
 
@@ -98,6 +100,7 @@ class _TwinMaker:
         stock_attention: Iterable[nn.Module],
         samples: int | None,
         frozen: bool,
+        evaluation: bool,
     ) -> None:
         self._backend = backend
         self._recorder = recorder
@@ -105,6 +108,7 @@ class _TwinMaker:
         self._stock_attention = set(map(id, stock_attention))
         self._samples = samples
         self._frozen = frozen
+        self._evaluation = evaluation
         self.modules: dict[int, nn.Module] = {}
         self._configs: dict[int, PreTrainedConfig] = {}
 
@@ -130,7 +134,9 @@ class _TwinMaker:
             elif isinstance(value, PreTrainedConfig) and self._backend and not stock_attention:
                 value = self._config(value)
             state[name] = value
-        state.update(training=False, _compiled_call_impl=None)
+        state["_compiled_call_impl"] = None
+        if self._evaluation:
+            state["training"] = False
         if self._samples is not None:
             twin._forward_pre_hooks = hooks_for_scoring(twin._forward_pre_hooks, self._samples)
         for name in ("forward", "_old_forward", "_token_compression"):

@@ -75,6 +75,45 @@ class ModelFamily:
         with own_parameters_loaded(model.base_model):
             return EncodedVisuals.from_output(encode(**arguments, return_dict=True))
 
+    def token_attention(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        modality: Modality,
+        received: Sequence[Tensor],
+        counts: Sequence[int],
+    ) -> list[Tensor]:
+        """From attention that patches receive in the vision tower to that of visual tokens.
+
+        As it is, a visual token stands for one patch, or for as many in a row as the processor
+        merges.
+
+        Args:
+            model: The loaded model.
+            inputs: Keyword arguments of the stock forward.
+            modality: "image" or "video".
+            received: float32 [images or tiles or frames, patches], in the order in which the tower
+                computes them.
+            counts: Visual tokens of each image or video, by its features.
+
+        Returns:
+            float32 [N] of each image or video, zero for tokens on no patch.
+
+        Raises:
+            ValueError: The patches of a token are not known.
+        """
+        patches = torch.cat([own.flatten() for own in received])  # [patches]
+        merged = (_merge_size(model.config) or 1) ** 2
+        # Some towers sort patches into windows first.
+        windows = hasattr(getattr(model.config, "vision_config", None), "window_size")
+        if windows or len(patches) != merged * sum(counts):
+            raise ValueError(
+                f"It is not known which of {len(patches)} patches make which of {sum(counts)} "
+                f"visual tokens of {type(model).__name__}: override `token_attention` of the "
+                "model's family, or choose a scorer that does not need vision_attention."
+            )
+        return list(patches.view(-1, merged).mean(dim=1).split(list(counts)))
+
     def vision_output(self, visuals: EncodedVisuals, modality: Modality) -> CompressedVisionOutput:
         """Wrap the kept features, float [K, D] of each image or video, for the stock forward."""
         return visuals.output()

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 from typing_extensions import override
 
@@ -75,6 +76,36 @@ class LlavaOnevisionFamily(ModelFamily):
             for height, width, tiled in sizes
         ]
 
+    @override
+    def token_attention(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        modality: Modality,
+        received: Sequence[Tensor],
+        counts: Sequence[int],
+    ) -> list[Tensor]:
+        (tiles,) = received
+        # The model arranges them like features, of width 1.
+        features = tiles[..., None]  # [tiles, patches, 1]
+        inner, config = model.base_model, model.config
+        if modality == "video":
+            frames = inner.apply_pooling(features)  # [videos * frames, tokens, 1]
+            videos = frames.reshape(len(counts), -1)  # [videos, frames * tokens]
+            return list(torch.nn.functional.pad(videos, (0, 1)))
+        geometry = _Geometry(config)
+        sizes = self.sizes(config, inputs, modality, counts)
+        tiles_of_images = [
+            geometry.tiles((height, width)) if tiled else 1 for height, width, tiled in sizes
+        ]
+        packed, _ = inner.pack_image_features(
+            features.split(tiles_of_images),
+            inputs["image_sizes"],
+            image_newline=features.new_zeros(1),
+            vision_aspect_ratio=config.vision_aspect_ratio,
+        )
+        return [own.flatten() for own in packed]  # [N] each
+
 
 class _Geometry:
     """Where the visual tokens of a model lie, as its `pack_image_features` arranges them."""
@@ -104,6 +135,11 @@ class _Geometry:
         if rows * columns > 0:
             grids.append(TokenGrid(fine[:, :, :-1], area))  # [1, rows, columns]
         return VisualLayout(base + fine.numel(), tuple(grids))
+
+    def tiles(self, size: tuple[int, int]) -> int:
+        """Tiles of the only image of a prompt, the shrunken whole included."""
+        height, width = select_best_resolution(size, self._resolutions)
+        return 1 + (height // self._tile) * (width // self._tile)
 
     def one_of_several_images(self, size: tuple[int, int]) -> VisualLayout:
         """One of several images of a prompt, of (height, width) pixels: padded to a square."""

@@ -32,8 +32,9 @@ def answers_are_hidden(model: Any, inputs: Mapping[str, Any], first: Tensor) -> 
 
 def mask_hides_answers(mask: SeenMask, first: Tensor, present: Tensor) -> bool:
     """The same for a mask; `present`, bool [B, S], is False on padding."""
-    is_made = any(rule.made is mask.mask for rule in mask.rules)
-    if mask.is_causal(mask.sliding_window) or (mask.mask is None and not is_made):
+    is_given = all(rule.made is not mask.mask for rule in mask.rules)
+    is_plain = mask.mask is None if is_given else mask.is_causal(mask.sliding_window)
+    if is_plain:
         # SDPA gets no mask then, but asks the layer.
         return mask.causal
     # Look at the keys from the first answer on: [B, S, K].
@@ -41,7 +42,7 @@ def mask_hides_answers(mask: SeenMask, first: Tensor, present: Tensor) -> bool:
     sample = torch.arange(len(present), device=present.device)[:, None, None]  # [B, 1, 1]
     query, key = positions[:, None], positions[int(first.min()) :]  # [S, 1], [K]
     later = (key > query) & (key >= first[:, None, None]) & present[:, None, key]  # [B, S, K]
-    if not is_made:
+    if is_given:
         seen = mask.mask[..., key]  # type: ignore[index]  # [B or 1, heads or 1, S, K]
         if seen.is_floating_point():
             seen = seen > torch.finfo(seen.dtype).min / 2

@@ -14,7 +14,7 @@ from ..prompt import MultimodalPrompt
 if TYPE_CHECKING:
     from ..mapper import ModelIdentity
 
-Need = Literal["scoring_layer", "model"]
+Need = Literal["scoring_layer", "vision_attention", "model"]
 """What a scorer may need besides the prompt."""
 
 
@@ -33,9 +33,13 @@ class Scorer(ABC):
 
     Attributes:
         needs: What `score` gets besides the prompt, as keyword arguments; only that is computed.
-            "scoring_layer" is the `ScoringLayer` of the decoder. "model" brings `model`, the loaded
-            model, and `inputs`, the arguments of its stock forward for the whole prompts; such a
-            scorer costs more than compression saves and shows what a cheap one can reach.
+            "scoring_layer" is the `ScoringLayer` of the decoder. "vision_attention" is the
+            attention that the patches of each visual token receive in the second-to-last layer of
+            the vision tower (arXiv 2412.04467, section 3), float32 [B, S] and zero elsewhere: from
+            the tower's CLS token, or else the mean over all patches of the image, tile or frame,
+            averaged over heads. It costs one more layer of the tower. "model" brings `model`, the
+            loaded model, and `inputs`, the arguments of its stock forward for the whole prompts;
+            such a scorer costs more than compression saves and shows what a cheap one can reach.
         scoring_depth: Decoder layers that run on the whole prompt before the scoring layer. 0 costs
             nothing; every further layer costs one layer of the uncompressed prefill.
     """

@@ -27,17 +27,21 @@ NO_INTERFACE = ("bloom", "falcon", "mamba")
 COUNTS_BY_THE_MASK = ("opt",)
 """Decoders that count positions without padding, where LLaVA-OneVision counts padding too."""
 
-# The layers of Mamba below the first attention make larger tensors of their own.
-ATTENDS_FIRST = [name for name in DECODERS if name not in ("granitemoehybrid", "jamba")]
+# Its layer of Mamba below the first attention makes larger tensors of its own.
+ATTENDS_FIRST = [name for name in DECODERS if name != "granitemoehybrid"]
 
 each_decoder = pytest.mark.parametrize(
     "name", [full_only(name) if name in MORE_OF_A_KIND else name for name in DECODERS]
 )
-each_depth = pytest.mark.parametrize("depth", [0, 1])
+# Without padding, Transformers hands SDPA no mask.
+each_batch = pytest.mark.parametrize("title", ["ragged", full_only("one_image")])
+each_depth = pytest.mark.parametrize("depth", [0, 1, full_only(2)])
 
 
-def ragged_inputs(name: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    prompts = tiny_family("llava_onevision").prompts["ragged"]
+def inputs_for(
+    name: str, title: str = "ragged", dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    prompts = tiny_family("llava_onevision").prompts[title]
     inputs = make_inputs(prompts, family="llava_onevision", dtype=dtype)
     if name in COUNTS_BY_THE_MASK:
         inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
@@ -72,17 +76,18 @@ def attention_rows(layer: ScoringLayer) -> Tensor:
 
 def call_of(calls: dict[int, AttentionCall], depth: int) -> tuple[int, AttentionCall]:
     """The first attention layer from `depth` on."""
-    index = min(number for number in calls if number >= depth)
+    index = next(number for number in sorted(calls) if number >= depth)
     return index, calls[index]
 
 
 @each_dtype
+@each_batch
 @each_depth
 @each_decoder
 def test_query_and_key_equal_the_models_own_to_the_bit(
-    name: str, depth: int, dtype: torch.dtype
+    name: str, depth: int, title: str, dtype: torch.dtype
 ) -> None:
-    model, inputs = decoder_model(name).to(dtype), ragged_inputs(name, dtype)
+    model, inputs = decoder_model(name).to(dtype), inputs_for(name, title, dtype)
     with torch.no_grad():
         prompt, layer = read_prompt(model, inputs, scoring_depth=depth)
     attention = model.config.text_config._attn_implementation
@@ -97,11 +102,12 @@ def test_query_and_key_equal_the_models_own_to_the_bit(
     assert layer.scaling == call.scaling
 
 
+@each_batch
 @each_depth
 @each_decoder
-def test_rows_of_the_attention_map_equal_eager(name: str, depth: int) -> None:
+def test_rows_of_the_attention_map_equal_eager(name: str, depth: int, title: str) -> None:
     """With softcap, sinks, window and mask."""
-    model, inputs = decoder_model(name, "eager"), ragged_inputs(name)
+    model, inputs = decoder_model(name, "eager"), inputs_for(name, title)
     with torch.no_grad():
         _, layer = read_prompt(model, inputs, scoring_depth=depth)
     _, call = call_of(record_attention(model, inputs, "eager"), depth)
@@ -130,7 +136,7 @@ def test_no_mask_is_made_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", NO_INTERFACE)
 def test_decoders_without_the_interface_are_refused(name: str) -> None:
-    model, inputs = decoder_model(name), ragged_inputs(name)
+    model, inputs = decoder_model(name), inputs_for(name)
     config = {"retention_ratio": 0.25, "min_visual_tokens": 0}
     with one_sentence(ValueError, "AttentionInterface"):
         prepare_inputs(compress(model, config), **inputs)
@@ -138,7 +144,7 @@ def test_decoders_without_the_interface_are_refused(name: str) -> None:
 
 def test_a_mask_that_adds_numbers_is_refused() -> None:
     """Doge adds a learned number to each logit, which a scoring layer cannot say."""
-    model, inputs = decoder_model("doge"), ragged_inputs("doge")
+    model, inputs = decoder_model("doge"), inputs_for("doge")
     config = {"retention_ratio": 0.25, "min_visual_tokens": 0}
     with one_sentence(ValueError, "attention mask"):
         prepare_inputs(compress(model, config), **inputs)
@@ -147,7 +153,7 @@ def test_a_mask_that_adds_numbers_is_refused() -> None:
 @pytest.mark.parametrize("scorer", ["uniform", "random"])
 @pytest.mark.parametrize("name", NO_INTERFACE)
 def test_other_scorers_work_without_the_interface(name: str, scorer: str) -> None:
-    model, inputs = decoder_model(name), ragged_inputs(name)
+    model, inputs = decoder_model(name), inputs_for(name)
     config = {"retention_ratio": 0.25, "min_visual_tokens": 0, "scorer": scorer}
     model = compress(model, config)
     prepare_inputs(model, **inputs)

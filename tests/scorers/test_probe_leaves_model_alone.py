@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import full_only
 from pairs import assert_same
 from peft import LoraConfig, get_peft_model
 from tiny_decoders import decoder_model
@@ -282,6 +283,16 @@ def test_compiled_layers_score_as_others_do(change: Callable[[Any], None], depth
     change(plain)
     model = compressed_at(depth, plain)
     assert_untouched(model, lambda: assert_same(scores(model, inputs), expected))
+
+
+@pytest.mark.parametrize("depth", [full_only(0), full_only(2)])
+def test_a_compiled_model_scores_as_it_does_uncompiled(depth: int) -> None:
+    """The probe runs outside the graph."""
+    model, inputs = compressed_at(depth), make_inputs([ONE_IMAGE])
+    expected = scores(model, inputs)
+    with torch.no_grad():
+        torch.compile(model, backend="eager")(**inputs)
+    assert_same(model.token_compression.last.samples[0].scores, expected)
 
 
 @each_depth

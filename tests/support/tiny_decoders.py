@@ -75,7 +75,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "helium": {"head_dim": 8},
     "hunyuan_v1_dense": {"head_dim": 8},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 0, "num_experts": 2},
     "lfm2": {"layer_types": ["conv", "full_attention", "full_attention"]},
     "llama": {},
     "llama4_text": {"head_dim": 8, "attention_chunk_size": 16, "num_local_experts": 2},

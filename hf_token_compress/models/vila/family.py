@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from ...prompt import Modality, TokenGrid, VisualLayout
 from ..family import ModelFamily, Size
 from .configuration import VilaConfig
+from .projector import merge_patches
+from .s2 import join_scales, join_tiles
 
 
 class VilaFamily(ModelFamily):
@@ -28,6 +31,27 @@ class VilaFamily(ModelFamily):
     @override
     def layouts(self, config: Any, sizes: Sequence[Size], modality: Modality) -> list[VisualLayout]:
         return [image_layout(config, frames) for (frames,) in sizes]
+
+    @override
+    def token_attention(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        modality: Modality,
+        received: Sequence[Tensor],
+        counts: Sequence[int],
+    ) -> list[Tensor]:
+        config = model.config
+        scales = [
+            join_tiles(tiles[..., None], split)  # [frames, 1, side, side]
+            for tiles, split in zip(received, config.splits, strict=True)
+        ]
+        patches = join_scales(scales).mean(dim=-1, keepdim=True)  # [frames, patches, 1]
+        merged = merge_patches(patches, config.token_order)  # [frames, tokens, 4]
+        # Where the number of patches is odd, some of the four are padding.
+        exist = merge_patches(torch.ones_like(patches), config.token_order)
+        tokens = merged.sum(dim=-1) / exist.sum(dim=-1)  # [frames, tokens]
+        return list(tokens.view(len(counts), -1))  # [N] each
 
 
 def image_layout(config: VilaConfig, frames: int) -> VisualLayout:
