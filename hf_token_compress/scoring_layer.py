@@ -22,8 +22,8 @@ class ScoringLayer:
         scaling: Factor on the attention logits.
         index: Number of the layer.
         sliding_window: Number of keys that a query sees, its own included; None for all.
-        mask: bool [Q, S], the keys that each query sees; None where causal order, padding and
-            `sliding_window` say it all.
+        mask: bool [Q, S], the keys that each query sees; None where that follows from
+            causal order, padding and `sliding_window`.
         softcap: Logits are softcap * tanh(logits / softcap); None for logits as they are.
         sinks: float [heads], one further logit that takes attention from all keys; None without.
     """

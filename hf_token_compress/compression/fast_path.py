@@ -7,21 +7,23 @@ such a layer is not assumed: what it computes is compared with what the probe fi
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
 from ..prompt import Modality, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
 from .inputs import PromptLayout
-from .llama_layer import LlamaLikeLayer, leaves_of, resident_weights
+from .llama_layer import LlamaLikeLayer
 from .probe import NOT_SCORED, AttentionCall, Probe, decoder_layers
 from .twin import make_twin
 
+_logger = logging.getLogger(__name__)
 _POSITIONS_PER_CHUNK = 512
 """Positions to normalise and project to keys at once. The normalised hidden states of all of them
 would take more memory than their keys."""
@@ -32,33 +34,34 @@ class FastPath:
     """A layer 0 whose queries and keys were found to be those of a `LlamaLikeLayer`.
 
     Attributes:
-        leaves: The modules of the model that were checked.
+        layer: The layer that was checked.
         scaling: Factor on the attention logits.
         sliding_window: Number of keys that a query sees, its own included; None for all.
     """
 
-    leaves: tuple[nn.Module | None, ...]
+    layer: LlamaLikeLayer
     scaling: float
     sliding_window: int | None
 
     @classmethod
     def find(cls, model: Any, family: ModelFamily) -> FastPath | None:
         """Check layer 0 of a model on a short prompt; None if scoring needs the probe."""
-        leaves = leaves_of(model.get_decoder())
-        if leaves is None or any(weight.is_meta for weight in resident_weights(leaves)):
+        layer = LlamaLikeLayer.of(model.get_decoder())
+        if layer is None or not layer.is_loaded():
             return None
         try:
             with torch.no_grad():
-                return cls._checked(model, leaves, _short_prompt(model, family), family)
+                return cls._checked(model, layer, _short_prompt(model, family), family)
         except Exception:
             # The probe serves every decoder, and says what is wrong with one.
+            _logger.debug("Layer 0 could not be checked.", exc_info=True)
             return None
 
     @classmethod
     def _checked(
         cls,
         model: Any,
-        leaves: tuple[nn.Module | None, ...],
+        layer: LlamaLikeLayer,
         layout: PromptLayout,
         family: ModelFamily,
     ) -> FastPath | None:
@@ -86,23 +89,20 @@ class FastPath:
         if not _is_plain(call) or not entry.makes_masks or entry.position_ids is None:
             return None
         # What the fast path makes of it.
-        found = cls(leaves, call.scaling, call.options.get("sliding_window"))
-        every_token = torch.ones_like(layout.attention_mask)
-        layer = found.scoring_layer(model, layout, found.embeds(model, layout), every_token)
+        found = cls(layer, call.scaling, call.options.get("sliding_window"))
+        embeds = found.embeds(model, layout)
+        own = found.scoring_layer(model, layout, embeds, torch.ones_like(layout.attention_mask))
         equal = (
             torch.equal(entry.position_ids, layout.position_ids),
-            torch.equal(entry.inputs_embeds, found.embeds(model, layout)),
-            _is_close(layer.query, call.query.transpose(1, 2).flatten(0, 1)),
-            _is_close(layer.key, call.key.transpose(1, 2)),
+            torch.equal(entry.inputs_embeds, embeds),
+            _is_close(own.query, call.query.transpose(1, 2).flatten(0, 1)),
+            _is_close(own.key.flatten(0, 1), call.key.transpose(1, 2).flatten(0, 1)),
         )
         return found if all(equal) else None
 
     def fits(self, model: Any) -> bool:
         """Whether the model still has the layer that was checked."""
-        leaves = leaves_of(model.get_decoder())
-        if leaves is None:
-            return False
-        return all(own is checked for own, checked in zip(leaves, self.leaves, strict=True))
+        return LlamaLikeLayer.of(model.get_decoder()) == self.layer
 
     def embeds(self, model: Any, layout: PromptLayout) -> Tensor:
         """What the decoder gets, float [B, S, D]."""
@@ -117,8 +117,9 @@ class FastPath:
         decoder = model.get_decoder()
         twin = make_twin(decoder, untouched=decoder_layers(decoder)[1:])
         layer = LlamaLikeLayer.of(twin.of(decoder))
+        assert layer is not None, "fits() was not asked."
         with twin.running():
-            cos, sin = layer.turns(embeds, layout.position_ids)  # [B, S, rotary] each
+            cos, sin = layer.cos_and_sin(embeds, layout.position_ids)  # [B, S, rotary] each
             # Keys of all tokens, in chunks of positions.
             parts = (part.split(_POSITIONS_PER_CHUNK, dim=1) for part in (embeds, cos, sin))
             chunks = zip(*parts, strict=True)
@@ -144,7 +145,9 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
 
     The positions differ on every axis, and reach past the model's context.
     """
-    device = model.device
+    weight = model.get_input_embeddings().weight
+    # Accelerate moves inputs to where offloaded weights are loaded.
+    device = torch.device("cpu") if weight.is_meta else weight.device
     vocabulary = torch.arange(model.config.get_text_config().vocab_size, device=device)[None]
     placeholders = {
         modality: _is_placeholder(model, family, vocabulary, modality)
@@ -157,15 +160,14 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     mask[0, :2] = False
     # An image in the first sample, a video in the second.
     generator = torch.Generator().manual_seed(0)
-    weight = model.get_input_embeddings().weight
     encoded, spans = {}, {}
     for sample, (modality, own) in enumerate(placeholders.items()):
         if not own.any():
             continue
         ids[sample, 4 : 4 + tokens] = vocabulary[own][0]
-        features = torch.randn(tokens, weight.shape[-1], generator=generator)
+        features = torch.randn(tokens, weight.shape[-1], generator=generator, device="cpu")
         # Small ones too: a factor before the norm shows in them alone.
-        features *= torch.logspace(-3, 0, tokens)[:, None]
+        features *= torch.logspace(-3, 0, tokens, device="cpu")[:, None]
         layouts = [VisualLayout.row_major(1, 2, 2)]
         # Stock forwards take features as a list or as a tensor: joined, they are both.
         encoded[modality] = EncodedVisuals([features.to(device, weight.dtype)], joined=True)
@@ -197,9 +199,13 @@ def _is_plain(call: AttentionCall) -> bool:
 
 
 def _is_close(found: Tensor, expected: Tensor) -> bool:
-    """Equal but for rounding: products of other sizes are added up in another order."""
+    """Equal but for rounding, [tokens, heads, head_dim].
+
+    Products of other sizes are added up in another order. Each dimension of each head has a size
+    of its own, so that a large one hides nothing in the others.
+    """
     if found.shape != expected.shape:
         return False
     tolerance = max(1e-5, 4 * torch.finfo(expected.dtype).eps)
-    difference = (found.float() - expected.float()).abs().max()
-    return bool(difference <= tolerance * expected.float().abs().max())
+    difference = (found.float() - expected.float()).abs().amax(dim=0)  # [heads, head_dim]
+    return bool((difference <= tolerance * expected.float().abs().amax(dim=0)).all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,25 +13,78 @@ from .probe import decoder_layers
 
 @dataclass(frozen=True)
 class LlamaLikeLayer:
-    """Norm, projections, norms of single heads, and RoPE over halves of a head."""
+    """Norm, projections, norms of single heads, and RoPE over halves of a head.
 
-    input_norm: Any
-    query_projection: Any
-    key_projection: Any
-    query_norm: Any
-    key_norm: Any
-    rotary: Any
+    Two of them are equal if they are of the same modules, and nothing around these has changed.
+
+    Attributes:
+        input_norm, query_projection, key_projection, query_norm, key_norm, rotary: Modules that
+            are called; the norms of heads are None if there are none.
+        head_dim: Size of one head.
+        around: Types and settings of what calls these modules in the model.
+    """
+
+    input_norm: nn.Module
+    query_projection: nn.Module
+    key_projection: nn.Module
+    query_norm: nn.Module | None
+    key_norm: nn.Module | None
+    rotary: nn.Module
     head_dim: int
+    around: tuple[Any, ...]
 
     @classmethod
-    def of(cls, decoder: Any) -> LlamaLikeLayer:
-        """Layer 0 of a decoder."""
-        norm, query, key, query_norm, key_norm, rotary = leaves_of(decoder) or [None] * 6
-        layer: Any = decoder_layers(decoder)[0]
-        head_dim = layer.self_attn.head_dim
-        return cls(norm, query, key, query_norm, key_norm, rotary, head_dim)
+    def of(cls, decoder: Any) -> LlamaLikeLayer | None:
+        """Layer 0 of a decoder; None if a module is missing or is more than a leaf.
 
-    def turns(self, embeds: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        Modules with parts, such as those of LoRA, may treat a token by its place in the sequence,
+        and hooks may do anything, also those of the modules around.
+        """
+        layers = decoder_layers(decoder)
+        attention = getattr(layers[0], "self_attn", None) if layers else None
+        if attention is None or not hasattr(attention, "head_dim"):
+            return None
+        layer: Any = layers[0]
+        around = (decoder, layer, attention)
+        if any(module._forward_pre_hooks for module in around):
+            return None
+        norm = getattr(layer, "input_layernorm", None)
+        query, key = (getattr(attention, name, None) for name in ("q_proj", "k_proj"))
+        query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+        rotary = getattr(decoder, "rotary_emb", None)
+        if norm is None or rotary is None:
+            return None
+        if type(query) is not nn.Linear or type(key) is not nn.Linear:
+            return None
+        # Quantised and sharded weights are of other types.
+        if type(query.weight) is not nn.Parameter or type(key.weight) is not nn.Parameter:
+            return None
+        for leaf in (norm, query, key, query_norm, key_norm, rotary):
+            if leaf is None:
+                continue
+            if leaf._modules or leaf._forward_hooks or leaf._forward_pre_hooks:
+                return None
+        settings = (
+            getattr(attention, "scaling", None),
+            getattr(attention, "sliding_window", None),
+            getattr(decoder.config, "sliding_window", None),
+        )
+        types = tuple(map(type, around))
+        return cls(
+            norm, query, key, query_norm, key_norm, rotary, attention.head_dim, (*types, *settings)
+        )
+
+    def is_loaded(self) -> bool:
+        """Whether the weights are there, or a hook of Accelerate loads them when needed."""
+        modules = (self.input_norm, self.query_projection, self.key_projection, self.rotary)
+        return not any(
+            weight.is_meta
+            for module in modules
+            if "_hf_hook" not in vars(module)
+            for weight in module.parameters()
+        )
+
+    def cos_and_sin(self, embeds: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine, [B, S, rotary] each, for position ids [A, B, S] or [B, S]."""
         # Of four axes, the first counts text order; RoPE takes time, height and width.
         cos, sin = self.rotary(
@@ -68,43 +120,3 @@ def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = rotated.chunk(2, dim=-1)
     quarter_turn = torch.cat([-second, first], dim=-1)
     return torch.cat([rotated * cos + quarter_turn * sin, rest], dim=-1)
-
-
-def leaves_of(decoder: Any) -> tuple[nn.Module | None, ...] | None:
-    """The modules that `LlamaLikeLayer` calls; None if one is missing or is more than a leaf.
-
-    Modules with parts, such as those of LoRA, may treat a token by its place in the sequence, and
-    hooks may do anything, also those of the modules around.
-    """
-    layers = decoder_layers(decoder)
-    if not layers:
-        return None
-    layer, attention = layers[0], getattr(layers[0], "self_attn", None)
-    if attention is None or any(
-        around._forward_pre_hooks for around in (decoder, layer, attention)
-    ):
-        return None
-    leaves = (
-        getattr(layer, "input_layernorm", None),
-        getattr(attention, "q_proj", None),
-        getattr(attention, "k_proj", None),
-        getattr(attention, "q_norm", None),
-        getattr(attention, "k_norm", None),
-        getattr(decoder, "rotary_emb", None),
-    )
-    norm, query, key, *_, rotary = leaves
-    if norm is None or rotary is None or not hasattr(attention, "head_dim"):
-        return None
-    if type(query) is not nn.Linear or type(key) is not nn.Linear:
-        return None
-    for leaf in leaves:
-        if leaf is not None and (leaf._modules or leaf._forward_hooks or leaf._forward_pre_hooks):
-            return None
-    return leaves
-
-
-def resident_weights(leaves: tuple[nn.Module | None, ...]) -> Iterator[Tensor]:
-    """Their weights, but for those that a hook of Accelerate loads when they are needed."""
-    for leaf in leaves:
-        if leaf is not None and "_hf_hook" not in vars(leaf):
-            yield from leaf.parameters()

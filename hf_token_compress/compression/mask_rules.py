@@ -57,8 +57,14 @@ class SeenMask:
     causal: bool
     sliding_window: int | None
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether the layer got another mask than those that Transformers made."""
+        made = [rule.made for rule in self.rules]
+        return bool(made) and self.mask is not None and all(own is not self.mask for own in made)
+
     def is_causal(self, sliding_window: int | None) -> bool:
-        """Whether causal order and a window say it all, at any length."""
+        """Whether the mask is causal order and a window, at any length."""
         own = [rule for rule in self.rules if rule.made is self.mask]
         if not own:
             return self.mask is None and self.causal
@@ -86,7 +92,7 @@ class SeenMask:
             length: S.
 
         Raises:
-            ValueError: The mask adds numbers to the logits, or is none that can be read.
+            ValueError: The mask adds numbers to the logits, or has a shape that cannot be read.
         """
         own = [rule for rule in self.rules if rule.made is self.mask]
         if own:

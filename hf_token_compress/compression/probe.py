@@ -118,7 +118,10 @@ class Probe:
 
     def __init__(self, model: Any, inputs: Mapping[str, Any]) -> None:
         self._model = model
-        own = inspect.signature(type(model.base_model).forward).parameters
+        inner = model.base_model
+        # A compiled module takes anything.
+        inner = inner._modules.get("_orig_mod", inner)
+        own = inspect.signature(type(inner).forward).parameters
         self._inputs = {
             name: value for name, value in inputs.items() if name in own and name not in _LEFT_OUT
         }
@@ -139,17 +142,24 @@ class Probe:
         Raises:
             ValueError: The attention is not called through Transformers' `AttentionInterface`.
         """
-        return _reached(self._run(depth), self._model, depth)
+        call = self._run(depth)
+        if call is not None and depth == 0 and call.mask.is_changed:
+            call = self._run(depth, with_masks=True)
+        return _reached(call, self._model, depth)
 
-    def _run(self, depth: int = 0, *, stop_at_entry: bool = False) -> AttentionCall | None:
+    def _run(
+        self, depth: int = 0, *, stop_at_entry: bool = False, with_masks: bool = False
+    ) -> AttentionCall | None:
         samples = len(self._inputs["input_ids"])
-        twin, recorder = _twin_up_to(self._model, self._model.base_model, samples, depth)
+        twin, recorder = _twin_up_to(
+            self._model, self._model.base_model, samples, depth, with_masks=with_masks
+        )
         decoder = twin.of(self._model.get_decoder())
         forward, before = decoder.forward, vars(decoder).get("forward")
         signature = inspect.signature(type(decoder).forward)
 
         def enter(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(decoder, *args, **kwargs).arguments
+            given = {**signature.bind(decoder, *args, **kwargs).arguments, **kwargs}
             mask = given.get("attention_mask")
             is_padding = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
             self._entry = DecoderEntry(
@@ -184,7 +194,7 @@ def probe_decoder(model: Any, inputs_embeds: Tensor) -> AttentionCall:
 
 
 def _twin_up_to(
-    model: Any, part: nn.Module, samples: int, depth: int = 0
+    model: Any, part: nn.Module, samples: int, depth: int = 0, *, with_masks: bool = False
 ) -> tuple[Twin, _Recorder]:
     """A twin of the model or its decoder that ends at the first attention from `depth` on.
 
@@ -193,7 +203,8 @@ def _twin_up_to(
     decoder = model.get_decoder()
     found = decoder_layers(decoder)
     layers = list(found)  # slices of a `ModuleList` register their modules again
-    recorder = _Recorder(depth, decoder.config._attn_implementation if depth > 0 else None)
+    needs_masks = depth > 0 or with_masks
+    recorder = _Recorder(depth, decoder.config._attn_implementation if needs_masks else None)
     twin = make_twin(
         part,
         backend=BACKEND,
@@ -243,7 +254,7 @@ class _Recorder:
 
     Attributes:
         depth: Decoder layers before the scoring layer, hybrids aside.
-        stock_backend: Attention implementation of the layers below it; None if there are none.
+        stock_backend: Attention implementation whose masks are made; None to make none.
         rules: How the masks were made that the run asked for.
         call: The call of the scoring layer's attention.
     """

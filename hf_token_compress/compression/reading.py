@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,8 +28,8 @@ class Reading:
     Args:
         model: The loaded model.
         layout: The batch of B prompts of S tokens.
-        probe: Reads its decoder.
-        fast_path: Its layer 0 if that allows to project only the instruction tokens, else None.
+        probe: Makes what reads its decoder.
+        fast_path: Its layer 0 if that allows projecting only the instruction tokens, else None.
         instruction_mask: bool [B, S].
 
     Attributes:
@@ -39,7 +40,7 @@ class Reading:
         self,
         model: Any,
         layout: PromptLayout,
-        probe: Probe,
+        probe: Callable[[], Probe],
         fast_path: FastPath | None,
         instruction_mask: Tensor,
     ) -> None:
@@ -54,7 +55,7 @@ class Reading:
             with torch.set_grad_enabled(gradients):
                 if fast_path is not None:
                     return fast_path.embeds(model, layout)
-                return probe.entry().inputs_embeds
+                return probe().entry().inputs_embeds
 
         self.prompt = layout.prompt(instruction_mask, embed)
 
@@ -78,7 +79,7 @@ class Reading:
             return self._fast_path.scoring_layer(
                 self._model, self._layout, prompt.inputs_embeds, instruction
             )
-        return self._probe.attention(depth).scoring_layer(instruction, prompt.attention_mask)
+        return self._probe().attention(depth).scoring_layer(instruction, prompt.attention_mask)
 
 
 def read_prompt(
@@ -139,9 +140,13 @@ def read(
         )
     check_shape("instruction_mask", instruction_mask, layout.input_ids)
     everything = layout.attention_mask
-    whole = rewrite_prompt(model, family, _WHOLE_PROMPT, inputs, layout, everything, "left").inputs
-    # Without a mask, Transformers would look for packed sequences.
-    probe = Probe(model, {**whole, "attention_mask": everything.long()})
+
+    @functools.cache
+    def probe() -> Probe:
+        whole = rewrite_prompt(model, family, _WHOLE_PROMPT, inputs, layout, everything, "left")
+        # Without a mask, Transformers would look for packed sequences.
+        return Probe(model, {**whole.inputs, "attention_mask": everything.long()})
+
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
     return Reading(model, layout, probe, fast_path, instruction_mask.to(everything))

@@ -28,7 +28,7 @@ class TokenCompression:
     Attributes:
         config: The setting.
         last: Report of the last call that had images or videos; None before the first.
-        fast_path: Layer 0 of the model, if it allows to project only the instruction tokens.
+        fast_path: Layer 0 of the model, if it allows projecting only the instruction tokens.
     """
 
     def __init__(self, config: TokenCompressionConfig) -> None:

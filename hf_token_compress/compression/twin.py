@@ -1,4 +1,4 @@
-"""A private twin of a model: its modules made again around the same parameters.
+"""A private twin of a model: its modules re-created around the same parameters.
 
 A twin can hold other configurations, be in evaluation mode and stop half-way, and the model sees
 nothing of it. So several threads can use twins of one model while others run the model itself.
@@ -11,12 +11,12 @@ import functools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MethodType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from typing_extensions import override
 
@@ -61,10 +61,10 @@ def make_twin(
     frozen: bool = False,
     evaluation: bool = True,
 ) -> Twin:
-    """Make every module of a model again around the same parameters.
+    """Re-create every module of a model around the same parameters.
 
     Hooks stay, those of Accelerate and PEFT among them. An instance-level `forward` and compiled
-    calls are left behind. Buffers are shared until the twin replaces them.
+    calls are left behind. Buffers are shared, except vectors such as RoPE's frequencies.
 
     Args:
         model: The model, or a part of it.
@@ -77,7 +77,15 @@ def make_twin(
         frozen: Hide from autograd that parameters are trained.
         evaluation: Put the twin into evaluation mode; otherwise it is in the model's.
     """
-    maker = _TwinMaker(backend, recorder, untouched, stock_attention, samples, frozen, evaluation)
+    maker = _TwinMaker(
+        backend=backend,
+        recorder=recorder,
+        untouched=set(map(id, untouched)),
+        stock_attention=set(map(id, stock_attention)),
+        samples=samples,
+        frozen=frozen,
+        evaluation=evaluation,
+    )
     return Twin(maker.make(model), maker.modules, maker.for_later())
 
 
@@ -89,33 +97,24 @@ def recorder_of(config: PreTrainedConfig) -> Any:
 _RECORDER = "_hf_token_compress_recorder"
 
 
+@dataclass
 class _TwinMaker:
-    """Makes each module and each configuration once."""
+    """Makes each module and each configuration once; arguments as for `make_twin`."""
 
-    def __init__(
-        self,
-        backend: str | None,
-        recorder: object,
-        untouched: Iterable[nn.Module],
-        stock_attention: Iterable[nn.Module],
-        samples: int | None,
-        frozen: bool,
-        evaluation: bool,
-    ) -> None:
-        self._backend = backend
-        self._recorder = recorder
-        self._untouched = set(map(id, untouched))
-        self._stock_attention = set(map(id, stock_attention))
-        self._samples = samples
-        self._frozen = frozen
-        self._evaluation = evaluation
-        self.modules: dict[int, nn.Module] = {}
-        self._configs: dict[int, PreTrainedConfig] = {}
+    backend: str | None
+    recorder: object
+    untouched: set[int]
+    stock_attention: set[int]
+    samples: int | None
+    frozen: bool
+    evaluation: bool
+    modules: dict[int, nn.Module] = field(default_factory=dict)
+    configs: dict[int, PreTrainedConfig] = field(default_factory=dict)
 
     def make(self, module: nn.Module, *, stock_attention: bool = False) -> nn.Module:
-        if id(module) in self._untouched:
+        if id(module) in self.untouched:
             return module
-        stock_attention = stock_attention or id(module) in self._stock_attention
+        stock_attention = stock_attention or id(module) in self.stock_attention
         if (compiled := module._modules.get("_orig_mod")) is not None:
             self.modules[id(module)] = self.make(compiled, stock_attention=stock_attention)
             return self.modules[id(module)]
@@ -131,14 +130,14 @@ class _TwinMaker:
         for name, value in vars(module).copy().items():
             if isinstance(value, dict) and name != "_parameters":
                 value = value.copy()
-            elif isinstance(value, PreTrainedConfig) and self._backend and not stock_attention:
+            elif isinstance(value, PreTrainedConfig) and self.backend and not stock_attention:
                 value = self._config(value)
             state[name] = value
         state["_compiled_call_impl"] = None
-        if self._evaluation:
+        if self.evaluation:
             state["training"] = False
-        if self._samples is not None:
-            twin._forward_pre_hooks = hooks_for_scoring(twin._forward_pre_hooks, self._samples)
+        if self.samples is not None:
+            twin._forward_pre_hooks = hooks_for_scoring(twin._forward_pre_hooks, self.samples)
         for name in ("forward", "_old_forward", "_token_compression"):
             state.pop(name, None)
         if (hook := state.get("_hf_hook")) is not None:
@@ -147,7 +146,9 @@ class _TwinMaker:
                 functools.partial(_hooked_forward, weakref.ref(twin), hook),
                 MethodType(cls.forward, weakref.proxy(twin)),
             )
-        if self._frozen:
+        # RoPE that depends on the length writes into its frequencies.
+        twin._buffers = {name: _own_buffer(value) for name, value in twin._buffers.items()}
+        if self.frozen:
             twin._parameters = {
                 name: _frozen(own) if own is not None and own.requires_grad else own
                 for name, own in twin._parameters.items()
@@ -162,20 +163,18 @@ class _TwinMaker:
 
         It does not hold the twins that this one made, because they will hold it.
         """
-        maker = copy.copy(self)
-        maker._untouched, maker.modules = set(), {}
-        return maker
+        return replace(self, untouched=set(), modules={})
 
     def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """A copy of a configuration, with copies of those inside it."""
-        if id(config) in self._configs:
-            return self._configs[id(config)]
-        twin = self._configs[id(config)] = copy.copy(config)
+        if id(config) in self.configs:
+            return self.configs[id(config)]
+        twin = self.configs[id(config)] = copy.copy(config)
         for name, value in vars(config).items():
             if isinstance(value, PreTrainedConfig):
                 vars(twin)[name] = self._config(value)
-        vars(twin)[_RECORDER] = self._recorder
-        twin._attn_implementation = self._backend
+        vars(twin)[_RECORDER] = self.recorder
+        twin._attn_implementation = self.backend
         return twin
 
 
@@ -196,6 +195,11 @@ class _Later(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the twin's."""
         return self._maker.make(self._module)(*args, **kwargs)
+
+
+def _own_buffer(buffer: Tensor | None) -> Tensor | None:
+    is_vector = buffer is not None and buffer.ndim == 1 and buffer.is_floating_point()
+    return buffer.clone() if is_vector else buffer  # type: ignore[union-attr]
 
 
 def _frozen(parameter: nn.Parameter) -> nn.Parameter:

@@ -80,9 +80,15 @@ class EncodedVisuals:
         """Read the output of a stock `get_image_features` or `get_video_features`.
 
         Raises:
+            TypeError: The output is of another kind.
             ValueError: Nothing says where the features of one image end.
         """
-        features: Any = output.pooler_output
+        if not isinstance(output, ModelOutput) or "pooler_output" not in output:
+            raise TypeError(
+                "mm_encoder_outputs must hold what get_image_features or get_video_features "
+                f"returns, but holds {type(output).__name__}."
+            )
+        features: Any = output["pooler_output"]
         joined = isinstance(features, Tensor)
         if joined and features.ndim < 3:
             raise ValueError(

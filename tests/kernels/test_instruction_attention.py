@@ -176,3 +176,49 @@ def test_shapes_that_do_not_fit(changes: dict[str, Tensor], word: str) -> None:
     }
     with one_sentence(ValueError, word):
         instruction_attention(**{**arguments, **changes})
+
+
+@given(problem=problems(), seed=st.integers(0, 999))
+def test_a_mask_a_soft_cap_and_sinks(problem: dict[str, Any], seed: int) -> None:
+    """Against the equations, with all queries and keys in one product."""
+    query, key, sample = problem["query"], problem["key"].nan_to_num(), problem["query_sample"]
+    generator = torch.Generator().manual_seed(seed)
+    heads = query.shape[1]
+    mask = torch.rand(len(query), key.shape[1], generator=generator) < 0.5
+    sinks = torch.randn(heads, generator=generator)
+    found = instruction_attention(
+        **{**problem, "sliding_window": None},
+        mask=mask,
+        softcap=1.5,
+        sinks=sinks,
+        per_head=True,
+    )
+    expected = torch.zeros(found.shape, dtype=torch.float64)
+    own_keys = key[sample].repeat_interleave(heads // key.shape[2], dim=2).double()
+    logits = torch.einsum("qhd,qshd->qhs", query.double(), own_keys) * problem["scaling"]
+    logits = 1.5 * torch.tanh(logits / 1.5)
+    visible = (mask & problem["key_mask"][sample])[:, None]  # [Q, 1, S]
+    weights = logits.exp() * visible
+    attention = weights / (weights.sum(-1, keepdim=True) + sinks.double().exp()[:, None])
+    expected.index_add_(0, sample, attention)
+    expected /= torch.bincount(sample, minlength=len(key)).clamp(min=1)[:, None, None]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_triton_refuses_what_its_kernel_does_not_take(
+    by_environment: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_environment:
+        monkeypatch.setenv("HF_TOKEN_COMPRESS_KERNELS", "triton")
+    ones = torch.ones(1, dtype=torch.long)
+    with one_sentence(ValueError, "softcap"):
+        instruction_attention(
+            torch.randn(1, 1, 8),
+            torch.randn(1, 2, 1, 8),
+            0 * ones,
+            ones,
+            torch.ones(1, 2, dtype=torch.bool),
+            softcap=2.0,
+            backend=None if by_environment else "triton",
+        )

@@ -13,6 +13,7 @@ from matrix import each_dtype, full_only
 from tiny_decoders import DECODERS, MORE_OF_A_KIND, decoder_model
 from tiny_models import make_inputs, tiny_family
 from torch import Tensor
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from hf_token_compress import compress, prepare_inputs
 from hf_token_compress.compression.reading import read_prompt
@@ -148,6 +149,54 @@ def test_a_mask_that_adds_numbers_is_refused() -> None:
     config = {"retention_ratio": 0.25, "min_visual_tokens": 0}
     with one_sentence(ValueError, "attention mask"):
         prepare_inputs(compress(model, config), **inputs)
+
+
+def test_attention_to_chosen_keys_is_refused() -> None:
+    """DeepSeek-V3.2 chooses keys by an index that a scoring layer does not hold."""
+    options = {
+        "q_lora_rank": 16,
+        "kv_lora_rank": 8,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 8,
+        "num_key_value_heads": 6,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 16,
+        "index_n_heads": 2,
+        "index_head_dim": 16,
+        "index_topk": 4,
+    }
+    model = decoder_model("deepseek_v32", "eager", **options)
+    config = {"retention_ratio": 0.25, "min_visual_tokens": 0}
+    with one_sentence(ValueError, "indices"):
+        prepare_inputs(compress(model, config), **inputs_for("llama"))
+
+
+@pytest.mark.parametrize("window", [None, 20])
+def test_a_layer_may_change_the_mask_that_it_gets(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As code of users does: the probe then reads what the layer made of it."""
+    stock_forward = Qwen2Attention.forward
+
+    def sliced(self: Any, **given: Any) -> Any:
+        if given["attention_mask"] is not None:
+            length = given["hidden_states"].shape[1]
+            given["attention_mask"] = given["attention_mask"][:, :, :, :length].clone()
+        return stock_forward(self, **given)
+
+    sliding = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
+    model = decoder_model("qwen2", "eager", **(sliding if window else {}))
+    inputs = inputs_for("qwen2")
+    with torch.no_grad():
+        _, layer = read_prompt(model, inputs)
+        expected = attention_rows(layer)
+        monkeypatch.setattr(Qwen2Attention, "forward", sliced)
+        _, layer = read_prompt(model, inputs)
+    torch.testing.assert_close(attention_rows(layer), expected)
 
 
 @pytest.mark.parametrize("scorer", ["uniform", "random"])

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from hf_token_compress import compress, prepare_inputs
+from hf_token_compress.compression.reading import read_prompt
+from hf_token_compress.scorers.attention import instruction_attention
 
 pytestmark = [
     pytest.mark.core,
@@ -192,6 +194,25 @@ def test_rope_that_depends_on_the_length_stays_as_it_was(depth: int) -> None:
 
 
 @each_depth
+def test_long_rope_keeps_its_frequencies(depth: int) -> None:
+    """Transformers copies the frequencies of the prompt's length into a buffer, in place."""
+    long = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "original_max_position_embeddings": 16,
+        "short_factor": [1.0] * 4,
+        "long_factor": [8.0] * 4,
+    }
+    stock = decoder_model("phi3", rope_parameters=long, head_dim=8, max_position_embeddings=128)
+    buffers = {name: value.clone() for name, value in stock.named_buffers()}
+    model = compressed_at(depth, stock)
+    scores(model, make_inputs([ONE_IMAGE], family="llava_onevision"))
+    for name, value in stock.named_buffers():
+        assert torch.equal(value, buffers[name]), name
+
+
+@each_depth
 def test_hooks_stay_where_they_are(depth: int) -> None:
     """Users' hooks on the model's modules are still called afterwards, once per forward."""
     model, calls = compressed_at(depth), []
@@ -293,6 +314,42 @@ def test_a_compiled_model_scores_as_it_does_uncompiled(depth: int) -> None:
     with torch.no_grad():
         torch.compile(model, backend="eager")(**inputs)
     assert_same(model.token_compression.last.samples[0].scores, expected)
+
+
+@each_depth
+def test_a_compiled_model_without_its_head_can_be_scored(depth: int) -> None:
+    model, inputs = compressed_at(depth), make_inputs([ONE_IMAGE])
+    expected = scores(model, inputs)
+    model.model = torch.compile(model.model, backend="eager")
+    assert_same(scores(model, inputs), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda attention: setattr(attention, "scaling", 0.01),
+        lambda attention: setattr(attention, "__class__", type("Own", (type(attention),), {})),
+        lambda attention: attention.q_proj.register_forward_hook(lambda *_: None),
+        lambda attention: setattr(attention, "q_proj", copy.deepcopy(attention.q_proj)),
+    ],
+    ids=["scaling", "class", "hook", "module"],
+)
+def test_the_fast_path_is_left_when_layer_0_changes(change: Callable[[Any], None]) -> None:
+    model, inputs = compressed_at(0), make_inputs([ONE_IMAGE])
+    assert model.token_compression.fast_path.fits(model)
+    change(model.get_decoder().layers[0].self_attn)
+    assert not model.token_compression.fast_path.fits(model)
+    _, layer = read_prompt(model, inputs)  # by the probe
+    found = scores(model, inputs)
+    visual = model.token_compression.last.samples[0].visual_indices
+    assert_same(found, instruction_attention(layer)[0, visual])
+
+
+def test_the_fast_path_is_found_again_in_a_copy() -> None:
+    model = compressed_at(0)
+    copied = copy.deepcopy(model)
+    assert copied.token_compression.fast_path.fits(copied)
+    assert not model.token_compression.fast_path.fits(copied)
 
 
 @each_depth

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ _TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MAX_HEAD_DIM = 256
 
 
-def choose_backend(requested: str | None, *tensors: Tensor) -> str:
+def choose_backend(requested: str | None, *tensors: Tensor, torch_only: Sequence[str] = ()) -> str:
     """Choose the backend of a kernel: `"triton"` or `"torch"`.
 
     The argument decides, then the environment variable `HF_TOKEN_COMPRESS_KERNELS`, then the
@@ -25,6 +26,7 @@ def choose_backend(requested: str | None, *tensors: Tensor) -> str:
     Args:
         requested: `"triton"`, `"torch"` or None.
         tensors: Floating tensors of the call, on one device, head_dim last.
+        torch_only: Arguments of the call that only the torch version takes.
 
     Raises:
         ValueError: The backend is unknown, or Triton is requested where it cannot run.
@@ -35,7 +37,10 @@ def choose_backend(requested: str | None, *tensors: Tensor) -> str:
         raise ValueError(f"{asked_by} must be one of {', '.join(BACKENDS)}, but is {backend!r}.")
     if backend == "torch":
         return backend
-    reason = _why_not_triton(*tensors)
+    if torch_only:
+        reason: str | None = f"its kernel takes no {' and no '.join(torch_only)}"
+    else:
+        reason = _why_not_triton(*tensors)
     if reason is None:
         return "triton"
     if backend == "triton":

@@ -69,6 +69,8 @@ def instruction_attention(
             Triton, the last dimension of `query` or `key` is not contiguous.
     """
     _check(query, key, query_sample, query_position, key_mask, sliding_window)
+    if sinks is not None and sinks.shape != query.shape[1:2]:
+        raise ValueError(f"sinks must be [{query.shape[1]}], but is {list(sinks.shape)}.")
     if mask is not None:
         if mask.shape != (len(query), key.shape[1]):
             raise ValueError(
@@ -85,9 +87,7 @@ def instruction_attention(
     }
     special: dict[str, Any] = {"mask": mask, "softcap": softcap, "sinks": sinks}
     given = [name for name, value in special.items() if value is not None]
-    if given and backend == "triton":
-        raise ValueError(f"the Triton kernel takes no {' and no '.join(given)}: use 'torch'.")
-    if given or choose_backend(backend, query, key) == "torch":
+    if choose_backend(backend, query, key, torch_only=given) == "torch":
         options.update(special, chunk_size=chunk_size)
         return torch_reference.instruction_attention(*arguments, **options)
     check_contiguous(query=query, key=key)
