@@ -20,6 +20,7 @@ WEIGHTS_FILE: str = constants.SAFETENSORS_SINGLE_FILE
 CARD_FILE: str = constants.REPOCARD_NAME
 
 _DIGEST_KEY = "weights_sha256"
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class MapperNotFoundError(OSError):
@@ -64,11 +65,18 @@ def read_weights(
     expected = {key: list(weight.shape) for key, weight in network.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            found = {key: part.get_shape() for key, part in slices.items()}
+            kinds = {part.get_dtype() for part in slices.values()}
         if found != expected:
             raise ValueError(
                 f"The weights of the mapper {name!r} do not fit the network in its {CONFIG_FILE}: "
                 "fetch or save both again."
+            )
+        if not kinds <= set(_FLOATS):
+            raise ValueError(
+                f"The weights of the mapper {name!r} are not floating-point numbers "
+                f"({', '.join(sorted(kinds - set(_FLOATS)))}): fetch or save it again."
             )
         weights = load_file(path)
     except SafetensorError as error:
@@ -77,6 +85,11 @@ def read_weights(
         raise ValueError(
             f"{WEIGHTS_FILE} of the mapper {name!r} does not have the SHA-256 in its "
             f"{CONFIG_FILE}: fetch or save both again."
+        )
+    if broken := [key for key, weight in weights.items() if not weight.isfinite().all()]:
+        raise ValueError(
+            f"The weights of the mapper {name!r} hold NaN or infinite values in {broken[0]}: train "
+            "it again with a lower learning rate."
         )
     return weights
 
