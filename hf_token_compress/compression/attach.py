@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
+from ..mapper import MapperSet
 from .fast_path import FastPath
 from .identity import identify
 from .inputs import present_modalities
@@ -42,7 +43,12 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
             f"compress takes a loaded Transformers model, not {type(model).__name__}: if it wraps "
             "one, compress that model before you wrap it."
         )
-    compression = TokenCompression(TokenCompressionConfig.coerce(config))
+    return attach(model, TokenCompressionConfig.coerce(config))
+
+
+def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | None = None) -> Model:
+    """Compress as `compress` does, with the mappers of the setting where they are loaded."""
+    compression = TokenCompression(config, mappers)
     own_class: Any = type(model)
     compressed = issubclass(own_class, TokenCompressionMixin)
     new_class = own_class if compressed else compressed_class(own_class)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TokenCompressionConfig
-from ..mapper import RelevanceMapper
+from ..mapper import MapperSet, RelevanceMapper
 from ..scorers import Scorer, build_scorer
 from ..scorers.mapper import MapperScorer
 from .fast_path import FastPath
@@ -31,11 +31,11 @@ class TokenCompression:
         fast_path: Layer 0 of the model, if it allows to project only the instruction tokens.
     """
 
-    def __init__(self, config: TokenCompressionConfig) -> None:
+    def __init__(self, config: TokenCompressionConfig, mappers: MapperSet | None = None) -> None:
         self.config = config
         options = dict(config.scorer_options)
         if config.scorer_name == "mapper":
-            options.update(mapper=config.mapper, revision=config.mapper_revision)
+            options.update(mapper=mappers or config.mapper, revision=config.mapper_revision)
         self.scorer: Scorer = build_scorer(config.scorer_name, options)
         self.last: CompressionReport | None = None
         self.fast_path: FastPath | None = None

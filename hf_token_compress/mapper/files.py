@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ CONFIG_FILE: str = constants.CONFIG_NAME
 WEIGHTS_FILE: str = constants.SAFETENSORS_SINGLE_FILE
 CARD_FILE: str = constants.REPOCARD_NAME
 
+PARTS = ("", "image", "video")
+"""Where a mapper lies in its folder or repository."""
+
 _DIGEST_KEY = "weights_sha256"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -27,16 +30,48 @@ class MapperNotFoundError(OSError):
     """A mapper does not exist or cannot be fetched; the message says why and what to do."""
 
 
-def fetch_folder(source: str, *, revision: str | None = None, **options: Any) -> Path:
-    """The folder of a mapper; a Hub id is fetched by `snapshot_download` with these options."""
+def fetch_folder(
+    source: str,
+    check: Callable[[Path, str], object],
+    *,
+    parts: Sequence[str] = PARTS,
+    revision: str | None = None,
+    **options: Any,
+) -> Path:
+    """The folder of a mapper; of a Hub id, first every config.json is fetched, then the weights.
+
+    Args:
+        source: Folder or Hub id.
+        check: Called with the folder of each config.json of a mapper and with `source`, before any
+            weights are fetched; raises an error if they would be of no use.
+        parts: Where mappers may lie.
+        revision: Branch, tag or commit on the Hub.
+        **options: Of `snapshot_download`.
+    """
     if Path(source).is_dir():
         return Path(source)
-    options["allow_patterns"] = ["*.json", "*.safetensors"]
-    try:
-        return Path(snapshot_download(source, revision=revision, **options))
-    except Exception as error:
-        reason = explain_failure("mapper", source, error, revision=revision)
-        raise MapperNotFoundError(reason) from error
+
+    def fetch(file: str, parts: Sequence[str], revision: str | None) -> Path:
+        options["allow_patterns"] = [f"{part}/{file}".lstrip("/") for part in parts]
+        try:
+            return Path(snapshot_download(source, revision=revision, **options))
+        except Exception as error:
+            reason = explain_failure("mapper", source, error, revision=revision)
+            raise MapperNotFoundError(reason) from error
+
+    folder = fetch(CONFIG_FILE, parts, revision)
+    found = [part for part in parts if holds_mapper(folder / part, source)]
+    for part in found:
+        check(folder / part, source)
+    # The folder is named after the commit, so that both files are of the same one.
+    return fetch(WEIGHTS_FILE, found, folder.name) if found else folder
+
+
+def holds_mapper(folder: Path, name: str) -> bool:
+    """Whether a folder has a config.json, and that of a mapper; `name` is the mapper in errors."""
+    if not (folder / CONFIG_FILE).is_file():
+        return False
+    return {"base_model", "network"} <= set(read_settings(folder, name))
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
@@ -53,9 +88,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     return settings
 
 
-def read_weights(
-    folder: Path, settings: Mapping[str, Any], name: str, network: nn.Module
-) -> dict[str, Tensor]:
+def read_weights(folder: Path, name: str, network: nn.Module) -> dict[str, Tensor]:
     """The content of a mapper's model.safetensors, if it fits a network on the meta device."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
@@ -81,7 +114,7 @@ def read_weights(
         weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(_damaged(WEIGHTS_FILE, name, error)) from error
-    if settings.get(_DIGEST_KEY) not in (None, _digest(path)):
+    if read_settings(folder, name).get(_DIGEST_KEY) not in (None, _digest(path)):
         raise ValueError(
             f"{WEIGHTS_FILE} of the mapper {name!r} does not have the SHA-256 in its "
             f"{CONFIG_FILE}: fetch or save both again."

@@ -112,6 +112,8 @@ class RelevanceMapper(nn.Module):
         source = str(pretrained_model_name_or_path)
         folder = fetch_folder(
             source,
+            cls.planned,
+            parts=[subfolder],
             revision=revision,
             cache_dir=cache_dir,
             force_download=force_download,
@@ -129,20 +131,25 @@ class RelevanceMapper(nn.Module):
             name: The mapper as the user calls it: this folder, a folder around it, or a Hub id.
             revision: Branch, tag or commit on the Hub.
         """
-        settings = read_settings(folder, name)
-        try:
-            with torch.device("meta"):  # shapes only, until they are known to fit the weights
-                mapper = cls(MapperConfig.from_dict(settings))
-        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-            reason = first_line(error).rstrip(".")
-            raise ValueError(f"{name!r} cannot be used as a mapper: {reason}.") from error
-        weights = read_weights(folder, settings, name, mapper)
+        mapper = cls.planned(folder, name)
+        weights = read_weights(folder, name, mapper)
         mapper.to_empty(device="cpu").load_state_dict(weights)
         if Path(name).is_dir():
             mapper.source = str(folder.resolve())
         else:
             mapper.source, mapper.revision = name, revision
         return mapper.eval()
+
+    @classmethod
+    def planned(cls, folder: Path, name: str) -> RelevanceMapper:
+        """The mapper of a config.json without its weights; arguments as in `from_folder`."""
+        settings = read_settings(folder, name)
+        try:
+            with torch.device("meta"):  # shapes only, until they are known to fit the weights
+                return cls(MapperConfig.from_dict(settings))
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            reason = first_line(error).rstrip(".")
+            raise ValueError(f"{name!r} cannot be used as a mapper: {reason}.") from error
 
     def write_files(self, folder: Path) -> None:
         """Write config.json and model.safetensors without a model card."""
