@@ -10,10 +10,11 @@ from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..hub import explain_failure
+from ..writing import write_whole
 
 CONFIG_FILE: str = constants.CONFIG_NAME
 WEIGHTS_FILE: str = constants.SAFETENSORS_SINGLE_FILE
@@ -114,7 +115,7 @@ def read_weights(folder: Path, name: str, network: nn.Module) -> dict[str, Tenso
         weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(_damaged(WEIGHTS_FILE, name, error)) from error
-    if read_settings(folder, name).get(_DIGEST_KEY) not in (None, _digest(path)):
+    if read_settings(folder, name).get(_DIGEST_KEY) not in (None, _digest(path.read_bytes())):
         raise ValueError(
             f"{WEIGHTS_FILE} of the mapper {name!r} does not have the SHA-256 in its "
             f"{CONFIG_FILE}: fetch or save both again."
@@ -127,18 +128,27 @@ def read_weights(folder: Path, name: str, network: nn.Module) -> dict[str, Tenso
     return weights
 
 
-def write_files(folder: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write config.json, with the SHA-256 of the weights, and model.safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    content = {**settings, _DIGEST_KEY: _digest(folder / WEIGHTS_FILE)}
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+def write_files(
+    folder: Path,
+    settings: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    card: str | None = None,
+) -> None:
+    """Write config.json, with the SHA-256 of the weights, model.safetensors and perhaps a card."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    content = save(tensors, metadata={"format": "pt"})
+    signed = {**settings, _DIGEST_KEY: _digest(content)}
+    files = {
+        folder / WEIGHTS_FILE: content,
+        folder / CONFIG_FILE: (json.dumps(signed, indent=2, sort_keys=True) + "\n").encode(),
+    }
+    if card is not None:
+        files[folder / CARD_FILE] = card.encode()
+    write_whole(files)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _damaged(file: str, name: str, reason: object) -> str:

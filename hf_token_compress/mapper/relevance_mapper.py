@@ -151,9 +151,9 @@ class RelevanceMapper(nn.Module):
             reason = first_line(error).rstrip(".")
             raise ValueError(f"{name!r} cannot be used as a mapper: {reason}.") from error
 
-    def write_files(self, folder: Path) -> None:
-        """Write config.json and model.safetensors without a model card."""
-        write_files(folder, self.config.to_dict(), self.state_dict())
+    def write_files(self, folder: Path, card: str | None = None) -> None:
+        """Write config.json, model.safetensors and a model card if there is one."""
+        write_files(folder, self.config.to_dict(), self.state_dict(), card)
 
     def save_pretrained(
         self,
@@ -165,7 +165,8 @@ class RelevanceMapper(nn.Module):
     ) -> str | None:
         """Write config.json, model.safetensors and a model card into a folder.
 
-        An existing README.md is only replaced if it is a generated card.
+        An existing README.md is only replaced if it is a generated card. If one file cannot be
+        written, all stay as they were.
 
         Args:
             save_directory: The folder.
@@ -177,10 +178,10 @@ class RelevanceMapper(nn.Module):
             Address of the commit with `push_to_hub=True`, else None.
         """
         folder = Path(save_directory)
-        self.write_files(folder)
-        card = folder / CARD_FILE
-        if not card.exists() or is_generated(card):
-            mapper_card([(self.config, self.parameter_count)]).save(card)
+        path = folder / CARD_FILE
+        replaceable = not path.exists() or is_generated(path)
+        card = str(mapper_card([(self.config, self.parameter_count)])) if replaceable else None
+        self.write_files(folder, card)
         commit = self.push_to_hub(repo_id or folder.name, **options) if push_to_hub else None
         self.source, self.revision = str(folder.resolve()), None
         return commit
