@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     """Let `from_pretrained` take `token_compression`, and apply a saved setting.
 
     The value is a config, its dict, or the folder or Hub id of a mapper; False ignores a saved
-    setting. A mapper is fetched with the `cache_dir`, `local_files_only` and `token` of the call.
+    setting. A mapper is fetched with the `cache_dir`, `local_files_only` and `token` of the call,
+    and one in the model's own repository with its `revision`.
     """
     stock = model_base.__dict__["from_pretrained"].__func__
     if getattr(stock, "accepts_token_compression", False):
@@ -34,6 +37,7 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     ) -> Any:
         # Imported late, so that importing the library stays cheap.
         from ..config import TokenCompressionConfig
+        from ..mapper.resolve import IN_MODEL
         from ..models.registry import model_family
         from .attach import attach
         from .mixin import CONFIG_KEY
@@ -49,6 +53,10 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
         if named is not None and named is not False:
             model_family(type(model))
             config = TokenCompressionConfig.coerce(named)
+            if config.mapper == IN_MODEL:
+                name = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
+                revision = None if Path(name).is_dir() else kwargs.get("revision")
+                config = replace(config, mapper=name, mapper_revision=revision)
             mappers = _load_mappers(config, kwargs, saved=setting is None)
             attach(model, config, mappers)
         return loaded
@@ -77,7 +85,6 @@ def _load_mappers(
         return load_mappers(config.mapper, config.mapper_revision, **download)
     except MapperNotFoundError as error:
         raise MapperNotFoundError(
-            f"{str(error).rstrip('.')}; the setting in the model's config names it, so name "
-            "another one with token_compression={'mapper': …}, or load the model without "
-            "compression with token_compression=False."
+            "Load the model with token_compression={'mapper': …} or token_compression=False, "
+            f"because the mapper that its config names cannot be loaded: {error}"
         ) from error

@@ -12,6 +12,9 @@ from .files import CONFIG_FILE, fetch_folder, holds_mapper
 from .identity import ModelIdentity
 from .relevance_mapper import RelevanceMapper, push_mappers
 
+IN_MODEL = "<this model>"
+"""Names the mappers in the folder or repository of the model whose setting names them."""
+
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
@@ -72,6 +75,15 @@ class MapperSet:
             )
         for modality, mapper in self.mappers.items():
             mapper.save_pretrained(Path(folder) / modality if len(self.mappers) > 1 else folder)
+
+    def save_into_model(self, folder: str | Path) -> None:
+        """Write the mappers into the folder of a model, in place of those that are there."""
+        for modality in _MODALITIES:
+            part = Path(folder) / modality
+            if modality in self.mappers:
+                self.mappers[modality].write_files(part)
+            elif holds_mapper(part, str(part)):
+                (part / CONFIG_FILE).unlink()
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the mappers and one card, as `RelevanceMapper.push_to_hub` does."""

@@ -17,6 +17,7 @@ from mappers import make_mapper
 from places import SUPPORT
 from tiny_models import tiny_model
 
+from hf_token_compress import compress
 from hf_token_compress.compression.identity import identify
 from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper
 
@@ -254,6 +255,22 @@ def test_a_model_folder_fetches_its_mapper_as_the_caller_says(
     assert again["scorer"] == "mapper"
     named = ask("model", folder, token_compression=setting, local_files_only=True)
     assert named["error"] == "MapperNotFoundError"
+
+
+def test_a_model_on_the_hub_brings_its_mapper_of_the_same_revision(
+    hub: Hub, ask: Ask, tmp_path: Path
+) -> None:
+    model = compress(tiny_model(), {})
+    model.token_compression.use_mapper(RelevanceMapper(MapperConfig(identify(model))))
+    model.save_pretrained(tmp_path, save_mapper=True)
+    hub.repositories["owner/whole"] = Repository(private=True)
+    hub.repositories["owner/whole"].commit(files_in(tmp_path), "v1")
+    hub.repositories["owner/whole"].commit({"README.md": b"# Moved"})
+    since = len(hub.requests)
+    found = ask("model", "owner/whole", revision="v1", token=TOKEN)
+    assert found["scorer"] == "mapper", found
+    mapper = [name for name in fetched(hub, since) if name.startswith("image/")]
+    assert mapper == ["image/config.json", "image/model.safetensors"]
 
 
 @pytest.fixture(scope="module")
