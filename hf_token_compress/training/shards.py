@@ -130,8 +130,8 @@ def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
         return summary
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The shard {path.name} is damaged ({error}): delete it and run `collect` again, which "
-            "only computes missing shards."
+            f"The shard {path.name} is damaged ({error}): run `collect` again, which only "
+            "computes missing and damaged shards."
         ) from error
 
 
