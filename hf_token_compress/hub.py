@@ -40,7 +40,7 @@ def explain_failure(
         (
             (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled),
             f"The {kind} {name!r} is neither a folder nor in the cache{at_revision}, and the Hub "
-            "cannot be reached.",
+            "cannot be reached or may not be asked.",
         ),
     )
     cause: BaseException | None = error

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
+from ..mapper import MapperSet
 from .fast_path import FastPath
 from .identity import identify
 from .inputs import present_modalities
 from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
+from .reading import check_depth
 from .state import TokenCompression
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -33,19 +35,27 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
     Raises:
         MapperNotFoundError: There is no such mapper, or the Hub cannot be reached or refuses.
         TypeError: `model` is not a Transformers model, or `config` has the wrong type.
-        ValueError: The family is not supported, a setting is outside its range, or the mapper is
-            damaged or belongs to another model.
+        ValueError: The family is not supported, a setting is outside its range, the model has no
+            layer `scoring_depth`, or the mapper is damaged or belongs to another model.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"compress takes a loaded Transformers model, not {type(model).__name__}: if it wraps "
             "one, compress that model before you wrap it."
         )
-    compression = TokenCompression(TokenCompressionConfig.coerce(config))
+    return attach(model, TokenCompressionConfig.coerce(config))
+
+
+def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | None = None) -> Model:
+    """Compress as `compress` does, with the mappers of the setting where they are loaded."""
+    compression = TokenCompression(config, mappers)
+    own_class: Any = type(model)
+    compressed = issubclass(own_class, TokenCompressionMixin)
+    new_class = own_class if compressed else compressed_class(own_class)
     compression.scorer.check_model(lambda: identify(model))
-    if not isinstance(model, TokenCompressionMixin):
-        stock_class: Any = type(model)
-        _change_class(model, compressed_class(stock_class))
+    check_depth(model, compression.scorer.scoring_depth)
+    if not compressed:
+        _change_class(model, new_class)
     carrier: Any = model
     compression.fast_path = FastPath.find(carrier, carrier.family)
     vars(model)[STATE_ATTRIBUTE] = compression

@@ -117,12 +117,27 @@ class TokenCompressionMixin:
             return output
         return restore(output)
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Save the model with the compression setting in config.json."""
+    def save_pretrained(
+        self, save_directory: Any, *args: Any, save_mapper: bool = False, **kwargs: Any
+    ) -> Any:
+        """Save the model with the compression setting in config.json.
+
+        With `save_mapper`, the folder holds the mapper in use too, in image/ or video/.
+        """
+        compression = self.token_compression
+        if not save_mapper:
+            setting = compression.saved_config
+        elif kwargs.get("push_to_hub"):
+            raise ValueError(
+                "save_mapper=True does not go with push_to_hub=True: save into a folder, then "
+                "upload that folder with `hf upload`."
+            )
+        else:
+            setting = compression.save_mapper(save_directory)
         model_config = self.config  # type: ignore[attr-defined]
-        setattr(model_config, CONFIG_KEY, self.token_compression.saved_config.to_dict())
+        setattr(model_config, CONFIG_KEY, setting.to_dict())
         try:
-            return super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+            return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
         finally:
             delattr(model_config, CONFIG_KEY)
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from ..config import TokenCompressionConfig
+    from ..mapper import MapperSet
+
+logger = logging.getLogger(__name__)
+
+_DOWNLOAD_OPTIONS = ("cache_dir", "local_files_only", "token")
 
 
 def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     """Let `from_pretrained` take `token_compression`, and apply a saved setting.
 
     The value is a config, its dict, or the folder or Hub id of a mapper; False ignores a saved
-    setting.
+    setting. A mapper is fetched with the `cache_dir`, `local_files_only` and `token` of the call,
+    and one in the model's own repository with its `revision`.
     """
     stock = model_base.__dict__["from_pretrained"].__func__
     if getattr(stock, "accepts_token_compression", False):
@@ -25,8 +37,9 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     ) -> Any:
         # Imported late, so that importing the library stays cheap.
         from ..config import TokenCompressionConfig
+        from ..mapper.resolve import IN_MODEL
         from ..models.registry import model_family
-        from .attach import compress
+        from .attach import attach
         from .mixin import CONFIG_KEY
 
         setting = token_compression
@@ -36,10 +49,42 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
         loaded = stock(cls, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         saved = vars(model.config).pop(CONFIG_KEY, None)
-        setting = saved if setting is None else setting
-        if setting is not None and setting is not False:
-            compress(model, setting)
+        named = saved if setting is None else setting
+        if named is not None and named is not False:
+            model_family(type(model))
+            config = TokenCompressionConfig.coerce(named)
+            if config.mapper == IN_MODEL:
+                name = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
+                revision = None if Path(name).is_dir() else kwargs.get("revision")
+                config = replace(config, mapper=name, mapper_revision=revision)
+            mappers = _load_mappers(config, kwargs, saved=setting is None)
+            attach(model, config, mappers)
         return loaded
 
     from_pretrained.accepts_token_compression = True  # type: ignore[attr-defined]
     model_base.from_pretrained = classmethod(from_pretrained)  # type: ignore
+
+
+def _load_mappers(
+    config: TokenCompressionConfig, arguments: Mapping[str, Any], *, saved: bool
+) -> MapperSet | None:
+    """The mappers of a setting, fetched as the arguments of `from_pretrained` say."""
+    if config.mapper is None:
+        return None
+    from ..mapper import MapperNotFoundError, load_mappers
+
+    download = {name: arguments[name] for name in _DOWNLOAD_OPTIONS if name in arguments}
+    if not saved:
+        return load_mappers(config.mapper, config.mapper_revision, **download)
+    logger.info(
+        "The setting in the model's config names the mapper %r, which is loaded too; "
+        "token_compression=False leaves it out.",
+        config.mapper,
+    )
+    try:
+        return load_mappers(config.mapper, config.mapper_revision, **download)
+    except MapperNotFoundError as error:
+        raise MapperNotFoundError(
+            "Load the model with token_compression={'mapper': …} or token_compression=False, "
+            f"because the mapper that its config names cannot be loaded: {error}"
+        ) from error

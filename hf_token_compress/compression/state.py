@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TokenCompressionConfig
-from ..mapper import RelevanceMapper
+from ..mapper import MapperSet, RelevanceMapper
+from ..mapper.resolve import IN_MODEL
 from ..scorers import Scorer, build_scorer
 from ..scorers.mapper import MapperScorer
 from .fast_path import FastPath
@@ -31,11 +32,11 @@ class TokenCompression:
         fast_path: Layer 0 of the model, if it allows projecting only the instruction tokens.
     """
 
-    def __init__(self, config: TokenCompressionConfig) -> None:
+    def __init__(self, config: TokenCompressionConfig, mappers: MapperSet | None = None) -> None:
         self.config = config
         options = dict(config.scorer_options)
         if config.scorer_name == "mapper":
-            options.update(mapper=config.mapper, revision=config.mapper_revision)
+            options.update(mapper=mappers or config.mapper, revision=config.mapper_revision)
         self.scorer: Scorer = build_scorer(config.scorer_name, options)
         self.last: CompressionReport | None = None
         self.fast_path: FastPath | None = None
@@ -103,22 +104,52 @@ class TokenCompression:
     @property
     def saved_config(self) -> TokenCompressionConfig:
         """The setting to save with the model; it names the mapper in use if that was saved."""
-        if self._mapper is None:
-            return _with_absolute_folder(self.config)
-        if self._mapper.source is None:
+        if self._mapper is not None and self._mapper.source is None:
             warnings.warn(
-                "The mapper in use is in memory only and is not saved with the model: call "
-                "mapper.save_pretrained(folder) or mapper.push_to_hub(repo_id) first.",
+                "The mapper in use is in memory only and is not saved with the model: save the "
+                "model with save_mapper=True, or call mapper.save_pretrained(folder) or "
+                "mapper.push_to_hub(repo_id) first.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
             return self.config
+        config = self.config
+        if self._mapper is not None:
+            config = self._naming(self._mapper.source, self._mapper.revision)
+        if config.mapper is None or not Path(config.mapper).is_dir():
+            return config
+        # Absolute, so that it is found from any working directory.
+        folder = str(Path(config.mapper).resolve())
+        warnings.warn(
+            f"The setting saved with the model names the mapper in {folder!r}, a folder that other "
+            "machines do not have: save with save_mapper=True to write the mapper into the model's "
+            "folder, or push the mapper to the Hub and name it by its id.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return replace(config, mapper=folder)
+
+    def save_mapper(self, folder: str | Path) -> TokenCompressionConfig:
+        """Write the mapper in use into the folder of the model.
+
+        Returns:
+            The setting to save with the model.
+
+        Raises:
+            ValueError: No mapper is in use.
+        """
+        if not isinstance(self.scorer, MapperScorer):
+            raise ValueError(
+                f"save_mapper=True needs a mapper, but the scorer is {self.config.scorer_name!r}: "
+                "leave save_mapper out."
+            )
+        self.scorer.mappers.save_into_model(folder)
+        return self._naming(IN_MODEL, None)
+
+    def _naming(self, mapper: str | None, revision: str | None) -> TokenCompressionConfig:
+        """The setting with another mapper."""
         return replace(
-            self.config,
-            scorer=None,
-            scorer_options={},
-            mapper=self._mapper.source,
-            mapper_revision=self._mapper.revision,
+            self.config, scorer=None, scorer_options={}, mapper=mapper, mapper_revision=revision
         )
 
     def _carrier(self) -> Any:
@@ -147,10 +178,3 @@ class TokenCompression:
     def __repr__(self) -> str:
         status = "" if self.enabled else ", disabled"
         return f"TokenCompression({self.config}{status})"
-
-
-def _with_absolute_folder(config: TokenCompressionConfig) -> TokenCompressionConfig:
-    """Make the mapper's folder absolute, so that it is found from any working directory."""
-    if config.mapper is None or not Path(config.mapper).is_dir():
-        return config
-    return replace(config, mapper=str(Path(config.mapper).resolve()))

@@ -16,6 +16,9 @@ NETWORKS: tuple[str, ...] = get_args(Network)
 MAX_LAYERS = 1000
 """Most layers or blocks of a network: a config.json cannot make one that takes minutes to build."""
 
+MAX_CHANNELS = 4096
+"""Most channels of a layer."""
+
 _JSON_TYPES = {
     "base_model": dict,
     "network": str,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..checks import check_choice, check_count
-from .config import MAX_LAYERS
+from ..checks import check_choice, check_count, check_number
+from .config import MAX_CHANNELS, MAX_LAYERS
 from .inputs import MapperInput
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -25,7 +25,7 @@ class Conv1dNetwork(nn.Module):
 
     Args:
         heads: Attention heads of the model.
-        channels: Output channels of each layer, at least 1; one to 1000 layers.
+        channels: Output channels of each layer, 1 to 4096; one to 1000 layers.
         kernel_size: Tokens that a depthwise convolution spans, odd.
         activation: Activation after each layer: "relu", "gelu" or "silu".
         input_scale: "raw" takes the attention as it is; "share" scales the attention to visual
@@ -62,7 +62,7 @@ class Conv1dNetwork(nn.Module):
                 f"but it names {len(channels)}."
             )
         for count in channels:
-            check_count(f"Each of the channels {of}", count, at_least=1)
+            check_number(f"Each of the channels {of}", count, f"[1, {MAX_CHANNELS}]", whole=True)
         check_count(f"kernel_size {of}", kernel_size, at_least=1)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {of} must be odd, but it is {kernel_size}.")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_count, check_number, check_type
-from .config import MAX_LAYERS
+from ..checks import check_number, check_type
+from .config import MAX_CHANNELS, MAX_LAYERS
 from .inputs import MapperInput
 
 
@@ -22,7 +22,7 @@ class GridNetwork(nn.Module):
 
     Args:
         heads: Attention heads of the model.
-        channels: Width, at least 1.
+        channels: Width, 1 to 4096.
         blocks: Blocks, 0 to 1000.
         start_from_attention: Add the logits to the log of the mean attention and initialise them to
             zero, so that the untrained network predicts the attention itself; for few samples.
@@ -41,9 +41,10 @@ class GridNetwork(nn.Module):
         start_from_attention: bool = False,
     ) -> None:
         super().__init__()
-        check_count("channels of the mapper network grid", channels, at_least=1)
-        check_number("blocks of the mapper network grid", blocks, f"[0, {MAX_LAYERS}]", whole=True)
-        check_type("start_from_attention of the mapper network grid", start_from_attention, bool)
+        of = "of the mapper network grid"
+        check_number(f"channels {of}", channels, f"[1, {MAX_CHANNELS}]", whole=True)
+        check_number(f"blocks {of}", blocks, f"[0, {MAX_LAYERS}]", whole=True)
+        check_type(f"start_from_attention {of}", start_from_attention, bool)
         self.start_from_attention = start_from_attention
         self.input = nn.Linear(2 * heads, channels)
         stack = [GridBlock(channels) for _ in range(blocks)]

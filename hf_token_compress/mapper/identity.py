@@ -14,6 +14,7 @@ from ..checks import check_count
 
 _FINGERPRINT_SIZE = 32
 _SAME_LAYER = 0.9
+_LONGEST = 1.001  # of a unit vector, rounded
 
 _JSON_TYPES: dict[str, Any] = {
     "name": str,
@@ -77,7 +78,11 @@ class ModelIdentity:
         missing = [name for name in _JSON_TYPES if name not in {*known, "fingerprint"}]
         if missing:
             raise ValueError(f"its base_model has no {' and no '.join(missing)}.")
-        known["fingerprint"] = tuple(float(number) for number in known.get("fingerprint", ()))
+        fingerprint = tuple(float(number) for number in known.get("fingerprint", ()))
+        # A longer vector would resemble any model; the length of one with NaN compares False.
+        if not math.hypot(*fingerprint) <= _LONGEST:
+            raise ValueError("the fingerprint of its base_model is not a unit vector.")
+        known["fingerprint"] = fingerprint
         return cls(**known)
 
     def difference(self, other: ModelIdentity) -> str | None:

@@ -112,6 +112,8 @@ class RelevanceMapper(nn.Module):
         source = str(pretrained_model_name_or_path)
         folder = fetch_folder(
             source,
+            cls.planned,
+            parts=[subfolder],
             revision=revision,
             cache_dir=cache_dir,
             force_download=force_download,
@@ -129,14 +131,8 @@ class RelevanceMapper(nn.Module):
             name: The mapper as the user calls it: this folder, a folder around it, or a Hub id.
             revision: Branch, tag or commit on the Hub.
         """
-        settings = read_settings(folder, name)
-        try:
-            with torch.device("meta"):  # shapes only, until they are known to fit the weights
-                mapper = cls(MapperConfig.from_dict(settings))
-        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-            reason = first_line(error).rstrip(".")
-            raise ValueError(f"{name!r} cannot be used as a mapper: {reason}.") from error
-        weights = read_weights(folder, settings, name, mapper)
+        mapper = cls.planned(folder, name)
+        weights = read_weights(folder, name, mapper)
         mapper.to_empty(device="cpu").load_state_dict(weights)
         if Path(name).is_dir():
             mapper.source = str(folder.resolve())
@@ -144,9 +140,20 @@ class RelevanceMapper(nn.Module):
             mapper.source, mapper.revision = name, revision
         return mapper.eval()
 
-    def write_files(self, folder: Path) -> None:
-        """Write config.json and model.safetensors without a model card."""
-        write_files(folder, self.config.to_dict(), self.state_dict())
+    @classmethod
+    def planned(cls, folder: Path, name: str) -> RelevanceMapper:
+        """The mapper of a config.json without its weights; arguments as in `from_folder`."""
+        settings = read_settings(folder, name)
+        try:
+            with torch.device("meta"):  # shapes only, until they are known to fit the weights
+                return cls(MapperConfig.from_dict(settings))
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            reason = first_line(error).rstrip(".")
+            raise ValueError(f"{name!r} cannot be used as a mapper: {reason}.") from error
+
+    def write_files(self, folder: Path, card: str | None = None) -> None:
+        """Write config.json, model.safetensors and a model card if there is one."""
+        write_files(folder, self.config.to_dict(), self.state_dict(), card)
 
     def save_pretrained(
         self,
@@ -158,7 +165,8 @@ class RelevanceMapper(nn.Module):
     ) -> str | None:
         """Write config.json, model.safetensors and a model card into a folder.
 
-        An existing README.md is only replaced if it is a generated card.
+        An existing README.md is only replaced if it is a generated card. If one file cannot be
+        written, all stay as they were.
 
         Args:
             save_directory: The folder.
@@ -170,10 +178,10 @@ class RelevanceMapper(nn.Module):
             Address of the commit with `push_to_hub=True`, else None.
         """
         folder = Path(save_directory)
-        self.write_files(folder)
-        card = folder / CARD_FILE
-        if not card.exists() or is_generated(card):
-            mapper_card([(self.config, self.parameter_count)]).save(card)
+        path = folder / CARD_FILE
+        replaceable = not path.exists() or is_generated(path)
+        card = str(mapper_card([(self.config, self.parameter_count)])) if replaceable else None
+        self.write_files(folder, card)
         commit = self.push_to_hub(repo_id or folder.name, **options) if push_to_hub else None
         self.source, self.revision = str(folder.resolve()), None
         return commit

@@ -8,9 +8,12 @@ from typing import Any, get_args
 
 from ..prompt import Modality
 from ..tiny import resolve_mapper
-from .files import CONFIG_FILE, fetch_folder
+from .files import CONFIG_FILE, fetch_folder, holds_mapper
 from .identity import ModelIdentity
 from .relevance_mapper import RelevanceMapper, push_mappers
+
+IN_MODEL = "<this model>"
+"""Names the mappers in the folder or repository of the model whose setting names them."""
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -73,6 +76,15 @@ class MapperSet:
         for modality, mapper in self.mappers.items():
             mapper.save_pretrained(Path(folder) / modality if len(self.mappers) > 1 else folder)
 
+    def save_into_model(self, folder: str | Path) -> None:
+        """Write the mappers into the folder of a model, in place of those that are there."""
+        for modality in _MODALITIES:
+            part = Path(folder) / modality
+            if modality in self.mappers:
+                self.mappers[modality].write_files(part)
+            elif holds_mapper(part, str(part)):
+                (part / CONFIG_FILE).unlink()
+
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the mappers and one card, as `RelevanceMapper.push_to_hub` does."""
         alone = len(self.mappers) == 1
@@ -82,19 +94,38 @@ class MapperSet:
         return address
 
 
-def load_mappers(name: str, revision: str | None = None) -> MapperSet:
+def load_mappers(
+    name: str,
+    revision: str | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> MapperSet:
     """Load the mappers in a folder or a repository on the Hub, or those of a tiny model.
+
+    The folder or repository may be that of a model that holds its mappers in image/ and video/.
 
     Args:
         name: Folder, Hub id, or "tiny-qwen2-vl" (or "tiny-qwen2-vl/conv1d").
         revision: Branch, tag or commit on the Hub.
+        cache_dir: Cache of the Hub client.
+        local_files_only: Use the cache only.
+        token: Token for the Hub, for private mappers.
 
     Raises:
         MapperNotFoundError: The mapper does not exist, or the Hub cannot be reached or refuses.
         ValueError: A file is damaged or not of a mapper, there are two mappers for one modality, or
             they read different layers.
     """
-    folder = fetch_folder(resolve_mapper(name), revision=revision)
+    folder = fetch_folder(
+        resolve_mapper(name),
+        RelevanceMapper.planned,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        token=token,
+    )
     # The mappers in image/ and video/.
     found = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
     mappers = {part: RelevanceMapper.from_folder(folder / part, name, revision) for part in found}
@@ -105,7 +136,7 @@ def load_mappers(name: str, revision: str | None = None) -> MapperSet:
                 f"it to {modality}/."
             )
     # The mapper in the folder itself.
-    if (folder / CONFIG_FILE).is_file() or not mappers:
+    if not mappers or holds_mapper(folder, name):
         mapper = RelevanceMapper.from_folder(folder, name, revision)
         modality = mapper.config.modality
         if modality in mappers:

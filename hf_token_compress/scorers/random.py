@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..checks import check_count
+from ..checks import check_number
 from ..prompt import MultimodalPrompt
 from .base import Scorer
 
@@ -17,15 +17,15 @@ class RandomScorer(Scorer):
     A prompt keeps the same tokens alone and in a batch, and different prompts keep different ones.
 
     Args:
-        seed: Seed of the draw, at least 0.
+        seed: Seed of the draw, from 0 to 2 ** 64 - 1.
 
     Raises:
         TypeError: `seed` is not a whole number.
-        ValueError: It is below 0.
+        ValueError: It is out of range.
     """
 
     def __init__(self, seed: int = 0) -> None:
-        check_count("seed of the scorer random", seed, at_least=0)
+        check_number("seed of the scorer random", seed, f"[0, {2**64})", whole=True)
         self.seed = seed
 
     @override

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..hub import first_line
+from ..writing import write_whole
 from .options import current_names
-from .shards import write_whole
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, settings: Mapping[str, A
         "history": json.dumps(checkpoint.history),
         "settings": json.dumps(settings, sort_keys=True),
     }
-    write_whole(path, save(whole, metadata))
+    write_whole({path: save(whole, metadata)})
 
 
 def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> Checkpoint | None:
@@ -64,18 +65,25 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> Checkpoint | Non
             for name in file.keys():  # noqa: SIM118 - no mapping
                 part, _, rest = name.partition("/")
                 parts[part][rest] = file.get_tensor(name)
-    except SafetensorError as error:
-        raise ValueError(
-            f"The checkpoint {str(path)!r} is damaged ({error}): delete it and train again."
-        ) from error
-    saved = json.loads(metadata["settings"], object_hook=current_names)
+        saved = json.loads(metadata["settings"], object_hook=current_names)
+        history = json.loads(metadata["history"])
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            number, _, rest = name.partition("/")
+            optimizer.setdefault(int(number), {})[rest] = value
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
     if saved != json.loads(json.dumps(settings), object_hook=current_names):
         raise ValueError(
             f"The folder {str(path.parent)!r} holds a run with other options or other data: choose "
             "another folder, or delete this one."
         )
-    optimizer: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        number, _, rest = name.partition("/")
-        optimizer.setdefault(int(number), {})[rest] = value
-    return Checkpoint(parts["weights"], parts["best"], optimizer, json.loads(metadata["history"]))
+    return Checkpoint(parts["weights"], parts["best"], optimizer, history)
+
+
+def damaged(path: Path, error: BaseException) -> ValueError:
+    """What to raise for a damaged checkpoint."""
+    return ValueError(
+        f"The checkpoint {str(path)!r} is damaged ({first_line(error).rstrip('.')}): delete it and "
+        "train again, which starts from the first epoch."
+    )

@@ -31,6 +31,7 @@ from ..relevance import relevance
 from ..relevance.explain import explained_family, greedy_answers
 from ..relevance.rules import build_rule
 from ..scorers.mapper_inputs import mapper_inputs
+from ..writing import clear_parts, write_json
 from .distributed import process_state
 from .options import CollectOptions
 from .shards import (
@@ -40,10 +41,10 @@ from .shards import (
     Shard,
     ShardFolder,
     SkippedSample,
+    read_collection_file,
     shard_path,
     shard_summary,
     write_index,
-    write_json,
     write_shard,
 )
 
@@ -126,14 +127,12 @@ def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> dict[str, A
     Returns:
         The options that the collection was started with.
     """
-    if state.is_local_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / COLLECTION_FILE).is_file():
-            content = {**settings, "hf_token_compress_version": __version__}
-            write_json(folder / COLLECTION_FILE, content)
+    if state.is_local_main_process and not (folder / COLLECTION_FILE).is_file():
+        content = {**settings, "hf_token_compress_version": __version__}
+        write_json(folder / COLLECTION_FILE, content)
     state.wait_for_everyone()
     # Every process checks, so that none waits for another that has failed.
-    started = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
+    started = read_collection_file(folder, COLLECTION_FILE)
     options: dict[str, Any] = started.get("options") or {}
     # A collection started without a number of frames continues without one.
     if "frames" not in options and settings["options"].get("frames") == CollectOptions.frames:
@@ -153,8 +152,7 @@ def _finish(folder: Path, shards: Sequence[Path], state: Any, samples: int) -> S
     state.wait_for_everyone()
     complete = all(path.is_file() for path in shards)
     if complete and state.is_main_process:
-        for part in folder.glob(".*.part"):
-            part.unlink(missing_ok=True)
+        clear_parts(folder)
         write_index(folder, shards)
     state.wait_for_everyone()
     # The index is where the main process has all shards, and on every machine that shares them.

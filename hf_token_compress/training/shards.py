@@ -12,15 +12,15 @@ continue, and shards of several machines can be copied into one folder.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,11 +28,24 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..mapper import MapperInput, ModelIdentity
+from ..writing import write_json, write_whole
 
 COLLECTION_FILE = "collection.json"
 INDEX_FILE = "index.json"
 FORMAT = 1
 _CONTENT_KEY = "shard"
+_SHARD_NAME = re.compile(r"shard-\d{5,}\.safetensors")
+_NO_DIGEST = "0" * 64
+_KEYS = {
+    COLLECTION_FILE: {"base_model": dict, "options": dict},
+    INDEX_FILE: {"shards": dict, "skipped": dict},
+}
+_REPAIR = {
+    COLLECTION_FILE: (
+        "delete that file and run the same `collect` again, which keeps all finished shards"
+    ),
+    INDEX_FILE: "delete that file and run the same `collect` again, which writes it anew",
+}
 
 
 @dataclass(frozen=True)
@@ -89,23 +102,17 @@ def write_shard(path: Path, shard: Shard) -> None:
     numbers = [sample.number for sample in shard.samples]
     skipped = [vars(sample) for sample in shard.skipped]
     # A single entry: safetensors writes several in any order, so equal shards would differ.
-    content = json.dumps({"numbers": numbers, "skipped": skipped})
-    write_whole(path, save(tensors, {_CONTENT_KEY: content}))
+    content = json.dumps({"sha256": _NO_DIGEST, "numbers": numbers, "skipped": skipped})
+    unsigned = save(tensors, {_CONTENT_KEY: content})
+    digest = hashlib.sha256(unsigned).hexdigest()
+    write_whole({path: unsigned.replace(_NO_DIGEST.encode(), digest.encode(), 1)})
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name first, so that readers never find a part of it."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object; readers find the whole file or none."""
-    write_whole(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+def _check_digest(path: Path, digest: str) -> None:
+    """Raise a ValueError unless the file has the SHA-256 that it names, taken with zeros there."""
+    unsigned = path.read_bytes().replace(digest.encode(), _NO_DIGEST.encode(), 1)
+    if hashlib.sha256(unsigned).hexdigest() != digest:
+        raise ValueError("its SHA-256 is another")
 
 
 def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
@@ -117,11 +124,14 @@ def shard_summary(path: Path) -> tuple[list[int], list[SkippedSample]]:
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads(file.metadata()[_CONTENT_KEY])
-        return content["numbers"], [SkippedSample(**item) for item in content["skipped"]]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        summary = content["numbers"], [SkippedSample(**item) for item in content["skipped"]]
+        if "sha256" in content:  # not in shards of earlier versions
+            _check_digest(path, content["sha256"])
+        return summary
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The shard {path.name} is damaged ({error}): delete it and run `collect` again, which "
-            "only computes missing shards."
+            f"The shard {path.name} is damaged ({error}): run `collect` again, which only "
+            "computes missing and damaged shards."
         ) from error
 
 
@@ -156,15 +166,20 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.collection = _read(self.folder, COLLECTION_FILE)
-        self.index = _read(self.folder, INDEX_FILE)
+        self.collection = read_collection_file(self.folder, COLLECTION_FILE)
+        self.index = read_collection_file(self.folder, INDEX_FILE)
         if self.index.get("format") != FORMAT:
             raise ValueError(
                 f"The collection in {str(folder)!r} has the format {self.index.get('format')!r}, "
                 f"but this version of hf_token_compress reads {FORMAT}: collect it again."
             )
         self._entries: list[tuple[Path, int, int]] = []
-        for name in self.index["shards"]:
+        for name in self.index.get("shards", ()):
+            if not _SHARD_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{INDEX_FILE} of the collection in {str(folder)!r} is damaged (it names "
+                    f"{name!r}, which is no shard): {_REPAIR[INDEX_FILE]}."
+                )
             path = self.folder / name
             if not path.is_file():
                 raise ValueError(
@@ -205,7 +220,13 @@ def _opened(path: Path, written: int) -> Any:
     return safe_open(path, framework="pt").__enter__()
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
+def read_collection_file(folder: Path, name: str) -> dict[str, Any]:
+    """The content of collection.json or index.json.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
     path = folder / name
     if not path.is_file():
         unfinished = name == INDEX_FILE
@@ -215,8 +236,14 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
             "on it, which continues a started collection."
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        for key, kind in _KEYS[name].items():
+            if not isinstance(content.get(key), kind):
+                raise ValueError(f"it has no {key}")
+    except ValueError as error:
         raise ValueError(
-            f"{name} of the collection in {str(folder)!r} is damaged ({error}): collect it again."
+            f"{name} of the collection in {str(folder)!r} is damaged ({error}): {_REPAIR[name]}."
         ) from error
+    return content

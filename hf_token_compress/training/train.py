@@ -19,13 +19,14 @@ from torch import Tensor
 
 from .._version import __version__
 from ..mapper import MapperConfig, MapperInput, RelevanceMapper, label_divergence, relevance_label
+from ..writing import clear_parts, write_json
 from .augmentation import augment
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, damaged, load_checkpoint, save_checkpoint
 from .distributed import Accelerator, from_main_process, make_accelerator
 from .joined import LABEL_OPTIONS, JoinedCollections
 from .metrics import RECALL_SHARES, rank_correlation, top_recall
 from .options import TrainOptions
-from .shards import ShardFolder, write_json
+from .shards import ShardFolder
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 HISTORY_FILE = "history.json"
@@ -83,17 +84,20 @@ def train_mapper(
     # Load on rank 0 and broadcast: other ranks may not share the filesystem.
     start = from_main_process(lambda: load_checkpoint(output / CHECKPOINT_FILE, settings))
     if start is not None:
-        run.restore(start)
+        try:
+            run.restore(start)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise damaged(output / CHECKPOINT_FILE, error) from error
     while not run.finished:
         epoch = run.epoch()
         if run.accelerator.is_main_process:
-            output.mkdir(parents=True, exist_ok=True)
             save_checkpoint(output / CHECKPOINT_FILE, run.checkpoint(), settings)
         if after_epoch is not None:
             after_epoch(epoch)
     mapper = run.best_mapper()
     if run.accelerator.is_main_process:
         mapper.save_pretrained(output)
+        clear_parts(output)
         write_json(output / HISTORY_FILE, {"epochs": [asdict(epoch) for epoch in run.history]})
     run.accelerator.wait_for_everyone()
     return mapper
@@ -310,6 +314,14 @@ def read_history(folder: str | Path) -> list[Epoch]:
 
     Raises:
         FileNotFoundError: There is none.
+        ValueError: It is damaged.
     """
-    content = json.loads((Path(folder) / HISTORY_FILE).read_text(encoding="utf-8"))
-    return [Epoch(**epoch) for epoch in content["epochs"]]
+    path = Path(folder) / HISTORY_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [Epoch(**epoch) for epoch in content["epochs"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error}): train again, which goes on from the checkpoint "
+            "and writes it anew."
+        ) from error

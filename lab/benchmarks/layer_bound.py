@@ -33,9 +33,9 @@ from hf_token_compress.training.shards import (
     Shard,
     shard_path,
     write_index,
-    write_json,
     write_shard,
 )
+from hf_token_compress.writing import write_json
 
 from ..arguments import add_model, add_questions, make_parser, positive
 from ..loading import load_model

@@ -527,8 +527,12 @@ def test_unknown_scorer_option(scorer: str) -> None:
     [
         ("random", "seed", "x", TypeError),
         ("random", "seed", -1, ValueError),
+        ("random", "seed", 2**64, ValueError),
+        ("random", "seed", 2**70, ValueError),
         ("attention", "scoring_depth", 1.5, TypeError),
         ("attention", "scoring_depth", -1, ValueError),
+        ("attention", "scoring_depth", 3, ValueError),
+        ("attention", "scoring_depth", 2**70, ValueError),
     ],
 )
 def test_scorer_option_out_of_range(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,15 @@ from transformers import (
     Qwen2VLModel,
 )
 
-from hf_token_compress import TokenCompressionConfig, compress, uncompress
+from hf_token_compress import TokenCompressionConfig, compress, load_tiny, uncompress
 from hf_token_compress.compression.identity import identify
-from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper, load_mappers
+from hf_token_compress.mapper import (
+    MapperConfig,
+    MapperNotFoundError,
+    MapperSet,
+    RelevanceMapper,
+    load_mappers,
+)
 
 pytestmark = pytest.mark.core
 
@@ -211,6 +219,76 @@ def test_the_setting_names_where_the_mapper_in_use_was_saved(
     mappers[0].source, mappers[0].revision = "owner/mapper", "v1"
     setting = saved_setting(model, tmp_path / "model")
     assert (setting["mapper"], setting["mapper_revision"]) == ("owner/mapper", "v1")
+
+
+def test_a_folder_of_this_machine_is_warned_of(tmp_path: Path) -> None:
+    model = tiny_model()
+    RelevanceMapper(MapperConfig(identify(model))).save_pretrained(tmp_path / "map")
+    compress(model, {"mapper": str(tmp_path / "map")})
+    with pytest.warns(UserWarning, match=r"other machines.*save_mapper=True"):
+        model.save_pretrained(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save_pretrained(tmp_path / "model", save_mapper=True)
+        tiny, _ = load_tiny("qwen2-vl", token_compression="tiny-qwen2-vl")
+        assert saved_setting(tiny, tmp_path / "tiny")["mapper"] == "tiny-qwen2-vl"
+
+
+@each_loader
+def test_a_model_saved_with_its_mapper_loads_anywhere(loader: Any, tmp_path: Path) -> None:
+    """With a mapper that is in memory only; saved a second time from where it was loaded."""
+    model = tiny_model()
+    image, video = (
+        RelevanceMapper(MapperConfig(identify(model), modality=kind)) for kind in ("image", "video")
+    )
+    compress(model, {"min_visual_tokens": 0, "retention_ratio": 0.25})
+    model.token_compression.use_mapper(image)
+    video.write_files(tmp_path / "first" / "video")  # of an earlier model in this folder
+    model.save_pretrained(tmp_path / "first", save_mapper=True)
+    assert image.source is None
+    (tmp_path / "first").rename(tmp_path / "moved")
+    loaded = loader.from_pretrained(tmp_path / "moved")
+    assert_compresses_alike(loaded, model)
+    loaded.save_pretrained(tmp_path / "again", save_mapper=True)
+    shutil.rmtree(tmp_path / "moved")
+    again = loader.from_pretrained(tmp_path / "again")
+    assert_compresses_alike(again, model)
+    assert set(again.token_compression.scorer.mappers.mappers) == {"image"}
+    assert again.token_compression.config.retention_ratio == 0.25
+    assert str(tmp_path) not in (tmp_path / "again" / "config.json").read_text()
+    stock = loader.from_pretrained(tmp_path / "again", token_compression=False)
+    assert not hasattr(stock, "token_compression")
+
+
+def assert_compresses_alike(*models: Any) -> None:
+    for model in models:
+        with torch.no_grad():
+            output_of(model, make_inputs(RAGGED))
+    reports = [model.token_compression.last.samples for model in models]
+    for own, other in zip(*reports, strict=True):
+        assert torch.equal(own.kept_indices, other.kept_indices)
+        assert torch.equal(own.scores, other.scores)
+
+
+def test_a_model_without_a_mapper_cannot_be_saved_with_it(tmp_path: Path) -> None:
+    model = compress(tiny_model(), QUARTER)
+    with one_sentence(ValueError, "save_mapper", "'attention'"):
+        model.save_pretrained(tmp_path / "model", save_mapper=True)
+    with one_sentence(ValueError, "save_mapper", "push_to_hub"):
+        model.save_pretrained(tmp_path / "model", save_mapper=True, push_to_hub=True)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_saved_mapper_that_is_missing_names_the_way_out(saved: Path) -> None:
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    config["token_compression"] = {"mapper": "/srv/elsewhere/mapper"}
+    path.write_text(json.dumps(config))
+    words = ("/srv/elsewhere/mapper", "token_compression=False")
+    with one_sentence(MapperNotFoundError, *words):
+        AutoModelForImageTextToText.from_pretrained(saved)
+    stock = AutoModelForImageTextToText.from_pretrained(saved, token_compression=False)
+    assert type(stock) is Qwen2VLForConditionalGeneration
 
 
 def test_another_mapper_in_use_does_not_take_the_revision_of_the_first(tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from hub_server import TOKEN, Hub, Repository, files_in, hub_server
 from huggingface_hub import ModelCard
 from mappers import make_mapper
 from places import SUPPORT
+from tiny_models import tiny_model
 
-from hf_token_compress.mapper import MapperSet, RelevanceMapper
+from hf_token_compress import compress
+from hf_token_compress.compression.identity import identify
+from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper
 
 NAME = "owner/mapper"
 MAPPER_FILES = {"config.json", "model.safetensors"}
@@ -167,6 +170,107 @@ def test_a_pickle_is_not_loaded(hub: Hub, ask: Ask, commits: list[str]) -> None:
     before = len(hub.requests)
     assert_failed(ask("pull", "owner/pickle"), "MapperNotFoundError", "model.safetensors")
     assert not any("pytorch_model.bin" in path for _, path in hub.requests[before:])
+
+
+def fetched(hub: Hub, since: int) -> list[str]:
+    """Files that were downloaded, in order."""
+    found = [path for method, path in hub.requests[since:] if method == "GET"]
+    return [
+        path.partition("/resolve/")[2].partition("/")[2] for path in found if "/resolve/" in path
+    ]
+
+
+def test_an_ordinary_model_costs_one_config(hub: Hub, ask: Ask) -> None:
+    """However large it is; a mapper that cannot be built costs its config alone too."""
+    mapper = make_mapper().config.to_dict()
+    configs = {
+        "plain": {"model_type": "qwen2_vl"},
+        "unbuildable": {**mapper, "network_options": {"channels": 10**9}},
+        "later": {**mapper, "network": "transformer"},
+    }
+    for kind, config in configs.items():
+        hub.repositories[f"owner/{kind}"] = Repository()
+        files = dict.fromkeys(("model.safetensors", "model-1.safetensors", "a.json"), b"0" * 100)
+        files |= {"image/notes.json": b"{}", "vision/config.json": b"{}", "tokenizer.json": b"{}"}
+        hub.repositories[f"owner/{kind}"].commit(
+            {"config.json": json.dumps(config).encode(), **files}
+        )
+        since = len(hub.requests)
+        assert_failed(ask("set", f"owner/{kind}"), "ValueError", f"owner/{kind}")
+        assert fetched(hub, since) == ["config.json"]
+
+
+def test_only_the_two_files_of_a_mapper_are_fetched(hub: Hub, ask: Ask, tmp_path: Path) -> None:
+    """Its configs first; those of a model that holds its mappers too."""
+    image, video = make_mapper(seed=1), make_mapper(seed=2, modality="video")
+    MapperSet({"video": video, "image": image}, "both").save_pretrained(tmp_path)
+    inside = {f"{part}/{name}" for part in ("image", "video") for name in MAPPER_FILES}
+    model = {"config.json": b'{"model_type": "qwen2_vl"}', "model.safetensors": b"large"}
+    for kind, outside in (("alone", {}), ("model", model)):
+        hub.repositories[f"owner/{kind}"] = Repository()
+        files = {**files_in(tmp_path), "history.json": b"{}", "optimizer.safetensors": b"large"}
+        hub.repositories[f"owner/{kind}"].commit({**files, **outside})
+        since = len(hub.requests)
+        assert ask("set", f"owner/{kind}") == {"modalities": ["image", "video"]}
+        found = fetched(hub, since)
+        assert set(found) == inside | ({"config.json"} & set(outside))
+        configs = [name.endswith("config.json") for name in found]
+        assert configs == sorted(configs, reverse=True)
+    alone = hub.repositories["owner/alone"]
+    hub.repositories["owner/part"] = Repository(False, alone.commits, alone.revisions)
+    since = len(hub.requests)
+    assert ask("pull", "owner/part", subfolder="video")["weights"] == first_weights(2)
+    assert fetched(hub, since) == ["video/config.json", "video/model.safetensors"]
+
+
+def test_a_model_folder_fetches_its_mapper_as_the_caller_says(
+    hub: Hub, ask: Ask, tmp_path: Path
+) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+    RelevanceMapper(MapperConfig(identify(model))).save_pretrained(tmp_path / "mapper")
+    hub.repositories["owner/named"] = Repository(private=True)
+    hub.repositories["owner/named"].commit(files_in(tmp_path / "mapper"), "v2")
+    path = tmp_path / "model" / "config.json"
+    setting = {"mapper": "owner/named", "mapper_revision": "v2"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "token_compression": setting}))
+    folder, since = str(tmp_path / "model"), len(hub.requests)
+
+    found = ask("model", folder, token=TOKEN, local_files_only=True)
+    assert_failed(found, "MapperNotFoundError", "token_compression=False")
+    assert ask("model", folder, token_compression=False) == {"scorer": None, "log": []}
+    assert len(hub.requests) == since
+    assert_failed(ask("model", folder), "MapperNotFoundError", "owner/named")
+    assert fetched(hub, since) == []
+
+    cache = str(tmp_path / "cache")
+    found = ask("model", folder, token=TOKEN, cache_dir=cache)
+    assert found["scorer"] == "mapper"
+    (line,) = found["log"]
+    assert "'owner/named'" in line
+    assert fetched(hub, since) == ["config.json", "model.safetensors"]
+    assert (tmp_path / "cache" / "models--owner--named").is_dir()
+    assert_failed(ask("model", folder, local_files_only=True), "MapperNotFoundError", "cache")
+    again = ask("model", folder, local_files_only=True, cache_dir=cache)
+    assert again["scorer"] == "mapper"
+    named = ask("model", folder, token_compression=setting, local_files_only=True)
+    assert named["error"] == "MapperNotFoundError"
+
+
+def test_a_model_on_the_hub_brings_its_mapper_of_the_same_revision(
+    hub: Hub, ask: Ask, tmp_path: Path
+) -> None:
+    model = compress(tiny_model(), {})
+    model.token_compression.use_mapper(RelevanceMapper(MapperConfig(identify(model))))
+    model.save_pretrained(tmp_path, save_mapper=True)
+    hub.repositories["owner/whole"] = Repository(private=True)
+    hub.repositories["owner/whole"].commit(files_in(tmp_path), "v1")
+    hub.repositories["owner/whole"].commit({"README.md": b"# Moved"})
+    since = len(hub.requests)
+    found = ask("model", "owner/whole", revision="v1", token=TOKEN)
+    assert found["scorer"] == "mapper", found
+    mapper = [name for name in fetched(hub, since) if name.startswith("image/")]
+    assert mapper == ["image/config.json", "image/model.safetensors"]
 
 
 @pytest.fixture(scope="module")

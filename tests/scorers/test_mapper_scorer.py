@@ -177,6 +177,13 @@ def test_the_attention_scorer_at_a_deeper_layer() -> None:
 
 
 def test_a_depth_beyond_the_last_layer() -> None:
-    model = compress(tiny_model(), {"scorer": "attention", "scorer_options": {"scoring_depth": 3}})
+    model = tiny_model()
+    stock = type(model)
+    with one_sentence(ValueError, "scoring_depth", "0 to 2"):
+        compress(model, {"scorer": "attention", "scorer_options": {"scoring_depth": 3}})
+    assert type(model) is stock
+    compress(model, {"scorer": "attention", "scorer_options": {"scoring_depth": 2}})
+    scorer = model.token_compression.scorer
     with one_sentence(ValueError, "scoring_depth"):
-        scores_of(model, make_inputs([ONE_IMAGE]))
+        compress(model, {"scorer": "attention", "scorer_options": {"scoring_depth": 3}})
+    assert model.token_compression.scorer is scorer

@@ -133,6 +133,7 @@ def test_random_depends_on_the_seed_and_the_prompt() -> None:
     assert len({tuple(kept.tolist()) for kept in by_seed}) == 5
     again = samples_of(compressed_by("random"), inputs)[0].kept_visual
     assert torch.equal(again, by_seed[0])
+    samples_of(compressed_by("random", seed=2**64 - 1), inputs)  # the largest
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
     changed["input_ids"][0, -5] += 1
     assert not torch.equal(samples_of(compressed_by("random"), changed)[0].kept_visual, by_seed[0])

@@ -6,6 +6,7 @@ The Hub client reads where the Hub is on import: only a new process obeys the va
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import Any
 
@@ -23,10 +24,31 @@ def outcome(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
             return {"commit": mapper.save_pretrained(arguments[0], **options)}
         if action == "set":
             return {"modalities": sorted(load_mappers(*arguments, **options).mappers)}
+        if action == "model":
+            return loaded_model(*arguments, **options)
         loaded = load_mappers(arguments[0])
         return pushed(loaded, arguments[1], **options)
     except Exception as error:
         return {"error": type(error).__name__, "message": str(error)}
+
+
+def loaded_model(folder: str, **options: Any) -> dict[str, Any]:
+    """Load a model folder, and say which scorer it has and what was logged about it."""
+    from transformers import AutoModelForImageTextToText
+
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("hf_token_compress")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(folder, **options)
+    finally:
+        logger.removeHandler(handler)
+    compression = getattr(model, "token_compression", None)
+    scorer = None if compression is None else compression.config.scorer_name
+    return {"scorer": scorer, "log": lines}
 
 
 def pushed(loaded: MapperSet, name: str, **options: Any) -> dict[str, Any]:

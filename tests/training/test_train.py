@@ -27,7 +27,6 @@ from hf_token_compress.training.shards import (
     ShardFolder,
     shard_path,
     write_index,
-    write_json,
     write_shard,
 )
 from hf_token_compress.training.train import (
@@ -36,6 +35,7 @@ from hf_token_compress.training.train import (
     read_history,
     train_mapper,
 )
+from hf_token_compress.writing import write_json
 
 pytestmark = pytest.mark.core
 

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,16 @@ def _check(
         yield f"a mapper's folder that is not here: {ended}"
 
     model, _ = load_tiny("qwen2-vl", token_compression=str(mapper))
-    model.save_pretrained(work / "saved")
-    saved = json.loads((work / "saved" / "config.json").read_text())["token_compression"]
-    if Path(saved["mapper"]).is_absolute():
-        yield f"saved with the absolute path {Path(saved['mapper']).name!r} of its mapper"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.save_pretrained(work / "saved")
+    if not any("save_mapper=True" in str(warning.message) for warning in caught):
+        yield f"saved with the path {mapper.name!r} of this machine without a warning"
+    model.save_pretrained(work / "whole", save_mapper=True)
+    (work / "whole").rename(work / "moved")
+    ended, files = fetched(lambda: AutoModelForImageTextToText.from_pretrained(work / "moved"))
+    if ended or files:
+        yield f"saved with its mapper and moved: {ended or files}"
 
 
 if __name__ == "__main__":
