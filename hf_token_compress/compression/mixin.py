@@ -40,7 +40,8 @@ class TokenCompressionMixin:
     """Rewrites the inputs, then calls the stock class; no stock forward is copied.
 
     `compressed_class` puts it in front of a stock class. `forward` and `generate` take two more
-    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]).
+    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]). A
+    `ModelOutput` of a compressed call has its report as the attribute `compression_report`.
     """
 
     stock_class: ClassVar[Any]
@@ -65,8 +66,11 @@ class TokenCompressionMixin:
         if self._should_compress(inputs):
             _refuse_filled_cache(cache)
             compressed = self._compress(inputs, padding_side=_padding_side(inputs), **options)
+            report = self._compression.last
             output = stock_forward(**compressed.inputs)
             remember_prefix(output, _prefix_of(compressed))
+            if isinstance(output, ModelOutput):
+                output.compression_report = report
             return output
         if cached_length(cache) > 0 and (prefix := recall_prefix(cache)) is not None:
             inputs = continue_from_prefix(prefix, inputs)
@@ -99,6 +103,7 @@ class TokenCompressionMixin:
             spare_position=self._generation_setting(arguments, "use_cache") is False,
             **options,
         )
+        report = self._compression.last
         # 2. Generate; callbacks see the caller's prompt, and limits count it.
         prompt_ids = arguments["input_ids"]
         prompt_length = compressed.inputs["input_ids"].shape[1]
@@ -113,6 +118,7 @@ class TokenCompressionMixin:
         # 3. Put the caller's prompt back.
         if isinstance(output, ModelOutput):
             output["sequences"] = restore(output["sequences"])
+            output.compression_report = report
             remember_prefix(output, _prefix_of(compressed))
             return output
         return restore(output)
@@ -132,7 +138,8 @@ class TokenCompressionMixin:
         return (_new_compressed, (self.stock_class,), *reduced[2:])
 
     def _should_compress(self, inputs: dict[str, Any]) -> bool:
-        return self._compression.enabled and bool(present_modalities(self.family, inputs))
+        # Images first: decoding steps then read no context variable and stay traceable.
+        return bool(present_modalities(self.family, inputs)) and self._compression.enabled
 
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
         return compress_inputs(self, self.family, self._compression, inputs, **options)
