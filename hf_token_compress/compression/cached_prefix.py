@@ -62,6 +62,13 @@ class CompressedPrefix:
         """int64 [A, B, 1] or [B, 1], position ids of the token after the prompt."""
         return next_position(self.position_ids, self.attention_mask.bool())
 
+    def begins(self, input_ids: Tensor) -> bool:
+        """Whether the kept tokens of the caller's prompt stand in these ids, int64 [B, S + new]."""
+        if self.keep is None:
+            return False
+        held = self.input_ids[self.attention_mask.bool()]
+        return torch.equal(input_ids[:, : self.caller_length][self.keep], held)
+
     def select(self, samples: Any) -> CompressedPrefix:
         """Only these samples, by any index of a tensor's first axis."""
         if isinstance(samples, Tensor):

@@ -79,6 +79,11 @@ def continued_prompt(prefix: CompressedPrefix, arguments: Mapping[str, Any]) -> 
         positions = torch.cat([prefix.position_ids, following], dim=-1)  # [..., B, K + after]
     result["position_ids"] = _fitting_positions(prefix, positions, after)
     if not new_only:
+        if not prefix.begins(ids):
+            raise ValueError(
+                "input_ids does not begin with the prompt that the cache holds: pass the sequence "
+                "that the cache belongs to, with the same padding, or start without a cache."
+            )
         result["input_ids"] = torch.cat([prefix.input_ids, ids[:, before:]], dim=1)
         for name in _TOKEN_TYPES:
             types = arguments.get(name)

@@ -216,6 +216,9 @@ def test_ids_and_masks_that_do_not_fit(pair: ModelPair) -> None:
             ask(pair.compressed, {"input_ids": longer, "attention_mask": mask, **carried(cache)})
     with one_sentence(ValueError, "input_ids"):
         ask(pair.compressed, {"input_ids": question(1, 0), **carried(cache)})
+    with one_sentence(ValueError, "begin"):
+        shifted = torch.cat([torch.zeros_like(longer[:, :1]), longer], dim=1)
+        ask(pair.compressed, {"input_ids": shifted, **carried(cache)})
     embeds = pair.compressed.get_input_embeddings()(longer)
     with one_sentence(ValueError, "input_ids"):
         ask(pair.compressed, {"inputs_embeds": embeds, **carried(cache)})
