@@ -118,6 +118,9 @@ def _change_class(model: Any, new_class: type) -> None:
         # A hook holds the `forward` of the old class: take it off and put it on again.
         remove_hook_from_module(model)
         vars(model).pop("forward", None)
+    elif getattr(vars(model).get("forward"), "__func__", None) is type(model).forward:
+        # Accelerate leaves the class's own method on an instance when it removes its hooks.
+        del vars(model)["forward"]
     elif "forward" in vars(model):
         raise ValueError(
             "model.forward was replaced on this instance (by Accelerator.prepare or by hand): "

@@ -1,15 +1,18 @@
-"""Continue from the cache of a compressed prompt as if the prompt were whole."""
+"""What a cache remembers of the compressed prompt that filled it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.utils.generic import ModelOutput
+
+from .rewriting import CompressedInputs, next_position
 
 _ATTRIBUTE = "compressed_prefix"
 # The forward keyword that carries the cache: from Transformers 5.24 on, and before.
@@ -18,31 +21,204 @@ _CACHE_INPUTS = ("cache", "past_key_values")
 
 @dataclass(frozen=True)
 class CompressedPrefix:
-    """What a cache remembers about the compressed prompt that filled it.
+    """A compressed prompt, and how it relates to the caller's.
 
     Attributes:
-        caller_length: S, length of the caller's prompt.
-        attention_mask: int64 [B, K], of the rewritten prompt.
-        padded: Whether the rewritten prompt has padding.
-        next_position: int64 [A, B, 1] or [B, 1], position ids of the token after the prompt.
+        input_ids: int64 [B, K], of the compressed prompt.
+        attention_mask: int64 [B, K], of the compressed prompt.
+        position_ids: int64 [A, B, K] or [B, K], of the compressed prompt.
+        keep: bool [B, S], tokens of the caller's prompt that were kept; None if the cache was
+            cropped so that no length of the caller's prompt fits all samples.
+        padded: Whether the compressed prompt has padding.
     """
 
-    caller_length: int
+    input_ids: Tensor
     attention_mask: Tensor
+    position_ids: Tensor
+    keep: Tensor | None
     padded: bool
-    next_position: Tensor
+
+    @classmethod
+    def of(cls, compressed: CompressedInputs) -> CompressedPrefix:
+        """The prefix that a rewritten prompt leaves in a cache."""
+        ids = compressed.inputs["input_ids"]
+        given = compressed.inputs.get("attention_mask")
+        mask = torch.ones_like(ids) if given is None else given.long()
+        positions = compressed.inputs["position_ids"]
+        return cls(ids, mask, positions, compressed.keep, padded=not bool(mask.all()))
+
+    @property
+    def length(self) -> int:
+        """K, tokens of the compressed prompt."""
+        return self.attention_mask.shape[1]
+
+    @property
+    def caller_length(self) -> int | None:
+        """S, tokens of the caller's prompt."""
+        return None if self.keep is None else self.keep.shape[1]
+
+    @property
+    def next_position(self) -> Tensor:
+        """int64 [A, B, 1] or [B, 1], position ids of the token after the prompt."""
+        return next_position(self.position_ids, self.attention_mask.bool())
+
+    def begins(self, input_ids: Tensor) -> bool:
+        """Whether the kept tokens of the caller's prompt stand in these ids, int64 [B, S + new]."""
+        if self.keep is None:
+            return False
+        held = self.input_ids[self.attention_mask.bool()]
+        return torch.equal(input_ids[:, : self.caller_length][self.keep], held)
+
+    def select(self, samples: Any) -> CompressedPrefix:
+        """Only these samples, by any index of a tensor's first axis."""
+        if isinstance(samples, Tensor):
+            samples = samples.to(self.input_ids.device)
+        return replace(
+            self,
+            input_ids=self.input_ids[samples],
+            attention_mask=self.attention_mask[samples],
+            position_ids=self.position_ids[..., samples, :],
+            keep=None if self.keep is None else self.keep[samples],
+        )
+
+    def for_batch(self, batch: int) -> CompressedPrefix:
+        """The prefix for a batch that has more or fewer copies of every sample.
+
+        Raises:
+            ValueError: The batch has other samples.
+        """
+        samples = torch.arange(len(self.input_ids))
+        if batch % len(samples) == 0:
+            samples = samples.repeat_interleave(batch // len(samples))
+        elif len(samples) % batch == 0:
+            samples = samples[:: len(samples) // batch]
+        else:
+            raise ValueError(
+                f"The cache holds {len(samples)} compressed prompts and cannot be continued by "
+                f"{batch} samples: pass as many samples, or select those of the cache."
+            )
+        return self if len(samples) == len(self.input_ids) else self.select(samples)
+
+    def crop(self, length: int) -> CompressedPrefix:
+        """Only the first `length` tokens."""
+        mask = self.attention_mask[:, :length]
+        keep = self.keep
+        if keep is not None:
+            # The caller's prompt ends behind the last token that is left.
+            before = keep.cumsum(1) < mask.sum(1, keepdim=True)  # [B, S]
+            ends = before.sum(1) + 1  # [B]
+            keep = keep[:, : int(ends[0])] if bool((ends == ends[0]).all()) else None
+        return replace(
+            self,
+            input_ids=self.input_ids[:, :length],
+            attention_mask=mask,
+            position_ids=self.position_ids[..., :length],
+            keep=keep,
+        )
 
 
-def remember_prefix(output: Any, prefix: CompressedPrefix) -> None:
-    """Attach the prefix to the cache in a model output, if it has one."""
-    for value in output.values() if isinstance(output, ModelOutput) else output:
-        if isinstance(value, Cache):
-            setattr(value, _ATTRIBUTE, prefix)
+class _RememberingLayer(CacheLayerMixin):
+    """The first layer of a cache that holds a compressed prompt.
+
+    Transformers passes whatever changes a cache on to its layers, so this one keeps the prefix
+    right. The layers of other caches keep their class.
+    """
+
+    def reset(self) -> None:
+        super().reset()
+        _forget(self)
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        super().crop(*args, **kwargs)  # type: ignore[misc]
+        length = int(self.get_seq_length())
+        if length == 0:
+            _forget(self)
+        elif length < _prefix(self).length:
+            setattr(self, _ATTRIBUTE, _prefix(self).crop(length))
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        super().reorder_cache(beam_idx)
+        setattr(self, _ATTRIBUTE, _prefix(self).select(beam_idx))
+
+    def batch_select_indices(self, indices: Any) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        setattr(self, _ATTRIBUTE, _prefix(self).select(indices))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        prefix = _prefix(self)
+        setattr(self, _ATTRIBUTE, prefix.for_batch(len(prefix.input_ids) * repeats))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made at run time, so rebuild it from the stock class, not by name.
+        reduced: Any = super().__reduce_ex__(max(protocol, 2))
+        return (_new_layer, (_stock_class(self),), *reduced[2:])
+
+
+@functools.cache
+def _remembering_class(stock_class: Any) -> Any:
+    namespace = {
+        "__module__": stock_class.__module__,
+        "__qualname__": stock_class.__qualname__,
+        "__doc__": stock_class.__doc__,
+        # Transformers registers every layer class that has this name.
+        "_layer_type": None,
+    }
+    return type(stock_class.__name__, (_RememberingLayer, stock_class), namespace)
+
+
+def _new_layer(stock_class: Any) -> Any:
+    cls = _remembering_class(stock_class)
+    return cls.__new__(cls)
+
+
+def _stock_class(layer: Any) -> Any:
+    return type(layer).__mro__[2]
+
+
+def _prefix(layer: Any) -> CompressedPrefix:
+    prefix: CompressedPrefix = getattr(layer, _ATTRIBUTE)
+    return prefix
+
+
+def _forget(layer: Any) -> None:
+    delattr(layer, _ATTRIBUTE)
+    layer.__class__ = _stock_class(layer)
+
+
+def _first_layer(cache: Any) -> Any:
+    """The first layer that knows its length, or None."""
+    layers = getattr(cache, "layers", ())
+    return next((layer for layer in layers if isinstance(layer, CacheLayerMixin)), None)
+
+
+def remember_prefix(caches: Iterator[Any], prefix: CompressedPrefix) -> None:
+    """Attach the prefix to those of the caches that are filled."""
+    for cache in caches:
+        if cached_length(cache) > 0:
+            layer = _first_layer(cache)
+            if not isinstance(layer, _RememberingLayer):
+                stock_class: Any = type(layer)
+                layer.__class__ = _remembering_class(stock_class)
+            setattr(layer, _ATTRIBUTE, prefix)
 
 
 def recall_prefix(cache: Any) -> CompressedPrefix | None:
     """The prefix attached to a cache; None if it holds no compressed prompt."""
-    return getattr(cache, _ATTRIBUTE, None)
+    layer = _first_layer(cache)
+    prefix: CompressedPrefix | None = getattr(layer, _ATTRIBUTE, None)
+    # The length comes last: to read that of a static cache waits for the device.
+    if prefix is not None and cached_length(cache) == 0:
+        _forget(layer)
+        return None
+    return prefix
+
+
+def forget_prefix(cache: Any) -> None:
+    """Detach the prefix from a cache, if it has one."""
+    layer = _first_layer(cache)
+    if isinstance(layer, _RememberingLayer):
+        _forget(layer)
 
 
 def given_cache(inputs: Mapping[str, Any]) -> Any:
@@ -51,46 +227,14 @@ def given_cache(inputs: Mapping[str, Any]) -> Any:
     return next((cache for cache in found if cache is not None), None)
 
 
+def caches_of(cache: Any, output: Any = None) -> Iterator[Any]:
+    """A given cache, and those in a model output."""
+    values = output.to_tuple() if isinstance(output, ModelOutput) else output
+    for value in (cache, *(values if isinstance(values, tuple) else ())):
+        if isinstance(value, Cache):
+            yield value
+
+
 def cached_length(cache: Any) -> int:
     """Tokens in a cache; 0 for None."""
     return 0 if cache is None else int(cache.get_seq_length())
-
-
-def continue_from_prefix(prefix: CompressedPrefix, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs of a forward over new tokens, with the mask and position ids that fit the cache.
-
-    The attention mask in `inputs` may cover the caller's sequence or the compressed one.
-
-    Raises:
-        ValueError: The attention mask covers neither.
-    """
-    tokens = inputs.get("input_ids")
-    if tokens is None:
-        tokens = inputs["inputs_embeds"]
-    batch, new = tokens.shape[:2]
-    copies = batch // prefix.attention_mask.shape[0]
-    prefix_mask = prefix.attention_mask.repeat_interleave(copies, dim=0)  # [B * copies, K]
-    generated = cached_length(given_cache(inputs)) - prefix_mask.shape[1]
-    result = dict(inputs)
-
-    # Replace the part of the mask that covers the caller's prompt.
-    mask = inputs.get("attention_mask")
-    whole = prefix.caller_length + generated + new
-    compressed = prefix_mask.shape[1] + generated + new
-    if mask is None and prefix.padded:
-        mask = prefix_mask.new_ones(batch, whole)
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        if mask.shape[1] == whole:
-            tail = mask[:, prefix.caller_length :]  # [B, generated + new]
-            mask = torch.cat([prefix_mask.to(mask), tail], dim=1)  # [B, K + generated + new]
-        elif mask.shape[1] != compressed:
-            raise ValueError(
-                f"attention_mask covers {mask.shape[1]} tokens, but it must cover {whole} (the "
-                f"whole sequence) or {compressed} (the compressed one) to match the cache."
-            )
-    result["attention_mask"] = mask
-    # New tokens count on from the position ids of the compressed prompt.
-    if inputs.get("position_ids") is None:
-        first = prefix.next_position.repeat_interleave(copies, dim=-2) + generated
-        result["position_ids"] = first + torch.arange(new, device=first.device)
-    return result

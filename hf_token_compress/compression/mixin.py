@@ -18,13 +18,15 @@ from ..rewrite import PaddingSide
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
-    continue_from_prefix,
+    caches_of,
+    forget_prefix,
     given_cache,
     recall_prefix,
     remember_prefix,
 )
 from .callbacks import PromptRestorer, restored_callbacks
 from .compressor import compress_inputs
+from .continuation import continued_inputs, continued_prompt
 from .inputs import present_modalities
 from .rewriting import CompressedInputs
 from .state import TokenCompression
@@ -40,7 +42,8 @@ class TokenCompressionMixin:
     """Rewrites the inputs, then calls the stock class; no stock forward is copied.
 
     `compressed_class` puts it in front of a stock class. `forward` and `generate` take two more
-    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]).
+    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]). A
+    `ModelOutput` of a compressed call has its report as the attribute `compression_report`.
     """
 
     stock_class: ClassVar[Any]
@@ -65,11 +68,14 @@ class TokenCompressionMixin:
         if self._should_compress(inputs):
             _refuse_filled_cache(cache)
             compressed = self._compress(inputs, padding_side=_padding_side(inputs), **options)
+            report = self._compression.last
             output = stock_forward(**compressed.inputs)
-            remember_prefix(output, _prefix_of(compressed))
+            remember_prefix(caches_of(cache, output), CompressedPrefix.of(compressed))
+            if isinstance(output, ModelOutput):
+                output.compression_report = report
             return output
-        if cached_length(cache) > 0 and (prefix := recall_prefix(cache)) is not None:
-            inputs = continue_from_prefix(prefix, inputs)
+        if (prefix := recall_prefix(cache)) is not None:
+            inputs = continued_inputs(prefix, inputs)
         return stock_forward(**inputs)
 
     @torch.no_grad()
@@ -80,42 +86,47 @@ class TokenCompressionMixin:
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
         cache = given_cache(arguments)
-        should_compress = self._should_compress(arguments)
-        if should_compress or recall_prefix(cache) is not None:
+        prefix = recall_prefix(cache)
+        has_visuals = bool(present_modalities(self.family, arguments))
+        should_compress = has_visuals and self._compression.enabled
+        if has_visuals and (should_compress or prefix is not None):
             _refuse_filled_cache(cache)
-        if not should_compress:
-            return stock_generate(**arguments)
-        chunk_size = self._generation_setting(arguments, "prefill_chunk_size")
-        if chunk_size is not None and Version(transformers.__version__) < _CHUNKED_VISUAL_PREFILL:
-            raise ValueError(
-                f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
-                f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
-            )
-
         # 1. Shorten the prompt.
-        compressed = self._compress(
-            self._with_generated_inputs(arguments),
-            padding_side="left",
-            spare_position=self._generation_setting(arguments, "use_cache") is False,
-            **options,
-        )
+        report = None
+        if should_compress:
+            compressed = self._compress_for_generate(arguments, **options)
+            report = self._compression.last
+            prefix, shortened = CompressedPrefix.of(compressed), compressed.inputs
+        elif prefix is not None:
+            mask = self._prompt_mask(arguments)
+            shortened = continued_prompt(prefix, {**arguments, "attention_mask": mask})
+        else:
+            return stock_generate(**arguments)
         # 2. Generate; callbacks see the caller's prompt, and limits count it.
         prompt_ids = arguments["input_ids"]
-        prompt_length = compressed.inputs["input_ids"].shape[1]
+        prompt_length = shortened["input_ids"].shape[1]
         restore = PromptRestorer(prompt_ids, prompt_length)
-        output = stock_generate(
-            **{
-                **compressed.inputs,
-                **restored_callbacks(arguments, restore),
-                **self._shortened_limits(arguments, prompt_ids.shape[1] - prompt_length),
-            }
-        )
+        generated = {
+            **shortened,
+            **restored_callbacks(arguments, restore),
+            **self._shortened_limits(arguments, prompt_ids.shape[1] - prompt_length),
+        }
+        output = None
+        # What stock `generate` passes at every step fits the cache as it is.
+        forget_prefix(cache)
+        try:
+            output = stock_generate(**generated)
+        finally:
+            copies = self._copies(arguments)
+            prefix = prefix.for_batch(len(prompt_ids) * copies)
+            remember_prefix(caches_of(cache, output), prefix)
         # 3. Put the caller's prompt back.
-        if isinstance(output, ModelOutput):
-            output["sequences"] = restore(output["sequences"])
-            remember_prefix(output, _prefix_of(compressed))
-            return output
-        return restore(output)
+        if not isinstance(output, ModelOutput):
+            return restore(output)
+        output["sequences"] = restore(output["sequences"])
+        if report is not None:
+            output.compression_report = report
+        return output
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, save_mapper: bool = False, **kwargs: Any
@@ -147,7 +158,8 @@ class TokenCompressionMixin:
         return (_new_compressed, (self.stock_class,), *reduced[2:])
 
     def _should_compress(self, inputs: dict[str, Any]) -> bool:
-        return self._compression.enabled and bool(present_modalities(self.family, inputs))
+        # Images first: decoding steps then read no context variable and stay traceable.
+        return bool(present_modalities(self.family, inputs)) and self._compression.enabled
 
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
         return compress_inputs(self, self.family, self._compression, inputs, **options)
@@ -158,18 +170,44 @@ class TokenCompressionMixin:
         given = [arguments.get(name)] + [getattr(config, name, None) for config in configs]
         return next((value for value in given if value is not None), None)
 
+    def _compress_for_generate(self, arguments: dict[str, Any], **options: Any) -> CompressedInputs:
+        chunk_size = self._generation_setting(arguments, "prefill_chunk_size")
+        if chunk_size is not None and Version(transformers.__version__) < _CHUNKED_VISUAL_PREFILL:
+            raise ValueError(
+                f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
+                f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
+            )
+        return self._compress(
+            self._with_generated_inputs(arguments),
+            padding_side="left",
+            spare_position=self._generation_setting(arguments, "use_cache") is False,
+            **options,
+        )
+
+    def _copies(self, arguments: dict[str, Any]) -> int:
+        """Samples of the cache that `generate` fills for each of the caller's."""
+        names = ("num_beams", "num_return_sequences")
+        return max(self._generation_setting(arguments, name) or 1 for name in names)
+
+    def _prompt_mask(self, arguments: dict[str, Any]) -> Any:
+        """The mask as `generate` takes it: the given one, else from padding ids, or None."""
+        ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
+        if mask is None and isinstance(ids, Tensor):
+            pad = self._generation_setting(arguments, "pad_token_id")
+            eos = self._generation_setting(arguments, "eos_token_id")
+            if pad is not None and pad not in ([eos] if isinstance(eos, int) else eos or []):
+                return (ids != pad).long()
+        return mask
+
     def _with_generated_inputs(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Add the mask and the position ids that `generate` would infer."""
         ids = arguments.get("input_ids")
         if not isinstance(ids, Tensor):
             return arguments
         added = {}
-        mask = arguments.get("attention_mask")
-        if mask is None:
-            pad = self._generation_setting(arguments, "pad_token_id")
-            eos = self._generation_setting(arguments, "eos_token_id")
-            if pad is not None and pad not in ([eos] if isinstance(eos, int) else eos or []):
-                mask = added["attention_mask"] = (ids != pad).long()
+        mask = self._prompt_mask(arguments)
+        if mask is not None:
+            added["attention_mask"] = mask
         if arguments.get("position_ids") is None:
             if not isinstance(mask, Tensor) or mask.shape != ids.shape:
                 mask = torch.ones_like(ids)
@@ -240,18 +278,6 @@ def _padding_side(inputs: dict[str, Any]) -> PaddingSide:
     mask = inputs.get("attention_mask")
     right = isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all())
     return "right" if right else "left"
-
-
-def _prefix_of(compressed: CompressedInputs) -> CompressedPrefix:
-    input_ids = compressed.inputs["input_ids"]
-    given = compressed.inputs.get("attention_mask")
-    mask = torch.ones_like(input_ids) if given is None else given.long()
-    return CompressedPrefix(
-        caller_length=compressed.keep.shape[1],
-        attention_mask=mask,
-        padded=not bool(mask.all()),
-        next_position=compressed.next_position,
-    )
 
 
 def _refuse_filled_cache(cache: Any) -> None:

@@ -27,12 +27,10 @@ class CompressedInputs:
     Attributes:
         inputs: Keyword arguments for the stock forward or generate.
         keep: bool [B, S], tokens of the caller's prompt that were kept.
-        next_position: int64 [A, B, 1] or [B, 1], position ids of the token after the prompt.
     """
 
     inputs: dict[str, Any]
     keep: Tensor
-    next_position: Tensor
 
 
 def rewrite_prompt(
@@ -86,7 +84,7 @@ def rewrite_prompt(
             text_order = (attention_mask.long().cumsum(-1) - 1).masked_fill(~attention_mask, 0)
             position_ids[axis] = text_order
     rewritten["position_ids"] = position_ids
-    return CompressedInputs(rewritten, keep, next_position(position_ids, attention_mask))
+    return CompressedInputs(rewritten, keep)
 
 
 def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..config import TokenCompressionConfig
 from ..mapper import MapperSet, RelevanceMapper
@@ -22,13 +24,18 @@ from .report import CompressionReport
 if TYPE_CHECKING:
     from ..training.options import CollectOptions, TrainOptions
 
+# Both belong to a thread or an asyncio task, so that requests to one model do not meet.
+_DISABLED: ContextVar[tuple[TokenCompression, ...]] = ContextVar("disabled", default=())
+_REPORTS: ContextVar[WeakKeyDictionary[TokenCompression, CompressionReport] | None] = ContextVar(
+    "reports", default=None
+)
+
 
 class TokenCompression:
     """The compression of one model, found as `model.token_compression`.
 
     Attributes:
         config: The setting.
-        last: Report of the last call that had images or videos; None before the first.
         fast_path: Layer 0 of the model, if it allows projecting only the instruction tokens.
     """
 
@@ -38,9 +45,7 @@ class TokenCompression:
         if config.scorer_name == "mapper":
             options.update(mapper=mappers or config.mapper, revision=config.mapper_revision)
         self.scorer: Scorer = build_scorer(config.scorer_name, options)
-        self.last: CompressionReport | None = None
         self.fast_path: FastPath | None = None
-        self._disabled = 0
         self._mapper: RelevanceMapper | None = None
         self._model: weakref.ref[Any] | None = None
 
@@ -162,18 +167,37 @@ class TokenCompression:
         return model
 
     @property
+    def last(self) -> CompressionReport | None:
+        """Report of the last call with images or videos in this thread or asyncio task."""
+        reports = _REPORTS.get()
+        return None if reports is None else reports.get(self)
+
+    @last.setter
+    def last(self, report: CompressionReport | None) -> None:
+        # A new mapping for every change: contexts that were copied from this one hold the old.
+        reports = WeakKeyDictionary(_REPORTS.get() or {})
+        if report is None:
+            reports.pop(self, None)
+        else:
+            reports[self] = report
+        _REPORTS.set(reports)
+
+    @property
     def enabled(self) -> bool:
         """False inside `disabled()`."""
-        return self._disabled == 0
+        return self not in _DISABLED.get()
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Run the stock model inside the `with` block; may be nested."""
-        self._disabled += 1
+        """Run the stock model inside the `with` block; may be nested.
+
+        Other threads and asyncio tasks stay compressed.
+        """
+        token = _DISABLED.set((*_DISABLED.get(), self))
         try:
             yield
         finally:
-            self._disabled -= 1
+            _DISABLED.reset(token)
 
     def __repr__(self) -> str:
         status = "" if self.enabled else ", disabled"

@@ -412,13 +412,13 @@ def test_a_filled_cache(pair: ModelPair, inputs: dict[str, Any]) -> None:
             call(**inputs, **carried(cache))
 
 
-def test_a_second_turn_on_the_cache_of_a_compressed_one(pair: ModelPair) -> None:
+def test_images_on_the_cache_of_a_compressed_prompt(pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE])
-    options = {"max_new_tokens": 3, "return_dict_in_generate": True}
-    first = pair.compressed.generate(**inputs, **options)
-    second = torch.cat([first.sequences, torch.tensor([[3, 4, 5]])], dim=1)
+    cache = pair.compressed(**inputs).past_key_values
     with one_sentence(ValueError, "cache"):
-        pair.compressed.generate(second, **carried(first.past_key_values))
+        pair.compressed.generate(**inputs, **carried(cache))
+    with pair.compressed.token_compression.disabled(), one_sentence(ValueError, "cache"):
+        pair.compressed.generate(**inputs, **carried(cache))
 
 
 def test_unknown_keywords_raise_as_in_the_stock_model(

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import cpu_offload
+from accelerate import cpu_offload, dispatch_model
+from accelerate.hooks import remove_hook_from_submodules
 from eager_attention import assert_scores_and_tokens, eager_scores
 from pairs import KEEP_ALL, QUARTER, ModelPair, answer, assert_same, make_pair
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import ONE_IMAGE, RAGGED, make_inputs, tiny_family, tiny_model
+from tiny_models import FAMILIES, ONE_IMAGE, RAGGED, make_inputs, tiny_family, tiny_model
 from transformers import AutoModelForImageTextToText, Qwen2VLForConditionalGeneration
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs, uncompress
@@ -226,6 +227,22 @@ def test_offloaded_models_compress(
     assert offloaded.token_compression.last.samples[0].visual_tokens_after == 12
     out = offloaded.generate(**inputs, max_new_tokens=6)
     assert torch.equal(out, pair.compressed.generate(**inputs, max_new_tokens=6))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hooks_that_were_removed_again(family: str) -> None:
+    """Accelerate leaves `forward` on the instance."""
+    stock, compressed = make_pair(family=family)
+    inputs = make_inputs([ONE_IMAGE], family=family)
+    with torch.no_grad():
+        expected = [model(**inputs).logits for model in (stock, compressed)]
+        for model in (stock, compressed):
+            dispatch_model(model, {"": "cpu"}, force_hooks=True)
+            remove_hook_from_submodules(model)
+            assert "forward" in vars(model)
+        assert torch.equal(uncompress(compressed)(**inputs).logits, expected[0])
+        assert torch.equal(compress(stock, QUARTER)(**inputs).logits, expected[1])
+    assert "forward" not in vars(stock) | vars(compressed)
 
 
 def test_offloaded_models_uncompress(
