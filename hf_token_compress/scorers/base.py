@@ -40,8 +40,9 @@ class Scorer(ABC):
             averaged over heads. It costs one more layer of the tower. "model" brings `model`, the
             loaded model, and `inputs`, the arguments of its stock forward for the whole prompts;
             such a scorer costs more than compression saves and shows what a cheap one can reach.
-        scoring_depth: Decoder layers that run on the whole prompt before the scoring layer. 0 costs
-            nothing; every further layer costs one layer of the uncompressed prefill.
+        scoring_depth: Decoder layers that run on the whole prompt before the scoring layer. Each
+            costs one layer of the uncompressed prefill. The scoring layer is the next one with
+            attention: in a hybrid decoder, layers without attention may have to run at 0 too.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
