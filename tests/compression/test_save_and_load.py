@@ -205,7 +205,8 @@ def test_the_setting_names_where_the_mapper_in_use_was_saved(
     mappers = [RelevanceMapper(MapperConfig(identify(model))) for _ in range(2)]
     compress(model, {"min_visual_tokens": 0}).token_compression.use_mapper(mappers[0])
     mappers[0].save_pretrained("map")
-    setting = saved_setting(model, tmp_path / "model")
+    with pytest.warns(UserWarning, match="other machines"):
+        setting = saved_setting(model, tmp_path / "model")
     assert (setting["mapper"], setting["mapper_revision"]) == (str(tmp_path / "map"), None)
     loaded = RelevanceMapper.from_pretrained("map")
     assert loaded.source == load_mappers("map").for_modality("image").source == setting["mapper"]
@@ -213,7 +214,8 @@ def test_the_setting_names_where_the_mapper_in_use_was_saved(
     assert load_mappers("both").for_modality("image").source == str(tmp_path / "both" / "image")
 
     compress(named := tiny_model(), {"mapper": "map", "min_visual_tokens": 0})
-    setting = saved_setting(named, tmp_path / "model")
+    with pytest.warns(UserWarning, match="other machines"):
+        setting = saved_setting(named, tmp_path / "model")
     assert setting["mapper"] == str(tmp_path / "map")
 
     mappers[0].source, mappers[0].revision = "owner/mapper", "v1"
