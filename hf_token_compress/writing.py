@@ -27,12 +27,7 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
     with ExitStack() as stack:
         parts = {path: stack.enter_context(_part(path, files[path])) for path in files}
         for path, part in parts.items():
-            try:
-                os.replace(part, path)
-            except FileNotFoundError:
-                # Another process took it for a stray one, in the moment before it was locked.
-                with _part(path, files[path]) as again:
-                    os.replace(again, path)
+            os.replace(part, path)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -60,14 +55,10 @@ def _part(path: Path, content: bytes) -> Iterator[Path]:
     file: IO[bytes] | None = None
     try:
         try:
-            file = part.open("wb")
+            file = _locked(part)
+            _fill(file, content)
             if fcntl is None:
-                with file:
-                    _fill(file, content)
-            else:
-                with suppress(OSError):  # some file systems have no locks
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _fill(file, content)
+                file.close()
         except OSError as error:
             reason = error.strerror or str(error)
             failed = type(error)(
@@ -82,6 +73,20 @@ def _part(path: Path, content: bytes) -> Iterator[Path]:
             with suppress(OSError):
                 file.close()
             part.unlink(missing_ok=True)
+
+
+def _locked(part: Path) -> IO[bytes]:
+    """A new file, open for writing and locked where there are locks."""
+    while True:
+        file = part.open("wb")
+        if fcntl is None:
+            return file
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # Another process may have taken it for a stray one before it was locked.
+        if part.exists():
+            return file
+        file.close()
 
 
 def _fill(file: IO[bytes], content: bytes) -> None:
