@@ -19,7 +19,6 @@ from ..data.answers import is_right
 from ..data.composed import composed_sample
 from ..data.sample import Sample
 from ..data.scenes import KINDS, make_scene, scene_questions
-from ..tiny import own_mapper
 from .answering import answer, prepare_question
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, results, working
@@ -81,13 +80,11 @@ def demo(
     hf-token-compress demo --scorer attention --seed 100 --output by_attention
     ```
     """
-    if "scorer" not in changes and "mapper" not in changes:
-        changes["mapper"] = own_mapper(model_options.model)
+    source = find_checkpoint(model_options)
     with wrong_arguments():
-        compression = TokenCompressionConfig(**changes)
+        compression = source.merged_compression(changes, ("image",))
     make_folder(output)
-
-    checkpoint = load_checkpoint(find_checkpoint(model_options), compression)
+    checkpoint = load_checkpoint(source, compression)
     samples = list(itertools.islice(_held_out_questions(seed), questions))
     trials = _try_questions(checkpoint, samples)
     console = results()

@@ -126,7 +126,7 @@ def evaluate(
     scorers = _scorers(options.scorer, mapper)
     source = find_checkpoint(model_options)
     if mapper is None and "mapper" in scorers:
-        mapper = _mapper_of(source)
+        mapper = source.mapper.get("mapper")
     table, found = _measure(
         source, options, composed, listed(kind), scorers=scorers, mapper=mapper, match=answers.match
     )
@@ -250,14 +250,6 @@ def _scorers_for(questions: Questions, scorers: tuple[str, ...], *, named: bool)
             exit_code=2,
         )
     return tuple(name for name in scorers if name != TRUTH)
-
-
-def _mapper_of(source: CheckpointSource) -> str | None:
-    """The mapper that is saved with the model or comes with it, if any."""
-    from ..tiny import own_mapper
-
-    saved = source.saved_compression
-    return saved.mapper if saved and saved.mapper else own_mapper(source.options.model)
 
 
 def as_rows(found: Sequence[RetentionResult]) -> list[dict[str, Any]]:
