@@ -19,8 +19,6 @@ from .options import JsonFlag, OutputFile, takes
 from .outputs import check_output, numbered_paths, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from PIL import Image
 
 
