@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
 _MOST_NAMED = 5
+_WIDEST_SCORER, _UNLIMITED = 30, 10_000
 
 
 @dataclass(frozen=True)
@@ -291,19 +294,42 @@ def _print(model: str, found: Sequence[RetentionResult], *, markdown: bool) -> N
     if markdown:
         typer.echo(retention_markdown(found))
         return
-    kinds = named_kinds(found[0])
-    table = Table(title=f"Right answers of {model}, in percent")
-    table.add_column("Scorer")
-    for heading in ("Kept", *kinds, "All"):
-        table.add_column(heading, justify="right")
-    for result in found:
-        table.add_row(
-            result.scorer or "(all visual tokens)",
-            f"{result.kept_share:.0%}",
-            *(f"{100 * result.accuracy(kind):.1f}" for kind in kinds),
-            f"{100 * result.accuracy():.1f} ± {100 * result.standard_error():.1f}",
-        )
-    results().print(table)
+    console = results()
+    console.print(Text(f"Right answers of {model}, in percent", style="italic"))
+    for table in _tables(found, named_kinds(found[0]), console):
+        console.print(table)
     asked = found[0].asked
     counts = ", ".join(f"{count} {kind}" for kind, count in asked.items())
     notices().print(f"Questions: {counts}; ± is one standard error.", style="dim")
+
+
+def _tables(
+    found: Sequence[RetentionResult], kinds: Sequence[str], console: Console
+) -> list[Table]:
+    """The results in one table, or in as many as the width of the console needs."""
+    columns = [*kinds, None]
+    unlimited = console.options.update(max_width=_UNLIMITED)
+    for per_table in range(len(columns), 0, -1):
+        starts = range(0, len(columns), per_table)
+        tables = [_table(found, columns[start : start + per_table]) for start in starts]
+        widths = [Measurement.get(console, unlimited, table).maximum for table in tables]
+        if max(widths) <= console.width:
+            break
+    return tables
+
+
+def _table(found: Sequence[RetentionResult], kinds: Sequence[str | None]) -> Table:
+    """The results of some kinds of questions; None stands for all questions."""
+    table = Table()
+    table.add_column("Scorer", max_width=_WIDEST_SCORER, overflow="fold")
+    for kind in ("Kept", *kinds):
+        table.add_column(kind or "All", justify="right")
+    for result in found:
+        cells = [
+            f"{100 * result.accuracy(kind):.1f}"
+            + (f" ± {100 * result.standard_error():.1f}" if kind is None else "")
+            for kind in kinds
+        ]
+        name = result.scorer or "(all visual tokens)"
+        table.add_row(name, f"{result.kept_share:.0%}", *cells)
+    return table
