@@ -43,8 +43,7 @@ def run(
 ) -> None:
     r"""Ask any supported model a question about images or videos, with fewer visual tokens.
 
-    Compression options that are not given are those saved with the model, if any. A mapper that
-    comes with a tiny model scores what it was trained for.
+    Other compression options are those saved with the model. Tiny models bring a mapper.
 
     **Examples**
 
