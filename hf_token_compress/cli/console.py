@@ -80,11 +80,11 @@ class Counter:
 
     @property
     def left(self) -> str:
-        """An estimate of the time left, in words; "" before anything was done."""
-        new = self.done - self._earlier
-        if new < 1:
+        """An estimate of the time left, in words; "" before anything was done and at the end."""
+        new, rest = self.done - self._earlier, self.total - self.done
+        if new < 1 or rest < 1:
             return ""
-        return f"about {_duration(self.seconds / new * max(0, self.total - self.done))} left"
+        return f"about {_duration(self.seconds / new * rest)} left"
 
     def next_line(self) -> str | None:
         """A line for a log at every tenth of the work, and after half a minute without one."""
