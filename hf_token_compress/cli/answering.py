@@ -44,6 +44,12 @@ class QuestionOptions:
     def __post_init__(self) -> None:
         check_options(self)
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the question is about: images, videos or both."""
+        named = {"image": self.image, "video": self.video}
+        return tuple(modality for modality, paths in named.items() if paths)
+
     def read_images(self) -> list[Image.Image]:
         """The images; the videos are only looked for, as reading them needs the processor.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from ..config import TokenCompressionConfig
 from ..hub import explain_failure, first_line
 from .console import working
 from .errors import CommandError, wrong_arguments
+
+_HOW_TO_SCORE = {"scorer", "scorer_options", "mapper", "mapper_revision"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,52 @@ class CheckpointSource:
     def saved_compression(self) -> TokenCompressionConfig | None:
         """The setting that was saved with the model, if any."""
         from ..compression.mixin import CONFIG_KEY
+        from ..mapper.resolve import IN_MODEL
 
         saved = self.settings.get(CONFIG_KEY)
-        return None if saved is None else TokenCompressionConfig.from_dict(saved)
+        if saved is None:
+            return None
+        found = TokenCompressionConfig.from_dict(saved)
+        return replace(found, mapper=self.location) if found.mapper == IN_MODEL else found
+
+    @property
+    def mapper(self) -> dict[str, Any]:
+        """Settings that name the mapper saved with the model, or coming with it; {} for none."""
+        from ..tiny import own_mapper
+
+        saved = self.saved_compression
+        if saved is not None and saved.mapper is not None:
+            return {"mapper": saved.mapper, "mapper_revision": saved.mapper_revision}
+        own = own_mapper(self.options.model)
+        return {} if own is None else {"mapper": own}
+
+    def merged_compression(
+        self, changes: Mapping[str, Any], modalities: Collection[str]
+    ) -> TokenCompressionConfig:
+        """The setting saved with the model, overridden by what the command line gives.
+
+        Without a saved one, the mapper that comes with the model scores its tokens, if it knows
+        all the modalities.
+
+        Raises:
+            TypeError, ValueError: A value has the wrong type or is outside its range, or two
+                contradict each other.
+        """
+        saved = self.saved_compression
+        if saved is None:
+            own = {} if _HOW_TO_SCORE & set(changes) else self.mapper
+            if own:
+                from ..mapper import load_mappers
+
+                known = load_mappers(own["mapper"]).mappers
+                own = own if set(modalities) <= set(known) else {}
+            return TokenCompressionConfig(**{**own, **changes})
+        if "scorer" in changes or "mapper" in changes:
+            # The saved options and mapper do not fit another way of scoring.
+            saved = replace(
+                saved, scorer=None, scorer_options={}, mapper=None, mapper_revision=None
+            )
+        return replace(saved, **changes)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices
-from .errors import CommandError, one_sentence_errors, wrong_arguments
+from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
 from .options import Kinds, OutputFolder, listed, takes
 from .scene_options import SCENES, SceneOptions, scene_options
 
@@ -151,21 +151,33 @@ def collect(
     with wrong_arguments():
         build_rule(options.rule, options.rule_options)
     state = process_state()
-    checkpoint = _load(model_options, state)
-    # Each process counts its own share of the shards.
-    share = -(-len(source) // state.num_processes)
-    with counting("Collecting", share, shown=state.is_main_process) as done:
-        collection = collect_shards(
-            checkpoint.model,
-            checkpoint.processor,
-            source,
-            output,
-            options,
-            base_model=base_model or (None if Path(checkpoint.name).exists() else checkpoint.name),
-            after_sample=done,
-        )
+    with stoppable(lambda: _kept(output), shown=state.is_main_process):
+        checkpoint = _load(model_options, state)
+        known_as = base_model or (None if Path(checkpoint.name).exists() else checkpoint.name)
+        # Each process counts its own share of the shards.
+        share = -(-len(source) // state.num_processes)
+        with counting("Collecting", share, shown=state.is_main_process) as done:
+            collection = collect_shards(
+                checkpoint.model,
+                checkpoint.processor,
+                source,
+                output,
+                options,
+                base_model=known_as,
+                after_sample=done,
+                found_samples=done.earlier,
+            )
     if state.is_main_process:
         _print_summary(collection, output)
+
+
+def _kept(output: Path) -> str:
+    """What a stopped run leaves."""
+    count = len(list(output.glob("shard-*.safetensors")))
+    if count == 0:
+        return f"No shard was complete yet: nothing is kept in {output}."
+    shards = "1 complete shard" if count == 1 else f"{count} complete shards"
+    return f"{shards} in {output} will be used: run the same command again to go on."
 
 
 def _load(options: ModelOptions, state: Any) -> Checkpoint:

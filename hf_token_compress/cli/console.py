@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
+
+_MINUTE = 60
+_LONGEST_SILENCE = 30
 
 
 def results() -> Console:
@@ -47,9 +50,67 @@ def working(text: str, *, spinner: bool = True) -> Iterator[None]:
             yield
 
 
+class Counter:
+    """How much of a known amount is done, and how long the rest takes at the pace so far.
+
+    Args:
+        text: What is being done.
+        total: The amount.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, text: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.text, self.total, self.done = text, total, 0
+        self._clock, self._start, self._earlier = clock, clock(), 0
+        self._reported, self._last_line = 0, self._start
+
+    def __call__(self, done: int) -> None:
+        """Count what was done since the last call."""
+        self.done += done
+
+    def earlier(self, done: int) -> None:
+        """Count what an earlier run has done, which took no time now."""
+        self._earlier += done
+        self(done)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    @property
+    def left(self) -> str:
+        """An estimate of the time left, in words; "" before anything was done and at the end."""
+        new, rest = self.done - self._earlier, self.total - self.done
+        if new < 1 or rest < 1:
+            return ""
+        return f"about {_duration(self.seconds / new * rest)} left"
+
+    def next_line(self) -> str | None:
+        """A line for a log at every tenth of the work, and after half a minute without one."""
+        tenth, now = 10 * self.done // max(1, self.total), self._clock()
+        late = now - self._last_line >= _LONGEST_SILENCE
+        if self.done >= self.total or not (late or tenth > self._reported):
+            return None
+        self._reported, self._last_line = tenth, now
+        return ", ".join(filter(None, (f"{self.text}: {self.done} of {self.total}", self.left)))
+
+
+class _ShownCounter(Counter):
+    """A counter that shows itself whenever it counts."""
+
+    def __init__(self, text: str, total: int, show: Callable[[Counter], None]) -> None:
+        super().__init__(text, total)
+        self._show = show
+
+    def __call__(self, done: int) -> None:
+        super().__call__(done)
+        self._show(self)
+
+
 @contextmanager
-def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how much of a known amount is done; without a terminal, only at the end.
+def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Counter]:
+    """Show on stderr how much of a known amount is done: as a bar, or lines without a terminal.
 
     Args:
         text: What is being done.
@@ -64,18 +125,33 @@ def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Callable[
         TextColumn(text),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     console = notices()
     hidden = not (shown and console.is_terminal)
-    start = time.monotonic()
     bar = Progress(*columns, console=console, transient=True, disable=hidden)
     with _quiet_libraries(progress_bars=False), bar as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.advance(task, done)
+        task = progress.add_task("", total=total, left="")
+
+        def show(counter: Counter) -> None:
+            progress.update(task, completed=counter.done, left=counter.left)
+            if shown and hidden and (line := counter.next_line()):
+                console.print(line, style="dim", soft_wrap=True)
+
+        counter = _ShownCounter(text, total, show)
+        yield counter
     if shown:
-        done, seconds = progress.tasks[0].completed, time.monotonic() - start
-        console.print(f"{text}: {done:.0f} of {total} in {seconds:.1f} s", style="dim")
+        line = f"{text}: {counter.done} of {total} in {counter.seconds:.1f} s"
+        console.print(line, style="dim", soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as "40 s", "12 min" or "3 h 5 min"."""
+    if seconds < _MINUTE:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / _MINUTE)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 @contextmanager

@@ -19,11 +19,10 @@ from ..data.answers import is_right
 from ..data.composed import composed_sample
 from ..data.sample import Sample
 from ..data.scenes import KINDS, make_scene, scene_questions
-from ..tiny import own_mapper
 from .answering import answer, prepare_question
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, results, working
-from .errors import one_sentence_errors, wrong_arguments
+from .errors import one_sentence_errors, stoppable, wrong_arguments
 from .options import takes
 from .outputs import make_folder
 
@@ -81,22 +80,39 @@ def demo(
     hf-token-compress demo --scorer attention --seed 100 --output by_attention
     ```
     """
-    if "scorer" not in changes and "mapper" not in changes:
-        changes["mapper"] = own_mapper(model_options.model)
+    source = find_checkpoint(model_options)
     with wrong_arguments():
-        compression = TokenCompressionConfig(**changes)
-    make_folder(output)
-
-    checkpoint = load_checkpoint(find_checkpoint(model_options), compression)
+        compression = source.merged_compression(changes, ("image",))
     samples = list(itertools.islice(_held_out_questions(seed), questions))
-    trials = _try_questions(checkpoint, samples)
+    trials: list[Trial] = []
+    written: list[Path] = []
+    with stoppable(lambda: _left(written, questions)):
+        make_folder(output)
+        checkpoint = load_checkpoint(source, compression)
+        _warm_up(checkpoint, samples[0])
+        with counting("Asking", len(samples)) as done:
+            for number, sample in enumerate(samples, start=1):
+                trial = sample, _attempts(checkpoint, sample)
+                path = output / f"{number:02d}-{sample.kind}.png"
+                _contact_sheet(trial, compression.scorer_name).save(path)
+                trials.append(trial)
+                written.append(path)
+                done(1)
     console = results()
     console.print(_table(trials, compression.scorer_name))
-    for number, trial in enumerate(trials, start=1):
-        path = output / f"{number:02d}-{trial[0].kind}.png"
-        _contact_sheet(trial, compression.scorer_name).save(path)
+    for path in written:
         console.print(Text(str(path)), soft_wrap=True)
     console.print(Text(_what_was_measured(checkpoint, len(trials))))
+
+
+def _left(written: Sequence[Path], questions: int) -> str:
+    """What a stopped run leaves."""
+    if not written:
+        return "No question was answered yet: nothing is kept."
+    return (
+        f"The images of {len(written)} of {questions} questions are in {written[0].parent}: run "
+        "the same command again for the table."
+    )
 
 
 def _held_out_questions(seed: int) -> Iterator[Sample]:
@@ -109,18 +125,12 @@ def _held_out_questions(seed: int) -> Iterator[Sample]:
             yield composed_sample(scene, question)
 
 
-def _try_questions(checkpoint: Checkpoint, samples: Sequence[Sample]) -> list[Trial]:
-    trials = []
+def _warm_up(checkpoint: Checkpoint, sample: Sample) -> None:
+    """Do once what only first calls cost, so that it is not timed."""
     with working("Warming up"):
-        # So that what only first calls cost is not timed.
-        inputs = prepare_question(checkpoint, [samples[0].image], samples[0].question)
+        inputs = prepare_question(checkpoint, [sample.image], sample.question)
         for share in _SHARES[:2]:
             answer(checkpoint, inputs, max_new_tokens=_MAX_NEW_TOKENS, retention_ratio=share)
-    with counting("Asking", len(samples)) as done:
-        for sample in samples:
-            trials.append((sample, _attempts(checkpoint, sample)))
-            done(1)
-    return trials
 
 
 def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec
+from types import FrameType
+from typing import NoReturn, ParamSpec
 
 import typer
 
@@ -65,3 +68,49 @@ def wrong_arguments() -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise CommandError(first_line(error), exit_code=2) from error
+
+
+class _Stop(KeyboardInterrupt):
+    """A signal, which no `except Exception` holds up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stoppable(kept: Callable[[], str], *, shown: bool = True) -> Iterator[None]:
+    """Around long work: SIGINT and SIGTERM stop it in good order and say what is left of it.
+
+    Args:
+        kept: Called after the stop; returns a sentence that says what was kept and how to go on.
+        shown: False on processes that leave it to another to say so.
+
+    Raises:
+        typer.Exit: The work was stopped; 130 after SIGINT, 143 after SIGTERM.
+    """
+    try:
+        with _signals_raise():
+            yield
+    except KeyboardInterrupt as stop:
+        if shown:
+            typer.echo(f"Stopped. {kept()}", err=True)
+        raise typer.Exit(getattr(stop, "exit_code", 128 + signal.SIGINT)) from None
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Stop(number)
+
+    # Only the main thread may set handlers, and signals that are ignored stay so, as with nohup.
+    changed = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                changed[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, before in changed.items():
+            signal.signal(number, before)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +21,7 @@ from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices, results
-from .errors import CommandError, one_sentence_errors, wrong_arguments
+from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
 from .options import FRAMES, JsonFlag, Kinds, OutputFile, listed, takes
 from .outputs import check_output, numbered_paths, write_json
 from .scene_options import SCENES, SceneOptions, scene_options
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_SCORERS = ("truth", "attention", "uniform", "random")
 _MOST_NAMED = 5
+_WIDEST_SCORER, _UNLIMITED = 30, 10_000
 
 
 @dataclass(frozen=True)
@@ -120,36 +124,83 @@ def evaluate(
     """
     # Everything that can be wrong is checked before the model is loaded.
     _check_outputs(markdown, as_json, output, plot)
-    clips = "clip_frames" in scenes
-    composed = scene_options(scenes, composed=options.data is None, clips=clips)
+    composed = scene_options(scenes, composed=options.data is None, clips="clip_frames" in scenes)
     mapper = changes.get("mapper")
     scorers = _scorers(options.scorer, mapper)
     source = find_checkpoint(model_options)
     if mapper is None and "mapper" in scorers:
-        mapper = _mapper_of(source)
-    table, found = _measure(
-        source, options, composed, listed(kind), scorers=scorers, mapper=mapper, match=answers.match
-    )
+        mapper = source.mapper.get("mapper")
+    results = _Results({"model": source.options.model, "mapper": mapper})
+    write = partial(_write, results, markdown=markdown, as_json=as_json, output=output, plot=plot)
+    with stoppable(lambda: _kept(results, options.retention_ratio, write)):
+        _measure(results, source, options, composed, listed(kind), scorers, answers.match)
+    write()
+
+
+@dataclass
+class _Results:
+    """What is known so far, as a stopped run keeps it too.
+
+    Attributes:
+        about: What is evaluated, as JSON types.
+        scorers: Scorers that are asked for.
+        found: The results.
+    """
+
+    about: dict[str, Any]
+    scorers: tuple[str, ...] = ()
+    found: list[RetentionResult] = field(default_factory=list)
+
+
+def _write(
+    results: _Results,
+    *,
+    markdown: bool,
+    as_json: bool,
+    output: Path | None,
+    plot: Path | None,
+    stopped: bool = False,
+) -> None:
+    """Print the results, and write and draw them where that was asked for."""
+    table = {
+        **results.about,
+        **({"stopped": True} if stopped else {}),
+        "rows": as_rows(results.found),
+    }
     if plot is not None:
-        _draw(plot, table["model"], found)
+        _draw(plot, table["model"], results.found)
     write_json(table, output)
     if as_json:
         typer.echo(json.dumps(table, ensure_ascii=False))
     else:
-        _print(table["model"], found, markdown=markdown)
+        _print(table["model"], results.found, markdown=markdown)
+
+
+def _kept(results: _Results, ratios: Sequence[float], write: Callable[..., None]) -> str:
+    """What a stopped run leaves."""
+    if not results.found:
+        return "No result was complete yet: nothing is kept."
+    write(stopped=True)
+    found = {(result.scorer, result.retention_ratio) for result in results.found}
+    missing = [
+        name for name in results.scorers if any((name, ratio) not in found for ratio in ratios)
+    ]
+    return (
+        f"The {len(results.found)} results that were complete are above; others are missing for "
+        f"{', '.join(missing)}: ask for those with --scorer."
+    )
 
 
 def _measure(
+    results: _Results,
     source: CheckpointSource,
     options: EvaluateOptions,
     scenes: SceneOptions,
     kinds: tuple[str, ...],
-    *,
     scorers: tuple[str, ...],
-    mapper: str | None,
     match: Match,
-) -> tuple[dict[str, Any], list[RetentionResult]]:
-    """The results, also as the JSON object that says what was evaluated."""
+) -> None:
+    """Measure with all scorers at all ratios, and add the results one by one."""
     from ..data.sources import JsonLines
 
     own = None if options.data is None else JsonLines(options.data)
@@ -159,31 +210,31 @@ def _measure(
             samples = scenes.samples(kinds)
     checkpoint = load_checkpoint(source, TokenCompressionConfig())
     ratios = options.retention_ratio
-    about: dict[str, Any] = {"model": checkpoint.name, "mapper": mapper}
     if own is None:
-        about["seed"] = scenes.seed
+        results.about["seed"] = scenes.seed
     else:
         samples = questions = _read_questions(own, checkpoint.processor, kinds, options.frames)
         scorers = _scorers_for(questions, scorers, named=bool(options.scorer))
         left_out = [dataclasses.asdict(item) for item in questions.left_out]
-        about |= {"data": str(options.data), "left_out": left_out}
+        results.about |= {"data": str(options.data), "left_out": left_out}
+    results.scorers = scorers
     passes = 1 + len(scorers) * len(ratios)
     with counting("Asking", passes * len(samples)) as done:
         from ..compression import uncompress
         from ..evaluation import measure_retention
 
-        found = measure_retention(
+        measure_retention(
             uncompress(checkpoint.model),
             checkpoint.processor,
             samples,
             scorers=scorers,
             retention_ratios=ratios,
-            mapper=mapper,
+            mapper=results.about["mapper"],
             match=match,
             batch_size=options.batch_size,
             after_batch=done,
+            after_result=results.found.append,
         )
-    return {**about, "rows": as_rows(found)}, found
 
 
 def _read_questions(
@@ -252,14 +303,6 @@ def _scorers_for(questions: Questions, scorers: tuple[str, ...], *, named: bool)
     return tuple(name for name in scorers if name != TRUTH)
 
 
-def _mapper_of(source: CheckpointSource) -> str | None:
-    """The mapper that is saved with the model or comes with it, if any."""
-    from ..tiny import own_mapper
-
-    saved = source.saved_compression
-    return saved.mapper if saved and saved.mapper else own_mapper(source.options.model)
-
-
 def as_rows(found: Sequence[RetentionResult]) -> list[dict[str, Any]]:
     """Results as JSON types, the uncompressed model's first; "relative" is the share of its."""
     full = found[0]
@@ -299,19 +342,42 @@ def _print(model: str, found: Sequence[RetentionResult], *, markdown: bool) -> N
     if markdown:
         typer.echo(retention_markdown(found))
         return
-    kinds = named_kinds(found[0])
-    table = Table(title=f"Right answers of {model}, in percent")
-    table.add_column("Scorer")
-    for heading in ("Kept", *kinds, "All"):
-        table.add_column(heading, justify="right")
-    for result in found:
-        table.add_row(
-            result.scorer or "(all visual tokens)",
-            f"{result.kept_share:.0%}",
-            *(f"{100 * result.accuracy(kind):.1f}" for kind in kinds),
-            f"{100 * result.accuracy():.1f} ± {100 * result.standard_error():.1f}",
-        )
-    results().print(table)
+    console = results()
+    console.print(Text(f"Right answers of {model}, in percent", style="italic"))
+    for table in _tables(found, named_kinds(found[0]), console):
+        console.print(table)
     asked = found[0].asked
     counts = ", ".join(f"{count} {kind}" for kind, count in asked.items())
     notices().print(f"Questions: {counts}; ± is one standard error.", style="dim")
+
+
+def _tables(
+    found: Sequence[RetentionResult], kinds: Sequence[str], console: Console
+) -> list[Table]:
+    """The results in one table, or in as many as the width of the console needs."""
+    columns = [*kinds, None]
+    unlimited = console.options.update(max_width=_UNLIMITED)
+    for per_table in range(len(columns), 0, -1):
+        starts = range(0, len(columns), per_table)
+        tables = [_table(found, columns[start : start + per_table]) for start in starts]
+        widths = [Measurement.get(console, unlimited, table).maximum for table in tables]
+        if max(widths) <= console.width:
+            break
+    return tables
+
+
+def _table(found: Sequence[RetentionResult], kinds: Sequence[str | None]) -> Table:
+    """The results of some kinds of questions; None stands for all questions."""
+    table = Table()
+    table.add_column("Scorer", max_width=_WIDEST_SCORER, overflow="fold")
+    for kind in ("Kept", *kinds):
+        table.add_column(kind or "All", justify="right")
+    for result in found:
+        cells = [
+            f"{100 * result.accuracy(kind):.1f}"
+            + (f" ± {100 * result.standard_error():.1f}" if kind is None else "")
+            for kind in kinds
+        ]
+        name = result.scorer or "(all visual tokens)"
+        table.add_row(name, f"{result.kept_share:.0%}", *cells)
+    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +19,6 @@ from .options import JsonFlag, OutputFile, takes
 from .outputs import check_output, numbered_paths, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from PIL import Image
 
 
@@ -46,7 +43,7 @@ def run(
 ) -> None:
     r"""Ask any supported model a question about images or videos, with fewer visual tokens.
 
-    Compression options that are not given are those saved with the model, if any.
+    Other compression options are those saved with the model. Tiny models bring a mapper.
 
     **Examples**
 
@@ -66,7 +63,7 @@ def run(
 
     source = find_checkpoint(model_options)
     with wrong_arguments():
-        compression = _merged_settings(source.saved_compression, changes)
+        compression = source.merged_compression(changes, question.modalities)
     checkpoint = load_checkpoint(source, compression)
     with working("Answering"):
         videos = question.read_videos(checkpoint.processor)
@@ -87,19 +84,6 @@ def run(
         _print_summary(summary)
 
 
-def _merged_settings(
-    saved: TokenCompressionConfig | None, changes: Mapping[str, Any]
-) -> TokenCompressionConfig:
-    """The setting saved with the model, overridden by what the command line gives."""
-    base = saved or TokenCompressionConfig()
-    if "scorer" in changes or "mapper" in changes:
-        # The saved options and mapper do not fit another way of scoring.
-        base = dataclasses.replace(
-            base, scorer=None, scorer_options={}, mapper=None, mapper_revision=None
-        )
-    return dataclasses.replace(base, **changes)
-
-
 def _settings(
     checkpoint: Checkpoint, question: QuestionOptions, compression: TokenCompressionConfig
 ) -> dict[str, Any]:
@@ -109,6 +93,7 @@ def _settings(
         "videos": [str(path) for path in question.video],
         "prompt": question.prompt,
         "scorer": compression.scorer_name,
+        "mapper": compression.mapper,
         "token_compression": {**compression, "scorer": compression.scorer_name},
         "device": str(checkpoint.model.device),
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
@@ -151,7 +136,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
     console = results()
     console.print(Text(summary["answer"] or "(an empty answer)", style="bold"))
     table = Table.grid(padding=(0, 2))
-    table.add_row("Scorer", Text(summary["scorer"]))
+    scorer, mapper = summary["scorer"], summary["mapper"]
+    table.add_row("Scorer", Text(scorer if mapper is None else f"{scorer} ({mapper})"))
     for label, name in (("Visual tokens", "visual_tokens"), ("Prompt tokens", "prompt_tokens")):
         before, after = summary[f"{name}_before"], summary[f"{name}_after"]
         table.add_row(label, f"{before} → {after}  ({after / before:.0%})")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..training.options import TrainOptions
 from .console import counting, notices
-from .errors import one_sentence_errors
+from .errors import one_sentence_errors, stoppable
 from .options import OutputFolder, takes
+
+if TYPE_CHECKING:
+    from ..training.train import Epoch
 
 
 @one_sentence_errors
@@ -44,8 +47,17 @@ def train(
 
     main = process_state().is_main_process
     shards = [ShardFolder(folder) for folder in collection]
-    with counting("Training", options.epochs, shown=main) as done:
-        mapper = train_mapper(shards, output, options, after_epoch=lambda epoch: done(1))
+    with (
+        stoppable(lambda: _kept(output), shown=main),
+        counting("Training", options.epochs, shown=main) as done,
+    ):
+
+        def count(epoch: Epoch) -> None:
+            if done.done < epoch.number - 1:
+                done.earlier(epoch.number - 1 - done.done)
+            done(1)
+
+        mapper = train_mapper(shards, output, options, after_epoch=count)
     if not main:
         return
     metrics = ", ".join(
@@ -53,6 +65,18 @@ def train(
     )
     typer.echo(f"{mapper.parameter_count:,} parameters in {output}: {metrics}")
     _draw_curves(output)
+
+
+def _kept(output: Path) -> str:
+    """What a stopped run leaves."""
+    from ..training.train import CHECKPOINT_FILE
+
+    if (output / CHECKPOINT_FILE).is_file():
+        return (
+            f"The checkpoint in {output} holds all finished epochs: run the same command again to "
+            "go on."
+        )
+    return f"No epoch was finished yet: nothing is kept in {output}."
 
 
 def _draw_curves(output: Path) -> None:

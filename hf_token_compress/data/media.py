@@ -21,17 +21,21 @@ _EIGHT_BITS = 255
 Frame = TypeVar("Frame")
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB; greyscale of 16 bits is scaled to 8 bits rather than clipped."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)  # [H, W]
+        values = values >> 8 if values.max(initial=0) > _EIGHT_BITS else values
+        image = Image.fromarray(values.astype(np.uint8))
+    return image.convert("RGB")
+
+
 def upright(image: Image.Image) -> Image.Image:
     """The image in RGB, turned as its EXIF tag says, as Transformers reads the images of prompts.
 
     Unlike there, greyscale of 16 bits is scaled to 8 bits rather than clipped.
     """
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I"):
-        values = np.asarray(turned)  # [H, W]
-        values = values >> 8 if values.max(initial=0) > _EIGHT_BITS else values
-        turned = Image.fromarray(values.astype(np.uint8))
-    return turned.convert("RGB")
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def read_image(path: str | Path) -> Image.Image:

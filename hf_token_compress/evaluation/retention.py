@@ -79,6 +79,7 @@ def measure_retention(
     max_new_tokens: int = 64,
     match: Match = "exact",
     after_batch: Callable[[int], None] | None = None,
+    after_result: Callable[[RetentionResult], None] | None = None,
 ) -> list[RetentionResult]:
     """Ask every question of the whole model, then with every scorer at every ratio.
 
@@ -96,6 +97,7 @@ def measure_retention(
         max_new_tokens: Longest answer, in tokens.
         match: Which answers are right, as `hf_token_compress.data.answers.is_right` takes it.
         after_batch: Called with the number of samples after each batch, for progress bars.
+        after_result: Called with each result as soon as it is there.
 
     Returns:
         The uncompressed model's result, then one per scorer and ratio.
@@ -124,10 +126,17 @@ def measure_retention(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )
-    results = [asked.result(None, 1.0, 1.0, ask(after_batch=after_batch))]
+    results: list[RetentionResult] = []
+
+    def add(result: RetentionResult) -> None:
+        results.append(result)
+        if after_result is not None:
+            after_result(result)
+
+    add(asked.result(None, 1.0, 1.0, ask(after_batch=after_batch)))
     for label, config in planned:
         kept_share, answers = _answer_compressed(model, ask, label, config, after_batch)
-        results.append(asked.result(label, config.retention_ratio, kept_share, answers))
+        add(asked.result(label, config.retention_ratio, kept_share, answers))
     return results
 
 

@@ -68,6 +68,7 @@ def collect(
     *,
     base_model: str | None = None,
     after_sample: Callable[[int], None] | None = None,
+    found_samples: Callable[[int], None] | None = None,
 ) -> ShardFolder | None:
     """Ask the model every question, explain the right answers, and write shards.
 
@@ -82,6 +83,7 @@ def collect(
         options: How to collect.
         base_model: Hub id of the model, for the record; by default what it was loaded from.
         after_sample: Called with the number of samples that are done, for progress bars.
+        found_samples: Called instead with those that an earlier run has done.
 
     Returns:
         The collection, or None where other machines have shards yet to be copied into the folder.
@@ -116,8 +118,8 @@ def collect(
         numbers = range(shard * size, min((shard + 1) * size, len(samples)))
         if not _is_done(shards[shard]):
             write_shard(shards[shard], collector.shard(numbers, after_sample))
-        elif after_sample is not None:
-            after_sample(len(numbers))
+        elif (count := found_samples or after_sample) is not None:
+            count(len(numbers))
     return _finish(folder, shards, state, len(samples))
 
 

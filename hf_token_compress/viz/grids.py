@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..data.media import to_rgb, upright
+
 if TYPE_CHECKING:
     from ..compression.report import SampleReport
     from ..prompt import TokenGrid
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 ScoredPrompt: TypeAlias = "SampleReport | SampleRelevance"
 
 _BORDERS_PER_TOKEN = 14
+_SAME_STRETCHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,13 @@ class FrameGrid:
         (width, height), (rows, columns) = image_size, self.tokens.shape
         left, top, right, bottom = self.area
         return min(width * (right - left) / columns, height * (bottom - top) / rows)
+
+    def stretching(self, image_size: tuple[int, int]) -> float:
+        """How far tokens are from squares on an image of (width, height): 0 for squares."""
+        (width, height), (rows, columns) = image_size, self.tokens.shape
+        left, top, right, bottom = self.area
+        across, down = width * (right - left) / columns, height * (bottom - top) / rows
+        return abs(math.log(across / down))
 
 
 def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
@@ -58,15 +69,30 @@ def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid
 
 
 def legible(image: Image.Image, grids: Sequence[FrameGrid], token_size: int) -> Image.Image:
-    """The image in RGB, enlarged until every token has the given size in pixels, at least 1."""
+    """The image as the model saw it, in RGB.
+
+    It is enlarged until every token has the given size in pixels, at least 1.
+    """
     if token_size < 1:
         raise ValueError(f"token_size must be at least 1, but it is {token_size}.")
-    image = image.convert("RGB")
+    image = _as_seen(image, grids)
     factor = token_size / min(grid.token_size(image.size) for grid in grids)
     if factor <= 1:
         return image
     size = (round(image.width * factor), round(image.height * factor))
     return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _as_seen(image: Image.Image, grids: Sequence[FrameGrid]) -> Image.Image:
+    """The image in RGB, turned as its EXIF tag says unless its grids fit the image as it lies.
+
+    Transformers turns images that it reads from files, but not those that it is given.
+    """
+    lying, turned = to_rgb(image), upright(image)
+    if lying.size == turned.size:
+        return turned
+    stretched = [sum(grid.stretching(seen.size) for grid in grids) for seen in (lying, turned)]
+    return lying if stretched[0] < stretched[1] - _SAME_STRETCHING else turned
 
 
 @dataclass(frozen=True)

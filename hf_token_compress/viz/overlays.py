@@ -45,6 +45,10 @@ def overlay(
     tiles, a pixel is lit by the share of grids that keep it. Tokens outside all grids, such as
     newlines, are not drawn.
 
+    A photograph with an EXIF orientation is turned as its tag says, as Transformers turns images
+    that it reads from files, unless the proportions of its grids show that the model saw it as it
+    is stored. Where they do not tell, and the processor was given the image itself, remove the tag.
+
     Args:
         image: The image that the processor was given, of any mode and size, or a frame of a video.
         sample: Report of its prompt, from `model.token_compression.last.samples`.

@@ -86,7 +86,8 @@ def test_run_answers_with_half_of_the_tokens(image, question):
     assert found["new_tokens"] >= 1
     assert all(found[f"{part}_ms"] > 0 for part in ("vision", "scoring", "rewriting", "generation"))
     assert found["token_compression"]["retention_ratio"] == 0.5
-    assert found["scorer"] == found["token_compression"]["scorer"] == "attention"
+    assert found["scorer"] == found["token_compression"]["scorer"] == "mapper"
+    assert found["mapper"] == MODEL
 
 
 def test_stdout_of_a_process_is_one_json_object(image):
@@ -108,7 +109,7 @@ def test_run_prints_the_answer_and_the_counts(image, question):
     assert outcome.exit_code == 0
     assert outcome.stdout.splitlines()[0] == question.answer
     assert "64 → 32" in outcome.stdout
-    assert "attention" in outcome.stdout
+    assert f"mapper ({MODEL})" in outcome.stdout
     assert "warm-up" not in outcome.stdout
     assert "warm-up" in outcome.stderr
 
@@ -170,6 +171,39 @@ def test_a_saved_setting_is_the_default_and_can_be_overridden(image, tmp_path):
     overridden = answer_json(*base, "--scorer", "random")
     assert overridden["visual_tokens_after"] == 8
     assert overridden["token_compression"]["scorer"] == "random"
+
+
+def test_run_uses_the_mapper_of_a_tiny_model_for_what_it_was_trained_for(scene, tmp_path):
+    clip = tmp_path / "clip.gif"
+    scene.image.save(clip, save_all=True, append_images=[make_scene(1, 4, 4).image])
+    base = ["--video", clip, "--prompt", "Where is the cat?", "--max-new-tokens", 1]
+    scorers = {
+        name: answer_json("--model", name, *base)["scorer"]
+        for name in (MODEL, "tiny-qwen2-vl-video")
+    }
+    assert scorers == {MODEL: "attention", "tiny-qwen2-vl-video": "mapper"}
+
+
+def test_run_uses_the_mapper_saved_in_a_model_folder(image, tmp_path):
+    model, processor = load_tiny("qwen2-vl", token_compression="tiny-qwen2-vl")
+    model.save_pretrained(tmp_path, save_mapper=True)
+    processor.save_pretrained(tmp_path)
+    base = ["--image", image, "--prompt", "Where is the cat?", "--overlay"]
+    drawn = []
+    for name in (tmp_path, MODEL):
+        target = tmp_path / f"{len(drawn)}.png"
+        found = answer_json("--model", name, *base, target)
+        assert (found["scorer"], found["mapper"]) == ("mapper", str(name))
+        drawn.append(np.asarray(Image.open(target)))
+    assert (drawn[0] == drawn[1]).all()
+    other = answer_json("--model", tmp_path, *base, tmp_path / "2.png", "--scorer", "attention")
+    assert (other["scorer"], other["mapper"]) == ("attention", None)
+    outcome = call(
+        *("evaluate", "--model", tmp_path, "--scorer", "mapper", "--kind", "place", "--json"),
+        *("--per-kind", 1, "--retention-ratio", 0.25),
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["mapper"] == str(tmp_path)
 
 
 def test_demo_writes_an_image_per_question_and_is_mostly_right(tmp_path):

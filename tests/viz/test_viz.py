@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
+from hf_token_compress import TokenCompressionConfig, load_tiny
 from hf_token_compress.compression import SampleReport
+from hf_token_compress.data.chat import encode, user_turn
+from hf_token_compress.data.scenes import make_scene
 from hf_token_compress.prompt import TokenGrid, VisualLayout, VisualSpan
 from hf_token_compress.relevance import SampleRelevance
 from hf_token_compress.viz import (
@@ -87,6 +92,47 @@ def test_the_lit_area_is_where_the_patch_is(size, grid, corner):
     np.testing.assert_array_equal(pixels(lit)[patch], pixels(enlarged)[patch])
     other = inside(lit.size, grid, (row + 1) % rows, (column + 1) % columns)
     assert pixels(lit)[other].max() < 0.5 * pixels(enlarged)[other].max()
+
+
+def photograph(upright):
+    """An image as a camera stores it that was held at 90 degrees."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=exif)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("draw", [overlay, heat_map])
+@pytest.mark.parametrize("grid", [(6, 8), (8, 6), (1, 1)])
+def test_a_photograph_is_drawn_as_the_model_saw_it(grid, draw):
+    rng = np.random.default_rng(0)
+    upright = Image.fromarray(rng.integers(90, 256, (192, 256, 3), dtype=np.uint8))
+    seen_lying = grid == (8, 6)  # square grids do not tell
+    seen = upright.transpose(Image.Transpose.ROTATE_90) if seen_lying else upright
+    sample = report([(1, *grid)], [(0, 0, 0, 0)], scores=torch.arange(grid[0] * grid[1]).float())
+    found, expected = draw(photograph(upright), sample), draw(seen, sample)
+    np.testing.assert_array_equal(pixels(found), pixels(expected))
+
+
+@pytest.mark.parametrize("name", ["qwen2-vl", "llava-onevision"])
+def test_how_a_photograph_was_read_shows_in_its_grids(name, tmp_path):
+    """Transformers turns what it reads from a file, but not an image that it is given."""
+    setting = TokenCompressionConfig(min_visual_tokens=0, scorer="uniform")
+    model, processor = load_tiny(name, token_compression=setting)
+    lying, path = photograph(make_scene(1, 4, 6).image), tmp_path / "photograph.png"
+    lying.save(path, exif=lying.getexif())
+    turned = ImageOps.exif_transpose(lying)
+    for given, seen in ((str(path), turned), (lying, plain(lying))):
+        with torch.no_grad():
+            model(**encode(processor, [user_turn("Where is the cat?", [given])]))
+        (sample,) = model.token_compression.last.samples
+        np.testing.assert_array_equal(pixels(overlay(lying, sample)), pixels(overlay(seen, sample)))
+
+
+def plain(image):
+    """The pixels as they are stored, without EXIF."""
+    return Image.fromarray(np.asarray(image.convert("RGB")))
 
 
 def test_only_kept_tokens_keep_their_brightness():
