@@ -20,6 +20,7 @@ from ..prompt import Modality, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
 from .inputs import PromptLayout
 from .llama_layer import LlamaLikeLayer
+from .precision import without_autocast
 from .probe import NOT_SCORED, AttentionCall, Probe, decoder_layers
 from .twin import make_twin
 
@@ -50,7 +51,7 @@ class FastPath:
         if layer is None or not layer.is_loaded():
             return None
         try:
-            with torch.no_grad():
+            with torch.no_grad(), without_autocast():
                 return cls._checked(model, layer, _short_prompt(model, family), family)
         except Exception:
             # The probe serves every decoder, and says what is wrong with one.
@@ -165,9 +166,10 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
         if not own.any():
             continue
         ids[sample, 4 : 4 + tokens] = vocabulary[own][0]
-        features = torch.randn(tokens, weight.shape[-1], generator=generator, device="cpu")
+        options: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+        features = torch.randn(tokens, weight.shape[-1], generator=generator, **options)
         # Small ones too: a factor before the norm shows in them alone.
-        features *= torch.logspace(-3, 0, tokens, device="cpu")[:, None]
+        features *= torch.logspace(-3, 0, tokens, **options)[:, None]
         layouts = [VisualLayout.row_major(1, 2, 2)]
         # Stock forwards take features as a list or as a tensor: joined, they are both.
         encoded[modality] = EncodedVisuals([features.to(device, weight.dtype)], joined=True)

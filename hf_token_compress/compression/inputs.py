@@ -74,7 +74,8 @@ class PromptLayout:
         Raises:
             ValueError: The tower did not run, because the caller passed its features.
         """
-        placed = torch.zeros(self.attention_mask.shape, device=self.attention_mask.device)
+        mask = self.attention_mask
+        placed = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         for modality in self.spans:
             if modality not in self.received:
                 raise ValueError(
