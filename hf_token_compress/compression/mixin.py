@@ -49,6 +49,10 @@ class TokenCompressionMixin:
     stock_class: ClassVar[Any]
     family: ClassVar[ModelFamily]
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A stock model: one that is made from the class, not by `compress`, has no setting."""
+        return cls.stock_class(*args, **kwargs)
+
     @property
     def token_compression(self) -> TokenCompression:
         """Setting, last report and on/off switch of this model's compression."""
@@ -258,8 +262,7 @@ def compressed_class(stock_class: Any) -> Any:
 
 
 def _new_compressed(stock_class: Any) -> Any:
-    cls = compressed_class(stock_class)
-    return cls.__new__(cls)
+    return object.__new__(compressed_class(stock_class))
 
 
 def _by_name(
