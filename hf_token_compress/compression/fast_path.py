@@ -18,7 +18,7 @@ from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
 from ..prompt import Modality, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
-from .inputs import PromptLayout
+from .inputs import PromptLayout, is_placeholder
 from .llama_layer import LlamaLikeLayer
 from .precision import without_autocast
 from .probe import NOT_SCORED, AttentionCall, Probe, decoder_layers
@@ -151,7 +151,7 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     device = torch.device("cpu") if weight.is_meta else weight.device
     vocabulary = torch.arange(model.config.get_text_config().vocab_size, device=device)[None]
     placeholders = {
-        modality: _is_placeholder(model, family, vocabulary, modality)
+        modality: is_placeholder(model, family, {"input_ids": vocabulary}, modality)
         for modality in get_args(Modality)
     }
     text = vocabulary[~torch.stack(list(placeholders.values())).any(0)]
@@ -182,14 +182,6 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     if position_ids.ndim == 3:
         position_ids *= torch.tensor([1, 2, 3, 5], device=device)[: len(position_ids), None, None]
     return PromptLayout(ids, mask, position_ids, encoded, spans, vision_ms=0.0)
-
-
-def _is_placeholder(model: Any, family: ModelFamily, ids: Tensor, modality: Modality) -> Tensor:
-    """Bool [1, ids]; all False if the model has no such placeholder."""
-    try:
-        return family.placeholders(model.config, {"input_ids": ids}, modality)
-    except ValueError:
-        return torch.zeros_like(ids, dtype=torch.bool)
 
 
 def _is_plain(call: AttentionCall) -> bool:

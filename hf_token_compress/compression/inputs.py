@@ -123,6 +123,33 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
     return tuple(found)
 
 
+def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[str, Any]) -> None:
+    """Raise where the arguments of the stock `generate_batch` hold images or videos.
+
+    Continuous batching knows token ids alone: it would answer from the bare placeholders.
+    """
+    found = list(present_modalities(family, arguments))
+    for ids in arguments.get("inputs") or ():
+        row = torch.as_tensor(ids).view(1, -1)  # [1, S]
+        prompt = {"input_ids": row, "mm_token_type_ids": torch.zeros_like(row)}
+        found += [own for own in _MODALITIES if is_placeholder(model, family, prompt, own).any()]
+    if found:
+        raise ValueError(
+            f"generate_batch takes token ids alone, which leaves the {found[0]}s out: answer "
+            "prompts with images or videos with generate."
+        )
+
+
+def is_placeholder(
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any], modality: Modality
+) -> Tensor:
+    """As `family.placeholders`; all False if the model has no such placeholder."""
+    try:
+        return family.placeholders(model.config, inputs, modality)
+    except ValueError:
+        return torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+
+
 def read_layout(
     model: Any, family: ModelFamily, inputs: Mapping[str, Any], *, vision_attention: bool = False
 ) -> PromptLayout:
