@@ -15,6 +15,7 @@ from ..rewrite import PaddingSide
 from ..scorers.base import checked_scores
 from ..selection import may_drop_tokens, select_tokens
 from .inputs import PromptLayout, read_layout
+from .precision import without_autocast
 from .reading import check_depth, read
 from .report import CompressionReport, SampleReport
 from .rewriting import CompressedInputs, rewrite_prompt
@@ -91,6 +92,7 @@ def compress_inputs(
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
+@without_autocast()
 def _score(
     model: Any,
     family: ModelFamily,

@@ -18,8 +18,9 @@ from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
 from ..prompt import Modality, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
-from .inputs import PromptLayout
+from .inputs import PromptLayout, is_placeholder
 from .llama_layer import LlamaLikeLayer
+from .precision import without_autocast
 from .probe import NOT_SCORED, AttentionCall, Probe, decoder_layers
 from .twin import make_twin
 
@@ -50,7 +51,7 @@ class FastPath:
         if layer is None or not layer.is_loaded():
             return None
         try:
-            with torch.no_grad():
+            with torch.no_grad(), without_autocast():
                 return cls._checked(model, layer, _short_prompt(model, family), family)
         except Exception:
             # The probe serves every decoder, and says what is wrong with one.
@@ -150,7 +151,7 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     device = torch.device("cpu") if weight.is_meta else weight.device
     vocabulary = torch.arange(model.config.get_text_config().vocab_size, device=device)[None]
     placeholders = {
-        modality: _is_placeholder(model, family, vocabulary, modality)
+        modality: is_placeholder(model, family, {"input_ids": vocabulary}, modality)
         for modality in get_args(Modality)
     }
     text = vocabulary[~torch.stack(list(placeholders.values())).any(0)]
@@ -165,9 +166,10 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
         if not own.any():
             continue
         ids[sample, 4 : 4 + tokens] = vocabulary[own][0]
-        features = torch.randn(tokens, weight.shape[-1], generator=generator, device="cpu")
+        options: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+        features = torch.randn(tokens, weight.shape[-1], generator=generator, **options)
         # Small ones too: a factor before the norm shows in them alone.
-        features *= torch.logspace(-3, 0, tokens, device="cpu")[:, None]
+        features *= torch.logspace(-3, 0, tokens, **options)[:, None]
         layouts = [VisualLayout.row_major(1, 2, 2)]
         # Stock forwards take features as a list or as a tensor: joined, they are both.
         encoded[modality] = EncodedVisuals([features.to(device, weight.dtype)], joined=True)
@@ -180,14 +182,6 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     if position_ids.ndim == 3:
         position_ids *= torch.tensor([1, 2, 3, 5], device=device)[: len(position_ids), None, None]
     return PromptLayout(ids, mask, position_ids, encoded, spans, vision_ms=0.0)
-
-
-def _is_placeholder(model: Any, family: ModelFamily, ids: Tensor, modality: Modality) -> Tensor:
-    """Bool [1, ids]; all False if the model has no such placeholder."""
-    try:
-        return family.placeholders(model.config, {"input_ids": ids}, modality)
-    except ValueError:
-        return torch.zeros_like(ids, dtype=torch.bool)
 
 
 def _is_plain(call: AttentionCall) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..mapper import ModelIdentity
 from ..mapper.identity import fingerprint_input, layer_fingerprint
 from ..models.registry import model_family
+from .precision import without_autocast
 from .probe import probe_decoder
 
 
@@ -46,6 +47,7 @@ def identify(model: Any, name: str | None = None) -> ModelIdentity:
 
 
 @torch.no_grad()
+@without_autocast()
 def _fingerprint(model: Any, like: Tensor) -> tuple[float, ...]:
     """The fingerprint of layer 0, in the dtype and on the device of `like`, [..., D]."""
     hidden = fingerprint_input(like.shape[-1]).to(like)

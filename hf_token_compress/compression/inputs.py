@@ -17,6 +17,8 @@ from .stopwatch import Stopwatch
 from .vision_attention import features_with_attention
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
+_PACKING_INPUTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+"""What collators of padding-free batches add, to say where sequences begin in a row."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class PromptLayout:
         Raises:
             ValueError: The tower did not run, because the caller passed its features.
         """
-        placed = torch.zeros(self.attention_mask.shape, device=self.attention_mask.device)
+        mask = self.attention_mask
+        placed = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         for modality in self.spans:
             if modality not in self.received:
                 raise ValueError(
@@ -104,8 +107,12 @@ class PromptLayout:
 
 
 def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[Modality, ...]:
-    """Modalities whose pixels, or features that are not yet compressed, are in `inputs`."""
-    encoded = inputs.get("mm_encoder_outputs") or {}
+    """Modalities whose pixels, or features that are not yet compressed, are in `inputs`.
+
+    Raises:
+        TypeError: `mm_encoder_outputs` is not a mapping.
+    """
+    encoded = _given_features(inputs)
     found: list[Modality] = []
     for modality in _MODALITIES:
         features = encoded.get(modality)
@@ -114,6 +121,33 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
         if has_pixels or has_features:
             found.append(modality)
     return tuple(found)
+
+
+def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[str, Any]) -> None:
+    """Raise where the arguments of the stock `generate_batch` hold images or videos.
+
+    Continuous batching knows token ids alone: it would answer from the bare placeholders.
+    """
+    found = list(present_modalities(family, arguments))
+    for ids in arguments.get("inputs") or ():
+        row = torch.as_tensor(ids).view(1, -1)  # [1, S]
+        prompt = {"input_ids": row, "mm_token_type_ids": torch.zeros_like(row)}
+        found += [own for own in _MODALITIES if is_placeholder(model, family, prompt, own).any()]
+    if found:
+        raise ValueError(
+            f"generate_batch takes token ids alone, which leaves the {found[0]}s out: answer "
+            "prompts with images or videos with generate."
+        )
+
+
+def is_placeholder(
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any], modality: Modality
+) -> Tensor:
+    """As `family.placeholders`; all False if the model has no such placeholder."""
+    try:
+        return family.placeholders(model.config, inputs, modality)
+    except ValueError:
+        return torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
 
 
 def read_layout(
@@ -128,11 +162,12 @@ def read_layout(
         vision_attention: Read the attention of the vision tower, if it runs.
 
     Raises:
-        TypeError: `input_ids` or `attention_mask` is not a tensor.
-        ValueError: An input is missing or does not fit the others.
+        TypeError: `input_ids` or `attention_mask` is not a tensor, or `mm_encoder_outputs` is not
+            a mapping.
+        ValueError: An input is missing or does not fit the others, or prompts are packed.
     """
     # 1. Encode the images and videos, unless the caller passed their features.
-    given = inputs.get("mm_encoder_outputs") or {}
+    given = _given_features(inputs)
     vision, attention = Stopwatch(model.device), Stopwatch(model.device)
     encoded, layouts = {}, {}
     received: dict[Modality, list[Tensor]] = {}
@@ -171,9 +206,8 @@ def read_layout(
             f"position_ids must end in the shape of input_ids, {list(input_ids.shape)}, but have "
             f"the shape {list(position_ids.shape)}."
         )
-    axis = family.text_order_axis(position_ids)
-    if axis is not None:
-        _check_one_sequence_per_sample(position_ids[axis], attention_mask)
+    if inputs.get("position_ids") is not None:
+        _check_not_packed(family, position_ids, attention_mask, inputs.get("attention_mask"))
     return PromptLayout(
         input_ids,
         attention_mask,
@@ -225,17 +259,58 @@ def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         )
     if not isinstance(input_ids, Tensor) or input_ids.ndim != 2:
         raise TypeError("input_ids must be a 2-D tensor [batch, length].")
+    for name in _PACKING_INPUTS:
+        if inputs.get(name) is not None:
+            raise _packed(f"{name} marks where sequences begin")
     attention_mask = inputs.get("attention_mask")
     if attention_mask is None:
         return input_ids, torch.ones_like(input_ids, dtype=torch.bool)
     check_shape("attention_mask", attention_mask, input_ids)
+    if attention_mask.dtype != torch.bool and (attention_mask > 1).any():
+        raise _packed("attention_mask numbers the sequences of a row")
     return input_ids, attention_mask.bool()
 
 
-def _check_one_sequence_per_sample(text_positions: Tensor, attention_mask: Tensor) -> None:
+def _check_not_packed(
+    family: ModelFamily, position_ids: Tensor, attention_mask: Tensor, given_mask: Tensor | None
+) -> None:
+    """Raise where position ids say that a sample holds several sequences.
+
+    Transformers reads gaps in text order as borders between sequences, in some places only if there
+    is no attention mask.
+    """
+    axis = family.text_order_axis(position_ids)
+    in_text_order = axis is not None or position_ids.ndim == 2
+    gaps_are_borders = axis is not None or given_mask is None
+    text = position_ids if axis is None else position_ids[axis]
     for sample, mask in enumerate(attention_mask):
-        if (text_positions[sample][mask].diff() != 1).any():
-            raise ValueError(
-                f"The text positions of prompt {sample} have gaps or restarts, as in packed "
-                "sequences: pad the prompts instead of packing them."
-            )
+        own = text[..., sample, mask]  # [A, present] or [present]
+        if in_text_order:
+            step = own.diff()
+            packed = (step != 1).any() if gaps_are_borders else (step < 0).any()
+        else:
+            # Axes fall inside an image too, but never all of them to where the prompt begins.
+            furthest = own.amax(dim=0)  # [present]
+            packed = (furthest[1:] <= own.amin(dim=0)[:1]).any()
+        if packed:
+            raise _packed(f"The position_ids of prompt {sample} have gaps or restart")
+
+
+def _packed(sign: str) -> ValueError:
+    return ValueError(
+        f"{sign}, as in packed sequences: token compression takes one sequence per row, so pad the "
+        "prompts instead of packing them."
+    )
+
+
+def _given_features(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Features by modality; empty if the caller passed none."""
+    given = inputs.get("mm_encoder_outputs")
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            "mm_encoder_outputs must be a mapping from 'image' or 'video' to the output of the "
+            f"vision part, not {type(given).__name__}."
+        )
+    return given

@@ -27,7 +27,7 @@ from .cached_prefix import (
 from .callbacks import PromptRestorer, restored_callbacks
 from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
-from .inputs import present_modalities
+from .inputs import present_modalities, refuse_visual_prompts
 from .rewriting import CompressedInputs
 from .state import TokenCompression
 
@@ -48,6 +48,10 @@ class TokenCompressionMixin:
 
     stock_class: ClassVar[Any]
     family: ClassVar[ModelFamily]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A stock model: one that is made from the class, not by `compress`, has no setting."""
+        return cls.stock_class(*args, **kwargs)
 
     @property
     def token_compression(self) -> TokenCompression:
@@ -127,6 +131,13 @@ class TokenCompressionMixin:
         if report is not None:
             output.compression_report = report
         return output
+
+    def _call_generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        stock_generate_batch = super().generate_batch  # type: ignore[misc]
+        arguments = _by_name(self.stock_class.generate_batch, self, args, kwargs)
+        if self._compression.enabled:
+            refuse_visual_prompts(self, self.family, arguments)
+        return stock_generate_batch(**arguments)
 
     def save_pretrained(
         self, save_directory: Any, *args: Any, save_mapper: bool = False, **kwargs: Any
@@ -253,13 +264,16 @@ def compressed_class(stock_class: Any) -> Any:
         def generate(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
             return self._call_generate(*args, **kwargs)
 
-        namespace["generate"] = generate
+        @functools.wraps(stock_class.generate_batch)
+        def generate_batch(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
+            return self._call_generate_batch(*args, **kwargs)
+
+        namespace.update(generate=generate, generate_batch=generate_batch)
     return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
 
 
 def _new_compressed(stock_class: Any) -> Any:
-    cls = compressed_class(stock_class)
-    return cls.__new__(cls)
+    return object.__new__(compressed_class(stock_class))
 
 
 def _by_name(

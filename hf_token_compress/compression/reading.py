@@ -16,6 +16,7 @@ from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
 from .fast_path import FastPath
 from .inputs import PromptLayout, check_shape, read_layout
+from .precision import without_autocast
 from .probe import Probe, decoder_layers
 from .rewriting import rewrite_prompt
 
@@ -52,13 +53,14 @@ class Reading:
         gradients = torch.is_grad_enabled()
 
         def embed() -> Tensor:
-            with torch.set_grad_enabled(gradients):
+            with torch.set_grad_enabled(gradients), without_autocast():
                 if fast_path is not None:
                     return fast_path.embeds(model, layout)
                 return probe().entry().inputs_embeds
 
         self.prompt = layout.prompt(instruction_mask, embed)
 
+    @without_autocast()
     def scoring_layer(self, depth: int) -> ScoringLayer:
         """The scoring layer after `depth` decoder layers.
 

@@ -126,6 +126,7 @@ def layer_fingerprint(query: Tensor) -> tuple[float, ...]:
         query: float [heads * head_dim].
     """
     query = query.double().cpu()
-    sampled = torch.linspace(0, len(query) - 1, _FINGERPRINT_SIZE).long()  # [32]
+    spread = torch.linspace(0, len(query) - 1, _FINGERPRINT_SIZE, dtype=torch.float32)
+    sampled = spread.long()  # [32]
     unit = torch.nn.functional.normalize(query[sampled], dim=0)  # [32]
     return tuple(round(value, 5) for value in unit.tolist())

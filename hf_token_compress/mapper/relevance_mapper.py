@@ -64,7 +64,9 @@ class RelevanceMapper(nn.Module):
         # All options, so that a saved mapper does not depend on later defaults.
         options = _all_options(config)
         self.config = replace(config, network_options=options)
-        self.network = _NETWORKS[config.network](heads=config.base_model.heads, **options)
+        network = _NETWORKS[config.network](heads=config.base_model.heads, **options)
+        # Whatever the default dtype is: loaders of models change it.
+        self.network = network.float()
         self.source: str | None = None
         self.revision: str | None = None
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..checks import check_choice
 from ..compression.mixin import TokenCompressionMixin
+from ..compression.precision import without_autocast
 from ..compression.twin import make_twin
 from ..config import Targets as Targets
 from ..models.family import ModelFamily
@@ -52,6 +53,7 @@ class RelevanceReport:
     rule: str
 
 
+@without_autocast()
 def relevance(
     model: PreTrainedModel,
     inputs: Mapping[str, Any],

@@ -59,7 +59,8 @@ class RelevanceScorer(Scorer):
                 "The scorer 'relevance' explains the model's own answer, but labels contain "
                 "another one: score without labels, or use a trained mapper."
             )
-        scores = torch.zeros(prompt.visual_mask.shape, device=prompt.visual_mask.device)  # [B, S]
+        mask = prompt.visual_mask
+        scores = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)  # [B, S]
         # Prompts of text alone have nothing to score.
         samples = [sample for sample, visuals in enumerate(prompt.visuals) if visuals]
         given = {name: inputs.get(name) for name in _TOKEN_INPUTS}

@@ -44,7 +44,7 @@ class MapperScorer(Scorer):
     @override
     def score(self, prompt: MultimodalPrompt, *, scoring_layer: ScoringLayer) -> Tensor:
         device = prompt.inputs_embeds.device
-        scores = torch.zeros(prompt.visual_mask.shape, device=device)  # [B, S]
+        scores = torch.zeros(prompt.visual_mask.shape, dtype=torch.float32, device=device)  # [B, S]
         modalities = {visual.modality for visuals in prompt.visuals for visual in visuals}
         for modality in sorted(modalities):
             mapper = self.mappers.for_modality(modality).to(device)
@@ -55,6 +55,6 @@ class MapperScorer(Scorer):
                 visuals = [item for item in prompt.visuals[sample] if item.modality == modality]
                 positions = torch.cat([item.positions for item in visuals]).to(device)  # [N]
                 # A prompt's images and videos share its budget in proportion to their tokens.
-                weight = len(positions) / prompt.visual_mask[sample].sum()
+                weight = len(positions) / prompt.visual_mask[sample].sum().float()
                 scores[sample, positions] = shares * weight
         return scores

@@ -95,7 +95,8 @@ def attention_statistics(
     """
     queries, heads, _ = query.shape
     key_heads = key.shape[1]
-    mean = torch.zeros(heads, int(visual.sum()), device=query.device)  # [heads, N]
+    shape = heads, int(visual.sum())
+    mean = torch.zeros(shape, dtype=torch.float32, device=query.device)  # [heads, N]
     peak = torch.zeros_like(mean)  # [heads, N]
     keys = key.permute(1, 2, 0).unsqueeze(1)  # [key_heads, 1, head_dim, K]
     for chunk in torch.arange(queries, device=query.device).split(_QUERIES_PER_CHUNK):

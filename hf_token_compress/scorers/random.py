@@ -30,11 +30,12 @@ class RandomScorer(Scorer):
 
     @override
     def score(self, prompt: MultimodalPrompt) -> Tensor:
-        scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
+        scores = torch.zeros(prompt.visual_mask.shape, dtype=torch.float32)  # [B, S]
         for sample, visual in enumerate(prompt.visual_mask.cpu()):
             ids = prompt.input_ids[sample][prompt.attention_mask[sample]].cpu()  # [tokens]
             generator = torch.Generator().manual_seed(self.seed ^ _digest(ids))
-            scores[sample, visual] = torch.rand(int(visual.sum()), generator=generator)
+            drawn = torch.rand(int(visual.sum()), generator=generator, dtype=torch.float32)
+            scores[sample, visual] = drawn
         return scores.to(prompt.visual_mask.device)
 
 

@@ -21,7 +21,7 @@ class UniformScorer(Scorer):
 
     @override
     def score(self, prompt: MultimodalPrompt) -> Tensor:
-        scores = torch.zeros(prompt.visual_mask.shape)  # [B, S]
+        scores = torch.zeros(prompt.visual_mask.shape, dtype=torch.float32)  # [B, S]
         off_grid = prompt.visual_mask.cpu().clone()  # [B, S]
         for sample, visuals in enumerate(prompt.visuals):
             for visual in visuals:

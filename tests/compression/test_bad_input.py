@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
-from pairs import QUARTER, ModelPair, carried, make_pair, whole_position_ids
+from pairs import QUARTER, ModelPair, carried, make_pair
 from tiny_models import (
     FAMILIES,
     IMAGE,
@@ -360,28 +360,6 @@ def test_ids_of_one_dimension(call: Any, inputs: dict[str, Any]) -> None:
     inputs["input_ids"] = inputs["input_ids"][0]
     with one_sentence(TypeError, "input_ids"):
         call(**inputs)
-
-
-def test_packed_sequences(pair: ModelPair) -> None:
-    inputs = make_inputs([(3, (4, 4), 3, 5, (4, 4), 2)])
-    positions = whole_position_ids(pair.stock, inputs)
-    positions[:, :, 24:] -= positions[0, 0, 24].item()
-    del inputs["attention_mask"]
-    with one_sentence(ValueError, "packed"):
-        pair.compressed(**inputs, position_ids=positions)
-
-
-@pytest.mark.parametrize("axes", [2, 3])
-def test_packed_sequences_without_a_text_axis(axes: int, pair: ModelPair) -> None:
-    """Transformers does not read restarts in [B, S] or [3, B, S] as packing: they are kept."""
-    inputs = make_inputs([(3, (4, 4), 3, 5, (4, 4), 2)])
-    length = inputs["input_ids"].shape[1]
-    positions = torch.cat([torch.arange(24), torch.arange(length - 24)])[None]
-    if axes == 3:
-        positions = positions.expand(3, 1, -1)
-    expected = pair.stock(**inputs, position_ids=positions).logits
-    actual = pair.compressed(**inputs, position_ids=positions, retention_ratio=1.0).logits
-    assert torch.equal(actual, expected)
 
 
 def test_position_ids_of_another_length(call: Any, inputs: dict[str, Any]) -> None:

@@ -125,7 +125,8 @@ class PropagationRule(PassRule):
 
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
         """Propagate relevance from the top layer down to the input."""
-        predicting = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
+        shape = len(targets), *replay.visual_mask.shape
+        predicting = torch.zeros(shape, dtype=torch.float32, device=targets.device)
         positions = replay.prediction_positions.clamp(min=0).expand(targets.shape)  # [G, B, T]
         predicting.scatter_add_(-1, positions, targets.float())  # [G, B, K]
         start = self.start(predicting, replay)

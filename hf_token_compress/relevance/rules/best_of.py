@@ -42,7 +42,8 @@ class BestOfRule(Rule):
     @override
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
         best: Tensor | None = None
-        highest = torch.full((len(keep),), float("-inf"), device=keep.device)  # [B]
+        shape, lowest = (len(keep),), float("-inf")
+        highest = torch.full(shape, lowest, dtype=torch.float32, device=keep.device)  # [B]
         for rule in self.rules:
             found = rule.explain(replay, targets, keep)  # [G, B, S]
             # Keep the best tokens by the sum over targets.

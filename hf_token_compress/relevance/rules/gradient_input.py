@@ -21,7 +21,8 @@ class GradientInputRule(PassRule):
 
     @override
     def explain_pass(self, replay: ReplayPass, targets: Tensor) -> Tensor:
-        found = torch.zeros(len(targets), *replay.visual_mask.shape, device=targets.device)
+        shape = len(targets), *replay.visual_mask.shape
+        found = torch.zeros(shape, dtype=torch.float32, device=targets.device)
         scores = replay.target_scores(targets, self.target)  # [G]
         for number in range(len(targets)):
             # One backward pass per target.

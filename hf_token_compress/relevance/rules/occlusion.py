@@ -34,7 +34,7 @@ class OcclusionRule(Rule):
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
         # Log-probabilities with all tokens.
         whole, _ = replay.forward_pass(keep).answer_log_probabilities()  # [B, T]
-        found = torch.zeros(len(targets), *keep.shape, device=keep.device)
+        found = torch.zeros(len(targets), *keep.shape, dtype=torch.float32, device=keep.device)
         # One removal per visual token that is still there.
         removals = [
             (sample, position)

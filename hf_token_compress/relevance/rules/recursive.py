@@ -44,7 +44,7 @@ class RecursiveRule(Rule):
     @override
     def explain(self, replay: Replay, targets: Tensor, keep: Tensor) -> Tensor:
         keep = keep.clone()
-        result = torch.zeros(len(targets), *keep.shape, device=keep.device)
+        result = torch.zeros(len(targets), *keep.shape, dtype=torch.float32, device=keep.device)
         # Plan how many tokens of each prompt every round removes.
         rounds = [
             self._removal_counts(int(keep[sample, own].sum()))

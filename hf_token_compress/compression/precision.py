@@ -1,0 +1,20 @@
+"""Scoring in the dtype of the model, whatever autocast the caller runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Switch autocast off inside the `with` block, on the CPU and on the accelerator."""
+    accelerator = torch.accelerator.current_accelerator()
+    kinds = {"cpu", "cpu" if accelerator is None else accelerator.type}
+    with ExitStack() as stack:
+        for kind in kinds:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
