@@ -12,7 +12,12 @@ from ..mapper import MapperSet
 from .fast_path import FastPath
 from .identity import identify
 from .inputs import present_modalities
-from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
+from .mixin import (
+    STATE_ATTRIBUTE,
+    TokenCompressionMixin,
+    compressed_class,
+    padding_of_forward,
+)
 from .reading import check_depth
 from .state import TokenCompression
 
@@ -89,7 +94,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
             `generate` without a cache.
 
     Returns:
-        The same keywords for the kept tokens, padded on the left.
+        The same keywords for the kept tokens, padded on the left. With `labels`, columns after the
+        last visual token are padded as in `inputs`.
 
     Raises:
         ValueError: The model is not compressed, the inputs do not fit each other, or a prompt has
@@ -103,9 +109,9 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     if not present_modalities(model.family, inputs):
         return inputs
     spare_position = inputs.get("use_cache") is False
-    compressed = model._compress(
-        inputs, padding_side="left", spare_position=spare_position, **options
-    )
+    # A prompt to train on has the padding of a forward; that for `generate` is on the left.
+    padding = "left" if inputs.get("labels") is None else padding_of_forward(inputs)
+    compressed = model._compress(inputs, padding=padding, spare_position=spare_position, **options)
     return compressed.inputs
 
 
