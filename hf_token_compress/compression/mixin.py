@@ -72,7 +72,8 @@ class TokenCompressionMixin:
             report = self._compression.last
             output = stock_forward(**compressed.inputs)
             remember_prefix(caches_of(cache, output), CompressedPrefix.of(compressed))
-            output = widened_output(output, compressed)
+            has_head = hasattr(self.stock_class, "generate")
+            output = widened_output(output, compressed, has_head=has_head)
             if isinstance(output, ModelOutput):
                 output.compression_report = report
             return output
