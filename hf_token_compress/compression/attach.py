@@ -9,10 +9,16 @@ from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
 from ..mapper import MapperSet
+from ..models.registry import model_family
 from .fast_path import FastPath
 from .identity import identify
 from .inputs import present_modalities
-from .mixin import STATE_ATTRIBUTE, TokenCompressionMixin, compressed_class
+from .mixin import (
+    STATE_ATTRIBUTE,
+    TokenCompressionMixin,
+    compressed_class,
+    padding_of_forward,
+)
 from .reading import check_depth
 from .state import TokenCompression
 
@@ -22,8 +28,9 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | str) -> Model:
     """Compress the visual tokens of every later call of this model, in place.
 
-    Only this instance changes, not other models of its class. If the model is compressed already,
-    its setting is replaced.
+    Only this instance changes, not other models of its class. The model under its head, which some
+    trainers call directly, compresses too. If the model is compressed already, its setting is
+    replaced.
 
     Args:
         model: A loaded Transformers model of a supported family.
@@ -59,6 +66,12 @@ def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | No
     carrier: Any = model
     compression.fast_path = FastPath.find(carrier, carrier.family)
     vars(model)[STATE_ATTRIBUTE] = compression
+    inner = _inner_model(model)
+    if inner is not None:
+        if not isinstance(inner, TokenCompressionMixin):
+            inner_class: Any = type(inner)
+            _change_class(inner, compressed_class(inner_class))
+        vars(inner)[STATE_ATTRIBUTE] = compression
     return model
 
 
@@ -70,8 +83,10 @@ def uncompress(model: Model) -> Model:
     """
     if not isinstance(model, TokenCompressionMixin):
         raise ValueError("This model is not compressed: there is nothing to undo.")
-    _change_class(model, model.stock_class)
-    del vars(model)[STATE_ATTRIBUTE]
+    for part in (model, model.base_model):
+        if isinstance(part, TokenCompressionMixin):
+            _change_class(part, part.stock_class)
+            del vars(part)[STATE_ATTRIBUTE]
     return model
 
 
@@ -89,7 +104,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
             `generate` without a cache.
 
     Returns:
-        The same keywords for the kept tokens, padded on the left.
+        The same keywords for the kept tokens, padded on the left. With `labels`, columns after the
+        last visual token are padded as in `inputs`.
 
     Raises:
         ValueError: The model is not compressed, the inputs do not fit each other, or a prompt has
@@ -103,10 +119,32 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     if not present_modalities(model.family, inputs):
         return inputs
     spare_position = inputs.get("use_cache") is False
-    compressed = model._compress(
-        inputs, padding_side="left", spare_position=spare_position, **options
-    )
+    # A prompt to train on has the padding of a forward; that for `generate` is on the left.
+    padding = "left" if inputs.get("labels") is None else padding_of_forward(inputs)
+    compressed = model._compress(inputs, padding=padding, spare_position=spare_position, **options)
     return compressed.inputs
+
+
+def _inner_model(model: Any) -> Any:
+    """The model under the head, which trainers call directly; None if it cannot compress.
+
+    A `forward` that was put on the instance is left alone: through the head it compresses anyway.
+    """
+    inner = model.base_model
+    if inner is model or not isinstance(inner, PreTrainedModel) or _has_other_forward(inner):
+        return None
+    try:
+        model_family(getattr(inner, "stock_class", type(inner)))
+    except ValueError:
+        return None
+    return inner
+
+
+def _has_other_forward(model: Any) -> bool:
+    """Whether the instance has a `forward` that is neither its class's nor Accelerate's."""
+    own = vars(model).get("forward")
+    is_stock = getattr(own, "__func__", None) is type(model).forward
+    return own is not None and not is_stock and getattr(model, "_hf_hook", None) is None
 
 
 def _change_class(model: Any, new_class: type) -> None:
@@ -118,14 +156,14 @@ def _change_class(model: Any, new_class: type) -> None:
         # A hook holds the `forward` of the old class: take it off and put it on again.
         remove_hook_from_module(model)
         vars(model).pop("forward", None)
-    elif getattr(vars(model).get("forward"), "__func__", None) is type(model).forward:
-        # Accelerate leaves the class's own method on an instance when it removes its hooks.
-        del vars(model)["forward"]
-    elif "forward" in vars(model):
+    elif _has_other_forward(model):
         raise ValueError(
             "model.forward was replaced on this instance (by Accelerator.prepare or by hand): "
             "compress or uncompress the model before you replace it."
         )
+    else:
+        # Accelerate leaves the class's own method on an instance when it removes its hooks.
+        vars(model).pop("forward", None)
     model.__class__ = new_class
     if hook is not None:
         add_hook_to_module(model, hook)

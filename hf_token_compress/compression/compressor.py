@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from ..models.family import ModelFamily
-from ..rewrite import PaddingSide
 from ..scorers.base import checked_scores
 from ..selection import may_drop_tokens, select_tokens
 from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import check_depth, read
 from .report import CompressionReport, SampleReport
-from .rewriting import CompressedInputs, rewrite_prompt
+from .rewriting import CompressedInputs, Padding, rewrite_prompt
 from .state import TokenCompression
 from .stopwatch import Stopwatch
 
@@ -29,7 +28,7 @@ def compress_inputs(
     compression: TokenCompression,
     inputs: Mapping[str, Any],
     *,
-    padding_side: PaddingSide,
+    padding: Padding,
     spare_position: bool = False,
     retention_ratio: float | None = None,
     instruction_mask: Tensor | None = None,
@@ -41,7 +40,7 @@ def compress_inputs(
         family: Its family.
         compression: Its setting.
         inputs: Keyword arguments of the stock forward, with images or videos.
-        padding_side: Side on which samples that became shorter are padded.
+        padding: Where samples that became shorter are padded.
         spare_position: Add one position of padding if there is none and position ids may have
             gaps: `generate` without a cache drops a mask that hides nothing, and Transformers
             would then read the gaps as borders between packed sequences.
@@ -80,7 +79,7 @@ def compress_inputs(
     with rewriting.running():
         keep = select_tokens(layout.attention_mask, layout.visuals, scores, config)
         compressed = rewrite_prompt(
-            model, family, config, inputs, layout, keep, padding_side, spare_position=spare_position
+            model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),

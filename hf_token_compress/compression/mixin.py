@@ -14,7 +14,6 @@ from transformers.utils.generic import ModelOutput
 
 from ..models.family import ModelFamily
 from ..models.registry import model_family
-from ..rewrite import PaddingSide
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
@@ -28,8 +27,10 @@ from .callbacks import PromptRestorer, restored_callbacks
 from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
 from .inputs import present_modalities, refuse_visual_prompts
-from .rewriting import CompressedInputs
+from .labels import check_labels
+from .rewriting import CompressedInputs, Padding
 from .state import TokenCompression
+from .widening import widened_output
 
 CONFIG_KEY = "token_compression"
 STATE_ATTRIBUTE = "_token_compression"
@@ -71,10 +72,12 @@ class TokenCompressionMixin:
         cache = given_cache(inputs)
         if self._should_compress(inputs):
             _refuse_filled_cache(cache)
-            compressed = self._compress(inputs, padding_side=_padding_side(inputs), **options)
+            compressed = self._compress(inputs, padding=padding_of_forward(inputs), **options)
             report = self._compression.last
             output = stock_forward(**compressed.inputs)
             remember_prefix(caches_of(cache, output), CompressedPrefix.of(compressed))
+            has_head = hasattr(self.stock_class, "generate")
+            output = widened_output(output, compressed, has_head=has_head)
             if isinstance(output, ModelOutput):
                 output.compression_report = report
             return output
@@ -173,6 +176,7 @@ class TokenCompressionMixin:
         return bool(present_modalities(self.family, inputs)) and self._compression.enabled
 
     def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
+        check_labels(inputs, options.get("instruction_mask"))
         return compress_inputs(self, self.family, self._compression, inputs, **options)
 
     def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
@@ -190,7 +194,7 @@ class TokenCompressionMixin:
             )
         return self._compress(
             self._with_generated_inputs(arguments),
-            padding_side="left",
+            padding="left",
             spare_position=self._generation_setting(arguments, "use_cache") is False,
             **options,
         )
@@ -288,10 +292,11 @@ def _by_name(
     return {**bound, **bound.pop("kwargs", {})}
 
 
-def _padding_side(inputs: dict[str, Any]) -> PaddingSide:
+def padding_of_forward(inputs: dict[str, Any]) -> Padding:
+    """Where a forward pads the samples that became shorter."""
     mask = inputs.get("attention_mask")
     right = isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all())
-    return "right" if right else "left"
+    return "tail" if right else "left"
 
 
 def _refuse_filled_cache(cache: Any) -> None:

@@ -16,6 +16,7 @@ from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
 from .fast_path import FastPath
 from .inputs import PromptLayout, check_shape, read_layout
+from .labels import IGNORED
 from .precision import without_autocast
 from .probe import Probe, decoder_layers
 from .rewriting import rewrite_prompt
@@ -166,10 +167,9 @@ def _instruction_tokens(
     Where there are `labels` (int64 [B, S], -100 where nothing is learned), only tokens before the
     answer can be instruction.
     """
-    question = layout.attention_mask
+    question, visual_mask = layout.attention_mask, layout.visual_mask()
     if labels is not None:
-        question = _before_last_answer(labels, question)
-    visual_mask = layout.visual_mask()
+        question = _before_last_answer(labels, visual_mask, question)
     turn_ends = is_token(layout.input_ids, family.turn_end_ids(model)) & question
     structure = is_token(layout.input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
@@ -195,15 +195,16 @@ def check_depth(model: Any, depth: int) -> None:
         )
 
 
-def _before_last_answer(labels: Tensor, attention_mask: Tensor) -> Tensor:
+def _before_last_answer(labels: Tensor, visual_mask: Tensor, attention_mask: Tensor) -> Tensor:
     """Tokens before the last run of labelled tokens, bool [B, S].
 
-    A sample labelled from its first token on, or nowhere, has no separate question: all its tokens
-    count.
+    A sample whose text is labelled from its first token on, or nowhere, has no separate question:
+    all its tokens count.
     """
-    labelled = labels != -100
+    labelled = labels != IGNORED
     starts = labelled & ~torch.nn.functional.pad(labelled, (1, 0))[:, :-1]
     positions = torch.arange(labels.shape[1], device=labels.device)
     last_start = torch.where(starts, positions, -1).amax(dim=1, keepdim=True)  # [B, 1]
     before = attention_mask & (positions < last_start)
-    return torch.where(before.any(dim=1, keepdim=True), before, attention_mask)
+    question = before & ~labelled & ~visual_mask
+    return torch.where(question.any(dim=1, keepdim=True), before, attention_mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +15,14 @@ from ..models.visuals import CompressedVisionOutput
 from ..prompt import Modality
 from ..rewrite import PaddingSide, compact_position_ids, gather_positions, kept_positions
 from .inputs import PromptLayout, check_shape
+from .labels import check_unlabelled_visuals, short_labels
+
+Padding = PaddingSide | Literal["tail"]
+"""Where samples that became shorter are padded. With "tail", columns after the last visual token
+stay as the caller has them, counted from the end, and the padding stands on the left."""
 
 # Inputs of the stock forward with one entry per token, and their value at padding.
-_TOKEN_INPUTS = {"mm_token_type_ids": 0, "token_type_ids": 0, "labels": -100}
+_TOKEN_INPUTS = {"mm_token_type_ids": 0, "token_type_ids": 0}
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,13 @@ class CompressedInputs:
     Attributes:
         inputs: Keyword arguments for the stock forward or generate.
         keep: bool [B, S], tokens of the caller's prompt that were kept.
+        index: int64 [B, K], place of each token in the caller's prompt, -1 for padding; None if
+            no token was dropped.
     """
 
     inputs: dict[str, Any]
     keep: Tensor
+    index: Tensor | None = None
 
 
 def rewrite_prompt(
@@ -40,7 +48,7 @@ def rewrite_prompt(
     inputs: Mapping[str, Any],
     layout: PromptLayout,
     keep: Tensor,
-    padding_side: PaddingSide,
+    padding: Padding,
     *,
     spare_position: bool = False,
 ) -> CompressedInputs:
@@ -51,6 +59,7 @@ def rewrite_prompt(
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
     """
+    check_unlabelled_visuals(inputs.get("labels"), layout)
     # 1. The kept features replace the pixels.
     consumed = family.consumed_inputs(model)
     rewritten = {name: value for name, value in inputs.items() if name not in consumed}
@@ -59,9 +68,13 @@ def rewrite_prompt(
         **_kept_features(family, layout, keep),
     }
     attention_mask, position_ids = layout.attention_mask, layout.position_ids
+    index = None
     if (attention_mask & ~keep).any():
         # 2. Find the tokens that stay; -1 marks padding.
-        index = kept_positions(keep, padding_side)  # [B, K]
+        if padding == "tail":
+            index = _with_tail(keep, layout, inputs.get("logits_to_keep"))  # [B, K]
+        else:
+            index = kept_positions(keep, padding)  # [B, K]
         may_have_gaps = family.text_order_axis(position_ids) is None
         if spare_position and may_have_gaps and bool((index >= 0).all()):
             index = torch.nn.functional.pad(index, (1, 0), value=-1)  # [B, K + 1]
@@ -73,6 +86,7 @@ def rewrite_prompt(
             if rewritten.get(name) is not None:
                 check_shape(name, rewritten[name], layout.input_ids)
                 rewritten[name] = gather_positions(rewritten[name], index, fill)
+        rewritten.update(short_labels(inputs, index))
         # 4. Kept tokens keep their position ids, or are renumbered.
         position_ids = gather_positions(position_ids, index, 0)  # [A, B, K] or [B, K]
         if config.position_ids == "compact":
@@ -84,7 +98,22 @@ def rewrite_prompt(
             text_order = (attention_mask.long().cumsum(-1) - 1).masked_fill(~attention_mask, 0)
             position_ids[axis] = text_order
     rewritten["position_ids"] = position_ids
-    return CompressedInputs(rewritten, keep)
+    return CompressedInputs(rewritten, keep, index)
+
+
+def _with_tail(keep: Tensor, layout: PromptLayout, logits_to_keep: int | None) -> Tensor:
+    """Positions of the kept tokens, and all columns after the last visual token, int64 [B, K].
+
+    Columns that every sample has after its visual tokens stay one for one, and so do the last
+    `logits_to_keep` where a sample has as many. -1 marks padding.
+    """
+    length = keep.shape[1]
+    columns = torch.arange(length, device=keep.device)
+    last = torch.where(layout.visual_mask(), columns, -1).amax(dim=1)  # [B]
+    shared = max(length - 1 - int(last.max()), logits_to_keep or 0)
+    tail = (columns > last[:, None]) & (columns >= length - shared)  # [B, S]
+    index = kept_positions(keep | tail, "left")  # [B, K]
+    return index.masked_fill(~gather_positions(keep, index, False), -1)
 
 
 def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pairs import (
     assert_same,
     make_pair,
     masked_inputs,
+    sample_states,
     whole_position_ids,
 )
 from tiny_models import (
@@ -41,11 +42,6 @@ each_side = pytest.mark.parametrize("padding_side", ["left", "right"])
 each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 
 
-def sample_logits(logits: Tensor, sample: int, kept: int, padding_side: str) -> Tensor:
-    """Logits of one sample without its padding, [kept, vocabulary]."""
-    return logits[sample, -kept:] if padding_side == "left" else logits[sample, :kept]
-
-
 @each_prompt
 @each_attention
 def test_equals_stock_on_prepared_inputs(family: str, prompts: Any, attention: str) -> None:
@@ -66,8 +62,9 @@ def test_equals_stock_with_dropped_tokens_hidden(
     inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     actual = pair.compressed(**inputs).logits
     expected = pair.stock(**masked_inputs(pair, inputs)).logits
-    for number, sample in enumerate(pair.compressed.token_compression.last.samples):
-        kept = sample_logits(actual, number, len(sample.kept_indices), padding_side)
+    samples = pair.compressed.token_compression.last.samples
+    for number, sample in enumerate(samples):
+        kept = sample_states(actual, number, inputs, samples)
         assert_same(kept, expected[number, sample.kept_indices])
 
 
@@ -80,8 +77,9 @@ def test_base_model_equals_stock_with_dropped_tokens_hidden(padding_side: Any, f
     actual = compressed(**inputs).last_hidden_state
     hidden = masked_inputs(ModelPair(stock, compressed), inputs)
     expected = stock(**hidden).last_hidden_state
+    assert actual.shape == expected.shape
     for number, sample in enumerate(compressed.token_compression.last.samples):
-        kept = sample_logits(actual, number, len(sample.kept_indices), padding_side)
+        kept = actual[number, sample.kept_indices]
         assert_same(kept, expected[number, sample.kept_indices])
 
 
@@ -97,9 +95,10 @@ def test_a_sample_in_a_ragged_batch_equals_the_sample_alone(
     )
     inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     logits = compressed(**inputs).logits
+    samples = compressed.token_compression.last.samples
     for number, prompt in enumerate(prompts):
         alone = compressed(**make_inputs([prompt], family=family)).logits[0]
-        assert_same(sample_logits(logits, number, len(alone), padding_side), alone)
+        assert_same(sample_states(logits, number, inputs, samples), alone)
 
 
 def test_prepared_inputs_hold_the_kept_tokens_positions_and_features() -> None:
@@ -219,8 +218,9 @@ def test_position_ids_are_kept(axes: int) -> None:
     hidden = masked_inputs(pair, inputs)
     hidden["position_ids"] = torch.cat([positions[:1], shifted[-3:]])
     expected = pair.stock(**hidden).logits
-    for number, sample in enumerate(pair.compressed.token_compression.last.samples):
-        kept = sample_logits(actual, number, len(sample.kept_indices), "left")
+    samples = pair.compressed.token_compression.last.samples
+    for number, sample in enumerate(samples):
+        kept = sample_states(actual, number, inputs, samples)
         assert_same(kept, expected[number, sample.kept_indices])
 
 

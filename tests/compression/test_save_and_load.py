@@ -23,6 +23,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLModel,
 )
+from transformers.cache_utils import Cache
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny, uncompress
 from hf_token_compress.compression.identity import identify
@@ -85,7 +86,9 @@ def output_of(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 def is_compressed(model: Any) -> bool:
     """Whether the language model sees fewer tokens than the prompt has."""
     inputs = make_inputs(RAGGED)
-    return output_of(model, inputs).shape[1] < inputs["input_ids"].shape[1]
+    outputs = model(**inputs, use_cache=True).values()
+    cache = next(value for value in outputs if isinstance(value, Cache))
+    return bool(cache.get_seq_length() < inputs["input_ids"].shape[1])
 
 
 def test_plain_transformers_loads_the_stock_model(

@@ -98,7 +98,8 @@ def test_fully_labelled_samples_are_scored_as_unlabelled_ones(
     inputs = training_inputs(RAGGED, padding_side)
     pair.compressed(**{name: value for name, value in inputs.items() if name != "labels"})
     expected = pair.compressed.token_compression.last.samples
-    inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    hidden = (inputs["attention_mask"] == 0) | (inputs["mm_token_type_ids"] != 0)
+    inputs["labels"] = inputs["input_ids"].masked_fill(hidden, -100)
     pair.compressed(**inputs)
     samples = pair.compressed.token_compression.last.samples
     for sample, unlabelled in zip(samples, expected, strict=True):

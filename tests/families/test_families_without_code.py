@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
-from pairs import KEEP_ALL, assert_same, make_pair, masked_inputs
+from pairs import KEEP_ALL, assert_same, make_pair, masked_inputs, sample_states
 from tiny_models import (
     IMAGE_AND_VIDEO,
     ONE_IMAGE,
@@ -135,9 +135,9 @@ def test_compressed_equals_stock_with_dropped_tokens_hidden(
     inputs = make_inputs(prompts, family=family, padding_side=padding_side)
     actual = pair.compressed(**inputs).logits
     expected = pair.stock(**masked_inputs(pair, inputs)).logits
-    for number, sample in enumerate(pair.compressed.token_compression.last.samples):
-        count = len(sample.kept_indices)
-        own = actual[number, -count:] if padding_side == "left" else actual[number, :count]
+    samples = pair.compressed.token_compression.last.samples
+    for number, sample in enumerate(samples):
+        own = sample_states(actual, number, inputs, samples)
         assert_same(own, expected[number, sample.kept_indices])
 
 

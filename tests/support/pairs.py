@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +34,24 @@ def make_pair(config: TokenCompressionConfig = QUARTER, **model_options: Any) ->
 def answer(sequences: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
     """Everything after the caller's prompt, as users slice it."""
     return sequences[:, inputs["input_ids"].shape[1] :]
+
+
+def sample_states(
+    states: Tensor, number: int, inputs: Mapping[str, Tensor], samples: Sequence[Any]
+) -> Tensor:
+    """States of one sample of a compressed batch without its padding, [kept, D].
+
+    Args:
+        states: float [B, K, D], of the compressed batch.
+        number: The sample.
+        inputs: The caller's inputs.
+        samples: The report's.
+    """
+    length = inputs["attention_mask"].shape[1]
+    padded_after = length - 1 - int(inputs["attention_mask"][number].nonzero().max())
+    last_visual = max([-1, *torch.cat([sample.visual_indices for sample in samples]).tolist()])
+    end = states.shape[1] - min(padded_after, length - 1 - last_visual)
+    return states[number, end - len(samples[number].kept_indices) : end]
 
 
 def carried(cache: Any) -> dict[str, Any]:
