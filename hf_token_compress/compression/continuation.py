@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from .cached_prefix import CompressedPrefix, cached_length, given_cache
-
-_TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+from .rewriting import TOKEN_TYPES
 
 
 def continued_inputs(prefix: CompressedPrefix, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def continued_prompt(prefix: CompressedPrefix, arguments: Mapping[str, Any]) -> 
                 "that the cache belongs to, with the same padding, or start without a cache."
             )
         result["input_ids"] = torch.cat([prefix.input_ids, ids[:, before:]], dim=1)
-        for name in _TOKEN_TYPES:
+        for name in TOKEN_TYPES:
             types = arguments.get(name)
             if isinstance(types, Tensor) and types.shape == ids.shape:
                 text = torch.zeros_like(prefix.input_ids)

@@ -18,10 +18,11 @@ from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
 from ..prompt import Modality, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
+from .attention_options import NOT_PLAIN, given_options
 from .inputs import PromptLayout, is_placeholder
 from .llama_layer import LlamaLikeLayer
 from .precision import without_autocast
-from .probe import NOT_SCORED, AttentionCall, Probe, decoder_layers
+from .probe import AttentionCall, Probe, decoder_layers
 from .twin import make_twin
 
 _logger = logging.getLogger(__name__)
@@ -186,8 +187,7 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
 
 def _is_plain(call: AttentionCall) -> bool:
     """Whether layer 0 attends by causal order and a window alone."""
-    special = ("softcap", "s_aux", *NOT_SCORED)
-    if call.layer != 0 or any(call.options.get(name) is not None for name in special):
+    if call.layer != 0 or given_options(call.options, NOT_PLAIN):
         return False
     return call.mask.is_causal(call.options.get("sliding_window"))
 

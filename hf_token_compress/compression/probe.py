@@ -18,14 +18,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..scoring_layer import ScoringLayer, causal_mask
+from .attention_options import NOT_SCORED, given_options, is_causal
 from .mask_rules import MaskRule, SeenMask
 from .twin import Twin, make_twin, recorder_of
 
 BACKEND = "hf_token_compress_probe"
 """Name under which the probe is registered with Transformers."""
-
-NOT_SCORED = ("position_bias", "alibi", "head_mask", "indices", "block_indices", "sinks")
-"""Arguments that change an attention map in ways that scoring does not compute."""
 
 # What the model without its head does not take, or what the probe decides.
 _LEFT_OUT = ("labels", "logits_to_keep", "use_cache", "cache", "past_key_values", "return_dict")
@@ -76,8 +74,7 @@ class AttentionCall:
         Raises:
             ValueError: The mask cannot be read, or something else changes the attention.
         """
-        unread = [name for name in NOT_SCORED if self.options.get(name) is not None]
-        if unread:
+        if unread := given_options(self.options, NOT_SCORED):
             raise ValueError(
                 f"The decoder's attention uses {', '.join(unread)}, which scoring does not "
                 "compute: choose a scorer that needs no attention, such as 'uniform'."
@@ -278,10 +275,11 @@ def _attention(
     **options: Any,
 ) -> Any:
     recorder: _Recorder = recorder_of(module.config)
-    is_causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     mask = SeenMask(
-        attention_mask, tuple(recorder.rules), bool(causal), options.get("sliding_window")
+        attention_mask,
+        tuple(recorder.rules),
+        is_causal(module, options),
+        options.get("sliding_window"),
     )
     layer = getattr(module, "layer_idx", None)
     recorder.call = AttentionCall(

@@ -21,8 +21,8 @@ Padding = PaddingSide | Literal["tail"]
 """Where samples that became shorter are padded. With "tail", columns after the last visual token
 stay as the caller has them, counted from the end, and the padding stands on the left."""
 
-# Inputs of the stock forward with one entry per token, and their value at padding.
-_TOKEN_INPUTS = {"mm_token_type_ids": 0, "token_type_ids": 0}
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+"""Inputs of the stock forward that give each token a type, 0 for text and padding."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ def rewrite_prompt(
         attention_mask = index >= 0  # [B, K]
         rewritten["attention_mask"] = attention_mask.long()
         rewritten["input_ids"] = gather_positions(layout.input_ids, index, family.padding_id(model))
-        for name, fill in _TOKEN_INPUTS.items():
+        for name in TOKEN_TYPES:
             if rewritten.get(name) is not None:
                 check_shape(name, rewritten[name], layout.input_ids)
-                rewritten[name] = gather_positions(rewritten[name], index, fill)
+                rewritten[name] = gather_positions(rewritten[name], index, 0)
         rewritten.update(short_labels(inputs, index))
         # 4. Kept tokens keep their position ids, or are renumbered.
         position_ids = gather_positions(position_ids, index, 0)  # [A, B, K] or [B, K]

@@ -20,6 +20,7 @@ from ..kernels.instruction_attention import instruction_attention
 from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
 from ..prompt import Modality
+from .attention_options import NOT_PLAIN, given_options, is_causal
 from .stopwatch import Stopwatch
 from .twin import make_twin, recorder_of
 
@@ -28,8 +29,6 @@ BACKEND = "hf_token_compress_vision_attention"
 
 # What towers call the parameter that becomes their first token.
 _CLS_PARAMETERS = ("class_embedding", "cls_token")
-# Arguments that change the attention map in ways that the reduction does not compute.
-_UNSUPPORTED = ("position_bias", "softcap", "s_aux")
 # Queries whose attention the torch kernel holds at once.
 _CHUNK_SIZE = 64
 
@@ -123,11 +122,9 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Note the attention that keys receive; the output is not used."""
     recorder: _Recorder = recorder_of(module.config)
-    is_causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if attention_mask is not None or causal:
+    if attention_mask is not None or is_causal(module, options):
         raise recorder.refusal("it has a mask")
-    if given := [name for name in _UNSUPPORTED if options.get(name) is not None]:
+    if given := given_options(options, NOT_PLAIN):
         raise recorder.refusal(f"it uses {', '.join(given)}")
     samples, heads, length, _ = query.shape
     asking = query[:, :, :1] if recorder.has_cls else query  # [B, heads, 1 or N, head_dim]

@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..compression.attention_options import NOT_PLAIN, given_options, is_causal
 from ..compression.mask_rules import MaskRule, SeenMask
 from ..compression.twin import make_twin, recorder_of
 from ..kernels.relevance_step import relevance_step
@@ -28,17 +29,6 @@ MEMORY_LIMIT = 32 * 2**20
 
 BACKEND = "hf_token_compress_relevance"
 """Name under which the backend is registered with Transformers."""
-
-# Arguments that change the attention map in ways that `relevance_step` does not compute.
-_UNSUPPORTED = (
-    "softcap",
-    "s_aux",
-    "sinks",
-    "position_bias",
-    "head_mask",
-    "indices",
-    "block_indices",
-)
 
 
 @dataclass(frozen=True)
@@ -172,15 +162,11 @@ def _attention_forward(
 ) -> tuple[Tensor, None]:
     tap: AttentionTap = recorder_of(module.config)  # type: ignore[arg-type]
     # Refuse attention whose map cannot be recomputed.
-    unsupported = [name for name in _UNSUPPORTED if options.get(name) is not None]
-    if unsupported:
+    if unsupported := given_options(options, NOT_PLAIN):
         raise _refusal(type(module).__name__, f"it uses {', '.join(unsupported)}")
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         raise _refusal(type(module).__name__, "it adds a mask of numbers to its logits")
-    is_causal = options.get("is_causal")
-    if is_causal is None:
-        is_causal = getattr(module, "is_causal", True)
-    if attention_mask is None and not is_causal:
+    if attention_mask is None and not is_causal(module, options):
         raise _refusal(type(module).__name__, "it has no mask and is not causal")
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # Show the layer to the tap.

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ..checks import check_choice
 from ..compression.mixin import TokenCompressionMixin
 from ..compression.precision import without_autocast
+from ..compression.rewriting import TOKEN_TYPES
 from ..compression.twin import make_twin
 from ..config import Targets as Targets
 from ..models.family import ModelFamily
@@ -21,7 +22,7 @@ from ..prompt import VisualSpan
 from ..rewrite import gather_positions, kept_positions
 from .attention_tap import MEMORY_LIMIT
 from .explained_twin import explained_twin
-from .replay import TOKEN_TYPES, Replay, make_replay
+from .replay import Replay, make_replay
 from .rules import DEFAULT_RULE, Rule, build_rule
 from .rules.recursive import RecursiveRule
 

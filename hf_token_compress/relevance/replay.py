@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from ..compression.inputs import PromptLayout, read_layout
-from ..compression.rewriting import next_position, rewrite_prompt
+from ..compression.rewriting import TOKEN_TYPES, next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..prompt import VisualSpan
@@ -28,7 +28,6 @@ Target = Literal["logit", "log_probability", "margin"]
 """The score of an answer token to explain: its logit, its log-probability, or its logit minus that
 of the strongest other token."""
 
-TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 _ORIGINAL_POSITION_IDS = TokenCompressionConfig()
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ..compression.rewriting import TOKEN_TYPES
 from ..prompt import MultimodalPrompt
 from ..scorers import Scorer
 from .explain import Targets, explained_family, greedy_answers, relevance
-from .replay import TOKEN_TYPES
 from .rules import DEFAULT_RULE
 
 # Inputs with one entry per token, whose last two axes are [B, S].

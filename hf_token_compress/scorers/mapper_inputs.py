@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..kernels.instruction_attention.torch_reference import masked_softmax
+from ..kernels.instruction_attention.torch_reference import causal_mask, masked_softmax
 from ..mapper.inputs import MapperInput
 from ..prompt import Modality, MultimodalPrompt
 from ..scoring_layer import ScoringLayer
@@ -106,10 +106,7 @@ def attention_statistics(
         logits = (grouped @ keys).float().flatten(0, 1) * scaling  # [heads, q, K]
         # Attention to the keys that each query sees.
         if mask is None:
-            offset = query_position[chunk][:, None] - key_position  # [q, K]
-            visible = offset >= 0
-            if sliding_window is not None:
-                visible &= offset < sliding_window
+            visible = causal_mask(query_position[chunk], key_position, sliding_window)  # [q, K]
         else:
             visible = mask[chunk]  # [q, K]
         attention = masked_softmax(logits, visible, softcap, sinks)[..., visual]  # [heads, q, N]

@@ -178,7 +178,7 @@ def test_a_processor_that_joins_frames_cannot_take_one(
 
 
 def test_boxes_of_a_video_file_are_no_ground_truth(video: Path) -> None:
-    """They count frames of the file, of which only some are taken."""
+    """They count frames of the file, and only some of those are taken."""
     boxes: Any = {"relevant_boxes": ((0, 0, 9, 9),), "relevant_frames": (7,)}
     sample = with_frames(Sample("video", (str(video),), "?", **boxes), processor_of("vila"), 3)
     assert not has_ground_truth(sample)

@@ -7,7 +7,7 @@ prompt with the dropped tokens hidden.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,6 +28,7 @@ from tiny_models import (
     tiny_config,
     tiny_model,
 )
+from tiny_others import GlmFamily
 from torch import Tensor
 from transformers import BertConfig, BertModel
 from typing_extensions import override
@@ -54,16 +55,6 @@ each_batch = pytest.mark.parametrize(
     family_prompts("ragged", "ragged_videos", "videos", families=OTHER_FAMILIES),
 )
 each_side = pytest.mark.parametrize("padding_side", ["left", "right"])
-
-
-class GlmFamily(ModelFamily):
-    """Frames of a video have the id of images."""
-
-    @override
-    def placeholders(self, config: Any, inputs: Mapping[str, Any], modality: Any) -> Tensor:
-        kind = {"image": 1, "video": 2}[modality]
-        mask: Tensor = inputs["mm_token_type_ids"] == kind
-        return mask
 
 
 class Mistral3Family(ModelFamily):

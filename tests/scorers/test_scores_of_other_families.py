@@ -7,7 +7,7 @@ image see each other, GLM-4V pairs neighbouring dimensions in its RoPE.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,9 +25,8 @@ from tiny_models import (
     tiny_config,
     tiny_model,
 )
-from torch import Tensor
+from tiny_others import GlmFamily
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
-from typing_extensions import override
 
 from hf_token_compress import (
     ModelFamily,
@@ -41,15 +40,6 @@ from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.models import registry
 
 pytestmark = pytest.mark.core
-
-
-class GlmFamily(ModelFamily):
-    """Frames of a video have the id of images."""
-
-    @override
-    def placeholders(self, config: Any, inputs: Mapping[str, Any], modality: Any) -> Tensor:
-        mask: Tensor = inputs["mm_token_type_ids"] == {"image": 1, "video": 2}[modality]
-        return mask
 
 
 @pytest.fixture(autouse=True)

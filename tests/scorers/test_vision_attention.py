@@ -145,7 +145,7 @@ def llava_onevision_tokens(
 
 
 def vila15_tokens(model: Any, modality: str, inputs: Any, received: list[Tensor]) -> Tensor:
-    """Counted patch by patch: 7 x 7 in a tile, of which 2 x 2 make a token, fewer at the edges."""
+    """Counted patch by patch: 7 x 7 in a tile; 2 x 2 make a token, fewer at the edges."""
     tokens = []
     for frame in range(len(received[0])):
         grids = [received[0][frame].view(7, 7)]

@@ -49,12 +49,24 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
 )
+from typing_extensions import override
+
+from hf_token_compress import ModelFamily
 
 ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
 PATCHES = {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2}
 SPECIAL_IDS: dict[str, Any] = {"image_token_id": IMAGE, "video_token_id": VIDEO}
 SIDE, SQUARE = 32, 16
 TIMESTAMP, ROW_BREAK = 7, 8
+
+
+class GlmFamily(ModelFamily):
+    """GLM-4V: frames of a video have the id of images."""
+
+    @override
+    def placeholders(self, config: Any, inputs: Mapping[str, Any], modality: Any) -> Tensor:
+        mask: Tensor = inputs["mm_token_type_ids"] == {"image": 1, "video": 2}[modality]
+        return mask
 
 
 class TinyQwen25VL(TinyQwen2VL):

@@ -38,16 +38,27 @@ def instruction_attention(
             logits = logits.unflatten(1, grouped.shape[1:3]).mul_(scaling)
             # Causal order, padding and the window.
             if mask is None:
-                offset = query_position[chunk][:, None] - key_position  # [C, S]
-                visible = key_mask[sample] & (offset >= 0)
-                if sliding_window is not None:
-                    visible &= offset < sliding_window
+                visible = causal_mask(query_position[chunk], key_position, sliding_window)
             else:
-                visible = key_mask[sample] & mask[chunk]  # [C, S]
+                visible = mask[chunk]  # [C, S]
+            visible = visible & key_mask[sample]
             attention = masked_softmax(logits.flatten(0, 1), visible, softcap, sinks)
             total[sample] += attention.sum(dim=1)  # [heads, S]
         total[sample] /= max(len(queries), 1)
     return total if per_head else total.mean(dim=1)  # [B, heads, S] or [B, S]
+
+
+def causal_mask(query_position: Tensor, key_position: Tensor, sliding_window: int | None) -> Tensor:
+    """Keys that queries see by causal order and a window, bool [C, S].
+
+    Args:
+        query_position: int64 [C].
+        key_position: int64 [S].
+        sliding_window: Number of keys that a query sees at most, its own included; None for all.
+    """
+    offset = query_position[:, None] - key_position  # [C, S]
+    visible = offset >= 0
+    return visible if sliding_window is None else visible & (offset < sliding_window)
 
 
 def masked_softmax(
