@@ -13,7 +13,7 @@ import hf_token_compress
 ROOT = Path(hf_token_compress.__file__).parent
 NAME = ROOT.name
 FLOORS = (
-    {"_version", "checks", "hub", "lazy", "registry", "writing"},
+    {"_version", "checks", "hub", "lazy", "notices", "registry", "writing"},
     {"options"},
     {"config"},
     {"prompt", "rewrite", "scoring_layer"},
