@@ -143,7 +143,7 @@ def test_generated_ids(family: str, options: dict[str, Any]) -> None:
     expected = stock.generate(**prepared, **options)[:, prepared["input_ids"].shape[1] :]
     actual = compressed.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
     assert torch.equal(actual, expected)
-    whole = compressed.generate(**inputs, **options, retention_ratio=1.0)
+    whole = compressed.generate(**inputs, **options, token_compression=1.0)
     assert torch.equal(whole, stock.generate(**inputs, **options))
 
 
