@@ -53,6 +53,7 @@ def compress_inputs(
             instruction token but the scorer needs one, or the scorer did not return one finite
             score per token.
     """
+    config = setting.config
     if isinstance(inputs.get("logits_to_keep"), Tensor):
         raise ValueError(
             "logits_to_keep must be a number with token compression: indices would point into the "
@@ -80,14 +81,7 @@ def compress_inputs(
     with rewriting.running():
         keep = select_tokens(layout.attention_mask, layout.visuals, scores, budgets)
         compressed = rewrite_prompt(
-            model,
-            family,
-            setting.base,
-            inputs,
-            layout,
-            keep,
-            padding,
-            spare_position=spare_position,
+            model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),

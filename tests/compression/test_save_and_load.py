@@ -152,12 +152,14 @@ def test_false_loads_the_stock_model(saved: Path, loader: Any, pair: ModelPair) 
 
 
 @each_loader
-@pytest.mark.parametrize("form", ["config", "dict"])
+@pytest.mark.parametrize("form", ["config", "dict", "number"])
 def test_the_argument_sets_and_overrides(
     stock_folder: Path, saved: Path, loader: Any, form: str
 ) -> None:
     setting = TokenCompressionConfig(retention_ratio=0.75, min_visual_tokens=0, scorer="uniform")
-    argument = setting if form == "config" else setting.to_dict()
+    argument: Any = setting if form == "config" else setting.to_dict()
+    if form == "number":
+        setting, argument = TokenCompressionConfig(retention_ratio=0.75), 0.75
     for folder in (stock_folder, saved):
         model = loader.from_pretrained(folder, token_compression=argument)
         assert model.token_compression.config == setting
