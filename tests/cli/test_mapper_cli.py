@@ -217,7 +217,7 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
         ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--rule-option", "a=1"],
-            ("does not take", "a"),
+            ("has no option", "a"),
         ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 4, "--targets", "nope"],

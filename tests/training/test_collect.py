@@ -481,7 +481,7 @@ def test_any_callable_may_match() -> None:
     ("options", "words"),
     [
         ({"rule": "nope"}, ("no rule named 'nope'", "edges_absolute")),
-        ({"rule_options": {"depth": 1}}, ("does not take", "depth", "target")),
+        ({"rule_options": {"depth": 1}}, ("has no option", "depth", "target")),
         ({"rule_options": {"target": "nope"}}, ("target", "'margin'", "'nope'")),
         ({"rule": "occlusion", "rule_options": {"batch_size": 0}}, ("batch_size", "at least 1")),
         ({"scoring_depth": 99}, ("scoring_depth", "99")),
