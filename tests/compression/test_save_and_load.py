@@ -166,6 +166,12 @@ def test_the_argument_sets_and_overrides(
         assert is_compressed(model)
 
 
+def test_the_argument_is_documented_where_it_is_taken() -> None:
+    text = Qwen2VLForConditionalGeneration.from_pretrained.__doc__
+    assert "pretrained_model_name_or_path" in text
+    assert "token_compression (`TokenCompressionConfig`" in text
+
+
 def test_without_the_argument_a_stock_checkpoint_stays_stock(stock_folder: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(stock_folder)
     assert type(model) is Qwen2VLForConditionalGeneration
