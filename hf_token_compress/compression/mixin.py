@@ -14,6 +14,7 @@ from transformers.utils.generic import ModelOutput
 
 from ..models.family import ModelFamily
 from ..models.registry import model_family
+from ..models.sharding import with_gathered_parameters
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
@@ -197,7 +198,7 @@ class TokenCompressionMixin:
                 f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
                 f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
             )
-        return self._compress(
+        return with_gathered_parameters(self, "_compress")(
             self._with_generated_inputs(arguments),
             padding="left",
             spare_position=self._generation_setting(arguments, "use_cache") is False,
