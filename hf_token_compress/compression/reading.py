@@ -17,7 +17,7 @@ from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
 from .fast_path import FastPath
 from .inputs import PromptLayout, check_shape, read_layout
-from .labels import IGNORED
+from .labels import answer_tokens
 from .precision import without_autocast
 from .probe import Probe, decoder_layers
 from .rewriting import rewrite_prompt
@@ -139,8 +139,7 @@ def read(
         model: The loaded model.
         family: Its family.
         layout: The batch of B prompts of S tokens.
-        inputs: Keyword arguments of the stock forward; in `labels`, int64 [B, S], -100 marks what
-            is not learned, and the instruction comes before the rest.
+        inputs: Keyword arguments of the stock forward, with the answer as in `answer_tokens`.
         instruction: Which text is the instruction.
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
         fast_path: What was found out about layer 0 of the model.
@@ -151,7 +150,7 @@ def read(
     all_asked = True
     if instruction_mask is None:
         instruction_mask, all_asked = _instruction_tokens(
-            model, family, layout, instruction, inputs.get("labels")
+            model, family, layout, instruction, inputs
         )
     check_shape("instruction_mask", instruction_mask, layout.input_ids)
     everything = layout.attention_mask
@@ -172,16 +171,16 @@ def _instruction_tokens(
     family: ModelFamily,
     layout: PromptLayout,
     instruction: InstructionScope,
-    labels: Tensor | None,
+    inputs: Mapping[str, Any],
 ) -> tuple[Tensor, bool]:
     """As `find_instruction_tokens`: the instruction tokens, and whether every prompt asks.
 
-    Where there are `labels` (int64 [B, S], -100 where nothing is learned), only tokens before the
-    answer can be instruction.
+    Where the answer is known, only tokens before it can be instruction.
     """
     question, visual_mask = layout.attention_mask, layout.visual_mask()
-    if labels is not None:
-        question = _before_last_answer(labels, visual_mask, question)
+    answer = answer_tokens(inputs, visual_mask)
+    if answer is not None:
+        question = _before_last_answer(answer, visual_mask, question)
     turn_ends = is_token(layout.input_ids, family.turn_end_ids(model)) & question
     structure = is_token(layout.input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
@@ -207,16 +206,15 @@ def check_depth(model: Any, depth: int) -> None:
         )
 
 
-def _before_last_answer(labels: Tensor, visual_mask: Tensor, attention_mask: Tensor) -> Tensor:
-    """Tokens before the last run of labelled tokens, bool [B, S].
+def _before_last_answer(answer: Tensor, visual_mask: Tensor, attention_mask: Tensor) -> Tensor:
+    """Tokens before the last run of answer tokens, bool [B, S].
 
-    A sample whose text is labelled from its first token on, or nowhere, has no separate question:
-    all its tokens count.
+    A sample that answers from its first token on, or nowhere, has no separate question: all its
+    tokens count.
     """
-    labelled = labels != IGNORED
-    starts = labelled & ~torch.nn.functional.pad(labelled, (1, 0))[:, :-1]
-    positions = torch.arange(labels.shape[1], device=labels.device)
+    starts = answer & ~torch.nn.functional.pad(answer, (1, 0))[:, :-1]
+    positions = torch.arange(answer.shape[1], device=answer.device)
     last_start = torch.where(starts, positions, -1).amax(dim=1, keepdim=True)  # [B, 1]
     before = attention_mask & (positions < last_start)
-    question = before & ~labelled & ~visual_mask
+    question = before & ~answer & ~visual_mask
     return torch.where(question.any(dim=1, keepdim=True), before, attention_mask)

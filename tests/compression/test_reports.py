@@ -64,7 +64,7 @@ def test_the_summary_is_one_line_with_all_figures(pair: ModelPair) -> None:
 
 def test_the_dict_is_json_and_equals_the_tensors(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
-    report = report_of(pair.compressed, *RAGGED, retention_ratio=0.5)
+    report = report_of(pair.compressed, *RAGGED, token_compression=0.5)
     found = report.to_dict()
     assert json.loads(json.dumps(found)) == found
     assert TokenCompressionConfig.from_dict(found["config"]) == report.config
@@ -115,7 +115,7 @@ def test_the_report_names_the_scorer_that_ran() -> None:
 def test_totals_are_the_sums_of_the_reports(pair: ModelPair) -> None:
     model, compression = pair.compressed, pair.compressed.token_compression
     with compression.record() as totals:
-        reports = [report_of(model, *RAGGED), report_of(model, ONE_IMAGE, retention_ratio=0.5)]
+        reports = [report_of(model, *RAGGED), report_of(model, ONE_IMAGE, token_compression=0.5)]
         with compression.record() as inner:
             model.generate(**make_inputs([TWO_IMAGES]), max_new_tokens=3)
             reports.append(compression.last)
@@ -229,7 +229,7 @@ def test_a_question_before_the_image_is_warned_of_once(pair: ModelPair) -> None:
         warnings.simplefilter("error")
         report_of(model, *RAGGED)
         report_of(random, QUESTION_BEFORE)
-        report_of(model, QUESTION_BEFORE, retention_ratio=1.0)
+        report_of(model, QUESTION_BEFORE, token_compression=1.0)
         report_of(model, QUESTION_BEFORE, instruction_mask=instruction_mask)
     with pytest.warns(UserWarning, match="put the question after the image"):
         report_of(model, ONE_IMAGE, QUESTION_BEFORE)
