@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tiny_models import IMAGE, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, TinyFamily, Visual
 from torch import Tensor
 
 from hf_token_compress.models.vila import VilaConfig, VilaForConditionalGeneration, VilaModel
@@ -16,7 +16,8 @@ SIDE, PATCH, TOKENS = 28, 4, 16
 LINE_BREAK = 7
 
 
-class TinyVila(TinyFamily):
+class Family(TinyFamily):
+    prompts = PROMPTS
     model_class = VilaForConditionalGeneration
     base_class = VilaModel
 
@@ -52,10 +53,3 @@ class TinyVila(TinyFamily):
             if found:
                 inputs[pixel_name] = torch.stack(found)
         return inputs
-
-    def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens counted without padding, as in the stock `generate`."""
-        return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-
-    def visual_tower(self, model: Any) -> Any:
-        return model.model.vision_tower

@@ -1,65 +1,54 @@
-"""Random tiny Qwen2-VL models: rows and columns of an image count its visual tokens."""
+"""Families whose processor counts patches: rows and columns of an image count visual tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tiny_models import (
-    HIDDEN,
-    IMAGE,
-    TEXT_CONFIG,
-    VIDEO,
-    VISION_END,
-    VISION_START,
-    TinyFamily,
-    Visual,
-)
+from tiny_models import IMAGE, PROMPTS, VIDEO, VISION_END, VISION_START, TinyFamily, Visual
 from torch import Tensor
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLModel
+from typing_extensions import override
 
-PATCH_VALUES = 3 * 2 * 4 * 4
+ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_heads": 2,
+    "patch_size": 4,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "initializer_range": 0.2,
+}
+IDS: dict[str, Any] = {
+    "image_token_id": IMAGE,
+    "video_token_id": VIDEO,
+    "vision_start_token_id": VISION_START,
+    "vision_end_token_id": VISION_END,
+}
+TIMESTAMP = 7
 
 
-class TinyQwen2VL(TinyFamily):
-    model_class = Qwen2VLForConditionalGeneration
-    base_class = Qwen2VLModel
+class Grids(TinyFamily):
+    """Packed patches and their grids, multimodal rotary positions.
 
-    def config(self, **text_options: Any) -> Qwen2VLConfig:
-        rope = {
-            "rope_type": "default",
-            "mrope_section": [1, 1, 2],
-            "rope_theta": 10000.0,
-        }
-        return Qwen2VLConfig(
-            text_config={**TEXT_CONFIG, "rope_parameters": rope, **text_options},
-            vision_config={
-                "depth": 2,
-                "embed_dim": 32,
-                "hidden_size": HIDDEN,
-                "num_heads": 2,
-                "patch_size": 4,
-                "spatial_merge_size": 2,
-                "temporal_patch_size": 2,
-                "mlp_ratio": 2,
-                "initializer_range": 0.2,
-            },
-            image_token_id=IMAGE,
-            video_token_id=VIDEO,
-            vision_start_token_id=VISION_START,
-            vision_end_token_id=VISION_END,
-            tie_word_embeddings=False,
-            initializer_range=0.2,
-        )
+    Attributes:
+        patch_values: Values of one patch.
+    """
 
+    prompts = PROMPTS
+    patch_values = 3 * 2 * 4 * 4
+
+    @override
     def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
         frames, rows, columns = (1, *size) if len(size) == 2 else size
-        pixels = torch.randn(4 * frames * rows * columns, PATCH_VALUES, generator=generator)
+        pixels = torch.randn(4 * frames * rows * columns, self.patch_values, generator=generator)
         placeholder = IMAGE if len(size) == 2 else VIDEO
         ids = [VISION_START, *[placeholder] * (frames * rows * columns), VISION_END]
         return Visual("image" if len(size) == 2 else "video", ids, pixels, (frames, rows, columns))
 
+    @override
     def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
         inputs = {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
         for kind, pixel_name in (("image", "pixel_values"), ("video", "pixel_values_videos")):
@@ -70,7 +59,8 @@ class TinyQwen2VL(TinyFamily):
                 inputs[f"{kind}_grid_thw"] = sizes * torch.tensor([1, 2, 2])
         return inputs
 
-    def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    @override
+    def position_ids(self, model: Any, inputs: Any) -> Tensor:
         """Text order, then time, height and width: [4, B, S]."""
         mask = inputs["attention_mask"]
         visual, _ = model.base_model.get_rope_index(
@@ -83,5 +73,17 @@ class TinyQwen2VL(TinyFamily):
         text = (mask.cumsum(-1) - 1).clamp(min=0)
         return torch.cat([text[None], visual], dim=0)
 
+    @override
     def visual_tower(self, model: Any) -> Any:
         return model.model.visual
+
+
+class Frames(Grids):
+    """Text stands between the frames of a video."""
+
+    @override
+    def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
+        visual = super().visual(size, alone, generator)
+        frames, rows, columns = visual.size
+        frame = [VISION_START, *visual.ids[1:][: rows * columns], VISION_END]
+        return visual._replace(ids=[*frame, TIMESTAMP] * frames)
