@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from tiny_models import IMAGE, PROMPTS, VIDEO, VISION_END, VISION_START, TinyFamily, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
 from typing_extensions import override
 
@@ -87,3 +89,42 @@ class Frames(Grids):
         frames, rows, columns = visual.size
         frame = [VISION_START, *visual.ids[1:][: rows * columns], VISION_END]
         return visual._replace(ids=[*frame, TIMESTAMP] * frames)
+
+
+class Qwen(Grids):
+    """Words and processor of the Qwen-VL models."""
+
+    video_processor = "Qwen2VLVideoProcessor"
+
+    @override
+    def processor(self) -> Any:
+        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+        area = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
+        tokenizer = word_tokenizer(
+            {
+                "<|image_pad|>": IMAGE,
+                "<|video_pad|>": VIDEO,
+                "<|vision_start|>": VISION_START,
+                "<|vision_end|>": VISION_END,
+            },
+            image_token="<|image_pad|>",
+            video_token="<|video_pad|>",
+            vision_start_token="<|vision_start|>",
+            vision_end_token="<|vision_end|>",
+        )
+        make_videos = getattr(transformers, self.video_processor)
+        return getattr(transformers, f"{self.architecture}Processor")(
+            transformers.Qwen2VLImageProcessor(**sizes, size=area),
+            tokenizer,
+            make_videos(
+                **sizes, size={**area, "longest_edge": 8 * 64 * 64}, do_sample_frames=False
+            ),
+        )
+
+    @override
+    def image_text(self, processor: Any) -> str:
+        return "<|vision_start|><|image_pad|><|vision_end|>"
+
+    @override
+    def video_text(self, processor: Any) -> str:
+        return "<|vision_start|><|video_pad|><|vision_end|>"

@@ -7,10 +7,10 @@ from typing import Any
 from tiny_models import HIDDEN, TEXT_CONFIG
 from typing_extensions import override
 
-from ._grids import IDS, ROPE, VISION, Grids
+from ._grids import IDS, ROPE, VISION, Qwen
 
 
-class Family(Grids):
+class Family(Qwen):
     architecture = "Qwen2_5_VL"
 
     @override
