@@ -25,7 +25,11 @@ from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.models.registry import model_family
 from hf_token_compress.prompt import Modality, TokenGrid, VisualSpan
 
-pytestmark = pytest.mark.core
+pytestmark = [
+    pytest.mark.core,
+    # GLM-4V's processor makes arrays of tensors.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 OUTPUT_OF_ATTENTION = re.compile(r"att(n|ention)\b.*\.(o_proj|out_proj|proj|projection_layer)$")
 COLOUR = (250, 20, 120)
@@ -67,23 +71,25 @@ class Example:
             return family.features(model, self.inputs, self.modality).features
 
     def painted(self, numbers: list[int], box: Box) -> Example:
-        """With another colour in a box of some images or frames."""
+        """With another colour in most of a box of some images or frames."""
         visuals = [visual.copy() for visual in self.visuals]
         for visual in (visuals[number] for number in numbers):
             height, width = visual.shape[:2]
-            left, right = round(box[0] * width), round(box[2] * width)
-            top, bottom = round(box[1] * height), round(box[3] * height)
+            # Resizing spreads the colour a little, so leave the edges of the box as they are.
+            inset = [0.85 * a + 0.15 * b for a, b in zip(box, (*box[2:], *box[:2]), strict=True)]
+            left, right = round(inset[0] * width), round(inset[2] * width)
+            top, bottom = round(inset[1] * height), round(inset[3] * height)
             visual[top:bottom, left:right] = COLOUR
         return replace(self, visuals=tuple(visuals))
 
 
-def example(family: str, modality: Modality) -> Example:
-    """Grey images with a little noise."""
-    sizes = tiny_family(family).image_sizes
+def example(family: str, modality: Modality, images: int) -> Example:
+    """Images of grey noise."""
+    sizes = tiny_family(family).image_sizes[:images]
     if modality == "video":
         sizes = sizes[:1] * FRAMES
     noise = numpy.random.default_rng(0)
-    drawn = [noise.integers(100, 156, (*size, 3), dtype=numpy.uint8) for size in sizes]
+    drawn = [noise.integers(60, 196, (*size, 3), dtype=numpy.uint8) for size in sizes]
     return Example(family, modality, tuple(drawn))
 
 
@@ -146,8 +152,8 @@ def assert_changed_where_it_lies(visual: VisualSpan, change: Tensor, frame: int,
         assert shared.flatten()[own.argmax()] >= 0.5 * shared.max() > 0
 
 
-def check(family: str, modality: Modality) -> None:
-    original = example(family, modality)
+def check(family: str, modality: Modality, images: int = 2) -> None:
+    original = example(family, modality, images)
     stock = silenced(family)
     compressed = compress(copy.deepcopy(stock), HALF)
     with torch.no_grad():
@@ -157,7 +163,11 @@ def check(family: str, modality: Modality) -> None:
     assert [len(own) for own in before] == [len(own.positions) for own in prompt.visuals[0]]
     assert len(before) == (1 if modality == "video" else len(original.visuals))
     for number, visual in enumerate(prompt.visuals[0]):
-        for frame, box in places(visual):
+        if not visual.grids:
+            # Each token must be made of the whole image, or it would have a place.
+            after = original.painted([number], (0.1, 0.1, 0.4, 0.4)).features(stock)[number]
+            assert (after != before[number]).any(dim=-1).float().mean() > 0.9
+        for frame, box in places(visual) if visual.grids else ():
             shown = [number]
             if modality == "video":
                 (grid,) = visual.grids
@@ -179,9 +189,26 @@ def families_with(method: str) -> list[Any]:
     ]
 
 
+def alone() -> list[Any]:
+    """All of them; by default one that is laid out otherwise than one of several images."""
+    found = families_with("processor")
+    return [
+        own
+        if own.values[0] == "llava_onevision"
+        else pytest.param(*own.values, marks=[*own.marks, pytest.mark.matrix])
+        for own in found
+    ]
+
+
 @pytest.mark.parametrize("family", families_with("processor"))
-def test_images(family: str) -> None:
+def test_several_images(family: str) -> None:
     check(family, "image")
+
+
+@pytest.mark.parametrize("family", alone())
+def test_an_image_alone(family: str) -> None:
+    """LLaVA-OneVision tiles the only image of a prompt."""
+    check(family, "image", images=1)
 
 
 @pytest.mark.parametrize("family", families_with("video_text"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -37,10 +37,20 @@ class Grids(TinyFamily):
 
     Attributes:
         patch_values: Values of one patch.
+        words: Ids of the special tokens of the processor: image, video, vision start, vision end.
+        image_processor, video_processor: Their classes in Transformers.
     """
 
     prompts = PROMPTS
     patch_values = 3 * 2 * 4 * 4
+    words: ClassVar[dict[str, int]] = {
+        "<|image_pad|>": IMAGE,
+        "<|video_pad|>": VIDEO,
+        "<|vision_start|>": VISION_START,
+        "<|vision_end|>": VISION_END,
+    }
+    image_processor: ClassVar[str] = "Qwen2VLImageProcessor"
+    video_processor: ClassVar[str] = "Qwen2VLVideoProcessor"
 
     @override
     def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
@@ -79,6 +89,35 @@ class Grids(TinyFamily):
     def visual_tower(self, model: Any) -> Any:
         return model.model.visual
 
+    @override
+    def processor(self) -> Any:
+        image, video, start, end = list(self.words)[:4]
+        tokenizer = word_tokenizer(
+            self.words,
+            image_token=image,
+            video_token=video,
+            vision_start_token=start,
+            vision_end_token=end,
+        )
+        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+        area = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
+        images = getattr(transformers, self.image_processor)(**sizes, size=area)
+        area = {"shortest_edge": 2 * 16 * 16, "longest_edge": 8 * 64 * 64}
+        videos = getattr(transformers, self.video_processor)(
+            **sizes, size=area, do_sample_frames=False
+        )
+        return getattr(transformers, f"{self.architecture}Processor")(images, tokenizer, videos)
+
+    @override
+    def image_text(self, processor: Any) -> str:
+        image, _, start, end = list(self.words)[:4]
+        return f"{start}{image}{end}"
+
+    @override
+    def video_text(self, processor: Any) -> str:
+        _, video, start, end = list(self.words)[:4]
+        return f"{start}{video}{end}"
+
 
 class Frames(Grids):
     """Text stands between the frames of a video."""
@@ -89,42 +128,3 @@ class Frames(Grids):
         frames, rows, columns = visual.size
         frame = [VISION_START, *visual.ids[1:][: rows * columns], VISION_END]
         return visual._replace(ids=[*frame, TIMESTAMP] * frames)
-
-
-class Qwen(Grids):
-    """Words and processor of the Qwen-VL models."""
-
-    video_processor = "Qwen2VLVideoProcessor"
-
-    @override
-    def processor(self) -> Any:
-        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
-        area = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
-        tokenizer = word_tokenizer(
-            {
-                "<|image_pad|>": IMAGE,
-                "<|video_pad|>": VIDEO,
-                "<|vision_start|>": VISION_START,
-                "<|vision_end|>": VISION_END,
-            },
-            image_token="<|image_pad|>",
-            video_token="<|video_pad|>",
-            vision_start_token="<|vision_start|>",
-            vision_end_token="<|vision_end|>",
-        )
-        make_videos = getattr(transformers, self.video_processor)
-        return getattr(transformers, f"{self.architecture}Processor")(
-            transformers.Qwen2VLImageProcessor(**sizes, size=area),
-            tokenizer,
-            make_videos(
-                **sizes, size={**area, "longest_edge": 8 * 64 * 64}, do_sample_frames=False
-            ),
-        )
-
-    @override
-    def image_text(self, processor: Any) -> str:
-        return "<|vision_start|><|image_pad|><|vision_end|>"
-
-    @override
-    def video_text(self, processor: Any) -> str:
-        return "<|vision_start|><|video_pad|><|vision_end|>"

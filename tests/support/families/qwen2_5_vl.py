@@ -7,10 +7,10 @@ from typing import Any
 from tiny_models import HIDDEN, TEXT_CONFIG
 from typing_extensions import override
 
-from ._grids import IDS, ROPE, VISION, Qwen
+from ._grids import IDS, ROPE, VISION, Grids
 
 
-class Family(Qwen):
+class Family(Grids):
     architecture = "Qwen2_5_VL"
 
     @override
