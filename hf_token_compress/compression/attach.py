@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from ..config import SettingLike, TokenCompressionConfig
 from ..mapper import MapperSet
 from ..models.registry import model_family
+from ..models.sharding import with_gathered_parameters
 from .fast_path import FastPath
 from .inputs import present_modalities
 from .mixin import (
@@ -76,10 +77,15 @@ def uncompress(model: Model) -> Model:
     """Give a model back its stock class and behaviour, in place.
 
     Raises:
-        ValueError: The model is not compressed.
+        ValueError: The model is not compressed, or has changed since in a way that cannot be kept.
     """
     if not isinstance(model, TokenCompressionMixin):
         raise ValueError("This model is not compressed: there is nothing to undo.")
+    if type(model) is not compressed_class(model.stock_class):
+        raise ValueError(
+            "The class of the model was changed after compress() (by fully_shard, for instance): "
+            "uncompress the model before that."
+        )
     for part in (model, model.base_model):
         if isinstance(part, TokenCompressionMixin):
             _change_class(part, part.stock_class)
@@ -118,8 +124,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     spare_position = inputs.get("use_cache") is False
     # A prompt to train on has the padding of a forward; that for `generate` is on the left.
     padding = "left" if inputs.get("labels") is None else padding_of_forward(inputs)
-    compressed = model._compress(inputs, padding=padding, spare_position=spare_position, **options)
-    return compressed.inputs
+    compress_now = with_gathered_parameters(model, "_compress")
+    return compress_now(inputs, padding=padding, spare_position=spare_position, **options).inputs
 
 
 def _inner_model(model: Any) -> Any:

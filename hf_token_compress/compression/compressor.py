@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..models.family import ModelFamily
 from ..scorers.base import checked_scores
+from ..scorers.registry import scorer_name
 from ..selection import may_drop_tokens, select_tokens
 from .fast_path import FastPath
 from .inputs import PromptLayout, read_layout
@@ -21,6 +23,10 @@ from .rewriting import CompressedInputs, Padding, rewrite_prompt
 from .setting import Setting
 from .state import TokenCompression
 from .stopwatch import Stopwatch
+from .totals import count_call
+
+# Without the name of this module, which is internal.
+_logger = logging.getLogger("hf_token_compress")
 
 
 def compress_inputs(
@@ -34,7 +40,7 @@ def compress_inputs(
     spare_position: bool = False,
     instruction_mask: Tensor | None = None,
 ) -> CompressedInputs:
-    """Compress one batch and leave a report in `compression.last`.
+    """Compress one batch and report it: in `compression.last`, in totals and in the log.
 
     Args:
         model: The loaded model.
@@ -83,12 +89,19 @@ def compress_inputs(
         compressed = rewrite_prompt(
             model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
-    compression.last = CompressionReport(
+    report = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
+        scorer=scorer_name(setting.scorer),
+        config=setting.config,
         vision_ms=layout.vision_ms,
         scoring_ms=scoring.milliseconds + layout.attention_ms,
         rewriting_ms=rewriting.milliseconds - layout.vision_ms - layout.attention_ms,
     )
+    compression.last = report
+    count_call(compression, report)
+    # A summary reads counts from the device, so it is only made where somebody wants it.
+    if _logger.isEnabledFor(logging.INFO):
+        _logger.info(report.summary())
     return compressed
 
 
@@ -125,7 +138,7 @@ def _score(
         whole = {name: value for name, value in inputs.items() if name in own}
         needed.update(model=model, inputs=whole)
     scores = scorer.score(reading.prompt, **needed)
-    return checked_scores(scores, reading.prompt, config.scorer_name)
+    return checked_scores(scores, reading.prompt, scorer_name(scorer))
 
 
 def _sample_reports(

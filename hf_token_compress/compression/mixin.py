@@ -14,6 +14,7 @@ from transformers.utils.generic import ModelOutput
 
 from ..models.family import ModelFamily
 from ..models.registry import model_family
+from ..models.sharding import with_gathered_parameters
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
@@ -28,6 +29,7 @@ from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
 from .inputs import present_modalities, refuse_visual_prompts
 from .labels import check_labels
+from .replaced_forward import noted_labels, noting_labels
 from .rewriting import CompressedInputs, Padding
 from .state import TokenCompression
 from .widening import widened_output
@@ -77,11 +79,15 @@ class TokenCompressionMixin:
         cache = given_cache(inputs)
         if self._should_compress(inputs):
             _refuse_filled_cache(cache)
-            compressed = self._compress(inputs, padding=padding_of_forward(inputs), **options)
+            has_head = hasattr(self.stock_class, "generate")
+            noted = None if has_head else noted_labels(self)
+            labelled = inputs if noted is None else {**inputs, "labels": noted}
+            compressed = self._compress(labelled, padding=padding_of_forward(inputs), **options)
             report = self._compression.last
+            if noted is not None:
+                del compressed.inputs["labels"]
             output = stock_forward(**compressed.inputs)
             remember_prefix(caches_of(cache, output), CompressedPrefix.of(compressed))
-            has_head = hasattr(self.stock_class, "generate")
             output = widened_output(output, compressed, has_head=has_head)
             if isinstance(output, ModelOutput):
                 output.compression_report = report
@@ -203,7 +209,7 @@ class TokenCompressionMixin:
                 f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
                 f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
             )
-        return self._compress(
+        return with_gathered_parameters(self, "_compress")(
             self._with_generated_inputs(arguments),
             padding="left",
             spare_position=self._generation_setting(arguments, "use_cache") is False,
@@ -265,6 +271,9 @@ def compressed_class(stock_class: Any) -> Any:
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
         return self._call_forward(*args, **kwargs)
 
+    # To take mixed precision off, Accelerate unwraps `forward` as far as it can.
+    vars(forward).pop("__wrapped__")
+    vars(forward)["__signature__"] = inspect.signature(stock_class.forward)
     namespace: dict[str, Any] = {
         "__module__": stock_class.__module__,
         "__qualname__": stock_class.__qualname__,
@@ -283,7 +292,15 @@ def compressed_class(stock_class: Any) -> Any:
         def generate_batch(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
             return self._call_generate_batch(*args, **kwargs)
 
-        namespace.update(generate=generate, generate_batch=generate_batch)
+        def set_attribute(self: Any, name: str, value: Any) -> None:
+            replaced = name == "forward" and getattr(value, "__self__", None) is self
+            if replaced and value.__func__ is not type(self).forward:
+                value = noting_labels(value)
+            stock_class.__setattr__(self, name, value)
+
+        namespace.update(
+            generate=generate, generate_batch=generate_batch, __setattr__=set_attribute
+        )
     return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..scorers.mapper import MapperScorer
 from .fast_path import FastPath
 from .report import CompressionReport
 from .setting import RememberedScorers, Setting, build_setting, check_scorer, is_unnamed
+from .totals import CompressionTotals, recording
 
 if TYPE_CHECKING:
     from ..training.options import CollectOptions, TrainOptions
@@ -268,6 +269,14 @@ class TokenCompression:
             yield
         finally:
             _DISABLED.reset(token)
+
+    def record(self) -> AbstractContextManager[CompressionTotals]:
+        """Add up the compressed calls inside the `with` block; may be nested, all blocks count.
+
+        Calls of asyncio tasks that are started inside count too, until the tasks end. Other threads
+        count if they run in `contextvars.copy_context()`.
+        """
+        return recording(self)
 
     def __repr__(self) -> str:
         status = "" if self.enabled else ", disabled"

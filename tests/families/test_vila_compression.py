@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from families.vila15 import SIDE, TOKENS
 from packaging.version import Version
 from pairs import QUARTER, ModelPair, assert_same, make_pair
 from PIL import Image
@@ -27,7 +28,6 @@ from tiny_models import (
     Prompt,
     make_inputs,
 )
-from tiny_vila import SIDE, TOKENS
 from torch import Tensor
 from transformers import AutoProcessor
 from vila_reference import CHECKPOINT, prompt_inputs, s2_checkpoint
