@@ -17,7 +17,7 @@ from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import check_depth, read
 from .report import CompressionReport, SampleReport
-from .rewriting import CompressedInputs, Padding, rewrite_prompt
+from .rewriting import CompressedInputs, Padding, rewrite_prompt, with_features
 from .state import TokenCompression
 from .stopwatch import Stopwatch
 
@@ -32,6 +32,7 @@ def compress_inputs(
     spare_position: bool = False,
     retention_ratio: float | None = None,
     instruction_mask: Tensor | None = None,
+    earlier: Mapping[str, Tensor] | None = None,
 ) -> CompressedInputs:
     """Compress one batch and leave a report in `compression.last`.
 
@@ -46,6 +47,8 @@ def compress_inputs(
             would then read the gaps as borders between packed sequences.
         retention_ratio: Overrides the setting for this call, in (0, 1].
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
+        earlier: Ids and token types of tokens before the prompts, whose images and videos may be
+            among the inputs.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, a prompt has no
@@ -68,7 +71,10 @@ def compress_inputs(
             family,
             inputs,
             vision_attention="vision_attention" in compression.scorer.needs,
+            earlier=earlier,
         )
+        if earlier:
+            inputs = with_features(model, family, inputs, layout)
         must_score = may_drop_tokens(layout.visuals, config)
     # 2. Score, if any prompt may lose tokens.
     scores: Tensor | None = None
@@ -142,4 +148,16 @@ def _sample_reports(
                 visuals=visuals,
             )
         )
+    if layout.tokens_before:
+        reports = [_shifted(report, layout.tokens_before) for report in reports]
     return tuple(reports)
+
+
+def _shifted(report: SampleReport, count: int) -> SampleReport:
+    """The report with positions counted from `count` tokens before."""
+    return replace(
+        report,
+        kept_indices=report.kept_indices + count,
+        visual_indices=report.visual_indices + count,
+        visuals=tuple(replace(own, positions=own.positions + count) for own in report.visuals),
+    )
