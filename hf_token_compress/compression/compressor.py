@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import read
 from .report import CompressionReport, SampleReport
-from .rewriting import CompressedInputs, Padding, rewrite_prompt
+from .rewriting import CompressedInputs, Padding, rewrite_prompt, with_features
 from .setting import Setting
 from .state import TokenCompression
 from .stopwatch import Stopwatch
@@ -39,6 +40,7 @@ def compress_inputs(
     padding: Padding,
     spare_position: bool = False,
     instruction_mask: Tensor | None = None,
+    earlier: Mapping[str, Tensor] | None = None,
 ) -> CompressedInputs:
     """Compress one batch and report it: in `compression.last`, in totals and in the log.
 
@@ -53,6 +55,8 @@ def compress_inputs(
             gaps: `generate` without a cache drops a mask that hides nothing, and Transformers
             would then read the gaps as borders between packed sequences.
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
+        earlier: Ids and token types of tokens before the prompts, whose images and videos may be
+            among the inputs.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, a prompt has no
@@ -73,7 +77,10 @@ def compress_inputs(
             family,
             inputs,
             vision_attention="vision_attention" in setting.scorer.needs,
+            earlier=earlier,
         )
+        if earlier:
+            inputs = with_features(model, family, inputs, layout)
         budgets = setting.budgets(len(layout.input_ids))
         must_score = may_drop_tokens(layout.visuals, budgets)
     # 2. Score, if any prompt may lose tokens.
@@ -157,4 +164,16 @@ def _sample_reports(
                 visuals=visuals,
             )
         )
+    if layout.tokens_before:
+        reports = [_shifted(report, layout.tokens_before) for report in reports]
     return tuple(reports)
+
+
+def _shifted(report: SampleReport, count: int) -> SampleReport:
+    """The report with positions counted from `count` tokens before."""
+    return replace(
+        report,
+        kept_indices=report.kept_indices + count,
+        visual_indices=report.visual_indices + count,
+        visuals=tuple(replace(own, positions=own.positions + count) for own in report.visuals),
+    )

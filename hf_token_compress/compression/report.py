@@ -13,7 +13,7 @@ from ..prompt import VisualSpan
 
 @dataclass(frozen=True, repr=False)
 class SampleReport:
-    """What happened to one prompt.
+    """What happened to one prompt, or to the new tokens of a prompt that continues a cache.
 
     Attributes:
         kept_indices: int64 [K], positions of all kept tokens, text included, in the caller's
