@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..scorers.base import checked_scores
-from ..scorers.registry import scorer_name
 from ..selection import may_drop_tokens, select_tokens
 from .fast_path import FastPath
 from .inputs import PromptLayout, read_layout
@@ -97,8 +97,7 @@ def compress_inputs(
             model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
     report = CompressionReport(
-        samples=_sample_reports(layout, keep, scores),
-        scorer=scorer_name(setting.scorer),
+        samples=_sample_reports(layout, keep, scores, budgets),
         config=setting.config,
         vision_ms=layout.vision_ms,
         scoring_ms=scoring.milliseconds + layout.attention_ms,
@@ -145,11 +144,14 @@ def _score(
         whole = {name: value for name, value in inputs.items() if name in own}
         needed.update(model=model, inputs=whole)
     scores = scorer.score(reading.prompt, **needed)
-    return checked_scores(scores, reading.prompt, scorer_name(scorer))
+    return checked_scores(scores, reading.prompt, config.scorer_name)
 
 
 def _sample_reports(
-    layout: PromptLayout, keep: Tensor, scores: Tensor | None
+    layout: PromptLayout,
+    keep: Tensor,
+    scores: Tensor | None,
+    budgets: Sequence[TokenCompressionConfig],
 ) -> tuple[SampleReport, ...]:
     reports = []
     for sample, visuals in enumerate(layout.visuals):
@@ -162,6 +164,7 @@ def _sample_reports(
                 kept_visual=keep[sample, positions],
                 scores=None if scores is None else scores[sample, positions],
                 visuals=visuals,
+                retention_ratio=budgets[sample].retention_ratio,
             )
         )
     if layout.tokens_before:

@@ -21,7 +21,11 @@ from transformers import (
 from hf_token_compress import Scorer, TokenCompressionConfig, compress, load_tiny, uncompress
 from hf_token_compress.data.scenes import make_scene, scene_questions
 
-pytestmark = pytest.mark.core
+pytestmark = [
+    pytest.mark.core,
+    # Of the prompts whose question stands first.
+    pytest.mark.filterwarnings("ignore:A prompt has no question:UserWarning"),
+]
 
 SETTING = TokenCompressionConfig(retention_ratio=0.25)
 FIRST, SECOND = (make_scene(seed, rows, 4) for seed, rows in ((11, 4), (12, 5)))

@@ -46,6 +46,7 @@ def report(grids, kept=(), scores=None):
         kept_visual=keep,
         scores=scores,
         visuals=tuple(spans),
+        retention_ratio=0.5,
     )
 
 
@@ -216,7 +217,7 @@ def test_a_grid_lights_the_part_of_the_image_that_it_lies_over(area, box):
     grid = TokenGrid(torch.arange(4).view(1, 2, 2), area)
     span = VisualSpan("image", torch.arange(4), (grid,))
     kept = torch.tensor([True, False, False, False])
-    sample = SampleReport(torch.arange(4)[kept], torch.arange(4), kept, None, (span,))
+    sample = SampleReport(torch.arange(4)[kept], torch.arange(4), kept, None, (span,), 0.25)
     white = Image.new("RGB", (640, 480), "white")
     lit = (pixels(overlay(white, sample)) == 255).all(-1)
     rows, columns = lit.any(1).nonzero()[0], lit.any(0).nonzero()[0]
