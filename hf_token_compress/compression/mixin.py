@@ -38,15 +38,17 @@ CONFIG_KEY = "token_compression"
 STATE_ATTRIBUTE = "_token_compression"
 # The first version whose chunked prefill keeps images.
 _CHUNKED_VISUAL_PREFILL = Version("5.23.0")
-_CALL_OPTIONS = ("retention_ratio", "instruction_mask")
+_CALL_OPTIONS = ("token_compression", "instruction_mask")
 
 
 class TokenCompressionMixin:
     """Rewrites the inputs, then calls the stock class; no stock forward is copied.
 
     `compressed_class` puts it in front of a stock class. `forward` and `generate` take two more
-    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]). A
-    `ModelOutput` of a compressed call has its report as the attribute `compression_report`.
+    options per call: `token_compression`, in the forms of `from_pretrained` (a dict holds changes
+    to the model's setting, and a list has one retention ratio for each sample), and
+    `instruction_mask` (bool [B, S]). A `ModelOutput` of a compressed call has its report as the
+    attribute `compression_report`.
     """
 
     stock_class: ClassVar[Any]
@@ -69,6 +71,9 @@ class TokenCompressionMixin:
 
     def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        if options["token_compression"] is False:
+            with self._compression.disabled():
+                return self._call_forward(*args, **kwargs)
         inputs = _by_name(self.stock_class.forward, self, args, kwargs)
         stock_forward = super().forward  # type: ignore[misc]
         cache = given_cache(inputs)
@@ -94,6 +99,9 @@ class TokenCompressionMixin:
     @torch.no_grad()
     def _call_generate(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        if options["token_compression"] is False:
+            with self._compression.disabled():
+                return self._call_generate(*args, **kwargs)
         stock_generate = super().generate  # type: ignore[misc]
         arguments = _by_name(self.stock_class.generate, self, args, kwargs)
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
@@ -181,9 +189,12 @@ class TokenCompressionMixin:
         # Images first: decoding steps then read no context variable and stay traceable.
         return bool(present_modalities(self.family, inputs)) and self._compression.enabled
 
-    def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
+    def _compress(
+        self, inputs: dict[str, Any], *, token_compression: Any, **options: Any
+    ) -> CompressedInputs:
         check_labels(inputs, options.get("instruction_mask"))
-        return compress_inputs(self, self.family, self._compression, inputs, **options)
+        setting = self._compression.for_call(self, token_compression)
+        return compress_inputs(self, self.family, self._compression, inputs, setting, **options)
 
     def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
         """A setting as `generate` resolves it: argument, given config, the model's own config."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..config import InstructionScope, TokenCompressionConfig
 from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
+from ..notices import warn_once
 from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
 from .fast_path import FastPath
@@ -22,6 +23,11 @@ from .probe import Probe, decoder_layers
 from .rewriting import rewrite_prompt
 
 _WHOLE_PROMPT = TokenCompressionConfig()
+_NO_QUESTION = (
+    "A prompt has no question after its last image or video, so the tokens that follow these stand "
+    "in for it. Attention is causal: text before an image cannot attend to it, so put the question "
+    "after the image."
+)
 
 
 class Reading:
@@ -33,6 +39,7 @@ class Reading:
         probe: Makes what reads its decoder.
         fast_path: Its layer 0 if that allows projecting only the instruction tokens, else None.
         instruction_mask: bool [B, S].
+        all_asked: Whether every prompt has a question after its images and videos.
 
     Attributes:
         prompt: The prompts.
@@ -45,11 +52,13 @@ class Reading:
         probe: Callable[[], Probe],
         fast_path: FastPath | None,
         instruction_mask: Tensor,
+        all_asked: bool,
     ) -> None:
         self._model = model
         self._layout = layout
         self._probe = probe
         self._fast_path = fast_path
+        self._all_asked = all_asked
         # A scorer may keep the prompt and ask for its embeddings later.
         gradients = torch.is_grad_enabled()
 
@@ -69,6 +78,8 @@ class Reading:
             ValueError: A prompt has visual tokens, but no instruction token, or the decoder's
                 attention cannot be read.
         """
+        if not self._all_asked:
+            warn_once(_NO_QUESTION)
         prompt = self.prompt
         instruction = prompt.instruction_mask & prompt.attention_mask  # [B, S]
         unasked = prompt.visual_mask.any(dim=1) & ~instruction.any(dim=1)  # [B]
@@ -136,8 +147,11 @@ def read(
     Raises:
         TypeError, ValueError: `instruction_mask` does not fit.
     """
+    all_asked = True
     if instruction_mask is None:
-        instruction_mask = _instruction_tokens(model, family, layout, instruction, inputs)
+        instruction_mask, all_asked = _instruction_tokens(
+            model, family, layout, instruction, inputs
+        )
     check_shape("instruction_mask", instruction_mask, layout.input_ids)
     everything = layout.attention_mask
 
@@ -149,7 +163,7 @@ def read(
 
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
-    return Reading(model, layout, probe, fast_path, instruction_mask.to(everything))
+    return Reading(model, layout, probe, fast_path, instruction_mask.to(everything), all_asked)
 
 
 def _instruction_tokens(
@@ -158,8 +172,11 @@ def _instruction_tokens(
     layout: PromptLayout,
     instruction: InstructionScope,
     inputs: Mapping[str, Any],
-) -> Tensor:
-    """Mark the instruction tokens, bool [B, S]; where the answer is known, only before it."""
+) -> tuple[Tensor, bool]:
+    """As `find_instruction_tokens`: the instruction tokens, and whether every prompt asks.
+
+    Where the answer is known, only tokens before it can be instruction.
+    """
     question, visual_mask = layout.attention_mask, layout.visual_mask()
     answer = answer_tokens(inputs, visual_mask)
     if answer is not None:

@@ -138,9 +138,9 @@ def test_labels_of_the_wrong_shape_are_refused(name: str, ratio: float, pair: Mo
     inputs = labelled([ONE_IMAGE])
     with one_sentence(ValueError, f"{name} must have the shape of input_ids"):
         wrong = {**inputs, name: inputs["labels"][:, 1:]}
-        pair.compressed(**wrong, retention_ratio=ratio)
+        pair.compressed(**wrong, token_compression=ratio)
     with one_sentence(TypeError, f"{name} must be a tensor"):
-        pair.compressed(**{**inputs, name: [1, 2]}, retention_ratio=ratio)
+        pair.compressed(**{**inputs, name: [1, 2]}, token_compression=ratio)
 
 
 def test_labels_do_not_go_with_few_logits(pair: ModelPair) -> None:
