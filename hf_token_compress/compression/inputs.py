@@ -306,7 +306,7 @@ def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     if input_ids is None or inputs.get("inputs_embeds") is not None:
         raise ValueError(
             "Token compression finds visual tokens by their placeholders: pass input_ids, not "
-            "inputs_embeds, with the images and videos."
+            "inputs_embeds (as PEFT's prompt tuning does), with the images and videos."
         )
     if not isinstance(input_ids, Tensor) or input_ids.ndim != 2:
         raise TypeError("input_ids must be a 2-D tensor [batch, length].")
