@@ -9,7 +9,9 @@ from transformers import PreTrainedModel
 
 from ..config import TokenCompressionConfig
 from ..mapper import MapperSet
+from ..models.generic import GenericFamily
 from ..models.registry import model_family
+from ..notices import warn_once
 from .fast_path import FastPath
 from .identity import identify
 from .inputs import present_modalities
@@ -64,6 +66,12 @@ def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | No
     if not compressed:
         _change_class(model, new_class)
     carrier: Any = model
+    if isinstance(carrier.family, GenericFamily):
+        warn_once(
+            f"{type(model).__name__} is not one of the model families that hf_token_compress is "
+            "tested with: its first prompt will be checked, but compare answers at "
+            "retention_ratio=1.0 and below before you rely on it."
+        )
     compression.fast_path = FastPath.find(carrier, carrier.family)
     vars(model)[STATE_ATTRIBUTE] = compression
     inner = _inner_model(model)

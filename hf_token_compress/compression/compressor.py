@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
+from ..models.generic import GenericFamily
 from ..scorers.base import checked_scores
 from ..selection import may_drop_tokens, select_tokens
+from .generic_check import check_decoder_entry
 from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import check_depth, read
@@ -81,6 +84,8 @@ def compress_inputs(
         compressed = rewrite_prompt(
             model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
+        if isinstance(family, GenericFamily) and not compression.checked:
+            compression.checked = _check(model, config, inputs, layout, compressed)
     compression.last = CompressionReport(
         samples=_sample_reports(layout, keep, scores),
         vision_ms=layout.vision_ms,
@@ -88,6 +93,20 @@ def compress_inputs(
         rewriting_ms=rewriting.milliseconds - layout.vision_ms - layout.attention_ms,
     )
     return compressed
+
+
+def _check(
+    model: Any,
+    config: TokenCompressionConfig,
+    inputs: Mapping[str, Any],
+    layout: PromptLayout,
+    compressed: CompressedInputs,
+) -> bool:
+    """Whether this call could be checked."""
+    if compressed.index is None or config.position_ids != "original":
+        return False
+    check_decoder_entry(model, inputs, layout, compressed)
+    return True
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -242,13 +242,18 @@ class TokenCompressionMixin:
         return limits
 
 
-@functools.cache
 def compressed_class(stock_class: Any) -> Any:
     """The class of a compressed `stock_class`, under the stock name.
 
     Raises:
-        ValueError: The family, or that class of it, is not supported.
+        ValueError: Models of this class cannot be compressed.
     """
+    # A family may be registered after a model of it was compressed without.
+    return _compressed_class(stock_class, type(model_family(stock_class)))
+
+
+@functools.cache
+def _compressed_class(stock_class: Any, family_class: Any) -> Any:
 
     @functools.wraps(stock_class.forward)
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
@@ -259,7 +264,7 @@ def compressed_class(stock_class: Any) -> Any:
         "__qualname__": stock_class.__qualname__,
         "__doc__": stock_class.__doc__,
         "stock_class": stock_class,
-        "family": model_family(stock_class),
+        "family": family_class(),
         "forward": forward,
     }
     if hasattr(stock_class, "generate"):

@@ -37,6 +37,7 @@ class TokenCompression:
     Attributes:
         config: The setting.
         fast_path: Layer 0 of the model, if it allows projecting only the instruction tokens.
+        checked: Whether a prompt of a family that is not verified was checked.
     """
 
     def __init__(self, config: TokenCompressionConfig, mappers: MapperSet | None = None) -> None:
@@ -46,6 +47,7 @@ class TokenCompression:
             options.update(mapper=mappers or config.mapper, revision=config.mapper_revision)
         self.scorer: Scorer = build_scorer(config.scorer_name, options)
         self.fast_path: FastPath | None = None
+        self.checked = False
         self._mapper: RelevanceMapper | None = None
         self._model: weakref.ref[Any] | None = None
 
