@@ -111,7 +111,7 @@ def test_a_class_of_nobody_equals_stock(prompts: Any) -> None:
         assert compressed.token_compression.checked
         assert torch.equal(compressed(**inputs).logits, stock(**prepared).logits)
     expected = stock(**inputs).logits
-    assert torch.equal(compressed(**inputs, retention_ratio=1.0).logits, expected)
+    assert torch.equal(compressed(**inputs, token_compression=1.0).logits, expected)
 
 
 def test_a_notice_is_given_once() -> None:

@@ -456,7 +456,7 @@ def test_features_of_the_caller_have_none(family: str) -> None:
         with one_sentence(ValueError, "mm_encoder_outputs", "pixels"):
             model(**inputs)
         # Where every token stays, nothing is scored.
-        model(**inputs, retention_ratio=1.0)
+        model(**inputs, token_compression=1.0)
 
 
 def test_attention_outside_the_interface_is_refused() -> None:
