@@ -111,6 +111,7 @@ class TinyFamily(ABC):
             reads hidden tokens too; None if it is.
         attention_layers: Decoder layers that have an attention map; None if all have one.
         faults: How the stock model fails, by kind of cell or by "kind-prompts".
+        image_sizes: (height, width) in pixels of images for its processor.
     """
 
     architecture: ClassVar[str]
@@ -119,6 +120,7 @@ class TinyFamily(ABC):
     hiding_differs: ClassVar[str | None] = None
     attention_layers: ClassVar[tuple[int, ...] | None] = None
     faults: ClassVar[Mapping[str, Fault]] = {}
+    image_sizes: ClassVar[tuple[tuple[int, int], ...]] = ((40, 56), (64, 24))
 
     @property
     def model_class(self) -> Any:
@@ -159,12 +161,28 @@ class TinyFamily(ABC):
         """Change parameters that a random model starts with at zero."""
 
     def processor(self) -> Any:
-        """The family's real processor with small sizes; None if it cannot be built offline."""
-        return None
+        """The family's real processor, with small sizes and a tokenizer of a few words.
+
+        Raises:
+            NotImplementedError: It cannot be built without a checkpoint.
+        """
+        raise NotImplementedError
 
     def image_text(self, processor: Any) -> str:
         """What stands for one image in the text that the processor takes."""
         return str(processor.image_token)
+
+    def video_text(self, processor: Any) -> str:
+        """What stands for one video in the text that the processor takes.
+
+        Raises:
+            NotImplementedError: It takes no videos.
+        """
+        raise NotImplementedError
+
+    def process(self, processor: Any, **arguments: Any) -> dict[str, Any]:
+        """What the processor makes of text, and images or videos, of one prompt."""
+        return dict(processor(**arguments, return_tensors="pt"))
 
 
 FAMILIES = ("llava_onevision", "qwen2_vl", "vila15")
@@ -179,7 +197,7 @@ def every_family() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith("_")))
 
 
-def tested_families() -> list[Any]:
+def marked_families() -> list[Any]:
     """Parameters for every family; those that need a newer Transformers are skipped."""
     return [
         pytest.param(name, marks=skipped_before(tiny_family(name).since)) for name in every_family()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import transformers
 from tiny_models import IMAGE, PROMPTS, VIDEO, VISION_END, VISION_START, TinyFamily, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
 from typing_extensions import override
 
@@ -35,10 +37,20 @@ class Grids(TinyFamily):
 
     Attributes:
         patch_values: Values of one patch.
+        words: Ids of the special tokens of the processor: image, video, vision start, vision end.
+        image_processor, video_processor: Their classes in Transformers.
     """
 
     prompts = PROMPTS
     patch_values = 3 * 2 * 4 * 4
+    words: ClassVar[dict[str, int]] = {
+        "<|image_pad|>": IMAGE,
+        "<|video_pad|>": VIDEO,
+        "<|vision_start|>": VISION_START,
+        "<|vision_end|>": VISION_END,
+    }
+    image_processor: ClassVar[str] = "Qwen2VLImageProcessor"
+    video_processor: ClassVar[str] = "Qwen2VLVideoProcessor"
 
     @override
     def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
@@ -76,6 +88,35 @@ class Grids(TinyFamily):
     @override
     def visual_tower(self, model: Any) -> Any:
         return model.model.visual
+
+    @override
+    def processor(self) -> Any:
+        image, video, start, end = list(self.words)[:4]
+        tokenizer = word_tokenizer(
+            self.words,
+            image_token=image,
+            video_token=video,
+            vision_start_token=start,
+            vision_end_token=end,
+        )
+        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+        area = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
+        images = getattr(transformers, self.image_processor)(**sizes, size=area)
+        area = {"shortest_edge": 2 * 16 * 16, "longest_edge": 8 * 64 * 64}
+        videos = getattr(transformers, self.video_processor)(
+            **sizes, size=area, do_sample_frames=False
+        )
+        return getattr(transformers, f"{self.architecture}Processor")(images, tokenizer, videos)
+
+    @override
+    def image_text(self, processor: Any) -> str:
+        image, _, start, end = list(self.words)[:4]
+        return f"{start}{image}{end}"
+
+    @override
+    def video_text(self, processor: Any) -> str:
+        _, video, start, end = list(self.words)[:4]
+        return f"{start}{video}{end}"
 
 
 class Frames(Grids):

@@ -30,6 +30,16 @@ VIDEOS = (ONE_VIDEO, TEXT_ONLY, TWO_VIDEOS)
 
 class Family(Frames):
     architecture = "Glm4v"
+    words = {
+        "<|image|>": IMAGE,
+        "<|video|>": VIDEO,
+        "<|begin_of_image|>": VISION_START,
+        "<|end_of_image|>": VISION_END,
+        "<|begin_of_video|>": 96,
+        "<|end_of_video|>": 97,
+    }
+    image_processor = "Glm4vImageProcessor"
+    video_processor = "Glm4vVideoProcessor"
     # The stock forward counts images and videos of a batch by one placeholder.
     prompts = {
         **IMAGE_PROMPTS,
@@ -68,3 +78,7 @@ class Family(Frames):
         if "video_grid_thw" in inputs:
             inputs["mm_token_type_ids"] = 2 * inputs["mm_token_type_ids"]
         return inputs
+
+    @override
+    def video_text(self, processor: Any) -> str:
+        return "<|begin_of_video|><|video|><|end_of_video|>"

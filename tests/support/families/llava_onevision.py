@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
 from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
 
@@ -66,6 +68,20 @@ class Family(TinyFamily):
         if videos := [visual for own in visuals for visual in own if visual.kind == "video"]:
             inputs["pixel_values_videos"] = torch.stack([video.pixels for video in videos])
         return inputs
+
+    def processor(self) -> Any:
+        size = {"height": TILE, "width": TILE}
+        return transformers.LlavaOnevisionProcessor(
+            transformers.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=RESOLUTIONS),
+            word_tokenizer({"<image>": IMAGE, "<video>": VIDEO}),
+            transformers.LlavaOnevisionVideoProcessor(size=size, do_sample_frames=False),
+            num_image_tokens=(TILE // PATCH) ** 2,
+            vision_feature_select_strategy="full",
+            vision_aspect_ratio="anyres_max_2",
+        )
+
+    def video_text(self, processor: Any) -> str:
+        return str(processor.video_token)
 
 
 def _image_tokens(size: tuple[int, ...], alone: bool) -> int:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tiny_models import IMAGE, TEXT_CONFIG, Visual
+import transformers
+from tiny_models import IMAGE, TEXT_CONFIG, VISION_END, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
 from torch.nn.functional import pad
 from typing_extensions import override
@@ -54,3 +56,12 @@ class Family(Square):
         height, width = sizes.amax(0).tolist()
         padded = [pad(own, (0, width - own.shape[2], 0, height - own.shape[1])) for own in found]
         return {"pixel_values": torch.stack(padded), "image_sizes": sizes}
+
+    @override
+    def processor(self) -> Any:
+        return transformers.PixtralProcessor(
+            transformers.PixtralImageProcessor(size={"longest_edge": 64}, patch_size=8),
+            word_tokenizer({"[IMG]": IMAGE, "[IMG_BREAK]": ROW_BREAK, "[IMG_END]": VISION_END}),
+            patch_size=4,
+            spatial_merge_size=2,
+        )

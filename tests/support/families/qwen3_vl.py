@@ -12,6 +12,7 @@ from ._grids import IDS, ROPE, VISION, Frames
 
 class Family(Frames):
     architecture = "Qwen3VL"
+    video_processor = "Qwen3VLVideoProcessor"
 
     @override
     def config(self, **text_options: Any) -> Any:

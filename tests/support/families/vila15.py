@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
 
-from hf_token_compress.models.vila import VilaConfig, VilaForConditionalGeneration, VilaModel
+from hf_token_compress.models.vila import (
+    VilaConfig,
+    VilaForConditionalGeneration,
+    VilaModel,
+    VilaProcessor,
+)
 
 # An odd grid of 7 x 7 patches, merged to 4 x 4 visual tokens.
 SIDE, PATCH, TOKENS = 28, 4, 16
@@ -19,7 +26,7 @@ LINE_BREAK = 7
 class Family(TinyFamily):
     prompts = PROMPTS
     model_class = VilaForConditionalGeneration
-    base_class = VilaModel
+    base_class = VilaModel, VilaProcessor
 
     def config(self, **text_options: Any) -> VilaConfig:
         return VilaConfig(
@@ -53,3 +60,14 @@ class Family(TinyFamily):
             if found:
                 inputs[pixel_name] = torch.stack(found)
         return inputs
+
+    def processor(self) -> Any:
+        words = {"<image>": IMAGE, "<video>": VIDEO, "\n": LINE_BREAK}
+        return VilaProcessor(
+            transformers.SiglipImageProcessor(size={"height": SIDE, "width": SIDE}),
+            word_tokenizer(words),
+            image_seq_length=TOKENS,
+        )
+
+    def video_text(self, processor: Any) -> str:
+        return str(processor.video_token)
