@@ -26,7 +26,7 @@ LINE_BREAK = 7
 class Family(TinyFamily):
     prompts = PROMPTS
     model_class = VilaForConditionalGeneration
-    base_class = VilaModel, VilaProcessor
+    base_class = VilaModel
 
     def config(self, **text_options: Any) -> VilaConfig:
         return VilaConfig(
