@@ -1,4 +1,4 @@
-"""Model families by `config.model_type`: one line each."""
+"""Model families by `config.model_type`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..registry import Registry
 from .refused import why_refused
+from .verified import VERIFIED
 
 if TYPE_CHECKING:
     from .family import ModelFamily
@@ -13,18 +14,7 @@ if TYPE_CHECKING:
 FAMILIES: Registry[ModelFamily] = Registry(
     "family",
     f"{__package__}.family:ModelFamily",
-    {
-        "gemma3": f"{__package__}.family:ModelFamily",
-        "glm4v": f"{__package__}.glm4v:Glm4vFamily",
-        "internvl": f"{__package__}.family:ModelFamily",
-        "llava": f"{__package__}.family:ModelFamily",
-        "llava_onevision": f"{__package__}.llava_onevision:LlavaOnevisionFamily",
-        "mistral3": f"{__package__}.mistral3:Mistral3Family",
-        "qwen2_5_vl": f"{__package__}.family:ModelFamily",
-        "qwen2_vl": f"{__package__}.family:ModelFamily",
-        "qwen3_vl": f"{__package__}.family:ModelFamily",
-        "vila15": f"{__package__}.vila.family:VilaFamily",
-    },
+    {name: f"{__package__}.{own.family}" for name, own in VERIFIED.items()},
 )
 
 
