@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
+from ..models.generic import GenericFamily
 from ..scorers.base import checked_scores
 from ..selection import may_drop_tokens, select_tokens
 from .fast_path import FastPath
+from .generic_check import check_decoder_entry
 from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import read
@@ -96,6 +98,10 @@ def compress_inputs(
         compressed = rewrite_prompt(
             model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
+        unchecked = isinstance(family, GenericFamily) and not compression.checked
+        if unchecked and compressed.index is not None and setting.base.position_ids == "original":
+            check_decoder_entry(model, inputs, layout, compressed)
+            compression.checked = True
     report = CompressionReport(
         samples=_sample_reports(layout, keep, scores, budgets),
         config=setting.config,

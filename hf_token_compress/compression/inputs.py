@@ -52,7 +52,12 @@ class PromptLayout:
     def visuals(self) -> tuple[tuple[VisualSpan, ...], ...]:
         """For each prompt, images and videos together, in order of appearance."""
         return tuple(
-            tuple(sorted(sum(spans, ()), key=lambda span: int(span.positions[0])))
+            tuple(
+                sorted(
+                    (span for own in spans for span in own if len(span.positions) > 0),
+                    key=lambda span: int(span.positions[0]),
+                )
+            )
             for spans in zip(*self.spans.values(), strict=True)
         )
 

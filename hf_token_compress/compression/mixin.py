@@ -274,13 +274,19 @@ class TokenCompressionMixin:
         return limits
 
 
-@functools.cache
 def compressed_class(stock_class: Any) -> Any:
     """The class of a compressed `stock_class`, under the stock name.
 
     Raises:
-        ValueError: The family, or that class of it, is not supported.
+        ValueError: Models of this class cannot be compressed.
     """
+    # A family may be registered after a model of it was compressed without.
+    family_class: Any = type(model_family(stock_class))
+    return _compressed_class(stock_class, family_class)
+
+
+@functools.cache
+def _compressed_class(stock_class: Any, family_class: Any) -> Any:
 
     @functools.wraps(stock_class.forward)
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
@@ -294,7 +300,7 @@ def compressed_class(stock_class: Any) -> Any:
         "__qualname__": stock_class.__qualname__,
         "__doc__": stock_class.__doc__,
         "stock_class": stock_class,
-        "family": model_family(stock_class),
+        "family": family_class(),
         "forward": forward,
     }
     if hasattr(stock_class, "generate"):
