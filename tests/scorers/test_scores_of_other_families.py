@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from eager_attention import assert_scores_and_tokens, eager_scores
-from matrix import full_only
+from matrix import each_attention, full_only
 from tiny_models import (
     HIDDEN,
     IMAGE,
@@ -69,7 +69,7 @@ def check(stock: Any, inputs: dict[str, Any], depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [0, full_only(1), 2])
-@pytest.mark.parametrize("attention", ["sdpa", full_only("eager")])
+@each_attention
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize(
     ("family", "prompts"),
@@ -95,7 +95,7 @@ def test_gemma3_with_a_short_window(padding_side: Any, depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@each_attention
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 def test_a_prefix_that_attends_both_ways(padding_side: Any, attention: str, depth: int) -> None:
     """Tokens of PaliGemma's prompt see all of it, also what comes after them."""
