@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import chain
 from typing import Any, Generic, TypeVar
+
+from .checks import refuse_unknown
 
 Base = TypeVar("Base")
 Decorated = TypeVar("Decorated", bound=type)
@@ -69,6 +72,13 @@ class Registry(Generic[Base]):
         location = self._built_in.get(name)
         return None if location is None else _load(location)
 
+    def name_of(self, cls: type[Base]) -> str | None:
+        """The name of a class; None if it has none."""
+        location = f"{cls.__module__}:{cls.__qualname__}"
+        built_in = (name for name, own in self._built_in.items() if own == location)
+        registered = (name for name, own in self.registered.items() if own is cls)
+        return next(chain(built_in, registered), None)
+
     def build(self, name: str, options: Mapping[str, Any]) -> Base:
         """Make an instance of the class of that name.
 
@@ -82,13 +92,8 @@ class Registry(Generic[Base]):
                 f"There is no {self.noun} named {name!r}: choose one of "
                 f"{', '.join(self.names())}, or add your own with {package}.register_{self.noun}."
             )
-        accepted = set(inspect.signature(cls).parameters)
-        unknown = sorted(set(options) - accepted)
-        if unknown:
-            raise ValueError(
-                f"{self.noun.capitalize()} {name!r} does not take the option(s) "
-                f"{', '.join(unknown)}: it takes {', '.join(sorted(accepted)) or 'none'}."
-            )
+        accepted = inspect.signature(cls).parameters
+        refuse_unknown(f"{self.noun.capitalize()} {name!r}", "option", options, accepted)
         instance: Base = cls(**options)
         return instance
 

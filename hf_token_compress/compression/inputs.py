@@ -131,7 +131,7 @@ def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[st
     found = list(present_modalities(family, arguments))
     for ids in arguments.get("inputs") or ():
         row = torch.as_tensor(ids).view(1, -1)  # [1, S]
-        prompt = {"input_ids": row, "mm_token_type_ids": torch.zeros_like(row)}
+        prompt = {"input_ids": row}
         found += [own for own in _MODALITIES if is_placeholder(model, family, prompt, own).any()]
     if found:
         raise ValueError(

@@ -14,6 +14,7 @@ from transformers.utils.generic import ModelOutput
 
 from ..models.family import ModelFamily
 from ..models.registry import model_family
+from ..models.sharding import with_gathered_parameters
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
@@ -28,6 +29,7 @@ from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
 from .inputs import present_modalities, refuse_visual_prompts
 from .labels import check_labels
+from .replaced_forward import noted_labels, noting_labels
 from .rewriting import CompressedInputs, Padding
 from .state import TokenCompression
 from .widening import widened_output
@@ -36,15 +38,17 @@ CONFIG_KEY = "token_compression"
 STATE_ATTRIBUTE = "_token_compression"
 # The first version whose chunked prefill keeps images.
 _CHUNKED_VISUAL_PREFILL = Version("5.23.0")
-_CALL_OPTIONS = ("retention_ratio", "instruction_mask")
+_CALL_OPTIONS = ("token_compression", "instruction_mask")
 
 
 class TokenCompressionMixin:
     """Rewrites the inputs, then calls the stock class; no stock forward is copied.
 
     `compressed_class` puts it in front of a stock class. `forward` and `generate` take two more
-    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]). A
-    `ModelOutput` of a compressed call has its report as the attribute `compression_report`.
+    options per call: `token_compression`, in the forms of `from_pretrained` (a dict holds changes
+    to the model's setting, and a list has one retention ratio for each sample), and
+    `instruction_mask` (bool [B, S]). A `ModelOutput` of a compressed call has its report as the
+    attribute `compression_report`.
     """
 
     stock_class: ClassVar[Any]
@@ -67,16 +71,23 @@ class TokenCompressionMixin:
 
     def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        if options["token_compression"] is False:
+            with self._compression.disabled():
+                return self._call_forward(*args, **kwargs)
         inputs = _by_name(self.stock_class.forward, self, args, kwargs)
         stock_forward = super().forward  # type: ignore[misc]
         cache = given_cache(inputs)
         if self._should_compress(inputs):
             _refuse_filled_cache(cache)
-            compressed = self._compress(inputs, padding=padding_of_forward(inputs), **options)
+            has_head = hasattr(self.stock_class, "generate")
+            noted = None if has_head else noted_labels(self)
+            labelled = inputs if noted is None else {**inputs, "labels": noted}
+            compressed = self._compress(labelled, padding=padding_of_forward(inputs), **options)
             report = self._compression.last
+            if noted is not None:
+                del compressed.inputs["labels"]
             output = stock_forward(**compressed.inputs)
             remember_prefix(caches_of(cache, output), CompressedPrefix.of(compressed))
-            has_head = hasattr(self.stock_class, "generate")
             output = widened_output(output, compressed, has_head=has_head)
             if isinstance(output, ModelOutput):
                 output.compression_report = report
@@ -88,6 +99,9 @@ class TokenCompressionMixin:
     @torch.no_grad()
     def _call_generate(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        if options["token_compression"] is False:
+            with self._compression.disabled():
+                return self._call_generate(*args, **kwargs)
         stock_generate = super().generate  # type: ignore[misc]
         arguments = _by_name(self.stock_class.generate, self, args, kwargs)
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
@@ -175,9 +189,12 @@ class TokenCompressionMixin:
         # Images first: decoding steps then read no context variable and stay traceable.
         return bool(present_modalities(self.family, inputs)) and self._compression.enabled
 
-    def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
+    def _compress(
+        self, inputs: dict[str, Any], *, token_compression: Any, **options: Any
+    ) -> CompressedInputs:
         check_labels(inputs, options.get("instruction_mask"))
-        return compress_inputs(self, self.family, self._compression, inputs, **options)
+        setting = self._compression.for_call(self, token_compression)
+        return compress_inputs(self, self.family, self._compression, inputs, setting, **options)
 
     def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
         """A setting as `generate` resolves it: argument, given config, the model's own config."""
@@ -192,7 +209,7 @@ class TokenCompressionMixin:
                 f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
                 f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
             )
-        return self._compress(
+        return with_gathered_parameters(self, "_compress")(
             self._with_generated_inputs(arguments),
             padding="left",
             spare_position=self._generation_setting(arguments, "use_cache") is False,
@@ -254,6 +271,9 @@ def compressed_class(stock_class: Any) -> Any:
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
         return self._call_forward(*args, **kwargs)
 
+    # To take mixed precision off, Accelerate unwraps `forward` as far as it can.
+    vars(forward).pop("__wrapped__")
+    vars(forward)["__signature__"] = inspect.signature(stock_class.forward)
     namespace: dict[str, Any] = {
         "__module__": stock_class.__module__,
         "__qualname__": stock_class.__qualname__,
@@ -272,7 +292,15 @@ def compressed_class(stock_class: Any) -> Any:
         def generate_batch(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
             return self._call_generate_batch(*args, **kwargs)
 
-        namespace.update(generate=generate, generate_batch=generate_batch)
+        def set_attribute(self: Any, name: str, value: Any) -> None:
+            replaced = name == "forward" and getattr(value, "__self__", None) is self
+            if replaced and value.__func__ is not type(self).forward:
+                value = noting_labels(value)
+            stock_class.__setattr__(self, name, value)
+
+        namespace.update(
+            generate=generate, generate_batch=generate_batch, __setattr__=set_attribute
+        )
     return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
 
 

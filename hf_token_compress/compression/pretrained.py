@@ -23,9 +23,9 @@ _DOWNLOAD_OPTIONS = ("cache_dir", "local_files_only", "token")
 def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     """Let `from_pretrained` take `token_compression`, and apply a saved setting.
 
-    The value is a config, its dict, or the folder or Hub id of a mapper; False ignores a saved
-    setting. A mapper is fetched with the `cache_dir`, `local_files_only` and `token` of the call,
-    and one in the model's own repository with its `revision`.
+    The value is a config, its dict, a retention ratio, or the folder or Hub id of a mapper; False
+    ignores a saved setting. A mapper is fetched with the `cache_dir`, `local_files_only` and
+    `token` of the call, and one in the model's own repository with its `revision`.
     """
     stock = model_base.__dict__["from_pretrained"].__func__
     if getattr(stock, "accepts_token_compression", False):

@@ -14,8 +14,16 @@ FAMILIES: Registry[ModelFamily] = Registry(
     "family",
     f"{__package__}.family:ModelFamily",
     {
+        "gemma3": f"{__package__}.family:ModelFamily",
+        "glm4v": f"{__package__}.glm4v:Glm4vFamily",
+        "internvl": f"{__package__}.family:ModelFamily",
+        "llava": f"{__package__}.family:ModelFamily",
         "llava_onevision": f"{__package__}.llava_onevision:LlavaOnevisionFamily",
+        "mistral3": f"{__package__}.mistral3:Mistral3Family",
+        "paligemma": f"{__package__}.family:ModelFamily",
+        "qwen2_5_vl": f"{__package__}.family:ModelFamily",
         "qwen2_vl": f"{__package__}.family:ModelFamily",
+        "qwen3_vl": f"{__package__}.family:ModelFamily",
         "vila15": f"{__package__}.vila.family:VilaFamily",
     },
 )

@@ -229,8 +229,8 @@ def test_padding_without_a_mask_equals_stock(ratio: float, pair: ModelPair) -> N
     inputs = make_inputs(RAGGED)
     unmasked = {name: value for name, value in inputs.items() if name != "attention_mask"}
     assert torch.equal(seeded(pair.stock, unmasked), seeded(pair.stock, inputs))
-    expected = seeded(pair.compressed, inputs, retention_ratio=ratio)
-    assert torch.equal(seeded(pair.compressed, unmasked, retention_ratio=ratio), expected)
+    expected = seeded(pair.compressed, inputs, token_compression=ratio)
+    assert torch.equal(seeded(pair.compressed, unmasked, token_compression=ratio), expected)
 
 
 @pytest.mark.parametrize("axes", [3, 4])

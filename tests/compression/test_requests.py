@@ -118,8 +118,8 @@ def test_threads_with_other_prompts_and_ratios(family: str) -> None:
     model = pair.compressed
     requests = [
         (make_inputs([ONE_IMAGE], family=family), {}),
-        (make_inputs([TWO_IMAGES], family=family), {"retention_ratio": 0.5}),
-        (make_inputs([TWO_IMAGES, ONE_IMAGE], family=family), {"retention_ratio": 0.125}),
+        (make_inputs([TWO_IMAGES], family=family), {"token_compression": 0.5}),
+        (make_inputs([TWO_IMAGES, ONE_IMAGE], family=family), {"token_compression": 0.125}),
     ]
 
     def ask(number: int) -> tuple[torch.Tensor, list[int]]:

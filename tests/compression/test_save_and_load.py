@@ -366,7 +366,7 @@ def test_sharded_checkpoints(pair: ModelPair, tmp_path: Path) -> None:
 
 def test_an_invalid_argument_is_refused_before_loading(tmp_path: Path) -> None:
     with one_sentence(TypeError, "token_compression"):
-        Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "none", token_compression=3)
+        Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "none", token_compression=True)
     with one_sentence(ValueError, "retention_ratio"):
         Qwen2VLForConditionalGeneration.from_pretrained(
             tmp_path / "none", token_compression={"retention_ratio": 2.0}

@@ -73,9 +73,9 @@ def test_lora_takes_the_ratio_of_a_call(lora_pair: ModelPair) -> None:
     compressed = lora_pair.compressed
     inputs = make_inputs([ONE_IMAGE])
     last = compressed.get_base_model().token_compression
-    compressed(**inputs, retention_ratio=0.5)
+    compressed(**inputs, token_compression=0.5)
     assert last.last.samples[0].visual_tokens_after == 24
-    compressed.generate(**inputs, retention_ratio=0.125, max_new_tokens=1)
+    compressed.generate(**inputs, token_compression=0.125, max_new_tokens=1)
     assert last.last.samples[0].visual_tokens_after == 6
 
 

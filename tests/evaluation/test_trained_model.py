@@ -267,7 +267,7 @@ def test_the_pipeline_answers(models: ModelPair, processor: Qwen2VLProcessor) ->
     assert models.compressed.token_compression.last.samples[0].visual_tokens_after == 16
     full = pipe(text=chat, max_new_tokens=NEW)[0]["generated_text"]
     assert full[-1] == {"role": "assistant", "content": given}
-    ratio = pipe(text=chat, generate_kwargs={"retention_ratio": 1.0}, **options)
+    ratio = pipe(text=chat, generate_kwargs={"token_compression": 1.0}, **options)
     assert ratio[0]["generated_text"] == ask(models.stock, processor, chat)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from families.vila15 import SIDE, TOKENS
 from matrix import each_attention
 from packaging.version import Version
 from pairs import QUARTER, ModelPair, assert_same, make_pair
@@ -28,7 +29,6 @@ from tiny_models import (
     Prompt,
     make_inputs,
 )
-from tiny_vila import SIDE, TOKENS
 from torch import Tensor
 from transformers import AutoProcessor
 from vila_reference import CHECKPOINT, prompt_inputs, s2_checkpoint
@@ -151,7 +151,7 @@ def test_s2(name: str) -> None:
     large = torch.nn.functional.interpolate(pixels, scale_factor=2.0)
     inputs[name] = large.view(*inputs[name].shape[:-2], 2 * SIDE, 2 * SIDE)
     expected = stock(**inputs).logits
-    assert torch.equal(compressed(**inputs, retention_ratio=1.0).logits, expected)
+    assert torch.equal(compressed(**inputs, token_compression=1.0).logits, expected)
     with torch.no_grad():
         shorter = stock(**prepare_inputs(compressed, **inputs)).logits
     assert torch.equal(compressed(**inputs).logits, shorter)
@@ -196,7 +196,7 @@ def test_the_overlay_shows_kept_tokens_where_they_lie(
     """Tokens come column by column: read row by row, they would be mirrored."""
     pair.compressed.token_compression.scorer = TopRight()
     inputs = make_inputs([prompt], family=FAMILY)
-    pair.compressed(**inputs, retention_ratio=1 / TOKENS)
+    pair.compressed(**inputs, token_compression=1 / TOKENS)
     sample = pair.compressed.token_compression.last.samples[0]
     assert sample.visual_tokens_after == sample.visual_tokens_before // TOKENS
     # A patch is 16 pixels and a token 32; half of the last tokens lies in the padding.

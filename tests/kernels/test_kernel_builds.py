@@ -9,7 +9,7 @@ import pytest
 import resources
 import torch
 from matrix import full_only
-from resources import Usage, all_usages, compile_launch, shipped_cases
+from resources import Usage, compile_launch, shipped_cases, usage
 
 from hf_token_compress.kernels.instruction_attention.triton_launch import launches
 from hf_token_compress.kernels.launch import NVIDIA
@@ -20,7 +20,7 @@ HEAD_DIMS = sorted({size for sizes in resources.HEAD_DIMS.values() for size in s
 
 @functools.cache
 def usages_of(target: str, head_dim: int) -> list[Usage]:
-    return all_usages(case for case in shipped_cases([target]) if case.head_dim == head_dim)
+    return [usage(case) for case in shipped_cases([target]) if case.head_dim == head_dim]
 
 
 each_build = pytest.mark.parametrize(
@@ -37,25 +37,25 @@ each_build = pytest.mark.parametrize(
 def test_no_shipped_build_has_a_fault(target: str, head_dim: int) -> None:
     """No spilled registers, little enough shared memory, all products on the matrix units."""
     own = usages_of(target, head_dim)
-    assert {usage.case.kernel for usage in own} == {
+    assert {one.case.kernel for one in own} == {
         "log_sum_exp_of_tiles",
         "sum_over_queries",
         "query_statistics",
         "key_sums",
     }
     expected = {dtype for dtype, sizes in resources.HEAD_DIMS.items() if head_dim in sizes}
-    assert {usage.case.dtype for usage in own} == expected
-    faults = [(usage.case, usage.config, fault) for usage in own for fault in usage.faults()]
+    assert {one.case.dtype for one in own} == expected
+    faults = [(one.case, one.config, fault) for one in own for fault in one.faults()]
     assert faults == []
 
 
 @each_build
 def test_half_precision_is_on_the_newest_matrix_unit(target: str, head_dim: int) -> None:
     names = {"sm_80": "HMMA.16816", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "v_mfma_f32"}
-    for usage in usages_of(target, head_dim):
-        if usage.case.dtype == torch.bfloat16:
+    for one in usages_of(target, head_dim):
+        if one.case.dtype == torch.bfloat16:
             expected = names[target]
-            assert all(name.startswith(expected) for name in usage.instructions), usage
+            assert all(name.startswith(expected) for name in one.instructions), one
 
 
 def test_faults_are_reported() -> None:

@@ -36,9 +36,8 @@ from torch import Tensor, nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 from typing_extensions import override
 
-from hf_token_compress import ModelFamily, Scorer, compress, register_family, register_scorer
+from hf_token_compress import Scorer, compress, register_scorer
 from hf_token_compress.compression import vision_attention as own_module
-from hf_token_compress.models import registry
 from hf_token_compress.models.vila import VilaConfig
 from hf_token_compress.scorers import registry as scorer_registry
 
@@ -57,7 +56,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """(prompt, vision attention) of each call of the scorer "seen", which scores with it."""
     calls: list[Any] = []
     monkeypatch.setattr(scorer_registry.SCORERS, "registered", {})
-    monkeypatch.setattr(registry.FAMILIES, "registered", {})
 
     @register_scorer("seen")
     class Seen(Scorer):
@@ -215,7 +213,6 @@ def test_it_is_that_of_the_towers_eager_maps(
 
 
 def test_a_tower_without_code_of_its_own_merges_consecutive_patches(seen: list[Any]) -> None:
-    register_family("qwen3_vl", ModelFamily)
     inputs = make_inputs(RAGGED_VIDEOS, family="qwen3_vl")
     model = tiny_model(family="qwen3_vl")
     expected = reference(model, inputs)
@@ -238,7 +235,6 @@ def test_both_scales_of_s2_count(seen: list[Any]) -> None:
 def test_a_cls_token_alone_asks(seen: list[Any]) -> None:
     model = llava_with_clip()
     inputs = make_inputs(RAGGED, family="llava")
-    register_family("llava", ModelFamily)
     (maps,) = eager_maps(model, "image", inputs)
     expected = torch.zeros(inputs["input_ids"].shape)
     expected[inputs["input_ids"] == IMAGE] = maps[:, :, 0, 1:].mean(dim=1).flatten()
@@ -461,7 +457,7 @@ def test_features_of_the_caller_have_none(family: str) -> None:
         with one_sentence(ValueError, "mm_encoder_outputs", "pixels"):
             model(**inputs)
         # Where every token stays, nothing is scored.
-        model(**inputs, retention_ratio=1.0)
+        model(**inputs, token_compression=1.0)
 
 
 def test_attention_outside_the_interface_is_refused() -> None:
@@ -480,14 +476,12 @@ def test_attention_outside_the_interface_is_refused() -> None:
 
 @pytest.mark.parametrize("family", ["internvl", "gemma3", "qwen2_5_vl"])
 def test_patches_in_an_unknown_order_are_refused(family: str) -> None:
-    register_family(family, ModelFamily)
     model = compress(tiny_model(family=family), setting())
     with one_sentence(ValueError, "token_attention", type(model).__name__):
         model(**make_inputs([ONE_IMAGE], family=family))
 
 
 def test_towers_with_masks_are_refused() -> None:
-    register_family("mistral3", ModelFamily)
     model = compress(tiny_model(family="mistral3"), setting())
     with one_sentence(ValueError, "PixtralVisionModel", "mask"):
         model(**make_inputs([ONE_IMAGE], family="mistral3"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,15 +14,18 @@ from hf_token_compress.prompt import MultimodalPrompt
 from hf_token_compress.selection import select_tokens
 
 
-def eager_maps(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Attention maps of every decoder layer, float [B, heads, S, S] each.
+def eager_maps(
+    model: Any, inputs: Mapping[str, Any], layers: Sequence[int] | None = None
+) -> dict[int, Tensor]:
+    """Attention maps by decoder layer, float [B, heads, S, S] each.
 
     Args:
         model: A stock model; a copy of it runs with eager attention.
         inputs: Arguments of its forward.
+        layers: The layers that have a map, where a hybrid has not one for every layer.
 
     Raises:
-        ValueError: The decoder does not return one map per layer, as hybrids do not.
+        ValueError: The decoder does not return one map for each of these layers.
     """
     eager = copy.deepcopy(model)
     eager.set_attn_implementation("eager")
@@ -30,18 +33,28 @@ def eager_maps(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
         maps = eager(**inputs, output_attentions=True, use_cache=False).attentions
     shapes = {None if own is None else tuple(own.shape[2:]) for own in maps or ()}
     length = inputs["input_ids"].shape[1]
-    layers = model.config.get_text_config().num_hidden_layers
-    if maps is None or len(maps) != layers or shapes != {(length, length)}:
+    if layers is None:
+        layers = range(model.config.get_text_config().num_hidden_layers)
+    if maps is None or len(maps) != len(layers) or shapes != {(length, length)}:
         kind = model.config.get_text_config().model_type
         raise ValueError(f"A decoder of type {kind} returns no eager attention map per layer.")
-    return maps
+    return dict(zip(layers, maps, strict=True))
 
 
 def eager_scores(
-    model: Any, inputs: Mapping[str, Any], prompt: MultimodalPrompt, depth: int = 0
+    model: Any,
+    inputs: Mapping[str, Any],
+    prompt: MultimodalPrompt,
+    depth: int = 0,
+    layers: Sequence[int] | None = None,
 ) -> Tensor:
-    """Mean over heads and instruction tokens of the map of layer `depth`, float32 [B, S]."""
-    own = eager_maps(model, inputs)[depth].float().mean(1)  # [B, S, S]
+    """Mean over heads and instruction tokens of a map, float32 [B, S].
+
+    It is that of the first layer from `depth` on that has one; `layers` as for `eager_maps`.
+    """
+    maps = eager_maps(model, inputs, layers)
+    scoring_layer = min(layer for layer in maps if layer >= depth)
+    own = maps[scoring_layer].float().mean(1)  # [B, S, S]
     instruction = prompt.instruction_mask & prompt.attention_mask
     return torch.stack([rows[asked].mean(0) for rows, asked in zip(own, instruction, strict=True)])
 
@@ -50,7 +63,7 @@ def kept_visual(
     scores: Tensor, prompt: MultimodalPrompt, config: TokenCompressionConfig
 ) -> list[Tensor]:
     """Which visual tokens of each prompt these scores keep, bool [N] each."""
-    keep = select_tokens(prompt.attention_mask, prompt.visuals, scores, config)
+    keep = select_tokens(prompt.attention_mask, prompt.visuals, scores, [config] * len(scores))
     return [keep[sample, positions] for sample, positions in enumerate(_visual(prompt))]
 
 

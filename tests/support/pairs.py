@@ -14,6 +14,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from hf_token_compress import TokenCompressionConfig, compress
 
+HALF = TokenCompressionConfig(retention_ratio=0.5, min_visual_tokens=0, scorer="uniform")
 QUARTER = TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0)
 KEEP_ALL = TokenCompressionConfig(retention_ratio=1.0, min_visual_tokens=0)
 

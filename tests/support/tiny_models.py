@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
+import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -32,15 +36,20 @@ IMAGE_AND_VIDEO: Prompt = (2, (2, 4, 4), 3, (4, 4), 5, "end", 2)
 RAGGED: tuple[Prompt, ...] = (ONE_IMAGE, TWO_TURNS, TEXT_ONLY, TWO_IMAGES)
 RAGGED_VIDEOS: tuple[Prompt, ...] = (ONE_VIDEO, IMAGE_AND_VIDEO, TEXT_ONLY, TWO_VIDEOS, ONE_IMAGE)
 
-PROMPTS: dict[str, tuple[Prompt, ...]] = {
+IMAGE_PROMPTS: dict[str, tuple[Prompt, ...]] = {
     "one_image": (ONE_IMAGE,),
     "several_images": (TWO_IMAGES,),
     "several_turns": (TWO_TURNS,),
+    "text_only": (TEXT_ONLY,),
+    "ragged": RAGGED,
+}
+"""Prompts of a family without videos."""
+
+PROMPTS: dict[str, tuple[Prompt, ...]] = {
+    **IMAGE_PROMPTS,
     "one_video": (ONE_VIDEO,),
     "several_videos": (TWO_VIDEOS,),
     "image_and_video": (IMAGE_AND_VIDEO,),
-    "text_only": (TEXT_ONLY,),
-    "ragged": RAGGED,
     "ragged_videos": RAGGED_VIDEOS,
 }
 
@@ -77,17 +86,56 @@ class Visual(NamedTuple):
     size: tuple[int, ...]
 
 
+class Fault(NamedTuple):
+    """How a stock model fails.
+
+    Attributes:
+        message: Regular expression that its error matches.
+        error: Class of the error.
+        since: First version of Transformers that fails so.
+    """
+
+    message: str
+    error: type[Exception] = Exception
+    since: str = "5.19.0"
+
+
 class TinyFamily(ABC):
     """How to make random tiny models of one family, and inputs for them.
 
     Attributes:
-        model_class, base_class: With and without a language model head.
+        architecture: What the names of its classes in Transformers begin with.
         prompts: The prompts of its tests, by name.
+        since: First version of Transformers that it is tested with.
+        hiding_differs: Why dropping tokens is not hiding them, such as a linear attention that
+            reads hidden tokens too; None if it is.
+        attention_layers: Decoder layers that have an attention map; None if all have one.
+        faults: How the stock model fails, by kind of cell or by "kind-prompts".
+        image_sizes: (height, width) in pixels of images for its processor.
     """
 
-    model_class: ClassVar[Any]
-    base_class: ClassVar[Any]
-    prompts: ClassVar[Mapping[str, tuple[Prompt, ...]]] = PROMPTS
+    architecture: ClassVar[str]
+    prompts: ClassVar[Mapping[str, tuple[Prompt, ...]]] = IMAGE_PROMPTS
+    since: ClassVar[str] = "5.19.0"
+    hiding_differs: ClassVar[str | None] = None
+    attention_layers: ClassVar[tuple[int, ...] | None] = None
+    faults: ClassVar[Mapping[str, Fault]] = {}
+    image_sizes: ClassVar[tuple[tuple[int, int], ...]] = ((40, 56), (64, 24))
+
+    @property
+    def model_class(self) -> Any:
+        """The class with a language model head."""
+        return getattr(transformers, f"{self.architecture}ForConditionalGeneration")
+
+    @property
+    def base_class(self) -> Any:
+        """The class without one."""
+        return getattr(transformers, f"{self.architecture}Model")
+
+    @property
+    def config_class(self) -> Any:
+        """The class of their configuration."""
+        return getattr(transformers, f"{self.architecture}Config")
 
     @abstractmethod
     def config(self, **text_options: Any) -> PreTrainedConfig:
@@ -101,38 +149,71 @@ class TinyFamily(ABC):
     def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
         """Inputs other than ids [B, S] and mask, from the visuals of each prompt."""
 
-    @abstractmethod
     def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Position ids of the whole prompt, from the stock model if it has them."""
+        """Position ids of the whole prompt: counted without padding, as in stock `generate`."""
+        return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
-    @abstractmethod
     def visual_tower(self, model: Any) -> Any:
         """The vision tower of a model with a language model head."""
+        return model.model.vision_tower
+
+    def initialise(self, model: Any) -> None:  # noqa: B027 - most have nothing to change
+        """Change parameters that a random model starts with at zero."""
+
+    def processor(self) -> Any:
+        """The family's real processor, with small sizes and a tokenizer of a few words.
+
+        Raises:
+            NotImplementedError: It cannot be built without a checkpoint.
+        """
+        raise NotImplementedError
+
+    def image_text(self, processor: Any) -> str:
+        """What stands for one image in the text that the processor takes."""
+        return str(processor.image_token)
+
+    def video_text(self, processor: Any) -> str:
+        """What stands for one video in the text that the processor takes.
+
+        Raises:
+            NotImplementedError: It takes no videos.
+        """
+        raise NotImplementedError
+
+    def process(self, processor: Any, **arguments: Any) -> dict[str, Any]:
+        """What the processor makes of text, and images or videos, of one prompt."""
+        return dict(processor(**arguments, return_tensors="pt"))
 
 
-_FAMILIES = {
-    "llava_onevision": "tiny_llava_onevision:TinyLlavaOnevision",
-    "qwen2_vl": "tiny_qwen2_vl:TinyQwen2VL",
-    "vila15": "tiny_vila:TinyVila",
-}
-FAMILIES = tuple(_FAMILIES)
-# Families that the library has no code for, or that the documentation writes in a few lines.
-_OTHERS = {
-    "gemma3": "tiny_others:TinyGemma3",
-    "glm4v": "tiny_others:TinyGlm4v",
-    "internvl": "tiny_others:TinyInternVL",
-    "llava": "tiny_others:TinyLlava",
-    "mistral3": "tiny_others:TinyMistral3",
-    "qwen2_5_vl": "tiny_others:TinyQwen25VL",
-    "qwen3_vl": "tiny_others:TinyQwen3VL",
-}
-OTHER_FAMILIES = tuple(_OTHERS)
+FAMILIES = ("llava_onevision", "qwen2_vl", "vila15")
+"""The families of the wide tests; the matrix and the layouts are tested on every family."""
+
+
+def every_family() -> tuple[str, ...]:
+    """The families that have a file, tested with the installed Transformers or not, sorted."""
+    import families
+
+    names = (module.name for module in pkgutil.iter_modules(families.__path__))
+    return tuple(sorted(name for name in names if not name.startswith("_")))
+
+
+def marked_families() -> list[Any]:
+    """Parameters for every family; those that need a newer Transformers are skipped."""
+    return [
+        pytest.param(name, marks=skipped_before(tiny_family(name).since)) for name in every_family()
+    ]
+
+
+def skipped_before(version: str) -> Any:
+    """Marks of a test that needs that version of Transformers."""
+    if Version(transformers.__version__) >= Version(version):
+        return ()
+    return pytest.mark.skip(reason=f"needs Transformers {version}")
 
 
 def tiny_family(name: str) -> TinyFamily:
     """The family of that `config.model_type`."""
-    module, class_name = {**_FAMILIES, **_OTHERS}[name].split(":")
-    family: TinyFamily = getattr(import_module(module), class_name)()
+    family: TinyFamily = import_module(f"families.{name}").Family()
     return family
 
 
@@ -143,8 +224,6 @@ def family_of(model: Any) -> TinyFamily:
 
 def family_prompts(*names: str, families: Sequence[str] = FAMILIES) -> list[Any]:
     """Parameters (family, prompts) for all prompts of every family, or for those named."""
-    import pytest
-
     return [
         pytest.param(name, prompts, id=f"{name}-{title}")
         for name in families
@@ -171,7 +250,9 @@ def tiny_model(
     """A random model in evaluation mode; the same arguments give the same weights."""
     torch.manual_seed(seed)
     config = tiny_config(attention, family=family, **text_options)
-    model = tiny_family(family).model_class(config)
+    maker = tiny_family(family)
+    model = maker.model_class(config)
+    maker.initialise(model)
     model.generation_config.pad_token_id = PADDING
     model.generation_config.eos_token_id = TURN_END
     model.generation_config.suppress_tokens = [IMAGE, VISION_START, VISION_END, PADDING, VIDEO]
@@ -187,8 +268,10 @@ def tiny_base_model(
 ) -> Any:
     """The same without a language model head."""
     torch.manual_seed(seed)
-    config = tiny_config(attention, family=family)
-    return tiny_family(family).base_class(config).to(dtype).eval()
+    maker = tiny_family(family)
+    model = maker.base_class(tiny_config(attention, family=family))
+    maker.initialise(model)
+    return model.to(dtype).eval()
 
 
 def make_inputs(

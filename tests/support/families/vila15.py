@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tiny_models import IMAGE, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+import transformers
+from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
 
-from hf_token_compress.models.vila import VilaConfig, VilaForConditionalGeneration, VilaModel
+from hf_token_compress.models.vila import (
+    VilaConfig,
+    VilaForConditionalGeneration,
+    VilaModel,
+    VilaProcessor,
+)
 
 # An odd grid of 7 x 7 patches, merged to 4 x 4 visual tokens.
 SIDE, PATCH, TOKENS = 28, 4, 16
 LINE_BREAK = 7
 
 
-class TinyVila(TinyFamily):
+class Family(TinyFamily):
+    prompts = PROMPTS
     model_class = VilaForConditionalGeneration
     base_class = VilaModel
 
@@ -53,9 +61,13 @@ class TinyVila(TinyFamily):
                 inputs[pixel_name] = torch.stack(found)
         return inputs
 
-    def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens counted without padding, as in the stock `generate`."""
-        return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    def processor(self) -> Any:
+        words = {"<image>": IMAGE, "<video>": VIDEO, "\n": LINE_BREAK}
+        return VilaProcessor(
+            transformers.SiglipImageProcessor(size={"height": SIDE, "width": SIDE}),
+            word_tokenizer(words),
+            image_seq_length=TOKENS,
+        )
 
-    def visual_tower(self, model: Any) -> Any:
-        return model.model.vision_tower
+    def video_text(self, processor: Any) -> str:
+        return str(processor.video_token)

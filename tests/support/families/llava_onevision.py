@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tiny_models import IMAGE, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+import transformers
+from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
-from transformers import (
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionModel,
-)
 from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
 
 PATCH, TILE = 4, 16
 RESOLUTIONS = [[TILE * rows, TILE * columns] for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2))]
 
 
-class TinyLlavaOnevision(TinyFamily):
-    model_class = LlavaOnevisionForConditionalGeneration
-    base_class = LlavaOnevisionModel
+class Family(TinyFamily):
+    architecture = "LlavaOnevision"
+    prompts = PROMPTS
 
-    def config(self, **text_options: Any) -> LlavaOnevisionConfig:
-        return LlavaOnevisionConfig(
+    def config(self, **text_options: Any) -> Any:
+        return self.config_class(
             text_config={**TEXT_CONFIG, "model_type": "qwen2", **text_options},
             vision_config={
                 "model_type": "siglip_vision_model",
@@ -72,13 +69,19 @@ class TinyLlavaOnevision(TinyFamily):
             inputs["pixel_values_videos"] = torch.stack([video.pixels for video in videos])
         return inputs
 
-    def position_ids(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Tokens counted without padding, as in the stock `generate`."""
-        mask = inputs["attention_mask"]
-        return (mask.cumsum(-1) - 1).clamp(min=0)
+    def processor(self) -> Any:
+        size = {"height": TILE, "width": TILE}
+        return transformers.LlavaOnevisionProcessor(
+            transformers.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=RESOLUTIONS),
+            word_tokenizer({"<image>": IMAGE, "<video>": VIDEO}),
+            transformers.LlavaOnevisionVideoProcessor(size=size, do_sample_frames=False),
+            num_image_tokens=(TILE // PATCH) ** 2,
+            vision_feature_select_strategy="full",
+            vision_aspect_ratio="anyres_max_2",
+        )
 
-    def visual_tower(self, model: Any) -> Any:
-        return model.model.vision_tower
+    def video_text(self, processor: Any) -> str:
+        return str(processor.video_token)
 
 
 def _image_tokens(size: tuple[int, ...], alone: bool) -> int:

@@ -1,0 +1,278 @@
+"""Every family, by kind of check, prompts, attention and dtype; the stock model is the reference.
+
+One cell of each kind runs for each family by default, all of them with `--matrix`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import transformers
+from eager_attention import assert_scores_and_tokens, eager_scores
+from packaging.version import Version
+from pairs import HALF, ModelPair, answer, assert_same, make_pair, masked_inputs, sample_states
+from tiny_models import (
+    every_family,
+    make_inputs,
+    skipped_before,
+    tiny_base_model,
+    tiny_family,
+)
+
+from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs
+from hf_token_compress.compression.reading import read_prompt
+
+pytestmark = pytest.mark.core
+
+GREEDY = {"max_new_tokens": 5, "do_sample": False}
+LOGITS = {"return_dict_in_generate": True, "output_logits": True}
+
+
+class Cell(NamedTuple):
+    """One cell of the matrix."""
+
+    kind: str
+    family: str
+    title: str
+    attention: str
+    dtype: torch.dtype
+
+    @property
+    def pair(self) -> ModelPair:
+        """Stock and compressed model; half of the visual tokens are kept."""
+        return _pair(self.family, self.attention, self.dtype)
+
+    def inputs(self, **options: Any) -> dict[str, Any]:
+        """The batch of the cell."""
+        prompts = tiny_family(self.family).prompts[self.title]
+        return make_inputs(prompts, family=self.family, dtype=self.dtype, **options)
+
+    @contextmanager
+    def stock(self) -> Iterator[None]:
+        """Around what the stock model does: where it is known to fail, it must."""
+        faults = tiny_family(self.family).faults
+        fault = faults.get(self.kind) or faults.get(f"{self.kind}-{self.title}")
+        if fault is None or Version(transformers.__version__) < Version(fault.since):
+            yield
+            return
+        with pytest.raises(fault.error, match=fault.message):
+            yield
+        pytest.xfail(f"The stock model fails itself: {fault.message}")
+
+
+@functools.lru_cache(maxsize=2)
+def _pair(family: str, attention: str, dtype: torch.dtype) -> ModelPair:
+    return make_pair(HALF, family=family, attention=attention, dtype=dtype)
+
+
+def prepared_inputs(cell: Cell, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that the compressed model gives to the stock forward."""
+    with torch.no_grad():
+        return dict(prepare_inputs(cell.pair.compressed, **inputs))
+
+
+def keeping_all_equals_stock(cell: Cell) -> None:
+    inputs = cell.inputs(padding_side="right")
+    with cell.stock():
+        expected = cell.pair.stock(**inputs).logits
+    assert torch.equal(cell.pair.compressed(**inputs, retention_ratio=1.0).logits, expected)
+
+
+def keeping_all_of_a_base_model_equals_stock(cell: Cell) -> None:
+    stock = tiny_base_model(cell.attention, cell.dtype, family=cell.family)
+    inputs = cell.inputs()
+    with cell.stock():
+        expected = stock(**inputs).last_hidden_state
+    compressed = compress(stock, TokenCompressionConfig(retention_ratio=1.0, min_visual_tokens=0))
+    assert torch.equal(compressed(**inputs).last_hidden_state, expected)
+
+
+def equals_stock_on_prepared_inputs(cell: Cell) -> None:
+    inputs = cell.inputs()
+    prepared = prepared_inputs(cell, inputs)
+    with cell.stock():
+        expected = cell.pair.stock(**prepared).logits
+    assert torch.equal(cell.pair.compressed(**inputs).logits, expected)
+    for sample in cell.pair.compressed.token_compression.last.samples:
+        assert abs(2 * int(sample.kept_visual.sum()) - len(sample.kept_visual)) <= 1
+
+
+def equals_stock_with_dropped_tokens_hidden(cell: Cell) -> None:
+    inputs = cell.inputs(padding_side="right")
+    actual = cell.pair.compressed(**inputs).logits
+    with cell.stock():
+        expected = cell.pair.stock(**masked_inputs(cell.pair, inputs)).logits
+    samples = cell.pair.compressed.token_compression.last.samples
+    for number, sample in enumerate(samples):
+        own = sample_states(actual, number, inputs, samples)
+        assert_same(own, expected[number, sample.kept_indices])
+
+
+def given_features_are_compressed_like_pixels(cell: Cell) -> None:
+    inputs = cell.inputs()
+    expected = cell.pair.compressed(**inputs).logits
+    outputs = {}
+    for modality in ("image", "video"):
+        encode = getattr(cell.pair.stock, f"get_{modality}_features", None)
+        accepted = inspect.signature(encode).parameters if encode else {}
+        arguments = {name: inputs[name] for name in accepted if name in inputs}
+        pixels = [name for name in arguments if name.startswith("pixel_values")]
+        if pixels:
+            outputs[modality] = encode(**arguments, return_dict=True)
+            for name in pixels:
+                del inputs[name]
+    assert outputs
+    assert torch.equal(cell.pair.compressed(**inputs, mm_encoder_outputs=outputs).logits, expected)
+
+
+def a_sample_in_a_batch_equals_the_sample_alone(cell: Cell) -> None:
+    prompts = tiny_family(cell.family).prompts[cell.title]
+    inputs = cell.inputs()
+    together = cell.pair.compressed(**inputs).logits
+    samples = cell.pair.compressed.token_compression.last.samples
+    for number, prompt in enumerate(prompts):
+        own = make_inputs([prompt], family=cell.family)
+        alone = cell.pair.compressed(**own).logits[0]
+        assert_same(sample_states(together, number, inputs, samples), alone)
+
+
+def cached_equals_recomputed(cell: Cell) -> None:
+    inputs = cell.inputs()
+    cached = cell.pair.compressed.generate(**inputs, **GREEDY, **LOGITS)
+    with cell.stock():
+        cell.pair.stock.generate(**inputs, **GREEDY, use_cache=False)
+    recomputed = cell.pair.compressed.generate(**inputs, **GREEDY, **LOGITS, use_cache=False)
+    assert torch.equal(cached.sequences, recomputed.sequences)
+    assert_same(torch.stack(cached.logits), torch.stack(recomputed.logits))
+
+
+def _generates_as_stock(cell: Cell, **options: Any) -> None:
+    inputs = cell.inputs()
+    prepared = prepared_inputs(cell, inputs)
+    with cell.stock():
+        expected = cell.pair.stock.generate(**prepared, **GREEDY, **options)
+    actual = cell.pair.compressed.generate(**inputs, **GREEDY, **options)
+    assert torch.equal(answer(actual, inputs), answer(expected, prepared))
+    whole = cell.pair.compressed.generate(**inputs, **GREEDY, **options, retention_ratio=1.0)
+    assert torch.equal(whole, cell.pair.stock.generate(**inputs, **GREEDY, **options))
+
+
+def loss_equals_stock_on_prepared_inputs(cell: Cell) -> None:
+    inputs = cell.inputs(padding_side="right")
+    real = inputs["attention_mask"].bool()
+    from_end = real.flip(1).cumsum(1).flip(1)
+    inputs["labels"] = torch.where(real & (from_end <= 3), inputs["input_ids"], -100)
+    prepared = prepared_inputs(cell, inputs)
+    with cell.stock():
+        expected = cell.pair.stock(**prepared).loss
+    assert expected.isfinite()
+    assert torch.equal(cell.pair.compressed(**inputs).loss, expected)
+
+
+def _scores_equal_eager_attention(cell: Cell, depth: int) -> None:
+    """At the first layer with an attention map, from that depth on."""
+    config = TokenCompressionConfig(
+        retention_ratio=0.25,
+        min_visual_tokens=0,
+        min_tokens_per_visual=0,
+        scorer="attention",
+        scorer_options={"scoring_depth": depth},
+    )
+    inputs = cell.inputs()
+    stock = cell.pair.stock
+    compressed = compress(copy.deepcopy(stock), config)
+    with torch.no_grad():
+        prepare_inputs(compressed, **inputs)
+    prompt, _ = read_prompt(stock, inputs)
+    with cell.stock():
+        layers = tiny_family(cell.family).attention_layers
+        expected = eager_scores(stock, inputs, prompt, depth, layers)
+    assert_scores_and_tokens(compressed.token_compression.last.samples, expected, prompt, config)
+
+
+class Kind(NamedTuple):
+    """One kind of check.
+
+    Attributes:
+        check: Raises unless the cell is right.
+        default: The prompts of the cell that runs by default: the first that a family has.
+        exact: Whether outputs are equal to the bit, so that bfloat16 can be compared too.
+        batches: Whether the check is about batches of several prompts only.
+        since: First version of Transformers that can do it.
+    """
+
+    check: Callable[[Cell], None]
+    default: tuple[str, ...] = ("ragged",)
+    exact: bool = True
+    batches: bool = False
+    since: str = "5.19.0"
+
+
+ALL = ("ragged_videos", "ragged")
+KINDS = {
+    "keep_all": Kind(keeping_all_equals_stock, ALL),
+    "base": Kind(keeping_all_of_a_base_model_equals_stock),
+    "prepared": Kind(equals_stock_on_prepared_inputs, ALL),
+    "hidden": Kind(equals_stock_with_dropped_tokens_hidden, ALL, exact=False),
+    "features": Kind(given_features_are_compressed_like_pixels, ("one_image",)),
+    "alone": Kind(a_sample_in_a_batch_equals_the_sample_alone, ALL, exact=False, batches=True),
+    "cached": Kind(cached_equals_recomputed, ("one_image",), exact=False),
+    "greedy": Kind(_generates_as_stock),
+    "beams": Kind(functools.partial(_generates_as_stock, num_beams=3), ("several_turns",)),
+    "static": Kind(
+        functools.partial(_generates_as_stock, cache_implementation="static"), ("one_image",)
+    ),
+    "chunked": Kind(
+        functools.partial(_generates_as_stock, prefill_chunk_size=7),
+        ("several_turns",),
+        since="5.23.0",
+    ),
+    "labels": Kind(loss_equals_stock_on_prepared_inputs, ("several_images",)),
+    "scores": Kind(functools.partial(_scores_equal_eager_attention, depth=0), exact=False),
+    "deeper_scores": Kind(
+        functools.partial(_scores_equal_eager_attention, depth=2), ALL, exact=False
+    ),
+}
+
+
+def cells(family: str, *, every: bool) -> Iterator[Any]:
+    """Cells of one family: one of each kind, or every one."""
+    maker = tiny_family(family)
+    for name, kind in KINDS.items():
+        titles = maker.prompts if every else [own for own in kind.default if own in maker.prompts]
+        for title in list(titles) if every else titles[:1]:
+            if kind.batches and len(maker.prompts[title]) == 1:
+                continue
+            if name == "features" and title == "text_only":
+                continue
+            for attention in ("sdpa", "eager") if every else ("sdpa",):
+                for dtype in (torch.float32, torch.bfloat16) if every else (torch.float32,):
+                    if dtype is torch.float32 or kind.exact:
+                        yield _parameter(Cell(name, family, title, attention, dtype))
+
+
+def _parameter(cell: Cell) -> Any:
+    maker = tiny_family(cell.family)
+    since = max(maker.since, KINDS[cell.kind].since, key=Version)
+    marks = [skipped_before(since)] if skipped_before(since) else []
+    if cell.kind == "hidden" and maker.hiding_differs:
+        marks.append(pytest.mark.skip(reason=maker.hiding_differs))
+    bits = str(cell.dtype).removeprefix("torch.")
+    return pytest.param(cell, id="-".join([*cell[:4], bits]), marks=marks)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    every = metafunc.config.getoption("--matrix")
+    found = [cell for family in every_family() for cell in cells(family, every=every)]
+    metafunc.parametrize("cell", found)
+
+
+def test_cell(cell: Cell) -> None:
+    KINDS[cell.kind].check(cell)

@@ -1,0 +1,25 @@
+"""Random tiny LLaVA models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tiny_models import IMAGE, TEXT_CONFIG
+from typing_extensions import override
+
+from ._square import Square, siglip
+
+
+class Family(Square):
+    architecture = "Llava"
+
+    @override
+    def config(self, **text_options: Any) -> Any:
+        return self.config_class(
+            text_config={**TEXT_CONFIG, "model_type": "llama", **text_options},
+            vision_config={**siglip(8), "model_type": "siglip_vision_model"},
+            image_token_id=IMAGE,
+            vision_feature_select_strategy="full",
+            vision_feature_layer=-1,
+            tie_word_embeddings=False,
+        )
