@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import each_dtype
 from pairs import ModelPair, answer, assert_same, masked_inputs
 from transformers import (
     Qwen2VLForConditionalGeneration,
@@ -133,7 +134,7 @@ def test_most_answers_survive_at_a_quarter_of_the_tokens(
 
 
 @each_chat
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@each_dtype
 def test_ratio_one_is_the_stock_model(
     chat: list[dict[str, Any]], dtype: torch.dtype, processor: Qwen2VLProcessor
 ) -> None:

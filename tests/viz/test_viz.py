@@ -116,6 +116,8 @@ def test_a_photograph_is_drawn_as_the_model_saw_it(grid, draw):
     np.testing.assert_array_equal(pixels(found), pixels(expected))
 
 
+# Transformers reads a file with torchvision.
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 @pytest.mark.parametrize("name", ["qwen2-vl", "llava-onevision"])
 def test_how_a_photograph_was_read_shows_in_its_grids(name, tmp_path):
     """Transformers turns what it reads from a file, but not an image that it is given."""
