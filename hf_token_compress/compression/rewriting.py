@@ -59,7 +59,6 @@ def rewrite_prompt(
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
     """
-    check_unlabelled_visuals(inputs.get("labels"), layout)
     # 1. The kept features replace the pixels.
     consumed = family.consumed_inputs(model)
     rewritten = {name: value for name, value in inputs.items() if name not in consumed}
@@ -70,6 +69,7 @@ def rewrite_prompt(
     attention_mask, position_ids = layout.attention_mask, layout.position_ids
     index = None
     if (attention_mask & ~keep).any():
+        check_unlabelled_visuals(inputs.get("labels"), layout)
         # 2. Find the tokens that stay; -1 marks padding.
         if padding == "tail":
             index = _with_tail(keep, layout, inputs.get("logits_to_keep"))  # [B, K]
