@@ -13,7 +13,7 @@ def with_gathered_parameters(model: Any, method: str) -> Callable[..., Any]:
     if torch.distributed.is_available():
         from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
-        if isinstance(model, FSDPModule):
+        if issubclass(type(model), FSDPModule):
             # It puts the method on the instance, where other calls would find it.
             register_fsdp_forward_method(model, method)
             return vars(model).pop(method)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from matrix import full_only
 from pairs import QUARTER
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -120,9 +121,12 @@ def assert_same_steps(
     found = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(batches) == len(found) == 2
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    weights = dict(own.named_parameters())
-    for name, parameter in trainer.model.named_parameters():
-        torch.testing.assert_close(parameter, weights[name], rtol=1e-4, atol=1e-5, msg=name)
+    trained = trainer.model
+    if isinstance(trained, PeftModel):
+        trained = trained.get_base_model()
+    weights = dict(trained.named_parameters())
+    for name, parameter in own.named_parameters():
+        torch.testing.assert_close(weights[name], parameter, rtol=1e-4, atol=1e-5, msg=name)
 
 
 @each_family
@@ -144,12 +148,17 @@ def test_sft(family: str, tmp_path: Path) -> None:
 
 
 @each_family
-def test_dpo(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [True, full_only(False)], ids=["lora", "all_weights"])
+def test_dpo(lora: bool, family: str, tmp_path: Path) -> None:
+    """With LoRA, the reference is another adapter of the same model."""
     model, processor = load_tiny(family, token_compression=QUARTER)
+    if lora:
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        model = get_peft_model(model, config)
     own, reference, recorder = copy.deepcopy(model), copy.deepcopy(model), Recorder(model)
     trainer = trl.DPOTrainer(
         model,
-        ref_model=copy.deepcopy(model),
+        ref_model=None if lora else copy.deepcopy(model),
         args=arguments(
             trl.DPOConfig, tmp_path, max_length=None, per_device_train_batch_size=2, beta=BETA
         ),
@@ -157,6 +166,10 @@ def test_dpo(family: str, tmp_path: Path) -> None:
         processing_class=processor,
     )
     trainer.train()
+    batches = recorder.batches
+    if lora:
+        own, reference = own.get_base_model(), reference.get_base_model()
+        batches = batches[::2]  # every other one is for the reference
     for kept in recorder.kept:
         # Both answers to a prompt look at the same tokens.
         assert kept[:2] == kept[2:]
@@ -167,7 +180,7 @@ def test_dpo(family: str, tmp_path: Path) -> None:
         chosen, rejected = (logps - before).sum(1).chunk(2)  # [2] each
         return -logsigmoid(BETA * (chosen - rejected)).mean()
 
-    assert_same_steps(trainer, own, recorder.batches, loss_of)
+    assert_same_steps(trainer, own, batches, loss_of)
 
 
 def reward_of(completion: list[int]) -> float:
