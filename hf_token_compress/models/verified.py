@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-GRID = "on the grid of the image"
-SQUARE = "on a square grid"
-TILES = "on the grid of each tile, crop or thumbnail, which counts as an image"
-WHOLE_AND_TILES = "on a coarse grid of the whole image and a fine one of its tiles"
-NOWHERE = "nowhere: each is made of the whole image"
+GRID = "grid"
+SQUARE = "square"
+TILES = "grid of each tile"
+WHOLE_AND_TILES = "whole image and tiles"
+NOWHERE = "no place"
 
 
 class VerifiedFamily(NamedTuple):
