@@ -139,6 +139,14 @@ class TinyFamily(ABC):
         """The class of their configuration."""
         return getattr(transformers, f"{self.architecture}Config")
 
+    @property
+    def takes_videos(self) -> bool:
+        """Whether any of its prompts has a video."""
+        segments = (
+            own for prompts in self.prompts.values() for prompt in prompts for own in prompt
+        )
+        return any(isinstance(segment, tuple) and len(segment) == 3 for segment in segments)
+
     @abstractmethod
     def config(self, **text_options: Any) -> PreTrainedConfig:
         """Configuration with `TEXT_CONFIG` and these options."""
