@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-GRID = "on the grid of the image"
-SQUARE = "on a square grid"
-TILES = "on the grid of each tile, crop or thumbnail, which counts as an image"
-WHOLE_AND_TILES = "on a coarse grid of the whole image and a fine one of its tiles"
-NOWHERE = "nowhere: each is made of the whole image"
+GRID = "grid"
+SQUARE = "square"
+TILES = "grid of each tile"
+WHOLE_AND_TILES = "whole image and tiles"
+NOWHERE = "no place"
 
 
 class VerifiedFamily(NamedTuple):
@@ -44,6 +44,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
     "internvl": VerifiedFamily("InternVL", "tiles:TiledFamily", TILES),
+    "lighton_ocr": VerifiedFamily("LightOnOCR", "mistral3:Mistral3Family"),
     "llava": VerifiedFamily("LLaVA", "llava:LlavaFamily", note="with CLIP, SigLIP or Pixtral"),
     "llava_next": VerifiedFamily(
         "LLaVA-NeXT", "llava_next:LlavaNextFamily", WHOLE_AND_TILES, note="newline tokens"
@@ -61,11 +62,14 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "mistral3": VerifiedFamily("Mistral 3", "mistral3:Mistral3Family"),
     "ovis2": VerifiedFamily("Ovis2", "tiles:TiledFamily", TILES),
     "paligemma": VerifiedFamily("PaliGemma", "paligemma:PaliGemmaFamily", SQUARE),
+    "paddleocr_vl": VerifiedFamily(
+        "PaddleOCR-VL", "paddleocr_vl:PaddleOcrVlFamily", since="5.24.0"
+    ),
     "qianfan_ocr": VerifiedFamily("Qianfan-OCR", "tiles:TiledFamily", TILES),
     "qwen2_5_vl": VerifiedFamily("Qwen2.5-VL", videos=True),
     "qwen2_vl": VerifiedFamily("Qwen2-VL", videos=True),
     "qwen3_vl": VerifiedFamily("Qwen3-VL", videos=True),
-    "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES),
+    "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES, since="5.24.0"),
     "vila15": VerifiedFamily("VILA1.5", "vila.family:VilaFamily", videos=True),
     "vipllava": VerifiedFamily("VipLLaVA", places=SQUARE),
 }
