@@ -41,6 +41,8 @@ class Family(TinyFamily):
             "layer_types": ["sliding_attention", "full_attention", "full_attention"],
             "vocab_size_per_layer_input": VOCABULARY,
             "hidden_size_per_layer_input": 8,
+            "num_kv_shared_layers": 1,
+            "use_bidirectional_attention": "vision",
         }
         return self.config_class(
             text_config={**TEXT_CONFIG, **options, **text_options},
