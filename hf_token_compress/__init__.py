@@ -27,7 +27,14 @@ from .lazy import lazy_names
 from .scorers.registry import SCORERS
 
 if TYPE_CHECKING:
-    from .compression import CompressionReport, SampleReport, compress, prepare_inputs, uncompress
+    from .compression import (
+        CompressionReport,
+        CompressionTotals,
+        SampleReport,
+        compress,
+        prepare_inputs,
+        uncompress,
+    )
     from .mapper import RelevanceMapper
     from .models import EncodedVisuals, ModelFamily, register_family, supported_families
     from .prompt import MultimodalPrompt, TokenGrid, VisualLayout, VisualSpan
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     ".compression": ("compress", "prepare_inputs", "uncompress"),
     ".compression.report": ("CompressionReport", "SampleReport"),
+    ".compression.totals": ("CompressionTotals",),
     ".mapper": ("RelevanceMapper",),
     ".models": ("EncodedVisuals", "ModelFamily", "register_family", "supported_families"),
     ".prompt": ("MultimodalPrompt", "TokenGrid", "VisualLayout", "VisualSpan"),
@@ -50,6 +58,7 @@ _HOMES = {
 
 __all__ = [
     "CompressionReport",
+    "CompressionTotals",
     "EncodedVisuals",
     "ModelFamily",
     "MultimodalPrompt",

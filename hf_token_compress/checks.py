@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -68,3 +69,22 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         *others, last = map(repr, choices)
         allowed = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{name} must be {allowed}, but it is {value!r}.")
+
+
+def refuse_unknown(what: str, noun: str, names: Iterable[object], known: Iterable[str]) -> None:
+    """Raise a ValueError if a name is not a known one; it tells the nearest of these.
+
+    Args:
+        what: What takes the names, such as "token_compression".
+        noun: What a name is, such as "setting".
+        names: Those that were given.
+        known: Those that there are.
+    """
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            advice = f"the nearest is {near[0]!r}" if near else f"it takes {', '.join(known)}"
+            raise ValueError(
+                f"{what} has no {noun} {name!r}: {advice if known else 'it takes none'}."
+            )

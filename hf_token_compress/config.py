@@ -6,9 +6,13 @@ import dataclasses
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, NoReturn
 
+from packaging.version import InvalidVersion, Version
+
 from ._version import __version__
+from .checks import refuse_unknown
 from .options import check_options, documented, option
 
 PositionIdPolicy = Literal["original", "compact"]
@@ -16,6 +20,8 @@ InstructionScope = Literal["last_turn", "after_visual", "all_text"]
 Modality = Literal["image", "video"]
 Targets = Literal["per_token", "sum"]
 Network = Literal["conv1d", "grid"]
+SettingLike = Mapping[str, Any] | float | str
+"""A `TokenCompressionConfig`, its dict, a retention ratio, or a mapper's folder or Hub id."""
 
 DEFAULT_RULE = "edges_absolute"
 """The relevance rule whose removal curves were best on the trained tiny model."""
@@ -130,26 +136,50 @@ class TokenCompressionConfig(dict[str, Any]):
             return self.scorer
         return "mapper" if self.mapper is not None else "attention"
 
+    @property
+    def scoring(self) -> tuple[Any, ...]:
+        """What the scorer is made from; settings that are equal in it share one."""
+        # The dict holds copies, which the caller's changes do not reach.
+        options = self["scorer_options"]
+        return self.scorer_name, options, self.mapper, self.mapper_revision
+
     @classmethod
-    def coerce(
-        cls, value: TokenCompressionConfig | Mapping[str, Any] | str
-    ) -> TokenCompressionConfig:
-        """Read a config, its dict, or a mapper's folder or Hub id.
+    def coerce(cls, value: SettingLike) -> TokenCompressionConfig:
+        """Read a config, its dict, a retention ratio, or a mapper's folder or Hub id.
 
         Raises:
             TypeError: `value` is none of these.
-            ValueError: A setting is outside its range.
+            ValueError: A setting is unknown or outside its range.
         """
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, Mapping):
-            return cls.from_dict(value)
-        if isinstance(value, str):
-            return cls(mapper=value)
-        raise TypeError(
-            "token_compression must be a TokenCompressionConfig, its dict, or the folder or Hub id "
-            f"of a mapper, not {type(value).__name__}."
-        )
+        return value if isinstance(value, cls) else cls.from_dict(_named(value))
+
+    def changed(self, changes: SettingLike) -> TokenCompressionConfig:
+        """This setting with changes, in the forms that `coerce` reads; a config replaces it.
+
+        Another scorer or mapper starts from its own defaults, not from the options of this one.
+
+        Raises:
+            TypeError, ValueError: As in `coerce`.
+        """
+        if isinstance(changes, TokenCompressionConfig):
+            return changes
+        changes = _named(changes)
+        other = "mapper" in changes or changes.get("scorer", self.scorer_name) != self.scorer_name
+        return self.from_dict({**(self.with_scoring() if other else self), **changes})
+
+    def with_scoring(self, **scoring: Any) -> TokenCompressionConfig:
+        """This setting with another scorer or mapper, or with the default one."""
+        defaults: dict[str, Any] = {
+            "scorer": None,
+            "scorer_options": {},
+            "mapper": None,
+            "mapper_revision": None,
+        }
+        return dataclasses.replace(self, **{**defaults, **scoring})
+
+    def to(self, *args: Any, **kwargs: Any) -> TokenCompressionConfig:
+        """This setting: Accelerate and DDP move the arguments of a call to a device."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON types, with the version of the library that wrote them."""
@@ -157,21 +187,46 @@ class TokenCompressionConfig(dict[str, Any]):
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TokenCompressionConfig:
-        """Read what `to_dict` wrote; keys that this version does not know are named in a warning.
+        """Read what `to_dict` wrote; what a later version added is named in a warning.
 
         Raises:
             TypeError: A value has the wrong type.
-            ValueError: A value is outside its range.
+            ValueError: A setting is unknown, or a value is outside its range.
         """
         written_by = settings.get(_VERSION_KEY)
         known = {item.name for item in dataclasses.fields(cls)}
-        unknown = sorted(map(str, set(settings) - known - {_VERSION_KEY}))
-        if unknown:
-            source = f" (written by version {written_by})" if written_by else ""
+        unknown = [name for name in settings if name not in {*known, _VERSION_KEY}]
+        if not _is_later(written_by):
+            refuse_unknown("token_compression", "setting", unknown, known)
+        elif unknown:
             warnings.warn(
                 f"hf_token_compress {__version__} does not know and ignores these settings of "
-                f"token_compression{source}: {', '.join(unknown)}.",
+                f"token_compression (written by version {written_by}): "
+                f"{', '.join(sorted(map(str, unknown)))}.",
                 UserWarning,
                 stacklevel=2,
             )
         return cls(**{name: value for name, value in settings.items() if name in known})
+
+
+def _named(value: SettingLike) -> Mapping[str, Any]:
+    """The settings that a dict, a number or a text names."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, str):
+        return {"mapper": value}
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return {"retention_ratio": value}
+    found = value if isinstance(value, bool) else type(value).__name__
+    raise TypeError(
+        "token_compression must be a TokenCompressionConfig, its dict, a retention ratio, or the "
+        f"folder or Hub id of a mapper, not {found}."
+    )
+
+
+def _is_later(version: object) -> bool:
+    """Whether a version of the library, as a setting names it, is later than this one."""
+    try:
+        return Version(str(version)) > Version(__version__)
+    except InvalidVersion:
+        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -148,7 +148,7 @@ def find_instruction_tokens(
     visual_mask: Tensor,
     turn_end_mask: Tensor,
     scope: InstructionScope,
-) -> Tensor:
+) -> tuple[Tensor, bool]:
     """Mark the instruction tokens: the text that asks the question.
 
     Text before the last visual token cannot attend to it, so only text after it counts unless
@@ -164,26 +164,36 @@ def find_instruction_tokens(
         scope: "last_turn", "after_visual" or "all_text".
 
     Returns:
-        bool [B, S].
+        The instruction tokens, bool [B, S], and whether every prompt with visual tokens has a
+        question after them: text of a closed turn, or any text if no turn is closed.
     """
+    all_asked = True
     positions = torch.arange(text_mask.shape[1], device=text_mask.device)
     result = torch.zeros_like(text_mask)
     parts = zip(text_mask, visual_mask, turn_end_mask, strict=True)
     for sample, (text, visual, turn_end) in enumerate(parts):
+        last_visual = _last_position(visual)
+        after = positions > last_visual
+        ends = (turn_end & after).nonzero().flatten().tolist()
+        turns = [
+            text & after & (positions > start) & (positions < end)
+            for start, end in pairwise([-1, *ends])
+        ]
+        question = _first_found(turns[::-1] or [text & after])
+        all_asked = all_asked and (last_visual < 0 or question is not None)
         # From the wanted tokens to wider searches: the first that finds any counts.
-        after = positions > _last_position(visual)
-        searches = [text & after]
-        if scope == "all_text":
-            searches.insert(0, text)
-        elif scope == "last_turn":
-            ends = (turn_end & after).nonzero().flatten().tolist()
-            for start, end in pairwise([-1, *ends]):
-                searches.insert(0, text & after & (positions > start) & (positions < end))
-        found = next((tokens for tokens in searches if tokens.any()), None)
+        found = question if scope == "last_turn" else None
+        if found is None:
+            found = _first_found([text if scope == "all_text" else text & after])
         if found is None:
             found = positions == _last_position(text | visual | turn_end)
         result[sample] = found
-    return result
+    return result, all_asked
+
+
+def _first_found(searches: Iterable[Tensor]) -> Tensor | None:
+    """The first mask that marks anything."""
+    return next((tokens for tokens in searches if tokens.any()), None)
 
 
 def _last_position(mask: Tensor) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from .checks import refuse_unknown
+
 Base = TypeVar("Base")
 Decorated = TypeVar("Decorated", bound=type)
 
@@ -82,13 +84,8 @@ class Registry(Generic[Base]):
                 f"There is no {self.noun} named {name!r}: choose one of "
                 f"{', '.join(self.names())}, or add your own with {package}.register_{self.noun}."
             )
-        accepted = set(inspect.signature(cls).parameters)
-        unknown = sorted(set(options) - accepted)
-        if unknown:
-            raise ValueError(
-                f"{self.noun.capitalize()} {name!r} does not take the option(s) "
-                f"{', '.join(unknown)}: it takes {', '.join(sorted(accepted)) or 'none'}."
-            )
+        accepted = inspect.signature(cls).parameters
+        refuse_unknown(f"{self.noun.capitalize()} {name!r}", "option", options, accepted)
         instance: Base = cls(**options)
         return instance
 

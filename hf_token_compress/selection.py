@@ -15,18 +15,20 @@ Visuals = Iterable[Sequence[VisualSpan]]
 """For each prompt of a batch, its images and videos in order of appearance."""
 
 
-def may_drop_tokens(visuals: Visuals, config: TokenCompressionConfig) -> bool:
+def may_drop_tokens(visuals: Visuals, configs: Sequence[TokenCompressionConfig]) -> bool:
     """Whether a prompt may lose visual tokens, so that scores are needed."""
-    counts = [sum(len(span.positions) for span in spans) for spans in visuals]
-    below = any(visual_token_budget(count, config) < count for count in counts)
-    return below or config.top_p is not None
+    for spans, config in zip(visuals, configs, strict=True):
+        count = sum(len(span.positions) for span in spans)
+        if visual_token_budget(count, config) < count or config.top_p is not None:
+            return True
+    return False
 
 
 def select_tokens(
     attention_mask: Tensor,
     visuals: Visuals,
     scores: Tensor | None,
-    config: TokenCompressionConfig,
+    configs: Sequence[TokenCompressionConfig],
 ) -> Tensor:
     """Keep all text, and the best visual tokens of each prompt within its budget.
 
@@ -34,18 +36,18 @@ def select_tokens(
         attention_mask: bool [B, S], False on padding.
         visuals: The images and videos of each prompt.
         scores: float [B, S]; only those of visual tokens are read. None keeps everything.
-        config: The budgets and minimums.
+        configs: The budgets and minimums of each prompt.
 
     Returns:
         bool [B, S], True on the tokens to keep.
 
     Raises:
-        ValueError: A score is negative, but `config.top_p` is set.
+        ValueError: A score is negative, but `top_p` is set.
     """
     keep = attention_mask.clone()
     if scores is None:
         return keep
-    for sample, spans in enumerate(visuals):
+    for sample, (spans, config) in enumerate(zip(visuals, configs, strict=True)):
         lengths = [len(span.positions) for span in spans]
         if not spans or sum(lengths) < config.min_visual_tokens:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,12 +124,11 @@ def answer(
     from ..compression.stopwatch import Stopwatch
 
     model = checkpoint.model
-    compression = model.token_compression
     stopwatch = Stopwatch(model.device)
-    with compression.disabled() if retention_ratio == 1.0 else nullcontext(), stopwatch.running():
+    with stopwatch.running():
         sequences = model.generate(
             **inputs,
-            retention_ratio=retention_ratio,
+            token_compression=False if retention_ratio == 1.0 else retention_ratio,
             max_new_tokens=max_new_tokens,
             do_sample=False,
         )
@@ -139,5 +137,5 @@ def answer(
         text=checkpoint.processor.decode(new_ids, skip_special_tokens=True).strip(),
         new_tokens=len(new_ids),
         milliseconds=stopwatch.milliseconds,
-        report=compression.last,
+        report=model.token_compression.last,
     )

@@ -152,7 +152,7 @@ def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:
             Attempt(
                 share,
                 visual_tokens=kept.visual_tokens_before if whole else kept.visual_tokens_after,
-                prompt_tokens=inputs["input_ids"].shape[1] if whole else len(kept.kept_indices),
+                prompt_tokens=kept.prompt_tokens_before if whole else kept.prompt_tokens_after,
                 text=text,
                 right=is_right(text, sample.answer),
                 milliseconds=statistics.median(found.milliseconds for found in answers),

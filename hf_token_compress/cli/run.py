@@ -74,7 +74,7 @@ def run(
         _write_overlay(path, visuals[number], found, number)
     summary = {
         **_settings(checkpoint, question, compression),
-        **_measurements(found, inputs["input_ids"].shape[1]),
+        **_measurements(found),
         "overlays": [str(path) for path in overlay_paths],
     }
     write_json(summary, output)
@@ -100,20 +100,16 @@ def _settings(
     }
 
 
-def _measurements(found: Answer, prompt_tokens: int) -> dict[str, Any]:
+def _measurements(found: Answer) -> dict[str, Any]:
     report = found.report
-    sample = report.samples[0]
+    measured = report.to_dict()
+    (sample,) = measured["samples"]
     before_generation = report.vision_ms + report.scoring_ms + report.rewriting_ms
     return {
         "answer": found.text,
-        "visual_tokens_before": sample.visual_tokens_before,
-        "visual_tokens_after": sample.visual_tokens_after,
-        "prompt_tokens_before": prompt_tokens,
-        "prompt_tokens_after": len(sample.kept_indices),
+        **{name: value for name, value in sample.items() if "_tokens_" in name},
         "new_tokens": found.new_tokens,
-        "vision_ms": round(report.vision_ms, 3),
-        "scoring_ms": round(report.scoring_ms, 3),
-        "rewriting_ms": round(report.rewriting_ms, 3),
+        **{name: value for name, value in measured.items() if name.endswith("_ms")},
         "generation_ms": round(found.milliseconds - before_generation, 3),
     }
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from ..config import TokenCompressionConfig
+from ..config import SettingLike, TokenCompressionConfig
 from ..mapper import MapperSet
+from ..models.generic import GenericFamily
 from ..models.registry import model_family
+from ..models.sharding import with_gathered_parameters
+from ..notices import warn_once
 from .fast_path import FastPath
-from .identity import identify
 from .inputs import present_modalities
 from .mixin import (
     STATE_ATTRIBUTE,
@@ -19,13 +20,13 @@ from .mixin import (
     compressed_class,
     padding_of_forward,
 )
-from .reading import check_depth
+from .setting import build_setting
 from .state import TokenCompression
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
-def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | str) -> Model:
+def compress(model: Model, config: SettingLike) -> Model:
     """Compress the visual tokens of every later call of this model, in place.
 
     Only this instance changes, not other models of its class. The model under its head, which some
@@ -34,7 +35,8 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
 
     Args:
         model: A loaded Transformers model of a supported family.
-        config: The setting, its dict, or the folder or Hub id of a mapper.
+        config: The whole setting: a `TokenCompressionConfig`, its dict, a retention ratio, or the
+            folder or Hub id of a mapper.
 
     Returns:
         The same model.
@@ -42,8 +44,9 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
     Raises:
         MapperNotFoundError: There is no such mapper, or the Hub cannot be reached or refuses.
         TypeError: `model` is not a Transformers model, or `config` has the wrong type.
-        ValueError: The family is not supported, a setting is outside its range, the model has no
-            layer `scoring_depth`, or the mapper is damaged or belongs to another model.
+        ValueError: The family is not supported, a setting is unknown or outside its range, the
+            model has no layer `scoring_depth`, or the mapper is damaged or belongs to another
+            model.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -55,16 +58,19 @@ def compress(model: Model, config: TokenCompressionConfig | Mapping[str, Any] | 
 
 def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | None = None) -> Model:
     """Compress as `compress` does, with the mappers of the setting where they are loaded."""
-    compression = TokenCompression(config, mappers)
     own_class: Any = type(model)
     compressed = issubclass(own_class, TokenCompressionMixin)
     new_class = own_class if compressed else compressed_class(own_class)
-    compression.scorer.check_model(lambda: identify(model))
-    check_depth(model, compression.scorer.scoring_depth)
+    setting = build_setting(model, config, mappers)
     if not compressed:
         _change_class(model, new_class)
-    carrier: Any = model
-    compression.fast_path = FastPath.find(carrier, carrier.family)
+    if isinstance(new_class.family, GenericFamily):
+        warn_once(
+            f"{type(model).__name__} is not one of the model families that hf_token_compress is "
+            "tested with: its first prompt will be checked, but compare answers at "
+            "retention_ratio=1.0 and below before you rely on it."
+        )
+    compression = TokenCompression(setting, FastPath.find(model, new_class.family))
     vars(model)[STATE_ATTRIBUTE] = compression
     inner = _inner_model(model)
     if inner is not None:
@@ -79,10 +85,15 @@ def uncompress(model: Model) -> Model:
     """Give a model back its stock class and behaviour, in place.
 
     Raises:
-        ValueError: The model is not compressed.
+        ValueError: The model is not compressed, or has changed since in a way that cannot be kept.
     """
     if not isinstance(model, TokenCompressionMixin):
         raise ValueError("This model is not compressed: there is nothing to undo.")
+    if type(model) is not compressed_class(model.stock_class):
+        raise ValueError(
+            "The class of the model was changed after compress() (by fully_shard, for instance): "
+            "uncompress the model before that."
+        )
     for part in (model, model.base_model):
         if isinstance(part, TokenCompressionMixin):
             _change_class(part, part.stock_class)
@@ -99,7 +110,7 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
 
     Args:
         model: A compressed model.
-        **inputs: What the processor returned, and optionally `retention_ratio` and
+        **inputs: What the processor returned, and optionally `token_compression` and
             `instruction_mask` for this call. Add `use_cache=False` if the result is for a
             `generate` without a cache.
 
@@ -115,14 +126,14 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
         raise ValueError(
             "prepare_inputs needs a compressed model: call compress(model, config) first."
         )
-    options = {name: inputs.pop(name, None) for name in ("retention_ratio", "instruction_mask")}
-    if not present_modalities(model.family, inputs):
+    options = {name: inputs.pop(name, None) for name in ("token_compression", "instruction_mask")}
+    if options["token_compression"] is False or not present_modalities(model.family, inputs):
         return inputs
     spare_position = inputs.get("use_cache") is False
     # A prompt to train on has the padding of a forward; that for `generate` is on the left.
     padding = "left" if inputs.get("labels") is None else padding_of_forward(inputs)
-    compressed = model._compress(inputs, padding=padding, spare_position=spare_position, **options)
-    return compressed.inputs
+    compress_now = with_gathered_parameters(model, "_compress")
+    return compress_now(inputs, padding=padding, spare_position=spare_position, **options).inputs
 
 
 def _inner_model(model: Any) -> Any:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
+from ..models.generic import GenericFamily
 from ..scorers.base import checked_scores
 from ..selection import may_drop_tokens, select_tokens
+from .fast_path import FastPath
+from .generic_check import check_decoder_entry
 from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
-from .reading import check_depth, read
+from .reading import read
 from .report import CompressionReport, SampleReport
-from .rewriting import CompressedInputs, Padding, rewrite_prompt
+from .rewriting import CompressedInputs, Padding, rewrite_prompt, with_features
+from .setting import Setting
 from .state import TokenCompression
 from .stopwatch import Stopwatch
+from .totals import count_call
+
+# Without the name of this module, which is internal.
+_logger = logging.getLogger("hf_token_compress")
 
 
 def compress_inputs(
@@ -27,34 +37,35 @@ def compress_inputs(
     family: ModelFamily,
     compression: TokenCompression,
     inputs: Mapping[str, Any],
+    setting: Setting,
     *,
     padding: Padding,
     spare_position: bool = False,
-    retention_ratio: float | None = None,
     instruction_mask: Tensor | None = None,
+    earlier: Mapping[str, Tensor] | None = None,
 ) -> CompressedInputs:
-    """Compress one batch and leave a report in `compression.last`.
+    """Compress one batch and report it: in `compression.last`, in totals and in the log.
 
     Args:
         model: The loaded model.
         family: Its family.
-        compression: Its setting.
+        compression: Where the report is left.
         inputs: Keyword arguments of the stock forward, with images or videos.
+        setting: That of this call.
         padding: Where samples that became shorter are padded.
         spare_position: Add one position of padding if there is none and position ids may have
             gaps: `generate` without a cache drops a mask that hides nothing, and Transformers
             would then read the gaps as borders between packed sequences.
-        retention_ratio: Overrides the setting for this call, in (0, 1].
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
+        earlier: Ids and token types of tokens before the prompts, whose images and videos may be
+            among the inputs.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, a prompt has no
             instruction token but the scorer needs one, or the scorer did not return one finite
             score per token.
     """
-    config = compression.config
-    if retention_ratio is not None:
-        config = replace(config, retention_ratio=retention_ratio)
+    config = setting.config
     if isinstance(inputs.get("logits_to_keep"), Tensor):
         raise ValueError(
             "logits_to_keep must be a number with token compression: indices would point into the "
@@ -67,26 +78,42 @@ def compress_inputs(
             model,
             family,
             inputs,
-            vision_attention="vision_attention" in compression.scorer.needs,
+            vision_attention="vision_attention" in setting.scorer.needs,
+            earlier=earlier,
         )
-        must_score = may_drop_tokens(layout.visuals, config)
+        if earlier:
+            inputs = with_features(model, family, inputs, layout)
+        budgets = setting.budgets(len(layout.input_ids))
+        must_score = may_drop_tokens(layout.visuals, budgets)
     # 2. Score, if any prompt may lose tokens.
     scores: Tensor | None = None
     if must_score:
         with scoring.running(), torch.no_grad():
-            scores = _score(model, family, compression, layout, inputs, instruction_mask)
+            scores = _score(
+                model, family, setting, layout, inputs, instruction_mask, compression.fast_path
+            )
     # 3. Select the tokens to keep, and rewrite the inputs.
     with rewriting.running():
-        keep = select_tokens(layout.attention_mask, layout.visuals, scores, config)
+        keep = select_tokens(layout.attention_mask, layout.visuals, scores, budgets)
         compressed = rewrite_prompt(
             model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
-    compression.last = CompressionReport(
-        samples=_sample_reports(layout, keep, scores),
+        unchecked = isinstance(family, GenericFamily) and not compression.checked
+        if unchecked and compressed.index is not None and setting.base.position_ids == "original":
+            check_decoder_entry(model, inputs, layout, compressed)
+            compression.checked = True
+    report = CompressionReport(
+        samples=_sample_reports(layout, keep, scores, budgets),
+        config=setting.config,
         vision_ms=layout.vision_ms,
         scoring_ms=scoring.milliseconds + layout.attention_ms,
         rewriting_ms=rewriting.milliseconds - layout.vision_ms - layout.attention_ms,
     )
+    compression.last = report
+    count_call(compression, report)
+    # A summary reads counts from the device, so it is only made where somebody wants it.
+    if _logger.isEnabledFor(logging.INFO):
+        _logger.info(report.summary())
     return compressed
 
 
@@ -95,14 +122,14 @@ def compress_inputs(
 def _score(
     model: Any,
     family: ModelFamily,
-    compression: TokenCompression,
+    setting: Setting,
     layout: PromptLayout,
     inputs: Mapping[str, Any],
     instruction_mask: Tensor | None,
+    fast_path: FastPath | None,
 ) -> Tensor:
     """Scores of all tokens, float32 [B, S]."""
-    scorer, config = compression.scorer, compression.config
-    check_depth(model, scorer.scoring_depth)
+    scorer, config = setting.scorer, setting.config
     reading = read(
         model,
         family,
@@ -110,7 +137,7 @@ def _score(
         inputs,
         config.instruction,
         instruction_mask=instruction_mask,
-        fast_path=compression.fast_path,
+        fast_path=fast_path,
     )
     needed: dict[str, Any] = {}
     if "scoring_layer" in scorer.needs:
@@ -127,7 +154,10 @@ def _score(
 
 
 def _sample_reports(
-    layout: PromptLayout, keep: Tensor, scores: Tensor | None
+    layout: PromptLayout,
+    keep: Tensor,
+    scores: Tensor | None,
+    budgets: Sequence[TokenCompressionConfig],
 ) -> tuple[SampleReport, ...]:
     reports = []
     for sample, visuals in enumerate(layout.visuals):
@@ -140,6 +170,19 @@ def _sample_reports(
                 kept_visual=keep[sample, positions],
                 scores=None if scores is None else scores[sample, positions],
                 visuals=visuals,
+                retention_ratio=budgets[sample].retention_ratio,
             )
         )
+    if layout.tokens_before:
+        reports = [_shifted(report, layout.tokens_before) for report in reports]
     return tuple(reports)
+
+
+def _shifted(report: SampleReport, count: int) -> SampleReport:
+    """The report with positions counted from `count` tokens before."""
+    return replace(
+        report,
+        kept_indices=report.kept_indices + count,
+        visual_indices=report.visual_indices + count,
+        visuals=tuple(replace(own, positions=own.positions + count) for own in report.visuals),
+    )

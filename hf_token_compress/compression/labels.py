@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -22,6 +23,22 @@ def computes_loss(inputs: Mapping[str, Any]) -> bool:
     Trainers that compute the loss themselves take the labels out, but leave their number.
     """
     return any(inputs.get(name) is not None for name in ("labels", "num_items_in_batch"))
+
+
+def answer_tokens(inputs: Mapping[str, Any], visual_mask: Tensor) -> Tensor | None:
+    """Tokens of the answer, bool [B, S]; None if the inputs do not tell.
+
+    They are those that have labels. Without labels, who asks for the logits of the last n + 1
+    columns scores an answer in the last n of them, unless there are visual tokens (bool [B, S]).
+    """
+    if (labels := inputs.get("labels")) is not None:
+        return labels != IGNORED
+    count = (inputs.get("logits_to_keep") or 1) - 1
+    if count < 1:
+        return None
+    answer = torch.zeros_like(visual_mask)
+    answer[:, -count:] = True
+    return answer & ~(answer & visual_mask).any(dim=1, keepdim=True)
 
 
 def check_labels(inputs: Mapping[str, Any], instruction_mask: Tensor | None) -> None:

@@ -14,6 +14,7 @@ from transformers.utils.generic import ModelOutput
 
 from ..models.family import ModelFamily
 from ..models.registry import model_family
+from ..models.sharding import with_gathered_parameters
 from .cached_prefix import (
     CompressedPrefix,
     cached_length,
@@ -28,6 +29,8 @@ from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
 from .inputs import present_modalities, refuse_visual_prompts
 from .labels import check_labels
+from .next_turn import Turn, turn_of_forward, turn_of_prompt
+from .replaced_forward import noted_labels, noting_labels
 from .rewriting import CompressedInputs, Padding
 from .state import TokenCompression
 from .widening import widened_output
@@ -36,15 +39,17 @@ CONFIG_KEY = "token_compression"
 STATE_ATTRIBUTE = "_token_compression"
 # The first version whose chunked prefill keeps images.
 _CHUNKED_VISUAL_PREFILL = Version("5.23.0")
-_CALL_OPTIONS = ("retention_ratio", "instruction_mask")
+_CALL_OPTIONS = ("token_compression", "instruction_mask")
 
 
 class TokenCompressionMixin:
     """Rewrites the inputs, then calls the stock class; no stock forward is copied.
 
     `compressed_class` puts it in front of a stock class. `forward` and `generate` take two more
-    options per call: `retention_ratio` (in (0, 1]) and `instruction_mask` (bool [B, S]). A
-    `ModelOutput` of a compressed call has its report as the attribute `compression_report`.
+    options per call: `token_compression`, in the forms of `from_pretrained` (a dict holds changes
+    to the model's setting, and a list has one retention ratio for each sample), and
+    `instruction_mask` (bool [B, S]). A `ModelOutput` of a compressed call has its report as the
+    attribute `compression_report`.
     """
 
     stock_class: ClassVar[Any]
@@ -67,44 +72,63 @@ class TokenCompressionMixin:
 
     def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        if options["token_compression"] is False:
+            with self._compression.disabled():
+                return self._call_forward(*args, **kwargs)
         inputs = _by_name(self.stock_class.forward, self, args, kwargs)
         stock_forward = super().forward  # type: ignore[misc]
         cache = given_cache(inputs)
         if self._should_compress(inputs):
-            _refuse_filled_cache(cache)
-            compressed = self._compress(inputs, padding=padding_of_forward(inputs), **options)
-            report = self._compression.last
-            output = stock_forward(**compressed.inputs)
-            remember_prefix(caches_of(cache, output), CompressedPrefix.of(compressed))
+            turn = turn_of_forward(self, self.family, recall_prefix(cache), inputs)
             has_head = hasattr(self.stock_class, "generate")
+            noted = None if has_head else noted_labels(self)
+            labelled = turn.inputs if noted is None else {**turn.inputs, "labels": noted}
+            padding = padding_of_forward(turn.inputs)
+            compressed = self._compress(labelled, padding=padding, **options)
+            report = self._compression.last
+            if noted is not None:
+                del compressed.inputs["labels"]
+            shortened, filled = turn.joined(compressed)
+            output = stock_forward(**shortened)
+            remember_prefix(caches_of(cache, output), filled)
             output = widened_output(output, compressed, has_head=has_head)
             if isinstance(output, ModelOutput):
                 output.compression_report = report
             return output
         if (prefix := recall_prefix(cache)) is not None:
+            _refuse_visuals(self.family, inputs)
             inputs = continued_inputs(prefix, inputs)
         return stock_forward(**inputs)
 
     @torch.no_grad()
     def _call_generate(self, *args: Any, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        if options["token_compression"] is False:
+            with self._compression.disabled():
+                return self._call_generate(*args, **kwargs)
         stock_generate = super().generate  # type: ignore[misc]
         arguments = _by_name(self.stock_class.generate, self, args, kwargs)
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
         cache = given_cache(arguments)
         prefix = recall_prefix(cache)
-        has_visuals = bool(present_modalities(self.family, arguments))
-        should_compress = has_visuals and self._compression.enabled
-        if has_visuals and (should_compress or prefix is not None):
-            _refuse_filled_cache(cache)
+        turn = None
+        if self._should_compress(arguments):
+            turn = self._turn_of_prompt(prefix, arguments)
+            if not present_modalities(self.family, turn.inputs):
+                # The images of earlier turns came with a turn of text.
+                visual = {*self.family.consumed_inputs(self), "mm_encoder_outputs"}
+                arguments = {name: arguments[name] for name in arguments if name not in visual}
+                turn = None
         # 1. Shorten the prompt.
         report = None
-        if should_compress:
-            compressed = self._compress_for_generate(arguments, **options)
+        if turn is not None:
+            options["instruction_mask"] = turn.own(options["instruction_mask"])
+            compressed = self._compress_for_generate(turn.inputs, earlier=turn.earlier, **options)
             report = self._compression.last
-            prefix, shortened = CompressedPrefix.of(compressed), compressed.inputs
+            shortened, prefix = turn.joined(compressed, generating=True)
         elif prefix is not None:
+            _refuse_visuals(self.family, arguments)
             mask = self._prompt_mask(arguments)
             shortened = continued_prompt(prefix, {**arguments, "attention_mask": mask})
         else:
@@ -175,9 +199,12 @@ class TokenCompressionMixin:
         # Images first: decoding steps then read no context variable and stay traceable.
         return bool(present_modalities(self.family, inputs)) and self._compression.enabled
 
-    def _compress(self, inputs: dict[str, Any], **options: Any) -> CompressedInputs:
+    def _compress(
+        self, inputs: dict[str, Any], *, token_compression: Any, **options: Any
+    ) -> CompressedInputs:
         check_labels(inputs, options.get("instruction_mask"))
-        return compress_inputs(self, self.family, self._compression, inputs, **options)
+        setting = self._compression.for_call(self, token_compression)
+        return compress_inputs(self, self.family, self._compression, inputs, setting, **options)
 
     def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
         """A setting as `generate` resolves it: argument, given config, the model's own config."""
@@ -192,12 +219,17 @@ class TokenCompressionMixin:
                 f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
                 f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
             )
-        return self._compress(
+        return with_gathered_parameters(self, "_compress")(
             self._with_generated_inputs(arguments),
             padding="left",
             spare_position=self._generation_setting(arguments, "use_cache") is False,
             **options,
         )
+
+    def _turn_of_prompt(self, prefix: CompressedPrefix | None, arguments: dict[str, Any]) -> Turn:
+        if cached_length(given_cache(arguments)) > 0:
+            arguments = {**arguments, "attention_mask": self._prompt_mask(arguments)}
+        return turn_of_prompt(self, self.family, prefix, arguments)
 
     def _copies(self, arguments: dict[str, Any]) -> int:
         """Samples of the cache that `generate` fills for each of the caller's."""
@@ -242,24 +274,33 @@ class TokenCompressionMixin:
         return limits
 
 
-@functools.cache
 def compressed_class(stock_class: Any) -> Any:
     """The class of a compressed `stock_class`, under the stock name.
 
     Raises:
-        ValueError: The family, or that class of it, is not supported.
+        ValueError: Models of this class cannot be compressed.
     """
+    # A family may be registered after a model of it was compressed without.
+    family_class: Any = type(model_family(stock_class))
+    return _compressed_class(stock_class, family_class)
+
+
+@functools.cache
+def _compressed_class(stock_class: Any, family_class: Any) -> Any:
 
     @functools.wraps(stock_class.forward)
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
         return self._call_forward(*args, **kwargs)
 
+    # To take mixed precision off, Accelerate unwraps `forward` as far as it can.
+    vars(forward).pop("__wrapped__")
+    vars(forward)["__signature__"] = inspect.signature(stock_class.forward)
     namespace: dict[str, Any] = {
         "__module__": stock_class.__module__,
         "__qualname__": stock_class.__qualname__,
         "__doc__": stock_class.__doc__,
         "stock_class": stock_class,
-        "family": model_family(stock_class),
+        "family": family_class(),
         "forward": forward,
     }
     if hasattr(stock_class, "generate"):
@@ -272,7 +313,15 @@ def compressed_class(stock_class: Any) -> Any:
         def generate_batch(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
             return self._call_generate_batch(*args, **kwargs)
 
-        namespace.update(generate=generate, generate_batch=generate_batch)
+        def set_attribute(self: Any, name: str, value: Any) -> None:
+            replaced = name == "forward" and getattr(value, "__self__", None) is self
+            if replaced and value.__func__ is not type(self).forward:
+                value = noting_labels(value)
+            stock_class.__setattr__(self, name, value)
+
+        namespace.update(
+            generate=generate, generate_batch=generate_batch, __setattr__=set_attribute
+        )
     return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
 
 
@@ -299,9 +348,9 @@ def padding_of_forward(inputs: dict[str, Any]) -> Padding:
     return "tail" if right else "left"
 
 
-def _refuse_filled_cache(cache: Any) -> None:
-    if cached_length(cache) > 0:
+def _refuse_visuals(family: ModelFamily, inputs: dict[str, Any]) -> None:
+    if found := present_modalities(family, inputs):
         raise ValueError(
-            "Token compression cannot continue a cache that already holds a prompt: start without "
-            "a cache, or run inside model.token_compression.disabled() from the first turn."
+            f"The cache of a compressed prompt takes a new {found[0]} only with compression: pass "
+            "token_compression=1.0 to keep all of its tokens, instead of False or disabled()."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DOWNLOAD_OPTIONS = ("cache_dir", "local_files_only", "token")
+_HELP = """\
+With hf_token_compress:
+    token_compression (`TokenCompressionConfig`, `dict`, `float`, `str` or `False`, *optional*):
+        Which visual tokens prompts keep: a config, its dict, a retention ratio in (0, 1], or the
+        folder or Hub id of a mapper. By default the setting that was saved with the model, if
+        there is one; `False` ignores it. A mapper is fetched with the `cache_dir`,
+        `local_files_only` and `token` of the call, and one in the model's own repository with its
+        `revision`. What is wrong with a setting raises the errors of `compress`.
+"""
 
 
 def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
-    """Let `from_pretrained` take `token_compression`, and apply a saved setting.
-
-    The value is a config, its dict, or the folder or Hub id of a mapper; False ignores a saved
-    setting. A mapper is fetched with the `cache_dir`, `local_files_only` and `token` of the call,
-    and one in the model's own repository with its `revision`.
-    """
+    """Let `from_pretrained` take `token_compression` (see `_HELP`), and apply a saved setting."""
     stock = model_base.__dict__["from_pretrained"].__func__
     if getattr(stock, "accepts_token_compression", False):
         return
@@ -61,6 +66,7 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
             attach(model, config, mappers)
         return loaded
 
+    from_pretrained.__doc__ = f"{inspect.getdoc(stock) or ''}\n\n{_HELP}"
     from_pretrained.accepts_token_compression = True  # type: ignore[attr-defined]
     model_base.from_pretrained = classmethod(from_pretrained)  # type: ignore
 

@@ -12,16 +12,22 @@ from torch import Tensor
 from ..config import InstructionScope, TokenCompressionConfig
 from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
+from ..notices import warn_once
 from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scoring_layer import ScoringLayer
 from .fast_path import FastPath
 from .inputs import PromptLayout, check_shape, read_layout
-from .labels import IGNORED
+from .labels import answer_tokens
 from .precision import without_autocast
 from .probe import Probe, decoder_layers
 from .rewriting import rewrite_prompt
 
 _WHOLE_PROMPT = TokenCompressionConfig()
+_NO_QUESTION = (
+    "A prompt has no question after its last image or video, so the tokens that follow these stand "
+    "in for it. Attention is causal: text before an image cannot attend to it, so put the question "
+    "after the image."
+)
 
 
 class Reading:
@@ -33,6 +39,7 @@ class Reading:
         probe: Makes what reads its decoder.
         fast_path: Its layer 0 if that allows projecting only the instruction tokens, else None.
         instruction_mask: bool [B, S].
+        all_asked: Whether every prompt has a question after its images and videos.
 
     Attributes:
         prompt: The prompts.
@@ -45,11 +52,13 @@ class Reading:
         probe: Callable[[], Probe],
         fast_path: FastPath | None,
         instruction_mask: Tensor,
+        all_asked: bool,
     ) -> None:
         self._model = model
         self._layout = layout
         self._probe = probe
         self._fast_path = fast_path
+        self._all_asked = all_asked
         # A scorer may keep the prompt and ask for its embeddings later.
         gradients = torch.is_grad_enabled()
 
@@ -69,6 +78,8 @@ class Reading:
             ValueError: A prompt has visual tokens, but no instruction token, or the decoder's
                 attention cannot be read.
         """
+        if not self._all_asked:
+            warn_once(_NO_QUESTION)
         prompt = self.prompt
         instruction = prompt.instruction_mask & prompt.attention_mask  # [B, S]
         unasked = prompt.visual_mask.any(dim=1) & ~instruction.any(dim=1)  # [B]
@@ -128,8 +139,7 @@ def read(
         model: The loaded model.
         family: Its family.
         layout: The batch of B prompts of S tokens.
-        inputs: Keyword arguments of the stock forward; in `labels`, int64 [B, S], -100 marks what
-            is not learned, and the instruction comes before the rest.
+        inputs: Keyword arguments of the stock forward, with the answer as in `answer_tokens`.
         instruction: Which text is the instruction.
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
         fast_path: What was found out about layer 0 of the model.
@@ -137,9 +147,10 @@ def read(
     Raises:
         TypeError, ValueError: `instruction_mask` does not fit.
     """
+    all_asked = True
     if instruction_mask is None:
-        instruction_mask = _instruction_tokens(
-            model, family, layout, instruction, inputs.get("labels")
+        instruction_mask, all_asked = _instruction_tokens(
+            model, family, layout, instruction, inputs
         )
     check_shape("instruction_mask", instruction_mask, layout.input_ids)
     everything = layout.attention_mask
@@ -152,7 +163,7 @@ def read(
 
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
-    return Reading(model, layout, probe, fast_path, instruction_mask.to(everything))
+    return Reading(model, layout, probe, fast_path, instruction_mask.to(everything), all_asked)
 
 
 def _instruction_tokens(
@@ -160,16 +171,16 @@ def _instruction_tokens(
     family: ModelFamily,
     layout: PromptLayout,
     instruction: InstructionScope,
-    labels: Tensor | None,
-) -> Tensor:
-    """Mark the instruction tokens, bool [B, S].
+    inputs: Mapping[str, Any],
+) -> tuple[Tensor, bool]:
+    """As `find_instruction_tokens`: the instruction tokens, and whether every prompt asks.
 
-    Where there are `labels` (int64 [B, S], -100 where nothing is learned), only tokens before the
-    answer can be instruction.
+    Where the answer is known, only tokens before it can be instruction.
     """
     question, visual_mask = layout.attention_mask, layout.visual_mask()
-    if labels is not None:
-        question = _before_last_answer(labels, visual_mask, question)
+    answer = answer_tokens(inputs, visual_mask)
+    if answer is not None:
+        question = _before_last_answer(answer, visual_mask, question)
     turn_ends = is_token(layout.input_ids, family.turn_end_ids(model)) & question
     structure = is_token(layout.input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
@@ -195,16 +206,15 @@ def check_depth(model: Any, depth: int) -> None:
         )
 
 
-def _before_last_answer(labels: Tensor, visual_mask: Tensor, attention_mask: Tensor) -> Tensor:
-    """Tokens before the last run of labelled tokens, bool [B, S].
+def _before_last_answer(answer: Tensor, visual_mask: Tensor, attention_mask: Tensor) -> Tensor:
+    """Tokens before the last run of answer tokens, bool [B, S].
 
-    A sample whose text is labelled from its first token on, or nowhere, has no separate question:
-    all its tokens count.
+    A sample that answers from its first token on, or nowhere, has no separate question: all its
+    tokens count.
     """
-    labelled = labels != IGNORED
-    starts = labelled & ~torch.nn.functional.pad(labelled, (1, 0))[:, :-1]
-    positions = torch.arange(labels.shape[1], device=labels.device)
+    starts = answer & ~torch.nn.functional.pad(answer, (1, 0))[:, :-1]
+    positions = torch.arange(answer.shape[1], device=answer.device)
     last_start = torch.where(starts, positions, -1).amax(dim=1, keepdim=True)  # [B, 1]
     before = attention_mask & (positions < last_start)
-    question = before & ~labelled & ~visual_mask
+    question = before & ~answer & ~visual_mask
     return torch.where(question.any(dim=1, keepdim=True), before, attention_mask)

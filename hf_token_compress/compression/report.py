@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from ..config import TokenCompressionConfig
 from ..prompt import VisualSpan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SampleReport:
-    """What happened to one prompt.
+    """What happened to one prompt, or to the new tokens of a prompt that continues a cache.
 
     Attributes:
         kept_indices: int64 [K], positions of all kept tokens, text included, in the caller's
@@ -20,6 +22,7 @@ class SampleReport:
         kept_visual: bool [N], which visual tokens were kept.
         scores: float32 [N], the scorer's scores; None if no token had to be dropped.
         visuals: Its images and videos, with their positions and grids.
+        retention_ratio: Share of the visual tokens that was asked for.
     """
 
     kept_indices: Tensor
@@ -27,6 +30,7 @@ class SampleReport:
     kept_visual: Tensor
     scores: Tensor | None
     visuals: tuple[VisualSpan, ...]
+    retention_ratio: float
 
     @property
     def visual_tokens_before(self) -> int:
@@ -38,19 +42,124 @@ class SampleReport:
         """Visual tokens that the language model sees."""
         return int(self.kept_visual.sum())
 
+    @property
+    def prompt_tokens_before(self) -> int:
+        """Tokens of the caller's prompt, text included, without padding."""
+        return self.prompt_tokens_after + self.visual_tokens_before - self.visual_tokens_after
 
-@dataclass(frozen=True)
+    @property
+    def prompt_tokens_after(self) -> int:
+        """Tokens that the language model sees, text included, without padding."""
+        return len(self.kept_indices)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as JSON types; positions, scores and grids are left out.
+
+        Returns:
+            The retention ratio, visual and prompt tokens before and after, and in "visuals", for
+            each image or video in order of appearance, its modality and its visual tokens before
+            and after.
+        """
+        counts = [len(span.positions) for span in self.visuals]
+        kept = self.kept_visual.cpu().split(counts)  # [visual tokens] of each image or video
+        return {
+            "retention_ratio": self.retention_ratio,
+            "visual_tokens_before": self.visual_tokens_before,
+            "visual_tokens_after": self.visual_tokens_after,
+            "prompt_tokens_before": self.prompt_tokens_before,
+            "prompt_tokens_after": self.prompt_tokens_after,
+            "visuals": [
+                {
+                    "modality": span.modality,
+                    "visual_tokens_before": len(own),
+                    "visual_tokens_after": int(own.sum()),
+                }
+                for span, own in zip(self.visuals, kept, strict=True)
+            ],
+        }
+
+    def __repr__(self) -> str:
+        return f"SampleReport({kept_text(self.visual_tokens_before, self.visual_tokens_after)})"
+
+
+@dataclass(frozen=True, repr=False)
 class CompressionReport:
-    """What the last compressed call did.
+    """What a compressed call did.
 
     Attributes:
         samples: One report per prompt of the batch.
+        config: The setting of the call. Where the call has a ratio for each sample, these are in
+            `samples`.
         vision_ms: Milliseconds of the vision part (zero if the caller passed features).
         scoring_ms: Milliseconds of the scorer.
         rewriting_ms: Milliseconds of selection and rewrite.
     """
 
     samples: tuple[SampleReport, ...]
+    config: TokenCompressionConfig
     vision_ms: float
     scoring_ms: float
     rewriting_ms: float
+
+    @property
+    def scorer(self) -> str:
+        """Name of the scorer. It did not run if no prompt has scores."""
+        return self.config.scorer_name
+
+    @property
+    def visual_tokens_before(self) -> int:
+        """Visual tokens of all prompts of the caller."""
+        return sum(sample.visual_tokens_before for sample in self.samples)
+
+    @property
+    def visual_tokens_after(self) -> int:
+        """Visual tokens that the language model sees, of all prompts."""
+        return sum(sample.visual_tokens_after for sample in self.samples)
+
+    def summary(self) -> str:
+        """One line for logs: tokens kept, samples, scorer and times."""
+        return (
+            f"{kept_text(self.visual_tokens_before, self.visual_tokens_after)}, "
+            f"{count_text(len(self.samples), 'sample')}, scorer {self.scorer}, "
+            f"{times_text(self.vision_ms, self.scoring_ms, self.rewriting_ms)}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types; positions, scores and grids are left out.
+
+        Returns:
+            "scorer", "config" (every setting of the call), visual tokens before and after,
+            "vision_ms", "scoring_ms" and "rewriting_ms", rounded to a microsecond, and "samples",
+            what `SampleReport.to_dict` returns for each prompt.
+        """
+        return {
+            "scorer": self.scorer,
+            "config": self.config.to_dict(),
+            "visual_tokens_before": self.visual_tokens_before,
+            "visual_tokens_after": self.visual_tokens_after,
+            "vision_ms": round(self.vision_ms, 3),
+            "scoring_ms": round(self.scoring_ms, 3),
+            "rewriting_ms": round(self.rewriting_ms, 3),
+            "samples": [sample.to_dict() for sample in self.samples],
+        }
+
+    def __repr__(self) -> str:
+        return f"CompressionReport({self.summary()})"
+
+
+def kept_text(before: int, after: int) -> str:
+    """How many visual tokens were kept, in words."""
+    share = after / before if before else 1.0
+    return f"{after} of {before} visual tokens kept ({share:.0%})"
+
+
+def count_text(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def times_text(vision_ms: float, scoring_ms: float, rewriting_ms: float) -> str:
+    """The milliseconds of each part, in words."""
+    return (
+        f"vision {vision_ms:.1f} ms, scoring {scoring_ms:.1f} ms, rewriting {rewriting_ms:.1f} ms"
+    )

@@ -61,12 +61,7 @@ def rewrite_prompt(
     """
     check_unlabelled_visuals(inputs.get("labels"), layout)
     # 1. The kept features replace the pixels.
-    consumed = family.consumed_inputs(model)
-    rewritten = {name: value for name, value in inputs.items() if name not in consumed}
-    rewritten["mm_encoder_outputs"] = {
-        **(inputs.get("mm_encoder_outputs") or {}),
-        **_kept_features(family, layout, keep),
-    }
+    rewritten = _with_outputs(model, family, inputs, _kept_features(family, layout, keep))
     attention_mask, position_ids = layout.attention_mask, layout.position_ids
     index = None
     if (attention_mask & ~keep).any():
@@ -99,6 +94,33 @@ def rewrite_prompt(
             position_ids[axis] = text_order
     rewritten["position_ids"] = position_ids
     return CompressedInputs(rewritten, keep, index)
+
+
+def with_features(
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any], layout: PromptLayout
+) -> dict[str, Any]:
+    """The inputs of the whole prompts with features in place of pixels."""
+    outputs = {
+        modality: family.vision_output(visuals, modality)
+        for modality, visuals in layout.encoded.items()
+    }
+    return {
+        **_with_outputs(model, family, inputs, outputs),
+        "position_ids": layout.position_ids,
+    }
+
+
+def _with_outputs(
+    model: Any,
+    family: ModelFamily,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[Modality, CompressedVisionOutput],
+) -> dict[str, Any]:
+    """The inputs with outputs of the vision part in place of what it consumes."""
+    consumed = family.consumed_inputs(model)
+    rewritten = {name: value for name, value in inputs.items() if name not in consumed}
+    rewritten["mm_encoder_outputs"] = {**(inputs.get("mm_encoder_outputs") or {}), **outputs}
+    return rewritten
 
 
 def _with_tail(keep: Tensor, layout: PromptLayout, logits_to_keep: int | None) -> Tensor:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..config import TokenCompressionConfig
-from ..mapper import MapperSet, RelevanceMapper
+import torch
+
+from ..config import SettingLike, TokenCompressionConfig
+from ..mapper import RelevanceMapper
 from ..mapper.resolve import IN_MODEL
-from ..scorers import Scorer, build_scorer
+from ..scorers import Scorer
 from ..scorers.mapper import MapperScorer
 from .fast_path import FastPath
-from .identity import identify
 from .report import CompressionReport
+from .setting import RememberedScorers, Setting, build_setting, check_scorer, is_unnamed
+from .totals import CompressionTotals, recording
 
 if TYPE_CHECKING:
     from ..training.options import CollectOptions, TrainOptions
@@ -35,19 +38,89 @@ class TokenCompression:
     """The compression of one model, found as `model.token_compression`.
 
     Attributes:
-        config: The setting.
         fast_path: Layer 0 of the model, if it allows projecting only the instruction tokens.
+        checked: Whether a prompt of a family that is not verified was checked.
     """
 
-    def __init__(self, config: TokenCompressionConfig, mappers: MapperSet | None = None) -> None:
-        self.config = config
-        options = dict(config.scorer_options)
-        if config.scorer_name == "mapper":
-            options.update(mapper=mappers or config.mapper, revision=config.mapper_revision)
-        self.scorer: Scorer = build_scorer(config.scorer_name, options)
-        self.fast_path: FastPath | None = None
-        self._mapper: RelevanceMapper | None = None
+    def __init__(self, setting: Setting, fast_path: FastPath | None) -> None:
+        # Replaced as a whole, so that calls in other threads see the old one or the new one.
+        self._setting = setting
+        self.fast_path = fast_path
+        self.checked = False
+        self._remembered = RememberedScorers()
         self._model: weakref.ref[Any] | None = None
+
+    @property
+    def config(self) -> TokenCompressionConfig:
+        """The setting; it names the scorer and the mapper in use."""
+        return self._setting.config
+
+    @config.setter
+    def config(self, value: object) -> None:
+        raise AttributeError(
+            "token_compression.config cannot be assigned: change settings with "
+            "model.token_compression.update(retention_ratio=0.25), or replace the whole setting "
+            "with compress(model, config)."
+        )
+
+    @property
+    def scorer(self) -> Scorer:
+        """The scorer in use. Another one may be assigned; it is not saved with the model."""
+        return self._setting.scorer
+
+    @scorer.setter
+    def scorer(self, scorer: Scorer) -> None:
+        check_scorer(self._carrier(), scorer)
+        config = self.config.with_scoring(scorer=f"<{type(scorer).__name__}>")
+        self._setting = Setting(config, scorer)
+
+    def update(self, **changes: Any) -> None:
+        """Change settings of the model, from the next call on.
+
+        Another scorer or mapper starts from its own defaults, not from the options of this one.
+
+        Args:
+            **changes: Options of `TokenCompressionConfig`, such as `retention_ratio=0.25`.
+
+        Raises:
+            MapperNotFoundError: There is no such mapper, or the Hub cannot be reached or refuses.
+            TypeError: An option has the wrong type.
+            ValueError: An option is unknown or outside its range, or the scorer or mapper does not
+                fit the model. The setting is then as before.
+        """
+        model = self._carrier()
+        setting = self._changed(model, changes)
+        self.fast_path = FastPath.find(model, model.family)
+        self._setting = setting
+
+    def for_call(self, model: Any, value: Any) -> Setting:
+        """The setting of a call that passes `value` as `token_compression`; the model's for None.
+
+        Raises:
+            MapperNotFoundError, TypeError, ValueError: As in `update`.
+        """
+        return self._setting if value is None else self._changed_for_call(model, value)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _changed_for_call(self, model: Any, value: Any) -> Setting:
+        if isinstance(value, list | tuple):
+            value = {"retention_ratio": value}
+        ratios = value.get("retention_ratio") if isinstance(value, Mapping) else None
+        if not isinstance(ratios, list | tuple):
+            return self._changed(model, value)
+        changes = {name: change for name, change in value.items() if name != "retention_ratio"}
+        setting = self._changed(model, changes)
+        of_samples = tuple(setting.config.changed(ratio) for ratio in ratios)
+        return replace(setting, of_samples=of_samples)
+
+    def _changed(self, model: Any, changes: SettingLike) -> Setting:
+        """The model's setting with changes; a scorer that was asked for before is not rebuilt."""
+        own = self._setting
+        config = own.config.changed(changes)
+        if config.scoring == own.config.scoring:
+            return replace(own, base=config)
+        scorer = self._remembered.get(config.scoring, lambda: build_setting(model, config).scorer)
+        return Setting(config, scorer)
 
     def of_model(self, model: Any) -> TokenCompression:
         """This state, with a reference to the model that carries it."""
@@ -67,8 +140,8 @@ class TokenCompression:
             ValueError: The mapper belongs to another model.
         """
         scorer = MapperScorer(mapper)
-        scorer.check_model(lambda: identify(self._carrier()))
-        self.scorer, self._mapper = scorer, mapper
+        check_scorer(self._carrier(), scorer)
+        self._setting = Setting(self.config, scorer, mapper)
 
     def calibrate(
         self,
@@ -108,8 +181,9 @@ class TokenCompression:
 
     @property
     def saved_config(self) -> TokenCompressionConfig:
-        """The setting to save with the model; it names the mapper in use if that was saved."""
-        if self._mapper is not None and self._mapper.source is None:
+        """The setting to save with the model; a scorer or mapper without a name is left out."""
+        config = self.config
+        if is_unnamed(config.mapper):
             warnings.warn(
                 "The mapper in use is in memory only and is not saved with the model: save the "
                 "model with save_mapper=True, or call mapper.save_pretrained(folder) or "
@@ -117,10 +191,15 @@ class TokenCompression:
                 UserWarning,
                 stacklevel=3,
             )
-            return self.config
-        config = self.config
-        if self._mapper is not None:
-            config = self._naming(self._mapper.source, self._mapper.revision)
+            return config.with_scoring()
+        if is_unnamed(config.scorer):
+            warnings.warn(
+                f"The scorer in use, {config.scorer}, was assigned and is not saved with the "
+                "model: give it a name with register_scorer, and set that.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return config.with_scoring()
         if config.mapper is None or not Path(config.mapper).is_dir():
             return config
         # Absolute, so that it is found from any working directory.
@@ -149,13 +228,7 @@ class TokenCompression:
                 "leave save_mapper out."
             )
         self.scorer.mappers.save_into_model(folder)
-        return self._naming(IN_MODEL, None)
-
-    def _naming(self, mapper: str | None, revision: str | None) -> TokenCompressionConfig:
-        """The setting with another mapper."""
-        return replace(
-            self.config, scorer=None, scorer_options={}, mapper=mapper, mapper_revision=revision
-        )
+        return self.config.with_scoring(mapper=IN_MODEL)
 
     def _carrier(self) -> Any:
         model = None if self._model is None else self._model()
@@ -198,6 +271,14 @@ class TokenCompression:
             yield
         finally:
             _DISABLED.reset(token)
+
+    def record(self) -> AbstractContextManager[CompressionTotals]:
+        """Add up the compressed calls inside the `with` block; may be nested, all blocks count.
+
+        Calls of asyncio tasks that are started inside count too, until the tasks end. Other threads
+        count if they run in `contextvars.copy_context()`.
+        """
+        return recording(self)
 
     def __repr__(self) -> str:
         status = "" if self.enabled else ", disabled"

@@ -208,24 +208,16 @@ def _answer_compressed(
     truth = TruthScorer()
     if scorer == TRUTH:
         model.token_compression.scorer = truth
-    before, after = 0, 0
 
     def set_truth(batch: Sequence[Sample]) -> None:
         truth.samples = batch
 
-    def count_tokens(asked: int) -> None:
-        nonlocal before, after
-        for report in model.token_compression.last.samples:
-            before += report.visual_tokens_before
-            after += report.visual_tokens_after
-        if after_batch is not None:
-            after_batch(asked)
-
     try:
-        answers = ask(before_batch=set_truth, after_batch=count_tokens)
+        with model.token_compression.record() as totals:
+            answers = ask(before_batch=set_truth, after_batch=after_batch)
     finally:
         uncompress(model)
-    return after / before, answers
+    return totals.visual_tokens_after / totals.visual_tokens_before, answers
 
 
 def retention_markdown(results: Sequence[RetentionResult]) -> str:

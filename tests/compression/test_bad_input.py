@@ -112,7 +112,7 @@ def test_a_wrong_setting_leaves_the_model_stock() -> None:
     with one_sentence(ValueError, "retention_ratio"):
         compress(model, {"retention_ratio": 2})
     with one_sentence(TypeError, "token_compression"):
-        compress(model, 0.5)  # type: ignore[arg-type]
+        compress(model, True)
     assert type(model) is Qwen2VLForConditionalGeneration
 
 
@@ -217,12 +217,31 @@ def test_missing_weights_are_still_reported_by_transformers(saved: Path) -> None
 # Options of a call
 
 
-@pytest.mark.parametrize(("ratio", "kind"), [(0, ValueError), (2, ValueError), ("0.5", TypeError)])
-def test_invalid_ratio(
-    ratio: Any, kind: type[Exception], call: Any, inputs: dict[str, Any]
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        (0, ValueError, ["retention_ratio"]),
+        (2, ValueError, ["retention_ratio"]),
+        ({"retention_ratio": "0.5"}, TypeError, ["retention_ratio"]),
+        ([0.5, 2], ValueError, ["retention_ratio"]),
+        ([0.5, 0.5], ValueError, ["2 retention ratios", "batch of 1"]),
+        (True, TypeError, ["token_compression", "True"]),
+        ({"retention_ration": 0.5}, ValueError, ["'retention_ration'", "'retention_ratio'"]),
+        (
+            {"scorer": "attention", "scorer_options": {"scoring_dept": 1}},
+            ValueError,
+            ["'attention'", "'scoring_dept'", "'scoring_depth'"],
+        ),
+        ({"scorer_options": {"scoring_depth": 9}}, ValueError, ["scoring_depth"]),
+        ({"scorer": "atention"}, ValueError, ["atention"]),
+        ("no/such/mapper/here", MapperNotFoundError, ["no/such/mapper/here"]),
+    ],
+)
+def test_invalid_setting_of_a_call(
+    value: Any, kind: type[Exception], words: list[str], call: Any, inputs: dict[str, Any]
 ) -> None:
-    with one_sentence(kind, "retention_ratio"):
-        call(**inputs, retention_ratio=ratio)
+    with one_sentence(kind, *words):
+        call(**inputs, token_compression=value)
 
 
 def test_invalid_instruction_mask(call: Any, inputs: dict[str, Any]) -> None:

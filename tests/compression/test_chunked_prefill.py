@@ -54,7 +54,7 @@ def test_keep_all_equals_stock() -> None:
 def test_older_transformers_are_refused(ratio: float, pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE])
     with one_sentence(ValueError, "prefill_chunk_size"):
-        pair.compressed.generate(**inputs, prefill_chunk_size=9, retention_ratio=ratio)
+        pair.compressed.generate(**inputs, prefill_chunk_size=9, token_compression=ratio)
 
 
 @pytest.mark.core

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import one_at_a_time
 from pairs import (
     QUARTER,
     ModelPair,
@@ -53,19 +54,18 @@ SINGLE_SAMPLE_MODES: dict[str, dict[str, Any]] = {
     "compressed_assistant": {"assistant_model": compress(tiny_model(seed=1), QUARTER)},
 }
 each_family = pytest.mark.parametrize("family", FAMILIES)
-each_ragged_batch = pytest.mark.parametrize(
-    ("family", "prompts"), family_prompts("ragged", "ragged_videos")
-)
-every_mode = pytest.mark.parametrize(
-    ("prompts", "options"),
-    [
-        *(pytest.param(RAGGED, options, id=name) for name, options in MODES.items()),
-        *(
-            pytest.param([ONE_IMAGE], options, id=name)
-            for name, options in SINGLE_SAMPLE_MODES.items()
-        ),
-    ],
-)
+EVERY_MODE = [
+    *(pytest.param(RAGGED, options, id=name) for name, options in MODES.items()),
+    *(pytest.param([ONE_IMAGE], options, id=name) for name, options in SINGLE_SAMPLE_MODES.items()),
+]
+
+
+def ragged_batches(*modes: str) -> Any:
+    """Ragged batches of every family, and modes."""
+    return pytest.mark.parametrize(
+        ("family", "prompts", "mode"),
+        one_at_a_time(family_prompts("ragged", "ragged_videos"), modes),
+    )
 
 
 def seeded(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
@@ -79,9 +79,10 @@ def generated(tokens: torch.Tensor) -> torch.Tensor:
     return tokens[: int(ends[0]) + 1] if len(ends) else tokens
 
 
-@every_mode
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@each_family
+@pytest.mark.parametrize(
+    ("prompts", "options", "attention", "family"),
+    one_at_a_time(EVERY_MODE, ["sdpa", "eager"], FAMILIES),
+)
 def test_equals_stock_on_prepared_inputs(
     prompts: Any, options: Any, attention: str, family: str
 ) -> None:
@@ -95,7 +96,7 @@ def test_equals_stock_on_prepared_inputs(
     assert len(expected.unique()) > 3
 
 
-@every_mode
+@pytest.mark.parametrize(("prompts", "options"), EVERY_MODE)
 def test_sequences_start_with_the_whole_prompt(prompts: Any, options: Any) -> None:
     _, compressed = make_pair()
     inputs = make_inputs(prompts)
@@ -106,8 +107,7 @@ def test_sequences_start_with_the_whole_prompt(prompts: Any, options: Any) -> No
     assert 0 < answer(sequences, inputs).shape[1] <= NEW
 
 
-@each_ragged_batch
-@pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "sampling", "no_cache"])
+@ragged_batches("greedy", "beams", "static_cache", "sampling", "no_cache")
 def test_equals_stock_with_dropped_tokens_hidden(mode: str, family: str, prompts: Any) -> None:
     """The reference path shares no code with the rewrite."""
     pair = make_pair(family=family)
@@ -119,8 +119,7 @@ def test_equals_stock_with_dropped_tokens_hidden(mode: str, family: str, prompts
     assert_same(torch.stack(actual.logits), torch.stack(expected.logits))
 
 
-@each_ragged_batch
-@pytest.mark.parametrize("mode", ["greedy", "beams", "sampling", "sampled_sequences"])
+@ragged_batches("greedy", "beams", "sampling", "sampled_sequences")
 def test_cached_equals_not_cached(mode: str, family: str, prompts: Any) -> None:
     pair = make_pair(family=family)
     inputs = make_inputs(prompts, family=family)
@@ -133,8 +132,7 @@ def test_cached_equals_not_cached(mode: str, family: str, prompts: Any) -> None:
     assert uncached.get("past_key_values") is None
 
 
-@each_ragged_batch
-@pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "no_cache"])
+@ragged_batches("greedy", "beams", "static_cache", "no_cache")
 def test_a_sample_in_a_ragged_batch_equals_the_sample_alone(
     mode: str, family: str, prompts: Any
 ) -> None:
@@ -231,8 +229,8 @@ def test_padding_without_a_mask_equals_stock(ratio: float, pair: ModelPair) -> N
     inputs = make_inputs(RAGGED)
     unmasked = {name: value for name, value in inputs.items() if name != "attention_mask"}
     assert torch.equal(seeded(pair.stock, unmasked), seeded(pair.stock, inputs))
-    expected = seeded(pair.compressed, inputs, retention_ratio=ratio)
-    assert torch.equal(seeded(pair.compressed, unmasked, retention_ratio=ratio), expected)
+    expected = seeded(pair.compressed, inputs, token_compression=ratio)
+    assert torch.equal(seeded(pair.compressed, unmasked, token_compression=ratio), expected)
 
 
 @pytest.mark.parametrize("axes", [3, 4])

@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from errors import one_sentence
 from pairs import QUARTER, ModelPair, assert_same, carried, make_pair, masked_inputs
 from tiny_models import FAMILIES, ONE_IMAGE, RAGGED, TEXT_ONLY, make_inputs, tiny_model
 from torch import Tensor
@@ -171,6 +176,69 @@ def test_under_lora() -> None:
     assert_same(inner_states(merged, inputs), expected)
     uncompress(merged)
     assert_same(inner_states(merged, inputs), inner_states(stock, inputs))
+
+
+@pytest.fixture
+def trained_pair(pair: ModelPair) -> ModelPair:
+    """Two compressed models, of which the second one's forward calls the inner model, as TRL's."""
+    model = copy.deepcopy(pair.compressed)
+    original = model.forward
+
+    def forward(self: Any, *args: Any, fused: bool = False, **kwargs: Any) -> Any:
+        if not fused:
+            return original(*args, **kwargs)
+        labels = kwargs.pop("labels")
+        output = self.base_model(*args, **kwargs)
+        return output.last_hidden_state, labels
+
+    model.forward = MethodType(forward, model)
+    return ModelPair(pair.compressed, model)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_replaced_forward_tells_the_inner_model_of_the_answer(
+    copied: bool, trained_pair: ModelPair
+) -> None:
+    plain, model = trained_pair
+    if copied:
+        model = copy.deepcopy(model)
+    inputs = make_inputs([ONE_IMAGE])
+    labels = inputs["input_ids"].clone()
+    labels[:, :-4] = -100
+    plain(**inputs, labels=labels)
+    expected = plain.token_compression.last.samples[0]
+    states, taken = model(**inputs, labels=labels, fused=True)
+    sample = model.token_compression.last.samples[0]
+    assert taken is labels
+    assert states.shape[1] == labels.shape[1]
+    assert torch.equal(sample.scores, expected.scores)
+    # Labels are those of one call.
+    inner_states(model, inputs)
+    assert not torch.equal(model.token_compression.last.samples[0].scores, sample.scores)
+    with one_sentence(ValueError, "labels", "-100", "visual"):
+        model(**inputs, labels=inputs["input_ids"], fused=True)
+    with one_sentence(ValueError, "labels must have the shape of input_ids"):
+        model(**inputs, labels=labels[:, 1:], fused=True)
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    """In mixed precision, which is otherwise chosen once a process."""
+    AcceleratorState._reset_state()
+    yield Accelerator(mixed_precision="bf16", cpu=True)
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize("keep_fp32_wrapper", [False, True])
+def test_a_forward_in_mixed_precision_compresses_when_it_is_unwrapped(
+    keep_fp32_wrapper: bool, accelerator: Accelerator, pair: ModelPair
+) -> None:
+    inputs = make_inputs([ONE_IMAGE])
+    prepared = accelerator.prepare_model(pair.compressed)
+    expected = prepared(**inputs).logits
+    model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=keep_fp32_wrapper)
+    assert model(**inputs).logits.shape == expected.shape
+    assert inspect.signature(model.forward) == inspect.signature(pair.stock.forward)
 
 
 def test_a_replaced_forward_is_left_alone() -> None:

@@ -138,9 +138,9 @@ def test_labels_of_the_wrong_shape_are_refused(name: str, ratio: float, pair: Mo
     inputs = labelled([ONE_IMAGE])
     with one_sentence(ValueError, f"{name} must have the shape of input_ids"):
         wrong = {**inputs, name: inputs["labels"][:, 1:]}
-        pair.compressed(**wrong, retention_ratio=ratio)
+        pair.compressed(**wrong, token_compression=ratio)
     with one_sentence(TypeError, f"{name} must be a tensor"):
-        pair.compressed(**{**inputs, name: [1, 2]}, retention_ratio=ratio)
+        pair.compressed(**{**inputs, name: [1, 2]}, token_compression=ratio)
 
 
 def test_labels_do_not_go_with_few_logits(pair: ModelPair) -> None:
@@ -151,6 +151,57 @@ def test_labels_do_not_go_with_few_logits(pair: ModelPair) -> None:
 # Completions
 
 
+def completed(inputs: dict[str, Tensor], completions: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The prompts followed by completions, int64 [B, C], of which the mask shows the tokens."""
+    more = {
+        "input_ids": completions,
+        "attention_mask": mask.long(),
+        "mm_token_type_ids": torch.zeros_like(completions),
+    }
+    return {
+        name: torch.cat([value, more[name]], 1) if name in more else value
+        for name, value in inputs.items()
+    }
+
+
+@each_family
+@pytest.mark.parametrize("lengths", [(5, 2, 4), (5, 5, 5)], ids=["right_padded", "left_padded"])
+@pytest.mark.parametrize("told_by", ["logits_to_keep", "labels"])
+def test_a_completion_is_scored_as_it_was_generated(
+    told_by: str, lengths: tuple[int, ...], family: Any
+) -> None:
+    """On the tokens that were kept of the prompt alone: the completion does not choose them."""
+    model = make_pair(family=family).compressed
+    prompts = make_inputs([ONE_IMAGE, TWO_TURNS, TWO_IMAGES], family=family)
+    options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    output = model.generate(**prompts, **options, output_logits=True, return_dict_in_generate=True)
+    chosen = model.token_compression.last.samples
+    completions = output.sequences[:, -5:]
+    mask = torch.arange(5) < torch.tensor(lengths)[:, None]  # [B, 5]
+    inputs = completed(prompts, completions, mask)
+    if told_by == "labels":
+        learned = completions.masked_fill(~mask, -100)
+        ignored = torch.full_like(prompts["input_ids"], -100)
+        told = {"labels": torch.cat([ignored, learned], 1)}
+    else:
+        told = {"logits_to_keep": 6}
+    with torch.no_grad():
+        logits = model(**inputs, **told).logits[:, -6:-1]
+    for sample, own in zip(model.token_compression.last.samples, chosen, strict=True):
+        assert torch.equal(sample.kept_visual, own.kept_visual)
+    assert_same(logits[mask], torch.stack(output.logits, 1)[mask])
+
+
+def test_logits_of_visual_tokens_tell_of_no_completion(pair: ModelPair) -> None:
+    inputs = make_inputs([ONE_IMAGE])
+    pair.compressed(**inputs)
+    expected = pair.compressed.token_compression.last.samples[0]
+    for count in (1, inputs["input_ids"].shape[1], 500):
+        pair.compressed(**inputs, logits_to_keep=count)
+        sample = pair.compressed.token_compression.last.samples[0]
+        assert torch.equal(sample.scores, expected.scores)
+
+
 @each_family
 @pytest.mark.parametrize("count", [0, 1, 4, 6, 30])
 def test_columns_after_the_last_visual_token_stay_one_for_one(family: Any, count: int) -> None:
@@ -158,13 +209,7 @@ def test_columns_after_the_last_visual_token_stay_one_for_one(family: Any, count
     pair = make_pair(family=family)
     inputs = make_inputs([ONE_IMAGE, TWO_TURNS, TWO_IMAGES], family=family)
     completions = torch.tensor([[11, 12, 13, 14, 15], [16, 17, 0, 0, 0], [18, 19, 20, 0, 0]])
-    for name, more in (
-        ("input_ids", completions),
-        ("attention_mask", (completions > 0).long()),
-        ("mm_token_type_ids", torch.zeros_like(completions)),
-    ):
-        if name in inputs:
-            inputs[name] = torch.cat([inputs[name], more], 1)
+    inputs = completed(inputs, completions, completions > 0)
     options = {"logits_to_keep": count} if count else {}
     actual = pair.compressed(**inputs, **options).logits
     expected = pair.stock(**masked_inputs(pair, inputs)).logits

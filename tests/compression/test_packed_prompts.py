@@ -56,10 +56,10 @@ def without_text_axis(position_ids: Tensor) -> Tensor:
 def test_positions_that_restart(of_family: ModelPair, ratio: float) -> None:
     inputs = packed(of_family.stock, TWO_PROMPTS)
     with one_sentence(ValueError, "packed"):
-        of_family.compressed(**inputs, retention_ratio=ratio)
+        of_family.compressed(**inputs, token_compression=ratio)
     inputs["position_ids"] = without_text_axis(inputs["position_ids"])
     with one_sentence(ValueError, "packed"):
-        of_family.compressed(**inputs, retention_ratio=ratio)
+        of_family.compressed(**inputs, token_compression=ratio)
 
 
 @pytest.mark.parametrize("family", ["gemma3", "glm4v", "mistral3", "qwen3_vl"])
@@ -84,7 +84,7 @@ def test_a_mask_does_not_make_one_sequence_of_them(of_family: ModelPair) -> None
 def test_one_sequence_is_no_packed_one(of_family: ModelPair) -> None:
     inputs = packed(of_family.stock, [ONE_IMAGE])
     expected = of_family.stock(**inputs, use_cache=False).logits
-    actual = of_family.compressed(**inputs, use_cache=False, retention_ratio=1.0).logits
+    actual = of_family.compressed(**inputs, use_cache=False, token_compression=1.0).logits
     assert torch.equal(actual, expected)
     inputs["position_ids"] = without_text_axis(inputs["position_ids"])
     of_family.compressed(**inputs)
@@ -111,4 +111,4 @@ def test_gaps_of_masked_prompts_are_kept() -> None:
         pair.compressed(**inputs, use_cache=False)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     expected = pair.stock(**inputs).logits
-    assert torch.equal(pair.compressed(**inputs, retention_ratio=1.0).logits, expected)
+    assert torch.equal(pair.compressed(**inputs, token_compression=1.0).logits, expected)

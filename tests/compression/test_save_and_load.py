@@ -152,16 +152,24 @@ def test_false_loads_the_stock_model(saved: Path, loader: Any, pair: ModelPair) 
 
 
 @each_loader
-@pytest.mark.parametrize("form", ["config", "dict"])
+@pytest.mark.parametrize("form", ["config", "dict", "number"])
 def test_the_argument_sets_and_overrides(
     stock_folder: Path, saved: Path, loader: Any, form: str
 ) -> None:
     setting = TokenCompressionConfig(retention_ratio=0.75, min_visual_tokens=0, scorer="uniform")
-    argument = setting if form == "config" else setting.to_dict()
+    argument: Any = setting if form == "config" else setting.to_dict()
+    if form == "number":
+        setting, argument = TokenCompressionConfig(retention_ratio=0.75), 0.75
     for folder in (stock_folder, saved):
         model = loader.from_pretrained(folder, token_compression=argument)
         assert model.token_compression.config == setting
         assert is_compressed(model)
+
+
+def test_the_argument_is_documented_where_it_is_taken() -> None:
+    text = Qwen2VLForConditionalGeneration.from_pretrained.__doc__
+    assert "pretrained_model_name_or_path" in text
+    assert "token_compression (`TokenCompressionConfig`" in text
 
 
 def test_without_the_argument_a_stock_checkpoint_stays_stock(stock_folder: Path) -> None:
@@ -366,7 +374,7 @@ def test_sharded_checkpoints(pair: ModelPair, tmp_path: Path) -> None:
 
 def test_an_invalid_argument_is_refused_before_loading(tmp_path: Path) -> None:
     with one_sentence(TypeError, "token_compression"):
-        Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "none", token_compression=3)
+        Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "none", token_compression=True)
     with one_sentence(ValueError, "retention_ratio"):
         Qwen2VLForConditionalGeneration.from_pretrained(
             tmp_path / "none", token_compression={"retention_ratio": 2.0}

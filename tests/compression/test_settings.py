@@ -45,11 +45,11 @@ def kept_per_visual(model: Any) -> list[list[int]]:
 @pytest.mark.parametrize(("ratio", "kept"), [(0.25, 12), (0.5, 24), (1.0, 48), (0.001, 1)])
 def test_ratio_of_a_call(ratio: float, kept: int, pair: ModelPair) -> None:
     inputs = make_inputs([ONE_IMAGE])
-    pair.compressed(**inputs, retention_ratio=ratio)
+    pair.compressed(**inputs, token_compression=ratio)
     assert kept_counts(pair.compressed) == [kept]
-    pair.compressed.generate(**inputs, retention_ratio=ratio, max_new_tokens=1)
+    pair.compressed.generate(**inputs, token_compression=ratio, max_new_tokens=1)
     assert kept_counts(pair.compressed) == [kept]
-    prepared = prepare_inputs(pair.compressed, **inputs, retention_ratio=ratio)
+    prepared = prepare_inputs(pair.compressed, **inputs, token_compression=ratio)
     assert int((prepared["input_ids"] == IMAGE).sum()) == kept
     pair.compressed(**inputs)
     assert kept_counts(pair.compressed) == [12]
@@ -57,7 +57,7 @@ def test_ratio_of_a_call(ratio: float, kept: int, pair: ModelPair) -> None:
 
 def test_ratio_one_equals_stock(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
-    logits = pair.compressed(**inputs, retention_ratio=1.0).logits
+    logits = pair.compressed(**inputs, token_compression=1.0).logits
     assert torch.equal(logits, pair.stock(**inputs).logits)
 
 
@@ -260,12 +260,12 @@ def test_disabled_ends_after_an_error_too(pair: ModelPair) -> None:
 def test_options_of_a_call_are_accepted_without_compression(pair: ModelPair) -> None:
     text = make_inputs([TEXT_ONLY])
     expected = pair.stock(**text).logits
-    assert torch.equal(pair.compressed(**text, retention_ratio=0.1).logits, expected)
+    assert torch.equal(pair.compressed(**text, token_compression=0.1).logits, expected)
     inputs = make_inputs([ONE_IMAGE])
     with pair.compressed.token_compression.disabled():
-        logits = pair.compressed(**inputs, retention_ratio=0.1, instruction_mask=None).logits
+        logits = pair.compressed(**inputs, token_compression=0.1, instruction_mask=None).logits
         assert torch.equal(logits, pair.stock(**inputs).logits)
-        pair.compressed.generate(**inputs, retention_ratio=0.1, max_new_tokens=1)
+        pair.compressed.generate(**inputs, token_compression=0.1, max_new_tokens=1)
 
 
 def test_report_of_the_last_call(pair: ModelPair) -> None:
@@ -317,7 +317,7 @@ def test_text_and_new_tokens_leave_the_report(pair: ModelPair) -> None:
 
 
 def test_report_without_scores(pair: ModelPair) -> None:
-    pair.compressed(**make_inputs([ONE_IMAGE]), retention_ratio=1.0)
+    pair.compressed(**make_inputs([ONE_IMAGE]), token_compression=1.0)
     report = pair.compressed.token_compression.last
     assert report.samples[0].scores is None
     assert report.samples[0].visual_tokens_after == 48

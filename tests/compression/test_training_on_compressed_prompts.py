@@ -48,7 +48,7 @@ def test_loss_equals_the_stock_loss_with_dropped_tokens_hidden(
 def test_keep_all_loss_and_gradients_equal_stock(padding_side: Any) -> None:
     stock, compressed = make_pair()
     inputs = training_inputs(padding_side=padding_side)
-    losses = [stock(**inputs).loss, compressed(**inputs, retention_ratio=1.0).loss]
+    losses = [stock(**inputs).loss, compressed(**inputs, token_compression=1.0).loss]
     assert torch.equal(*losses)
     for loss in losses:
         loss.backward()

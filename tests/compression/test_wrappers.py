@@ -11,9 +11,11 @@ import torch
 from accelerate import cpu_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
 from eager_attention import assert_scores_and_tokens, eager_scores
+from errors import one_sentence
 from pairs import KEEP_ALL, QUARTER, ModelPair, answer, assert_same, make_pair
-from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import FAMILIES, ONE_IMAGE, RAGGED, make_inputs, tiny_family, tiny_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from tiny_models import FAMILIES, ONE_IMAGE, RAGGED, TEXT_ONLY, make_inputs, tiny_family, tiny_model
+from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLForConditionalGeneration
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs, uncompress
@@ -73,9 +75,9 @@ def test_lora_takes_the_ratio_of_a_call(lora_pair: ModelPair) -> None:
     compressed = lora_pair.compressed
     inputs = make_inputs([ONE_IMAGE])
     last = compressed.get_base_model().token_compression
-    compressed(**inputs, retention_ratio=0.5)
+    compressed(**inputs, token_compression=0.5)
     assert last.last.samples[0].visual_tokens_after == 24
-    compressed.generate(**inputs, retention_ratio=0.125, max_new_tokens=1)
+    compressed.generate(**inputs, token_compression=0.125, max_new_tokens=1)
     assert last.last.samples[0].visual_tokens_after == 6
 
 
@@ -115,6 +117,54 @@ def test_lora_round_trips_and_merges(lora_pair: ModelPair, tmp_path: Path) -> No
     merged = loaded.merge_and_unload()
     torch.testing.assert_close(merged(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
     assert type(uncompress(merged)) is Qwen2VLForConditionalGeneration
+
+
+def test_adapters_are_switched_merged_and_unmerged() -> None:
+    """The scores follow, as the stock model's outputs do."""
+    stock = with_adapters(tiny_model(), "first", "second")
+    compressed = with_adapters(compress(tiny_model(), QUARTER), "first", "second")
+    base, inputs = compressed.get_base_model(), make_inputs(RAGGED)
+
+    def outputs() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            logits = compressed(**inputs).logits
+            expected = stock(**prepare_inputs(base, **inputs)).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        return logits, base.token_compression.last.samples[0].scores
+
+    found = {}
+    for name in ("first", "second"):
+        for model in (stock, compressed):
+            model.set_adapter(name)
+        found[name] = outputs()
+        for change in ("merge_adapter", "unmerge_adapter"):
+            for model in (stock, compressed):
+                getattr(model, change)()
+            for now, before in zip(outputs(), found[name], strict=True):
+                torch.testing.assert_close(now, before, rtol=1e-4, atol=1e-4)
+    scores = [own for _, own in found.values()]
+    assert (scores[0] - scores[1]).abs().max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # in PEFT
+@pytest.mark.parametrize(
+    ("kind", "word"), [(PromptTuningConfig, "inputs_embeds"), (PrefixTuningConfig, "cache")]
+)
+def test_virtual_tokens_are_refused_with_images_alone(kind: Any, word: str) -> None:
+    """PEFT hides the placeholders behind embeddings, or fills a cache before the prompt."""
+    config = kind(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    models = []
+    for model in make_pair(family="llava_onevision"):
+        torch.manual_seed(0)
+        models.append(get_peft_model(model, config).eval())
+    stock, compressed = models
+    inputs = make_inputs([ONE_IMAGE], family="llava_onevision")
+    with one_sentence(ValueError, word):
+        compressed(**inputs)
+    with compressed.get_base_model().token_compression.disabled():
+        assert torch.equal(compressed(**inputs).logits, stock(**inputs).logits)
+    text = make_inputs([TEXT_ONLY], family="llava_onevision")
+    assert torch.equal(compressed(**text).logits, stock(**text).logits)
 
 
 ADAPTERS = ["__base__", "first", "second", "first"]
@@ -266,6 +316,9 @@ def test_accelerate_hooks_can_be_removed_later(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     expected = pair.compressed(**inputs).logits
     assert torch.equal(model(**inputs).logits, expected)
+    # A hook moves every argument to a device, dicts and lists by their elements.
+    for value in (QUARTER, dict(QUARTER), [0.25] * len(RAGGED)):
+        assert torch.equal(model(**inputs, token_compression=value).logits, expected)
     remove_hook_from_module(model)
     assert torch.equal(model(**inputs).logits, expected)
 

@@ -60,9 +60,13 @@ def test_unknown_keys_warn_with_their_names_and_are_ignored() -> None:
     assert config == TokenCompressionConfig(retention_ratio=0.3)
 
 
-def test_an_unknown_setting_that_is_no_text_is_named_too() -> None:
-    with pytest.warns(UserWarning, match=r"ignores these settings of token_compression: 1\."):
-        TokenCompressionConfig.from_dict({1: 2})  # type: ignore[dict-item]
+@pytest.mark.parametrize("version", [None, "0.0.1", __version__, "no version"])
+def test_an_unknown_setting_is_refused_and_the_nearest_named(version: Any) -> None:
+    written = {"hf_token_compress_version": version}
+    with one_sentence(ValueError, "'max_visual_token'", "nearest is 'max_visual_tokens'"):
+        TokenCompressionConfig.coerce({**written, "max_visual_token": 256})
+    with one_sentence(ValueError, "no setting 1:", "retention_ratio, "):
+        TokenCompressionConfig.from_dict({**written, 1: 2})  # type: ignore[dict-item]
 
 
 def test_an_older_file_with_fewer_keys_takes_the_defaults() -> None:
@@ -166,9 +170,37 @@ def test_a_wrong_value_after_a_change_is_found_too() -> None:
         dataclasses.replace(TokenCompressionConfig(), retention_ratio=7)
 
 
-def test_something_else_than_a_setting() -> None:
-    with one_sentence(TypeError, "token_compression"):
-        TokenCompressionConfig.coerce(0.5)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("value", "found"), [(True, "True"), (False, "False"), ([0.5], "list"), (None, "NoneType")]
+)
+def test_something_else_than_a_setting(value: Any, found: str) -> None:
+    with one_sentence(TypeError, "token_compression", f"not {found}"):
+        TokenCompressionConfig.coerce(value)
+
+
+def test_a_number_is_the_retention_ratio() -> None:
+    assert TokenCompressionConfig.coerce(0.25) == TokenCompressionConfig(retention_ratio=0.25)
+    with one_sentence(ValueError, "retention_ratio"):
+        TokenCompressionConfig.coerce(25)
+
+
+def test_changes_keep_the_rest_but_no_options_of_another_scorer() -> None:
+    config = TokenCompressionConfig(
+        retention_ratio=0.3, scorer="random", scorer_options={"seed": 3}, top_p=0.5
+    )
+    assert config.changed({"top_p": None}) == dataclasses.replace(config, top_p=None)
+    assert config.changed(0.7) == dataclasses.replace(config, retention_ratio=0.7)
+    assert config.changed({"scorer_options": {}}) == dataclasses.replace(config, scorer_options={})
+    assert config.changed({"scorer": "random"}) == config
+    default = TokenCompressionConfig(retention_ratio=0.3, top_p=0.5)
+    assert config.changed({"scorer": None}) == default
+    named = dataclasses.replace(default, mapper="some/mapper", mapper_revision="v1")
+    assert config.changed({"mapper": "some/mapper", "mapper_revision": "v1"}) == named
+    assert named.changed("other/mapper") == dataclasses.replace(default, mapper="other/mapper")
+    assert named.changed({"scorer": "mapper"}) == dataclasses.replace(named, scorer="mapper")
+    assert named.changed({"scorer": "uniform"}) == dataclasses.replace(default, scorer="uniform")
+    whole = TokenCompressionConfig(top_p=0.1)
+    assert config.changed(whole) is whole
 
 
 def test_it_is_a_dict_of_its_settings_that_cannot_be_changed() -> None:

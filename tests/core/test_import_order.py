@@ -13,8 +13,8 @@ import hf_token_compress
 ROOT = Path(hf_token_compress.__file__).parent
 NAME = ROOT.name
 FLOORS = (
-    {"_version", "checks", "hub", "lazy", "notices", "registry", "writing"},
-    {"options"},
+    {"_version", "checks", "hub", "lazy", "notices", "writing"},
+    {"options", "registry"},
     {"config"},
     {"prompt", "rewrite", "scoring_layer"},
     {"selection"},

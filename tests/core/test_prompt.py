@@ -85,7 +85,7 @@ def instruction(prompts: Sequence[str], scope: Any) -> list[str]:
     def where(letter: str) -> Tensor:
         return torch.tensor([[token == letter for token in prompt] for prompt in prompts])
 
-    chosen = find_instruction_tokens(where("t"), where("v"), where("e"), scope)
+    chosen, _ = find_instruction_tokens(where("t"), where("v"), where("e"), scope)
     return [
         "".join(token if kept else "-" for token, kept in zip(prompt, mask, strict=True))
         for prompt, mask in zip(prompts, chosen.tolist(), strict=True)

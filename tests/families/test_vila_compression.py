@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from families.vila15 import SIDE, TOKENS
+from matrix import each_attention
 from packaging.version import Version
 from pairs import QUARTER, ModelPair, assert_same, make_pair
 from PIL import Image
@@ -150,7 +151,7 @@ def test_s2(name: str) -> None:
     large = torch.nn.functional.interpolate(pixels, scale_factor=2.0)
     inputs[name] = large.view(*inputs[name].shape[:-2], 2 * SIDE, 2 * SIDE)
     expected = stock(**inputs).logits
-    assert torch.equal(compressed(**inputs, retention_ratio=1.0).logits, expected)
+    assert torch.equal(compressed(**inputs, token_compression=1.0).logits, expected)
     with torch.no_grad():
         shorter = stock(**prepare_inputs(compressed, **inputs)).logits
     assert torch.equal(compressed(**inputs).logits, shorter)
@@ -158,7 +159,7 @@ def test_s2(name: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["single", "interleaved", "video", "text"])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@each_attention
 @pytest.mark.parametrize("kind", ["plain", "s2"])
 def test_keep_all_equals_stock_on_a_published_checkpoint(
     prompt: str, attention: str, kind: str, tmp_path: Any
@@ -195,7 +196,7 @@ def test_the_overlay_shows_kept_tokens_where_they_lie(
     """Tokens come column by column: read row by row, they would be mirrored."""
     pair.compressed.token_compression.scorer = TopRight()
     inputs = make_inputs([prompt], family=FAMILY)
-    pair.compressed(**inputs, retention_ratio=1 / TOKENS)
+    pair.compressed(**inputs, token_compression=1 / TOKENS)
     sample = pair.compressed.token_compression.last.samples[0]
     assert sample.visual_tokens_after == sample.visual_tokens_before // TOKENS
     # A patch is 16 pixels and a token 32; half of the last tokens lies in the padding.

@@ -147,7 +147,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
 def encode_only(model: Any, inputs: Mapping[str, Tensor]) -> None:
     """Run the vision part, which hooks itself for its outputs when it first runs."""
     with torch.no_grad():
-        prepare_inputs(model, **inputs, retention_ratio=1.0)
+        prepare_inputs(model, **inputs, token_compression=1.0)
 
 
 def assert_untouched(model: nn.Module, action: Callable[[], object]) -> None:

@@ -1,0 +1,1 @@
+"""Random prompts and settings, checked against the stock model: `python -m lab.fuzz`."""

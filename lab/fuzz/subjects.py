@@ -1,0 +1,152 @@
+"""The models under test, and inputs for the prompts that are drawn for them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hf_token_compress import ModelFamily, compress, load_tiny, register_family, supported_families
+from hf_token_compress.data.chat import encode
+from hf_token_compress.data.scenes import make_clip, make_scene
+from hf_token_compress.tiny import available_tiny_models
+
+from ..cases.common import KEEP_ALL
+
+# The random models are those of the tests, which are not a package.
+sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
+import pairs
+import tiny_models
+import tiny_others
+
+TRAINED = available_tiny_models()
+RANDOM = (*tiny_models.FAMILIES, *tiny_models.OTHER_FAMILIES)
+IMAGES_ONLY = ("qwen2-vl",)
+"""Trained models that take no videos."""
+
+carried, sample_states = pairs.carried, pairs.sample_states
+
+_OWN = {"glm4v": tiny_others.GlmFamily}
+_PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+
+
+class Subject(NamedTuple):
+    """One model in three copies with the same weights.
+
+    Attributes:
+        stock: As Transformers has it.
+        compressed: Compressed; every trial gives it a setting.
+        keeping_all: Compressed at ratio 1.0.
+        processor: Of a trained model; None for random ones.
+        family: What the tests know of its family.
+        tolerance: Absolute and relative, for sums that are made in another order.
+        special_ids: Tokens that it may not generate.
+    """
+
+    stock: Any
+    compressed: Any
+    keeping_all: Any
+    processor: Any
+    family: Any
+    tolerance: float
+    special_ids: list[int]
+
+    def inputs(self, prompts: Sequence[Any]) -> dict[str, Tensor]:
+        """Model inputs of a batch, padded on the left."""
+        if self.processor is not None:
+            return dict(encode(self.processor, [_conversation(prompt) for prompt in prompts]))
+        name = self.stock.config.model_type
+        return tiny_models.make_inputs(prompts, family=name, dtype=self.stock.dtype)
+
+
+@functools.cache
+def subject(name: str, attention: str) -> Subject:
+    """Load a trained tiny model, or make a random one of a family, with this attention."""
+    processor = None
+    if name in TRAINED:
+        stock, processor = load_tiny(name, attn_implementation=attention)
+        tolerance = 1e-3  # logits of tens in float32
+    else:
+        if name not in supported_families():
+            register_family(name, _OWN.get(name, ModelFamily))
+        # In float64, so that ties between tokens do not turn on how sums are rounded. The stock
+        # eager attention gives NaN there: the mask's minimum does not fit its float32 softmax.
+        dtype = torch.float32 if attention == "eager" else torch.float64
+        stock = tiny_models.tiny_model(attention, dtype=dtype, family=name)
+        tolerance = 1e-3 if attention == "eager" else 1e-4  # norms are in float32 even so
+    config = stock.config
+    placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
+    special = [token for token in placeholders if token is not None]
+    return Subject(
+        stock,
+        compress(copy.deepcopy(stock), KEEP_ALL),
+        compress(copy.deepcopy(stock), KEEP_ALL),
+        processor,
+        tiny_models.family_of(stock),
+        tolerance,
+        sorted({*special, *(stock.generation_config.suppress_tokens or ())}),
+    )
+
+
+def takes_videos(name: str) -> bool:
+    """Whether prompts of this model may hold videos."""
+    if name in TRAINED:
+        return name not in IMAGES_ONLY
+    prompts = tiny_models.tiny_family(name).prompts.values()
+    segments = (segment for batch in prompts for prompt in batch for segment in prompt)
+    return any(isinstance(segment, tuple) and len(segment) == 3 for segment in segments)
+
+
+def right_padded(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same batch with its padding on the other side."""
+    absent = (inputs["attention_mask"] == 0).sum(1).tolist()
+    turned = dict(inputs)
+    for name in _PER_TOKEN:
+        if name in inputs:
+            rows = zip(inputs[name], absent, strict=True)
+            turned[name] = torch.stack([row.roll(-count) for row, count in rows])
+    return turned
+
+
+def extended(inputs: dict[str, Any], ids: Tensor) -> dict[str, Any]:
+    """The prompts, padded on the left, with more text, int64 [B, T], at their ends."""
+    more = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    result = dict(inputs)
+    for name in _PER_TOKEN:
+        if name in inputs:
+            added = more.get(name, torch.zeros_like(ids))
+            result[name] = torch.cat([inputs[name], added.to(inputs[name])], dim=1)
+    if "position_ids" in inputs:
+        last = inputs["position_ids"][..., -1:]  # [A, B, 1] or [B, 1]
+        following = last + 1 + torch.arange(ids.shape[1])
+        result["position_ids"] = torch.cat([inputs["position_ids"], following], dim=-1)
+    return result
+
+
+def _conversation(prompt: Sequence[Any]) -> list[dict[str, Any]]:
+    content = []
+    for part in prompt:
+        if isinstance(part, str):
+            content.append({"type": "text", "text": part})
+        elif len(part) == 3:
+            content.append({"type": "image", "image": _image(*part)})
+        else:
+            content.append({"type": "video", "video": _frames(*part)})
+    return [{"role": "user", "content": content}]
+
+
+@functools.lru_cache(64)
+def _image(seed: int, rows: int, columns: int) -> Image.Image:
+    return make_scene(seed, rows, columns).image
+
+
+@functools.lru_cache(64)
+def _frames(seed: int, frames: int, rows: int, columns: int) -> list[Image.Image]:
+    return make_clip(seed, frames, rows, columns).images
