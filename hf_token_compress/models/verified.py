@@ -37,13 +37,13 @@ class VerifiedFamily(NamedTuple):
 
 
 VERIFIED: dict[str, VerifiedFamily] = {
-    "aria": VerifiedFamily("Aria", "resampled:ResampledFamily", NOWHERE),
+    "aria": VerifiedFamily("Aria", "resampled:ResampledFamily", NOWHERE, since="5.24.0"),
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
     "deepseek_vl": VerifiedFamily("DeepSeek-VL", places=SQUARE),
     "deepseek_vl_hybrid": VerifiedFamily("DeepSeek-VL (hybrid)", places=SQUARE),
     "gemma3": VerifiedFamily("Gemma 3", "tiles:TiledFamily", TILES),
-    "gemma4": VerifiedFamily("Gemma 4", "gemma4:Gemma4Family", videos=True),
+    "gemma4": VerifiedFamily("Gemma 4", "gemma4:Gemma4Family", videos=True, since="5.24.0"),
     "glm4v": VerifiedFamily("GLM-4V", "glm4v:Glm4vFamily", videos=True),
     "got_ocr2": VerifiedFamily("GOT-OCR 2.0", places=SQUARE),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
@@ -54,6 +54,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
         "Kimi K2.5",
         "kimi_k25:KimiK25Family",
         videos=True,
+        since="5.24.0",
         note="each chunk of pooled frames counts as a video",
     ),
     "lfm2_vl": VerifiedFamily(
@@ -87,7 +88,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "qwen2_5_vl": VerifiedFamily("Qwen2.5-VL", videos=True),
     "qwen2_vl": VerifiedFamily("Qwen2-VL", videos=True),
     "qwen3_vl": VerifiedFamily("Qwen3-VL", videos=True),
-    "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES),
+    "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES, since="5.24.0"),
     "video_llama_3": VerifiedFamily(
         "VideoLLaMA 3",
         "video_llama_3:VideoLlama3Family",

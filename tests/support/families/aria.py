@@ -18,12 +18,13 @@ LARGE, PATCH = 490, 70
 
 class Family(Square):
     architecture = "Aria"
+    since = "5.24.0"
 
     @override
     def config(self, **text_options: Any) -> Any:
         experts = {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1}
         return self.config_class(
-            text_config={**TEXT_CONFIG, **experts, **text_options},
+            text_config={**TEXT_CONFIG, "model_type": "aria_text", **experts, **text_options},
             vision_config={
                 "model_type": "idefics3_vision",
                 "hidden_size": 32,

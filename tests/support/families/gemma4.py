@@ -29,6 +29,7 @@ PATCH, POOL, TIMESTAMP = 4, 2, 7
 
 class Family(TinyFamily):
     architecture = "Gemma4"
+    since = "5.24.0"
     prompts = PROMPTS
 
     @override

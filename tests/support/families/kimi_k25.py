@@ -44,6 +44,7 @@ LATENT = {
 
 class Family(TinyFamily):
     architecture = "Kimi_K25"
+    since = "5.24.0"
     prompts = PROMPTS
 
     @override
