@@ -13,6 +13,8 @@ TILES = "on the grid of each tile, crop or thumbnail, which counts as an image"
 WHOLE_AND_TILES = "on a coarse grid of the whole image and a fine one of its tiles"
 NOWHERE = "nowhere: each is made of the whole image"
 
+HYBRID = "hybrid: scored at its first layer of attention"
+
 
 class VerifiedFamily(NamedTuple):
     """What is known of a family.
@@ -40,7 +42,10 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
     "gemma3": VerifiedFamily("Gemma 3", "tiles:TiledFamily", TILES),
+    "glm46v": VerifiedFamily("GLM-4.6V", "glm4v:Glm4vFamily", videos=True),
     "glm4v": VerifiedFamily("GLM-4V", "glm4v:Glm4vFamily", videos=True),
+    "glm4v_moe": VerifiedFamily("GLM-4.5V", "glm4v:Glm4vFamily", videos=True),
+    "glm_ocr": VerifiedFamily("GLM-OCR", "glm4v:Glm4vFamily", videos=True),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
     "internvl": VerifiedFamily("InternVL", "tiles:TiledFamily", TILES),
@@ -64,7 +69,10 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "qianfan_ocr": VerifiedFamily("Qianfan-OCR", "tiles:TiledFamily", TILES),
     "qwen2_5_vl": VerifiedFamily("Qwen2.5-VL", videos=True),
     "qwen2_vl": VerifiedFamily("Qwen2-VL", videos=True),
+    "qwen3_5": VerifiedFamily("Qwen3.5", videos=True, teacher=False, note=HYBRID),
+    "qwen3_5_moe": VerifiedFamily("Qwen3.5-MoE", videos=True, teacher=False, note=HYBRID),
     "qwen3_vl": VerifiedFamily("Qwen3-VL", videos=True),
+    "qwen3_vl_moe": VerifiedFamily("Qwen3-VL-MoE", videos=True),
     "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES),
     "vila15": VerifiedFamily("VILA1.5", "vila.family:VilaFamily", videos=True),
     "vipllava": VerifiedFamily("VipLLaVA", places=SQUARE),
