@@ -20,7 +20,7 @@ TOKENS = (TILE // PATCH // 2) ** 2
 class Family(TinyFamily):
     architecture = "PerceptionLM"
     prompts = PROMPTS
-    faults = {  # noqa: RUF012 - declared as in the base class
+    faults = {
         "chunked": Fault("missing 1 required positional argument", TypeError, since="5.23.0"),
     }
 
