@@ -122,7 +122,8 @@ def find_visual_spans(
         positions = mask.nonzero().flatten()  # [placeholders of this prompt]
         own_spans: list[VisualSpan] = []
         start = 0
-        while start < len(positions) and remaining:
+        # Some models have an empty entry for a prompt without images.
+        while remaining and (start < len(positions) or remaining[-1].count == 0):
             layout = remaining.pop()
             end = start + layout.count
             own_spans.append(VisualSpan(modality, positions[start:end], layout.grids))

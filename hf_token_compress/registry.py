@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from .checks import refuse_unknown
@@ -71,13 +70,6 @@ class Registry(Generic[Base]):
             return self.registered[name]
         location = self._built_in.get(name)
         return None if location is None else _load(location)
-
-    def name_of(self, cls: type[Base]) -> str | None:
-        """The name of a class; None if it has none."""
-        location = f"{cls.__module__}:{cls.__qualname__}"
-        built_in = (name for name, own in self._built_in.items() if own == location)
-        registered = (name for name, own in self.registered.items() if own is cls)
-        return next(chain(built_in, registered), None)
 
     def build(self, name: str, options: Mapping[str, Any]) -> Base:
         """Make an instance of the class of that name.

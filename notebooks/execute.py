@@ -71,7 +71,8 @@ def execute(path: Path, folder: Path) -> Any:
         "IPYTHONDIR": str(own),
     }
     client = NotebookClient(notebook, km=manager, timeout=SECONDS_PER_CELL, coalesce_streams=True)
-    client.execute(env=environment, cwd=str(folder))
+    # A kernel of a given manager would otherwise live as long as this process.
+    client.execute(env=environment, cwd=str(folder), cleanup_kc=True)
     return notebook
 
 

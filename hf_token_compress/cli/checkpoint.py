@@ -128,6 +128,9 @@ def find_checkpoint(options: ModelOptions) -> CheckpointSource:
     name = options.model
     with working(f"Looking for {name}"):
         from transformers import PreTrainedConfig
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        )
 
         from ..models import supported_families
         from ..models.vila.names import ORIGINAL_MODEL_TYPE
@@ -144,7 +147,7 @@ def find_checkpoint(options: ModelOptions) -> CheckpointSource:
         if settings.get("model_type") == ORIGINAL_MODEL_TYPE:
             settings = convert_config(settings)
     family = settings.get("model_type")
-    if family not in supported_families():
+    if family not in (*supported_families(), *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
         raise CommandError(
             f"{name!r} has the model type {family!r}, which token compression does not support: "
             f"choose one of {', '.join(supported_families())}."

@@ -107,7 +107,7 @@ def _measurements(found: Answer) -> dict[str, Any]:
     before_generation = report.vision_ms + report.scoring_ms + report.rewriting_ms
     return {
         "answer": found.text,
-        **{name: value for name, value in sample.items() if name != "visuals"},
+        **{name: value for name, value in sample.items() if "_tokens_" in name},
         "new_tokens": found.new_tokens,
         **{name: value for name, value in measured.items() if name.endswith("_ms")},
         "generation_ms": round(found.milliseconds - before_generation, 3),

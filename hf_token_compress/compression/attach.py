@@ -8,8 +8,10 @@ from transformers import PreTrainedModel
 
 from ..config import SettingLike, TokenCompressionConfig
 from ..mapper import MapperSet
+from ..models.generic import GenericFamily
 from ..models.registry import model_family
 from ..models.sharding import with_gathered_parameters
+from ..notices import warn_once
 from .fast_path import FastPath
 from .inputs import present_modalities
 from .mixin import (
@@ -62,6 +64,12 @@ def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | No
     setting = build_setting(model, config, mappers)
     if not compressed:
         _change_class(model, new_class)
+    if isinstance(new_class.family, GenericFamily):
+        warn_once(
+            f"{type(model).__name__} is not one of the model families that hf_token_compress is "
+            "tested with: its first prompt will be checked, but compare answers at "
+            "retention_ratio=1.0 and below before you rely on it."
+        )
     compression = TokenCompression(setting, FastPath.find(model, new_class.family))
     vars(model)[STATE_ATTRIBUTE] = compression
     inner = _inner_model(model)

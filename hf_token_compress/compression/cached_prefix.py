@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.utils.generic import ModelOutput
 
 from .rewriting import CompressedInputs, next_position
 
 _ATTRIBUTE = "compressed_prefix"
 # The forward keyword that carries the cache: from Transformers 5.24 on, and before.
-_CACHE_INPUTS = ("cache", "past_key_values")
+CACHE_INPUTS = ("cache", "past_key_values")
+UNKNOWN_ID = -1
+"""Stands for a token in the cache whose id the caller did not pass."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class CompressedPrefix:
     """A compressed prompt, and how it relates to the caller's.
 
     Attributes:
-        input_ids: int64 [B, K], of the compressed prompt.
+        input_ids: int64 [B, K], of the compressed prompt; `UNKNOWN_ID` where it is not known.
         attention_mask: int64 [B, K], of the compressed prompt.
         position_ids: int64 [A, B, K] or [B, K], of the compressed prompt.
         keep: bool [B, S], tokens of the caller's prompt that were kept; None if the cache was
@@ -67,7 +68,37 @@ class CompressedPrefix:
         if self.keep is None:
             return False
         held = self.input_ids[self.attention_mask.bool()]
-        return torch.equal(input_ids[:, : self.caller_length][self.keep], held)
+        given = input_ids[:, : self.caller_length][self.keep]
+        return bool(((given == held) | (held == UNKNOWN_ID)).all())
+
+    def ids_from(self, input_ids: Tensor) -> Tensor:
+        """Ids of the compressed prompt, int64 [B, K], from the caller's, int64 [B, S + new]."""
+        kept = input_ids[:, : self.caller_length][self.keep]
+        return self.input_ids.masked_scatter(self.attention_mask.bool(), kept)
+
+    def followed_by(self, other: CompressedPrefix) -> CompressedPrefix:
+        """The prefix with more tokens after it."""
+        positions = same_axes(self.position_ids, other.position_ids)
+        following = same_axes(other.position_ids, positions)
+        keep = None
+        if self.keep is not None and other.keep is not None:
+            keep = torch.cat([self.keep, other.keep], dim=1)
+        return CompressedPrefix(
+            input_ids=torch.cat([self.input_ids, other.input_ids], dim=1),
+            attention_mask=torch.cat([self.attention_mask, other.attention_mask], dim=1),
+            position_ids=torch.cat([positions, following], dim=-1),
+            keep=keep,
+            padded=self.padded or other.padded,
+        )
+
+    def followed_by_text(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor
+    ) -> CompressedPrefix:
+        """The prefix with tokens after it that all were kept, [..., B, N] each."""
+        mask = attention_mask.long()
+        padded = not bool(mask.all())
+        text = CompressedPrefix(input_ids, mask, position_ids, mask.bool(), padded)
+        return self.followed_by(text)
 
     def select(self, samples: Any) -> CompressedPrefix:
         """Only these samples, by any index of a tensor's first axis."""
@@ -115,6 +146,16 @@ class CompressedPrefix:
             position_ids=self.position_ids[..., :length],
             keep=keep,
         )
+
+
+def same_axes(position_ids: Tensor, others: Tensor) -> Tensor:
+    """Position ids with those of their axes that others have too, int64 [A, B, N] or [B, N]."""
+    if others.ndim > position_ids.ndim:
+        return position_ids.expand(len(others), *position_ids.shape)
+    if others.ndim < position_ids.ndim:
+        return position_ids
+    # Text order, which callers may leave out, comes first.
+    return position_ids[-len(others) :] if position_ids.ndim == 3 else position_ids
 
 
 class _RememberingLayer(CacheLayerMixin):
@@ -193,14 +234,19 @@ def _first_layer(cache: Any) -> Any:
 
 
 def remember_prefix(caches: Iterator[Any], prefix: CompressedPrefix) -> None:
-    """Attach the prefix to those of the caches that are filled."""
+    """Attach the prefix to those of the caches that are filled.
+
+    A call that was interrupted may have filled a cache with its first tokens only.
+    """
     for cache in caches:
-        if cached_length(cache) > 0:
+        length = cached_length(cache)
+        if length > 0:
             layer = _first_layer(cache)
             if not isinstance(layer, _RememberingLayer):
                 stock_class: Any = type(layer)
                 layer.__class__ = _remembering_class(stock_class)
-            setattr(layer, _ATTRIBUTE, prefix)
+            held = prefix if length >= prefix.length else prefix.crop(length)
+            setattr(layer, _ATTRIBUTE, held)
 
 
 def recall_prefix(cache: Any) -> CompressedPrefix | None:
@@ -223,13 +269,13 @@ def forget_prefix(cache: Any) -> None:
 
 def given_cache(inputs: Mapping[str, Any]) -> Any:
     """The cache among the inputs of a forward or of `generate`, or None."""
-    found = (inputs.get(name) for name in _CACHE_INPUTS)
+    found = (inputs.get(name) for name in CACHE_INPUTS)
     return next((cache for cache in found if cache is not None), None)
 
 
 def caches_of(cache: Any, output: Any = None) -> Iterator[Any]:
-    """A given cache, and those in a model output."""
-    values = output.to_tuple() if isinstance(output, ModelOutput) else output
+    """A given cache, and those in the output of a forward or of `generate`."""
+    values = tuple(output.values()) if isinstance(output, dict) else output
     for value in (cache, *(values if isinstance(values, tuple) else ())):
         if isinstance(value, Cache):
             yield value

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
+from ..models.generic import GenericFamily
 from ..scorers.base import checked_scores
-from ..scorers.registry import scorer_name
 from ..selection import may_drop_tokens, select_tokens
 from .fast_path import FastPath
+from .generic_check import check_decoder_entry
 from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import read
 from .report import CompressionReport, SampleReport
-from .rewriting import CompressedInputs, Padding, rewrite_prompt
+from .rewriting import CompressedInputs, Padding, rewrite_prompt, with_features
 from .setting import Setting
 from .state import TokenCompression
 from .stopwatch import Stopwatch
@@ -39,6 +42,7 @@ def compress_inputs(
     padding: Padding,
     spare_position: bool = False,
     instruction_mask: Tensor | None = None,
+    earlier: Mapping[str, Tensor] | None = None,
 ) -> CompressedInputs:
     """Compress one batch and report it: in `compression.last`, in totals and in the log.
 
@@ -53,12 +57,15 @@ def compress_inputs(
             gaps: `generate` without a cache drops a mask that hides nothing, and Transformers
             would then read the gaps as borders between packed sequences.
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
+        earlier: Ids and token types of tokens before the prompts, whose images and videos may be
+            among the inputs.
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, a prompt has no
             instruction token but the scorer needs one, or the scorer did not return one finite
             score per token.
     """
+    config = setting.config
     if isinstance(inputs.get("logits_to_keep"), Tensor):
         raise ValueError(
             "logits_to_keep must be a number with token compression: indices would point into the "
@@ -72,7 +79,10 @@ def compress_inputs(
             family,
             inputs,
             vision_attention="vision_attention" in setting.scorer.needs,
+            earlier=earlier,
         )
+        if earlier:
+            inputs = with_features(model, family, inputs, layout)
         budgets = setting.budgets(len(layout.input_ids))
         must_score = may_drop_tokens(layout.visuals, budgets)
     # 2. Score, if any prompt may lose tokens.
@@ -86,18 +96,14 @@ def compress_inputs(
     with rewriting.running():
         keep = select_tokens(layout.attention_mask, layout.visuals, scores, budgets)
         compressed = rewrite_prompt(
-            model,
-            family,
-            setting.base,
-            inputs,
-            layout,
-            keep,
-            padding,
-            spare_position=spare_position,
+            model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
+        unchecked = isinstance(family, GenericFamily) and not compression.checked
+        if unchecked and compressed.index is not None and setting.base.position_ids == "original":
+            check_decoder_entry(model, inputs, layout, compressed)
+            compression.checked = True
     report = CompressionReport(
-        samples=_sample_reports(layout, keep, scores),
-        scorer=scorer_name(setting.scorer),
+        samples=_sample_reports(layout, keep, scores, budgets),
         config=setting.config,
         vision_ms=layout.vision_ms,
         scoring_ms=scoring.milliseconds + layout.attention_ms,
@@ -144,11 +150,14 @@ def _score(
         whole = {name: value for name, value in inputs.items() if name in own}
         needed.update(model=model, inputs=whole)
     scores = scorer.score(reading.prompt, **needed)
-    return checked_scores(scores, reading.prompt, scorer_name(scorer))
+    return checked_scores(scores, reading.prompt, config.scorer_name)
 
 
 def _sample_reports(
-    layout: PromptLayout, keep: Tensor, scores: Tensor | None
+    layout: PromptLayout,
+    keep: Tensor,
+    scores: Tensor | None,
+    budgets: Sequence[TokenCompressionConfig],
 ) -> tuple[SampleReport, ...]:
     reports = []
     for sample, visuals in enumerate(layout.visuals):
@@ -161,6 +170,19 @@ def _sample_reports(
                 kept_visual=keep[sample, positions],
                 scores=None if scores is None else scores[sample, positions],
                 visuals=visuals,
+                retention_ratio=budgets[sample].retention_ratio,
             )
         )
+    if layout.tokens_before:
+        reports = [_shifted(report, layout.tokens_before) for report in reports]
     return tuple(reports)
+
+
+def _shifted(report: SampleReport, count: int) -> SampleReport:
+    """The report with positions counted from `count` tokens before."""
+    return replace(
+        report,
+        kept_indices=report.kept_indices + count,
+        visual_indices=report.visual_indices + count,
+        visuals=tuple(replace(own, positions=own.positions + count) for own in report.visuals),
+    )

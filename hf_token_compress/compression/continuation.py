@@ -30,14 +30,14 @@ def continued_inputs(prefix: CompressedPrefix, inputs: Mapping[str, Any]) -> dic
     result = dict(inputs)
     mask = inputs.get("attention_mask")
     if (mask is None and prefix.padded) or (isinstance(mask, Tensor) and mask.ndim == 2):
-        result["attention_mask"] = _fitting_mask(prefix, mask, after)
+        result["attention_mask"] = fitting_mask(prefix, mask, after)
     # New tokens count on from the position ids of the compressed prompt.
     positions = inputs.get("position_ids")
     if positions is None:
         first = prefix.next_position + after - new
         positions = first + torch.arange(new, device=first.device)
     elif positions.shape[-1] != new:
-        positions = _fitting_positions(prefix, positions, after)[..., -new:]
+        positions = fitting_positions(prefix, positions, after)[..., -new:]
     result["position_ids"] = positions
     return result
 
@@ -51,39 +51,35 @@ def continued_prompt(prefix: CompressedPrefix, arguments: Mapping[str, Any]) -> 
     Raises:
         ValueError: The ids, the mask or the position ids do not fit the cache.
     """
-    ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
-    if not isinstance(ids, Tensor) or (mask is not None and mask.ndim != 2):
-        raise ValueError(
-            "generate continues the cache of a compressed prompt from input_ids and a mask [B, S]: "
-            "pass these, and no inputs_embeds."
-        )
+    check_prompt(arguments)
+    ids, mask = arguments["input_ids"], arguments.get("attention_mask")
     batch, length = ids.shape
     prefix = prefix.for_batch(batch)
     generated = cached_length(given_cache(arguments)) - prefix.length
-    new_only = mask is not None and mask.shape[1] > length
+    new_only = has_new_tokens_only(arguments)
     before = 0 if new_only else prefix.caller_length
     after = generated + length if new_only else length - (before or 0)
     if before is None or after <= generated:
         held = "another prompt" if before is None else f"the first {before + generated} of them"
         raise ValueError(
-            f"input_ids has {length} tokens, but the cache of the compressed prompt holds {held}: "
+            f"input_ids has {length} tokens, but the cache holds {held}: "
             "pass the whole sequence with new tokens at its end, or only the new tokens and an "
             "attention_mask of the whole sequence."
         )
-    result = {**arguments, "attention_mask": _fitting_mask(prefix, mask, after)}
+    result = {**arguments, "attention_mask": fitting_mask(prefix, mask, after)}
     positions = arguments.get("position_ids")
     if positions is None:
         tail = result["attention_mask"][:, prefix.length :].long()  # [B, after]
         following = prefix.next_position + (tail.cumsum(1) - 1).clamp(min=0)
         positions = torch.cat([prefix.position_ids, following], dim=-1)  # [..., B, K + after]
-    result["position_ids"] = _fitting_positions(prefix, positions, after)
+    result["position_ids"] = fitting_positions(prefix, positions, after)
     if not new_only:
         if not prefix.begins(ids):
             raise ValueError(
                 "input_ids does not begin with the prompt that the cache holds: pass the sequence "
                 "that the cache belongs to, with the same padding, or start without a cache."
             )
-        result["input_ids"] = torch.cat([prefix.input_ids, ids[:, before:]], dim=1)
+        result["input_ids"] = torch.cat([prefix.ids_from(ids), ids[:, before:]], dim=1)
         for name in TOKEN_TYPES:
             types = arguments.get(name)
             if isinstance(types, Tensor) and types.shape == ids.shape:
@@ -92,7 +88,27 @@ def continued_prompt(prefix: CompressedPrefix, arguments: Mapping[str, Any]) -> 
     return result
 
 
-def _fitting_mask(prefix: CompressedPrefix, mask: Tensor | None, after: int) -> Tensor:
+def check_prompt(arguments: Mapping[str, Any]) -> None:
+    """Check that `generate` can continue a cache with these arguments.
+
+    Raises:
+        ValueError: There are no ids, or the mask is not one of tokens.
+    """
+    ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
+    if not isinstance(ids, Tensor) or (mask is not None and mask.ndim != 2):
+        raise ValueError(
+            "generate continues the cache of a compressed prompt from input_ids and a mask [B, S]: "
+            "pass these, and no inputs_embeds."
+        )
+
+
+def has_new_tokens_only(arguments: Mapping[str, Any]) -> bool:
+    """Whether `input_ids` holds only new tokens: the attention mask is then longer."""
+    mask = arguments.get("attention_mask")
+    return mask is not None and mask.shape[1] > arguments["input_ids"].shape[1]
+
+
+def fitting_mask(prefix: CompressedPrefix, mask: Tensor | None, after: int) -> Tensor:
     """The mask of the compressed prompt and `after` more tokens, int [B, K + after]."""
     if mask is None:
         mask = prefix.attention_mask.new_ones(len(prefix.attention_mask), prefix.length + after)
@@ -106,7 +122,7 @@ def _fitting_mask(prefix: CompressedPrefix, mask: Tensor | None, after: int) -> 
     return torch.cat([prefix.attention_mask.to(tail), tail], dim=1)
 
 
-def _fitting_positions(prefix: CompressedPrefix, positions: Tensor, after: int) -> Tensor:
+def fitting_positions(prefix: CompressedPrefix, positions: Tensor, after: int) -> Tensor:
     """Position ids of the compressed prompt and `after` more tokens, int64 [..., B, K + after]."""
     length = positions.shape[-1]
     if length == prefix.length + after:
@@ -123,6 +139,8 @@ def _axes(prefix: CompressedPrefix) -> torch.Size:
 
 def _misfit(what: str, length: int, prefix: CompressedPrefix, after: int) -> ValueError:
     compressed = f"{prefix.length + after} (the compressed one)"
-    if prefix.caller_length is not None:
+    if prefix.caller_length == prefix.length:
+        compressed = f"{prefix.length + after} (the whole sequence)"
+    elif prefix.caller_length is not None:
         compressed = f"{prefix.caller_length + after} (the whole sequence) or {compressed}"
     return ValueError(f"{what} {length} tokens, but must cover {compressed} to match the cache.")

@@ -35,6 +35,7 @@ class PromptLayout:
         received: Attention that the visual tokens of each modality receive in the vision tower,
             float32 [N] of each image or video; empty unless it was asked for.
         attention_ms: Milliseconds that this took, not counted in `vision_ms`.
+        tokens_before: Tokens of the caller's sequence before the prompts.
     """
 
     input_ids: Tensor
@@ -45,12 +46,18 @@ class PromptLayout:
     vision_ms: float
     received: dict[Modality, list[Tensor]] = field(default_factory=dict)
     attention_ms: float = 0.0
+    tokens_before: int = 0
 
     @property
     def visuals(self) -> tuple[tuple[VisualSpan, ...], ...]:
         """For each prompt, images and videos together, in order of appearance."""
         return tuple(
-            tuple(sorted(sum(spans, ()), key=lambda span: int(span.positions[0])))
+            tuple(
+                sorted(
+                    (span for own in spans for span in own if len(span.positions) > 0),
+                    key=lambda span: int(span.positions[0]),
+                )
+            )
             for spans in zip(*self.spans.values(), strict=True)
         )
 
@@ -151,7 +158,12 @@ def is_placeholder(
 
 
 def read_layout(
-    model: Any, family: ModelFamily, inputs: Mapping[str, Any], *, vision_attention: bool = False
+    model: Any,
+    family: ModelFamily,
+    inputs: Mapping[str, Any],
+    *,
+    vision_attention: bool = False,
+    earlier: Mapping[str, Tensor] | None = None,
 ) -> PromptLayout:
     """Run the vision part once, and find the visual tokens and the position ids of a batch.
 
@@ -160,6 +172,8 @@ def read_layout(
         family: Its family.
         inputs: Keyword arguments of its stock forward.
         vision_attention: Read the attention of the vision tower, if it runs.
+        earlier: Ids and token types of tokens before the prompts, int64 [B, C]. Images and videos
+            of these tokens are left out if they are among the inputs.
 
     Raises:
         TypeError: `input_ids` or `attention_mask` is not a tensor, or `mm_encoder_outputs` is not
@@ -198,6 +212,14 @@ def read_layout(
                 f"attention_mask hides {modality} placeholders: pass the attention_mask that the "
                 "processor returned, which hides padding only."
             )
+        if earlier and sum(layout.count for layout in own_layouts) != int(placeholders.sum()):
+            before = family.placeholders(model.config, earlier, modality)
+            numbers = _numbers_after(before, placeholders, own_layouts, modality)
+            inputs = _of_numbers(inputs, modality, numbers)
+            encoded[modality] = encoded[modality].take(numbers)
+            own_layouts = [own_layouts[number] for number in numbers]
+            if modality in received:
+                received[modality] = [received[modality][number] for number in numbers]
         spans[modality] = find_visual_spans(placeholders, own_layouts, modality)
     # 3. Find the position ids.
     position_ids = family.position_ids(model, inputs, attention_mask)
@@ -217,7 +239,41 @@ def read_layout(
         vision_ms=vision.milliseconds - attention.milliseconds,
         received=received,
         attention_ms=attention.milliseconds,
+        tokens_before=earlier["input_ids"].shape[1] if earlier else 0,
     )
+
+
+def _numbers_after(
+    before: Tensor, placeholders: Tensor, layouts: Sequence[VisualLayout], modality: Modality
+) -> list[int]:
+    """Which images or videos have their placeholders, bool [B, S], after others, bool [B, C].
+
+    Raises:
+        ValueError: They are neither all of them nor those of the new tokens.
+    """
+    whole = torch.cat([before, placeholders], dim=1)  # [B, C + S]
+    numbers: list[int] | None = None
+    if sum(layout.count for layout in layouts) == int(whole.sum()):
+        spans = sum(find_visual_spans(whole, layouts, modality), ())
+        is_new = [span.positions >= before.shape[1] for span in spans]  # [N] each
+        if all(bool(new.all()) or not bool(new.any()) for new in is_new):
+            numbers = [number for number, new in enumerate(is_new) if bool(new.any())]
+    if numbers is None:
+        raise ValueError(
+            f"The {modality}s fit neither all {modality} placeholders nor those after the tokens "
+            "in the cache: pass input_ids that begin with the sequence that the cache holds, and "
+            f"the {modality}s of the whole sequence or of its new tokens."
+        )
+    return numbers
+
+
+def _of_numbers(
+    inputs: Mapping[str, Any], modality: Modality, numbers: Sequence[int]
+) -> dict[str, Any]:
+    """The inputs, with those that place images or videos only for these numbers."""
+    names = [f"{modality}_grid_thw", *(["second_per_grid_ts"] if modality == "video" else [])]
+    own = {name: inputs[name] for name in names if inputs.get(name) is not None}
+    return {**inputs, **{name: torch.as_tensor(value)[numbers] for name, value in own.items()}}
 
 
 def check_shape(name: str, tensor: object, input_ids: Tensor) -> None:

@@ -29,6 +29,7 @@ from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
 from .inputs import present_modalities, refuse_visual_prompts
 from .labels import check_labels
+from .next_turn import Turn, turn_of_forward, turn_of_prompt
 from .replaced_forward import noted_labels, noting_labels
 from .rewriting import CompressedInputs, Padding
 from .state import TokenCompression
@@ -78,21 +79,24 @@ class TokenCompressionMixin:
         stock_forward = super().forward  # type: ignore[misc]
         cache = given_cache(inputs)
         if self._should_compress(inputs):
-            _refuse_filled_cache(cache)
+            turn = turn_of_forward(self, self.family, recall_prefix(cache), inputs)
             has_head = hasattr(self.stock_class, "generate")
             noted = None if has_head else noted_labels(self)
-            labelled = inputs if noted is None else {**inputs, "labels": noted}
-            compressed = self._compress(labelled, padding=padding_of_forward(inputs), **options)
+            labelled = turn.inputs if noted is None else {**turn.inputs, "labels": noted}
+            padding = padding_of_forward(turn.inputs)
+            compressed = self._compress(labelled, padding=padding, **options)
             report = self._compression.last
             if noted is not None:
                 del compressed.inputs["labels"]
-            output = stock_forward(**compressed.inputs)
-            remember_prefix(caches_of(cache, output), CompressedPrefix.of(compressed))
+            shortened, filled = turn.joined(compressed)
+            output = stock_forward(**shortened)
+            remember_prefix(caches_of(cache, output), filled)
             output = widened_output(output, compressed, has_head=has_head)
             if isinstance(output, ModelOutput):
                 output.compression_report = report
             return output
         if (prefix := recall_prefix(cache)) is not None:
+            _refuse_visuals(self.family, inputs)
             inputs = continued_inputs(prefix, inputs)
         return stock_forward(**inputs)
 
@@ -108,17 +112,23 @@ class TokenCompressionMixin:
             arguments["input_ids"] = arguments.pop("inputs")
         cache = given_cache(arguments)
         prefix = recall_prefix(cache)
-        has_visuals = bool(present_modalities(self.family, arguments))
-        should_compress = has_visuals and self._compression.enabled
-        if has_visuals and (should_compress or prefix is not None):
-            _refuse_filled_cache(cache)
+        turn = None
+        if self._should_compress(arguments):
+            turn = self._turn_of_prompt(prefix, arguments)
+            if not present_modalities(self.family, turn.inputs):
+                # The images of earlier turns came with a turn of text.
+                visual = {*self.family.consumed_inputs(self), "mm_encoder_outputs"}
+                arguments = {name: arguments[name] for name in arguments if name not in visual}
+                turn = None
         # 1. Shorten the prompt.
         report = None
-        if should_compress:
-            compressed = self._compress_for_generate(arguments, **options)
+        if turn is not None:
+            options["instruction_mask"] = turn.own(options["instruction_mask"])
+            compressed = self._compress_for_generate(turn.inputs, earlier=turn.earlier, **options)
             report = self._compression.last
-            prefix, shortened = CompressedPrefix.of(compressed), compressed.inputs
+            shortened, prefix = turn.joined(compressed, generating=True)
         elif prefix is not None:
+            _refuse_visuals(self.family, arguments)
             mask = self._prompt_mask(arguments)
             shortened = continued_prompt(prefix, {**arguments, "attention_mask": mask})
         else:
@@ -142,10 +152,12 @@ class TokenCompressionMixin:
             prefix = prefix.for_batch(len(prompt_ids) * copies)
             remember_prefix(caches_of(cache, output), prefix)
         # 3. Put the caller's prompt back.
-        if not isinstance(output, ModelOutput):
+        if isinstance(output, Tensor):
             return restore(output)
-        output["sequences"] = restore(output["sequences"])
-        if report is not None:
+        # A `custom_generate` may return other dicts, or something of its own.
+        if isinstance(output, dict) and isinstance(output.get("sequences"), Tensor):
+            output["sequences"] = restore(output["sequences"])
+        if report is not None and isinstance(output, ModelOutput):
             output.compression_report = report
         return output
 
@@ -216,6 +228,11 @@ class TokenCompressionMixin:
             **options,
         )
 
+    def _turn_of_prompt(self, prefix: CompressedPrefix | None, arguments: dict[str, Any]) -> Turn:
+        if cached_length(given_cache(arguments)) > 0:
+            arguments = {**arguments, "attention_mask": self._prompt_mask(arguments)}
+        return turn_of_prompt(self, self.family, prefix, arguments)
+
     def _copies(self, arguments: dict[str, Any]) -> int:
         """Samples of the cache that `generate` fills for each of the caller's."""
         names = ("num_beams", "num_return_sequences")
@@ -259,13 +276,19 @@ class TokenCompressionMixin:
         return limits
 
 
-@functools.cache
 def compressed_class(stock_class: Any) -> Any:
     """The class of a compressed `stock_class`, under the stock name.
 
     Raises:
-        ValueError: The family, or that class of it, is not supported.
+        ValueError: Models of this class cannot be compressed.
     """
+    # A family may be registered after a model of it was compressed without.
+    family_class: Any = type(model_family(stock_class))
+    return _compressed_class(stock_class, family_class)
+
+
+@functools.cache
+def _compressed_class(stock_class: Any, family_class: Any) -> Any:
 
     @functools.wraps(stock_class.forward)
     def forward(self: TokenCompressionMixin, *args: Any, **kwargs: Any) -> Any:
@@ -279,7 +302,7 @@ def compressed_class(stock_class: Any) -> Any:
         "__qualname__": stock_class.__qualname__,
         "__doc__": stock_class.__doc__,
         "stock_class": stock_class,
-        "family": model_family(stock_class),
+        "family": family_class(),
         "forward": forward,
     }
     if hasattr(stock_class, "generate"):
@@ -327,9 +350,9 @@ def padding_of_forward(inputs: dict[str, Any]) -> Padding:
     return "tail" if right else "left"
 
 
-def _refuse_filled_cache(cache: Any) -> None:
-    if cached_length(cache) > 0:
+def _refuse_visuals(family: ModelFamily, inputs: dict[str, Any]) -> None:
+    if found := present_modalities(family, inputs):
         raise ValueError(
-            "Token compression cannot continue a cache that already holds a prompt: start without "
-            "a cache, or run inside model.token_compression.disabled() from the first turn."
+            f"The cache of a compressed prompt takes a new {found[0]} only with compression: pass "
+            "token_compression=1.0 to keep all of its tokens, instead of False or disabled()."
         )

@@ -13,7 +13,7 @@ from ..prompt import VisualSpan
 
 @dataclass(frozen=True, repr=False)
 class SampleReport:
-    """What happened to one prompt.
+    """What happened to one prompt, or to the new tokens of a prompt that continues a cache.
 
     Attributes:
         kept_indices: int64 [K], positions of all kept tokens, text included, in the caller's
@@ -22,6 +22,7 @@ class SampleReport:
         kept_visual: bool [N], which visual tokens were kept.
         scores: float32 [N], the scorer's scores; None if no token had to be dropped.
         visuals: Its images and videos, with their positions and grids.
+        retention_ratio: Share of the visual tokens that was asked for.
     """
 
     kept_indices: Tensor
@@ -29,6 +30,7 @@ class SampleReport:
     kept_visual: Tensor
     scores: Tensor | None
     visuals: tuple[VisualSpan, ...]
+    retention_ratio: float
 
     @property
     def visual_tokens_before(self) -> int:
@@ -54,12 +56,14 @@ class SampleReport:
         """The counts as JSON types; positions, scores and grids are left out.
 
         Returns:
-            Visual and prompt tokens before and after, and in "visuals", for each image or video in
-            order of appearance, its modality and its visual tokens before and after.
+            The retention ratio, visual and prompt tokens before and after, and in "visuals", for
+            each image or video in order of appearance, its modality and its visual tokens before
+            and after.
         """
         counts = [len(span.positions) for span in self.visuals]
         kept = self.kept_visual.cpu().split(counts)  # [visual tokens] of each image or video
         return {
+            "retention_ratio": self.retention_ratio,
             "visual_tokens_before": self.visual_tokens_before,
             "visual_tokens_after": self.visual_tokens_after,
             "prompt_tokens_before": self.prompt_tokens_before,
@@ -84,19 +88,23 @@ class CompressionReport:
 
     Attributes:
         samples: One report per prompt of the batch.
-        scorer: Name of the scorer. It did not run if no prompt has scores.
-        config: The setting of the call, with what the call overrode.
+        config: The setting of the call. Where the call has a ratio for each sample, these are in
+            `samples`.
         vision_ms: Milliseconds of the vision part (zero if the caller passed features).
         scoring_ms: Milliseconds of the scorer.
         rewriting_ms: Milliseconds of selection and rewrite.
     """
 
     samples: tuple[SampleReport, ...]
-    scorer: str
     config: TokenCompressionConfig
     vision_ms: float
     scoring_ms: float
     rewriting_ms: float
+
+    @property
+    def scorer(self) -> str:
+        """Name of the scorer. It did not run if no prompt has scores."""
+        return self.config.scorer_name
 
     @property
     def visual_tokens_before(self) -> int:

@@ -59,17 +59,12 @@ def rewrite_prompt(
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
     """
-    check_unlabelled_visuals(inputs.get("labels"), layout)
     # 1. The kept features replace the pixels.
-    consumed = family.consumed_inputs(model)
-    rewritten = {name: value for name, value in inputs.items() if name not in consumed}
-    rewritten["mm_encoder_outputs"] = {
-        **(inputs.get("mm_encoder_outputs") or {}),
-        **_kept_features(family, layout, keep),
-    }
+    rewritten = _with_outputs(model, family, inputs, _kept_features(family, layout, keep))
     attention_mask, position_ids = layout.attention_mask, layout.position_ids
     index = None
     if (attention_mask & ~keep).any():
+        check_unlabelled_visuals(inputs.get("labels"), layout)
         # 2. Find the tokens that stay; -1 marks padding.
         if padding == "tail":
             index = _with_tail(keep, layout, inputs.get("logits_to_keep"))  # [B, K]
@@ -99,6 +94,33 @@ def rewrite_prompt(
             position_ids[axis] = text_order
     rewritten["position_ids"] = position_ids
     return CompressedInputs(rewritten, keep, index)
+
+
+def with_features(
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any], layout: PromptLayout
+) -> dict[str, Any]:
+    """The inputs of the whole prompts with features in place of pixels."""
+    outputs = {
+        modality: family.vision_output(visuals, modality)
+        for modality, visuals in layout.encoded.items()
+    }
+    return {
+        **_with_outputs(model, family, inputs, outputs),
+        "position_ids": layout.position_ids,
+    }
+
+
+def _with_outputs(
+    model: Any,
+    family: ModelFamily,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[Modality, CompressedVisionOutput],
+) -> dict[str, Any]:
+    """The inputs with outputs of the vision part in place of what it consumes."""
+    consumed = family.consumed_inputs(model)
+    rewritten = {name: value for name, value in inputs.items() if name not in consumed}
+    rewritten["mm_encoder_outputs"] = {**(inputs.get("mm_encoder_outputs") or {}), **outputs}
+    return rewritten
 
 
 def _with_tail(keep: Tensor, layout: PromptLayout, logits_to_keep: int | None) -> Tensor:

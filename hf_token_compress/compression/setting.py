@@ -102,6 +102,7 @@ class RememberedScorers:
 
     def get(self, scoring: tuple[Any, ...], build: Callable[[], Scorer]) -> Scorer:
         """The scorer of `TokenCompressionConfig.scoring`, built if it is not remembered."""
+        # Held while it builds: a thread that wants the same one waits for it.
         with self._lock:
             scorer = next((known for key, known in self._found if key == scoring), None)
             if scorer is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -30,6 +31,7 @@ _STRUCTURE_TOKENS = (
     "eoi_token_id",
     "boi_token_index",
     "eoi_token_index",
+    "visual_indicator_token_ids",
 )
 
 
@@ -178,16 +180,11 @@ class ModelFamily:
 
     def structure_ids(self, model: Any) -> set[int]:
         """Ids that mark structure around visual tokens and never belong to the instruction."""
-        ids = (getattr(model.config, name, None) for name in _STRUCTURE_TOKENS)
-        return {token for token in ids if isinstance(token, int)}
+        return _named_ids([model.config], _STRUCTURE_TOKENS)
 
     def turn_end_ids(self, model: Any) -> set[int]:
         """Ids that close a turn of a conversation: the end-of-sequence tokens."""
-        ids: set[int] = set()
-        for config in _configs(model):
-            eos = getattr(config, "eos_token_id", None)
-            ids.update([eos] if isinstance(eos, int) else eos or [])
-        return ids
+        return _named_ids(_configs(model), ["eos_token_id"])
 
     def padding_id(self, model: Any) -> int:
         """Id to pad with; it must not be a placeholder."""
@@ -259,8 +256,18 @@ def needed_input(inputs: Mapping[str, Any], name: str, modality: Modality) -> An
 
 def _configs(model: Any) -> tuple[Any, ...]:
     """Where a model may name its special tokens, in order of precedence."""
+    # Some configurations of the whole model have defaults that fit one checkpoint only.
     generation_config = getattr(model, "generation_config", None)
-    return generation_config, model.config, model.config.get_text_config()
+    return generation_config, model.config.get_text_config(), model.config
+
+
+def _named_ids(configs: Sequence[Any], names: Sequence[str]) -> set[int]:
+    """Ids that configurations have under these names, one or several each."""
+    ids: set[int] = set()
+    for config, name in itertools.product(configs, names):
+        found = getattr(config, name, None)
+        ids.update([found] if isinstance(found, int) else found or ())
+    return ids
 
 
 def _parameters(function: Any) -> dict[str, inspect.Parameter]:

@@ -1,11 +1,12 @@
-"""Model families by `config.model_type`: one line each."""
+"""Model families by `config.model_type`."""
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from ..registry import Registry
+from .refused import why_refused
+from .verified import VERIFIED
 
 if TYPE_CHECKING:
     from .family import ModelFamily
@@ -13,27 +14,15 @@ if TYPE_CHECKING:
 FAMILIES: Registry[ModelFamily] = Registry(
     "family",
     f"{__package__}.family:ModelFamily",
-    {
-        "gemma3": f"{__package__}.family:ModelFamily",
-        "glm4v": f"{__package__}.glm4v:Glm4vFamily",
-        "internvl": f"{__package__}.family:ModelFamily",
-        "llava": f"{__package__}.family:ModelFamily",
-        "llava_onevision": f"{__package__}.llava_onevision:LlavaOnevisionFamily",
-        "mistral3": f"{__package__}.mistral3:Mistral3Family",
-        "paligemma": f"{__package__}.family:ModelFamily",
-        "qwen2_5_vl": f"{__package__}.family:ModelFamily",
-        "qwen2_vl": f"{__package__}.family:ModelFamily",
-        "qwen3_vl": f"{__package__}.family:ModelFamily",
-        "vila15": f"{__package__}.vila.family:VilaFamily",
-    },
+    {name: f"{__package__}.{own.family}" for name, own in VERIFIED.items()},
 )
-
-# The forward keyword that takes features of images and videos in place of their pixels.
-_SEAM = "mm_encoder_outputs"
 
 
 def supported_families() -> tuple[str, ...]:
-    """The `model_type`s that can be compressed, sorted."""
+    """The `model_type`s that are verified or registered, sorted.
+
+    Other models whose forward takes `mm_encoder_outputs` can be compressed, too.
+    """
     return FAMILIES.names()
 
 
@@ -48,22 +37,23 @@ def register_family(model_type: str, family: type[ModelFamily]) -> None:
 
 
 def model_family(model_class: Any) -> ModelFamily:
-    """The family for a class of Transformers models.
+    """The family for a class of Transformers models; `GenericFamily` if it has none.
 
     Raises:
-        ValueError: The family, or this class of it, is not supported.
+        ValueError: Models of this class cannot be compressed.
     """
     config_class = getattr(model_class, "config_class", None)
     model_type = getattr(config_class, "model_type", None)
-    family_class = FAMILIES.find(model_type) if model_type else None
-    if family_class is None:
+    reason = why_refused(model_class)
+    if reason is not None:
         raise ValueError(
             f"Token compression does not support {model_class.__name__} (model type "
-            f"{model_type!r}): supported model types are {', '.join(supported_families())}."
+            f"{model_type!r}): {reason}."
         )
-    if _SEAM not in inspect.signature(model_class.forward).parameters:
-        raise ValueError(
-            f"Token compression does not support {model_class.__name__}: its forward does not take "
-            f"{_SEAM}, through which it would get the kept visual tokens."
-        )
+    family_class = FAMILIES.find(model_type) if model_type else None
+    if family_class is None:
+        # Imported late, as the families are.
+        from .generic import GenericFamily
+
+        return GenericFamily()
     return family_class()

@@ -39,11 +39,6 @@ def register_scorer(name: str) -> Callable[[ScorerClass], ScorerClass]:
     return SCORERS.decorator(name)
 
 
-def scorer_name(scorer: Scorer) -> str:
-    """The name of a scorer; the name of its class if it is not registered."""
-    return SCORERS.name_of(type(scorer)) or type(scorer).__name__
-
-
 def build_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     """Make the scorer of that name.
 

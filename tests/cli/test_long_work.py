@@ -135,7 +135,8 @@ def stopped_after(ready: Callable[[], bool]) -> Iterator[None]:
 
 def test_collect_and_train_go_on_after_they_were_stopped(tmp_path: Path) -> None:
     shards, mapper = tmp_path / "shards", tmp_path / "mapper"
-    collect = ("collect", "--model", MODEL, "--scenes", 24, "--shard-size", 4, "--output", shards)
+    collect = ("collect", "--model", MODEL, "--scenes", 16, "--shard-size", 4, "--output", shards)
+    collect = (*collect, "--targets", "sum", "--max-new-tokens", 8)
     with stopped_after(lambda: len(list(shards.glob("shard-*"))) > 1):
         stopped = call(*collect)
     assert stopped.exit_code == 143
@@ -148,7 +149,7 @@ def test_collect_and_train_go_on_after_they_were_stopped(tmp_path: Path) -> None
     assert [path.stat().st_mtime_ns for path in kept] == times
 
     train = ("train", "--collection", shards, "--output", mapper, "--train-batch-size", 1)
-    train = (*train, "--epochs", 30, "--network-option", "channels=4")
+    train = (*train, "--epochs", 10, "--network-option", "channels=4")
     with stopped_after((mapper / "checkpoint.safetensors").is_file):
         stopped = call(*train)
     assert stopped.exit_code == 143

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from matrix import each_attention
 from pairs import (
     QUARTER,
     ModelPair,
@@ -39,7 +40,6 @@ each_prompt = pytest.mark.parametrize(
     [case for case in family_prompts() if case.values[1] != (TEXT_ONLY,)],
 )
 each_side = pytest.mark.parametrize("padding_side", ["left", "right"])
-each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 
 
 @each_prompt

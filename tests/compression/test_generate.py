@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import one_at_a_time
 from pairs import (
     QUARTER,
     ModelPair,
     answer,
     assert_same,
+    carried,
     make_pair,
     masked_inputs,
     whole_position_ids,
@@ -53,19 +55,18 @@ SINGLE_SAMPLE_MODES: dict[str, dict[str, Any]] = {
     "compressed_assistant": {"assistant_model": compress(tiny_model(seed=1), QUARTER)},
 }
 each_family = pytest.mark.parametrize("family", FAMILIES)
-each_ragged_batch = pytest.mark.parametrize(
-    ("family", "prompts"), family_prompts("ragged", "ragged_videos")
-)
-every_mode = pytest.mark.parametrize(
-    ("prompts", "options"),
-    [
-        *(pytest.param(RAGGED, options, id=name) for name, options in MODES.items()),
-        *(
-            pytest.param([ONE_IMAGE], options, id=name)
-            for name, options in SINGLE_SAMPLE_MODES.items()
-        ),
-    ],
-)
+EVERY_MODE = [
+    *(pytest.param(RAGGED, options, id=name) for name, options in MODES.items()),
+    *(pytest.param([ONE_IMAGE], options, id=name) for name, options in SINGLE_SAMPLE_MODES.items()),
+]
+
+
+def ragged_batches(*modes: str) -> Any:
+    """Ragged batches of every family, and modes."""
+    return pytest.mark.parametrize(
+        ("family", "prompts", "mode"),
+        one_at_a_time(family_prompts("ragged", "ragged_videos"), modes),
+    )
 
 
 def seeded(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
@@ -79,9 +80,10 @@ def generated(tokens: torch.Tensor) -> torch.Tensor:
     return tokens[: int(ends[0]) + 1] if len(ends) else tokens
 
 
-@every_mode
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@each_family
+@pytest.mark.parametrize(
+    ("prompts", "options", "attention", "family"),
+    one_at_a_time(EVERY_MODE, ["sdpa", "eager"], FAMILIES),
+)
 def test_equals_stock_on_prepared_inputs(
     prompts: Any, options: Any, attention: str, family: str
 ) -> None:
@@ -95,7 +97,7 @@ def test_equals_stock_on_prepared_inputs(
     assert len(expected.unique()) > 3
 
 
-@every_mode
+@pytest.mark.parametrize(("prompts", "options"), EVERY_MODE)
 def test_sequences_start_with_the_whole_prompt(prompts: Any, options: Any) -> None:
     _, compressed = make_pair()
     inputs = make_inputs(prompts)
@@ -106,8 +108,7 @@ def test_sequences_start_with_the_whole_prompt(prompts: Any, options: Any) -> No
     assert 0 < answer(sequences, inputs).shape[1] <= NEW
 
 
-@each_ragged_batch
-@pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "sampling", "no_cache"])
+@ragged_batches("greedy", "beams", "static_cache", "sampling", "no_cache")
 def test_equals_stock_with_dropped_tokens_hidden(mode: str, family: str, prompts: Any) -> None:
     """The reference path shares no code with the rewrite."""
     pair = make_pair(family=family)
@@ -119,8 +120,7 @@ def test_equals_stock_with_dropped_tokens_hidden(mode: str, family: str, prompts
     assert_same(torch.stack(actual.logits), torch.stack(expected.logits))
 
 
-@each_ragged_batch
-@pytest.mark.parametrize("mode", ["greedy", "beams", "sampling", "sampled_sequences"])
+@ragged_batches("greedy", "beams", "sampling", "sampled_sequences")
 def test_cached_equals_not_cached(mode: str, family: str, prompts: Any) -> None:
     pair = make_pair(family=family)
     inputs = make_inputs(prompts, family=family)
@@ -133,8 +133,7 @@ def test_cached_equals_not_cached(mode: str, family: str, prompts: Any) -> None:
     assert uncached.get("past_key_values") is None
 
 
-@each_ragged_batch
-@pytest.mark.parametrize("mode", ["greedy", "beams", "static_cache", "no_cache"])
+@ragged_batches("greedy", "beams", "static_cache", "no_cache")
 def test_a_sample_in_a_ragged_batch_equals_the_sample_alone(
     mode: str, family: str, prompts: Any
 ) -> None:
@@ -181,6 +180,28 @@ def test_the_returned_dictionary_matches_the_plain_answer(pair: ModelPair) -> No
     assert torch.equal(torch.stack(actual.scores), torch.stack(expected.scores))
     assert len(actual.hidden_states) == len(actual.scores)
     assert type(actual) is type(expected)
+
+
+def test_a_custom_generate_may_return_a_dict_or_something_of_its_own(pair: ModelPair) -> None:
+    def one_token(model: Any, input_ids: torch.Tensor, **options: Any) -> Any:
+        names = ("attention_mask", "position_ids", "mm_encoder_outputs", "mm_token_type_ids")
+        inputs = {name: options[name] for name in names}
+        output = model(input_ids, **inputs, use_cache=True)
+        ids = torch.cat([input_ids, output.logits[:, -1:].argmax(-1)], dim=1)
+        return {"sequences": ids, "cache": output.past_key_values}
+
+    inputs = make_inputs([ONE_IMAGE])
+    options = {"suppress_tokens": None, "do_sample": False}
+    expected = pair.compressed.generate(**inputs, max_new_tokens=2, **options)
+    first = pair.compressed.generate(**inputs, **options, custom_generate=one_token)
+    assert torch.equal(first["sequences"], expected[:, :-1])
+    # The cache in the dict goes on as any other.
+    second = pair.compressed.generate(
+        first["sequences"], max_new_tokens=1, **options, **carried(first["cache"])
+    )
+    assert torch.equal(second, expected)
+    words = pair.compressed.generate(**inputs, custom_generate=lambda *_, **__: "words")
+    assert words == "words"
 
 
 def test_transition_scores(pair: ModelPair) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from matrix import one_at_a_time
 from pairs import KEEP_ALL, ModelPair, answer, assert_same, carried, make_pair
 from tiny_models import ONE_IMAGE, RAGGED, family_prompts, make_inputs
 from torch import Tensor
@@ -17,7 +18,8 @@ from transformers import DynamicCache, StaticCache
 pytestmark = pytest.mark.core
 
 STEPS = 5
-each_mask = pytest.mark.parametrize("mask_length", ["whole", "compressed", "none"])
+MASK_LENGTHS = ("whole", "compressed", "none")
+each_mask = pytest.mark.parametrize("mask_length", MASK_LENGTHS)
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +55,11 @@ def grown_mask(
     return torch.cat([mask, mask.new_ones(len(mask), new)], dim=1)
 
 
-@each_mask
 @pytest.mark.parametrize(
-    ("family", "prompts"), family_prompts("one_image", "one_video", "ragged", "ragged_videos")
+    ("family", "prompts", "mask_length"),
+    one_at_a_time(
+        family_prompts("one_image", "one_video", "ragged", "ragged_videos"), MASK_LENGTHS
+    ),
 )
 def test_equals_generate(family: str, prompts: Any, mask_length: str) -> None:
     pair = make_pair(family=family)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from matrix import one_at_a_time
 from pairs import ModelPair, answer, assert_same, carried, make_pair, whole_position_ids
 from tiny_models import FAMILIES, ONE_IMAGE, RAGGED, family_prompts, make_inputs
 from torch import Tensor
@@ -19,9 +20,7 @@ pytestmark = pytest.mark.core
 NEW = 4
 DETAILED: dict[str, Any] = {"return_dict_in_generate": True, "output_logits": True}
 each_family = pytest.mark.parametrize("family", FAMILIES)
-each_prompts = pytest.mark.parametrize(
-    ("family", "prompts"), family_prompts("one_image", "one_video", "ragged", "ragged_videos")
-)
+PROMPTS = family_prompts("ragged", "one_image", "one_video", "ragged_videos")
 
 
 def ask(model: Any, inputs: dict[str, Any], count: int = NEW, **options: Any) -> Any:
@@ -71,10 +70,15 @@ def compressed_mask(mask: Tensor, kept: Tensor, ids: Tensor) -> Tensor:
     return torch.cat([prompt, mask.new_ones(len(ids), ids.shape[1] - mask.shape[1])], dim=1)
 
 
-@pytest.mark.parametrize(
-    "make_mask", [whole_mask, compressed_mask, lambda *_: None], ids=["whole", "compressed", "none"]
-)
-@each_prompts
+MASKS = [
+    pytest.param(make_mask, id=name)
+    for name, make_mask in (
+        *(("whole", whole_mask), ("compressed", compressed_mask), ("none", lambda *_: None)),
+    )
+]
+
+
+@pytest.mark.parametrize(("family", "prompts", "make_mask"), one_at_a_time(PROMPTS, MASKS))
 def test_two_text_turns_equal_recomputing(
     family: str, prompts: Any, make_mask: Callable[..., Tensor | None]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import pickle
@@ -68,7 +69,7 @@ def test_the_dict_is_json_and_equals_the_tensors(pair: ModelPair) -> None:
     found = report.to_dict()
     assert json.loads(json.dumps(found)) == found
     assert TokenCompressionConfig.from_dict(found["config"]) == report.config
-    assert report.config == TokenCompressionConfig(**{**_settings(QUARTER), "retention_ratio": 0.5})
+    assert report.config == dataclasses.replace(QUARTER, retention_ratio=0.5)
     assert found["visual_tokens_before"] == sum(len(s.kept_visual) for s in report.samples)
     assert found["visual_tokens_after"] == sum(int(s.kept_visual.sum()) for s in report.samples)
     for number, (sample, own) in enumerate(zip(report.samples, found["samples"], strict=True)):
@@ -85,10 +86,6 @@ def test_the_dict_is_json_and_equals_the_tensors(pair: ModelPair) -> None:
             for modality, positions in visuals
         ]
     assert pickle.loads(pickle.dumps(report)).to_dict() == found
-
-
-def _settings(config: TokenCompressionConfig) -> dict[str, Any]:
-    return {name: config[name] for name in config.__dataclass_fields__}
 
 
 class LastTokens(Scorer):
@@ -109,7 +106,18 @@ def test_the_report_names_the_scorer_that_ran() -> None:
     compression.use_mapper(RelevanceMapper(MapperConfig(identify(model), "grid", "image", {})))
     assert report_of(model, ONE_IMAGE).scorer == "mapper"
     compression.scorer = LastTokens()
-    assert report_of(model, ONE_IMAGE).scorer == "LastTokens"
+    assert report_of(model, ONE_IMAGE).scorer == "<LastTokens>"
+
+
+def test_the_report_has_the_setting_of_the_call(pair: ModelPair) -> None:
+    model, ratios = pair.compressed, [0.5, 0.25, 1.0]
+    report = report_of(model, ONE_IMAGE, TWO_IMAGES, TEXT_ONLY, token_compression=ratios)
+    assert [sample.retention_ratio for sample in report.samples] == ratios
+    assert [sample["retention_ratio"] for sample in report.to_dict()["samples"]] == ratios
+    changes = {"scorer": "uniform", "retention_ratio": 0.125}
+    report = report_of(model, ONE_IMAGE, token_compression=changes)
+    assert report.config == dataclasses.replace(QUARTER, **changes)
+    assert (report.scorer, report.samples[0].retention_ratio) == ("uniform", 0.125)
 
 
 def test_totals_are_the_sums_of_the_reports(pair: ModelPair) -> None:
@@ -134,6 +142,7 @@ def test_totals_are_the_sums_of_the_reports(pair: ModelPair) -> None:
         assert getattr(inner, name) == getattr(reports[2], name)
     for name in ("vision_ms", "scoring_ms", "rewriting_ms"):
         assert getattr(totals, name) == pytest.approx(sum(getattr(r, name) for r in reports))
+    assert pickle.loads(pickle.dumps(totals)) == totals
     found = totals.to_dict()
     assert json.loads(json.dumps(found)) == found
     kept = (totals.visual_tokens_after, totals.visual_tokens_before)

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import full_only
 from pairs import ModelPair, answer, make_pair
-from tiny_models import FAMILIES, ONE_IMAGE, TWO_IMAGES, make_inputs
+from tiny_models import FAMILIES, ONE_IMAGE, RAGGED, TEXT_ONLY, TWO_IMAGES, make_inputs
+
+from hf_token_compress import CompressionTotals
 
 pytestmark = pytest.mark.core
 
@@ -151,3 +154,59 @@ def test_threads_with_other_prompts_and_ratios(family: str) -> None:
                 assert kept == expected[number][1]
         for tokens in beside.result():
             assert torch.equal(tokens, whole)
+
+
+@pytest.mark.parametrize("calls", [64, full_only(2000)])
+def test_every_thread_gets_its_own_answers_reports_and_totals(calls: int) -> None:
+    """Other prompts, ratios and scoring depths in each of eight threads."""
+    model = make_pair().compressed
+    prompts = ([ONE_IMAGE], [TWO_IMAGES], [TWO_IMAGES, ONE_IMAGE], [TEXT_ONLY], RAGGED)
+    settings = [
+        {"retention_ratio": ratio, "scorer_options": {"scoring_depth": depth}}
+        for ratio in (0.125, 0.5, 1.0)
+        for depth in (0, 2)
+    ]
+    requests = [
+        {**make_inputs(prompt), "token_compression": setting, "max_new_tokens": 2}
+        for prompt in prompts
+        for setting in settings
+    ]
+
+    def ask(request: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        out = model.generate(**request, return_dict_in_generate=True, output_logits=True)
+        report = getattr(out, "compression_report", None)
+        reported = [] if report is None else [report.config]
+        for sample in () if report is None else report.samples:
+            reported += [sample.kept_indices.tolist(), sample.kept_visual.tolist()]
+            reported += [None if sample.scores is None else sample.scores.tolist()]
+        return [out.sequences.tolist(), torch.stack(out.logits).tolist()], reported
+
+    def ask_all(chosen: list[int], start: threading.Barrier) -> tuple[list[Any], Any]:
+        with model.token_compression.record() as own:
+            start.wait()
+            return [ask(requests[number]) for number in chosen], own
+
+    expected, costs = [], []
+    for request in requests:
+        with model.token_compression.record() as totals:
+            expected.append(ask(request))
+        costs.append(counts(totals))
+    order = torch.randint(len(requests), (8, calls // 8)).tolist()
+    start = threading.Barrier(len(order))
+    with ThreadPoolExecutor(len(order)) as pool, model.token_compression.record() as totals:
+        running = [pool.submit(copy_context().run, ask_all, chosen, start) for chosen in order]
+        for chosen, done in zip(order, running, strict=True):
+            answers, own = done.result()
+            assert answers == [expected[number] for number in chosen]
+            assert counts(own) == sum_of(costs, chosen)
+    assert counts(totals) == sum_of(costs, [number for chosen in order for number in chosen])
+
+
+def counts(totals: CompressionTotals) -> tuple[int, ...]:
+    """Calls, samples and tokens, without times."""
+    return tuple(value for value in totals.to_dict().values() if isinstance(value, int))
+
+
+def sum_of(costs: list[tuple[int, ...]], chosen: list[int]) -> tuple[int, ...]:
+    """What the requests with these numbers cost together."""
+    return tuple(map(sum, zip(*(costs[number] for number in chosen), strict=True)))

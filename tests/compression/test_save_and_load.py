@@ -144,6 +144,13 @@ def test_a_saved_model_loads_compressed(saved: Path, loader: Any, pair: ModelPai
 
 
 @each_loader
+def test_none_is_as_if_left_out(saved: Path, stock_folder: Path, loader: Any) -> None:
+    model = loader.from_pretrained(saved, token_compression=None)
+    assert model.token_compression.config == QUARTER
+    assert not is_compressed(loader.from_pretrained(stock_folder, token_compression=None))
+
+
+@each_loader
 def test_false_loads_the_stock_model(saved: Path, loader: Any, pair: ModelPair) -> None:
     model = loader.from_pretrained(saved, token_compression=False)
     assert type(model) in (Qwen2VLForConditionalGeneration, Qwen2VLModel)
@@ -152,16 +159,24 @@ def test_false_loads_the_stock_model(saved: Path, loader: Any, pair: ModelPair) 
 
 
 @each_loader
-@pytest.mark.parametrize("form", ["config", "dict"])
+@pytest.mark.parametrize("form", ["config", "dict", "number"])
 def test_the_argument_sets_and_overrides(
     stock_folder: Path, saved: Path, loader: Any, form: str
 ) -> None:
     setting = TokenCompressionConfig(retention_ratio=0.75, min_visual_tokens=0, scorer="uniform")
-    argument = setting if form == "config" else setting.to_dict()
+    argument: Any = setting if form == "config" else setting.to_dict()
+    if form == "number":
+        setting, argument = TokenCompressionConfig(retention_ratio=0.75), 0.75
     for folder in (stock_folder, saved):
         model = loader.from_pretrained(folder, token_compression=argument)
         assert model.token_compression.config == setting
         assert is_compressed(model)
+
+
+def test_the_argument_is_documented_where_it_is_taken() -> None:
+    text = Qwen2VLForConditionalGeneration.from_pretrained.__doc__
+    assert "pretrained_model_name_or_path" in text
+    assert "token_compression (`TokenCompressionConfig`" in text
 
 
 def test_without_the_argument_a_stock_checkpoint_stays_stock(stock_folder: Path) -> None:

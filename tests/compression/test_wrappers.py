@@ -316,6 +316,9 @@ def test_accelerate_hooks_can_be_removed_later(pair: ModelPair) -> None:
     inputs = make_inputs(RAGGED)
     expected = pair.compressed(**inputs).logits
     assert torch.equal(model(**inputs).logits, expected)
+    # A hook moves every argument to a device, dicts and lists by their elements.
+    for value in (QUARTER, dict(QUARTER), [0.25] * len(RAGGED)):
+        assert torch.equal(model(**inputs, token_compression=value).logits, expected)
     remove_hook_from_module(model)
     assert torch.equal(model(**inputs).logits, expected)
 

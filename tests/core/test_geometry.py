@@ -7,6 +7,7 @@ library's grids, the brightness must have its centre where the block has its own
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def resolutions(tile: int) -> list[list[int]]:
     return [[rows * tile, columns * tile] for rows in counts for columns in counts]
 
 
+@cache
 def stock_model(tile: int) -> LlavaOnevisionModel:
     text = {"model_type": "qwen2", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8}
     heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "num_hidden_layers": 1}

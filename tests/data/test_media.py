@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from errors import one_sentence
+from matrix import one_at_a_time
 from PIL import ExifTags, Image
 from places import DATA
 from sample_files import write_video
@@ -106,9 +107,10 @@ def test_what_is_not_an_image(tmp_path: Path) -> None:
 # Frames
 
 
-@pytest.mark.parametrize("num_frames", [None, 3, 8])
-@pytest.mark.parametrize("path", VIDEOS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "path", "num_frames"),
+    one_at_a_time(MODELS, [pytest.param(path, id=path.stem) for path in VIDEOS], [None, 3, 8]),
+)
 def test_the_frames_are_those_that_the_processor_takes_of_the_file(
     model: str, path: Path, num_frames: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import json
 import os
@@ -187,6 +188,7 @@ def test_programs_of_the_checkout_exist_with_their_options(path: Path) -> None:
                 assert re.search(written, source, re.MULTILINE), (block.line, program, flag)
 
 
+@functools.cache
 def program_source(program: str) -> str | None:
     """The source of a program of this checkout; None for other people's modules.
 

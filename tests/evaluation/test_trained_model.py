@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import each_dtype
 from pairs import ModelPair, answer, assert_same, masked_inputs
 from transformers import (
     Qwen2VLForConditionalGeneration,
@@ -21,7 +22,11 @@ from transformers import (
 from hf_token_compress import Scorer, TokenCompressionConfig, compress, load_tiny, uncompress
 from hf_token_compress.data.scenes import make_scene, scene_questions
 
-pytestmark = pytest.mark.core
+pytestmark = [
+    pytest.mark.core,
+    # Of the prompts whose question stands first.
+    pytest.mark.filterwarnings("ignore:A prompt has no question:UserWarning"),
+]
 
 SETTING = TokenCompressionConfig(retention_ratio=0.25)
 FIRST, SECOND = (make_scene(seed, rows, 4) for seed, rows in ((11, 4), (12, 5)))
@@ -129,7 +134,7 @@ def test_most_answers_survive_at_a_quarter_of_the_tokens(
 
 
 @each_chat
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@each_dtype
 def test_ratio_one_is_the_stock_model(
     chat: list[dict[str, Any]], dtype: torch.dtype, processor: Qwen2VLProcessor
 ) -> None:

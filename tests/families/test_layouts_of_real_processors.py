@@ -96,8 +96,8 @@ def example(family: str, modality: Modality, images: int) -> Example:
 def silenced(family: str) -> Any:
     """A stock model whose vision tower does not mix its patches."""
     model = tiny_model(family=family)
-    for name, module in model.base_model.named_modules():
-        if "language_model" not in name and OUTPUT_OF_ATTENTION.search(name):
+    for name, module in tiny_family(family).visual_tower(model).named_modules():
+        if OUTPUT_OF_ATTENTION.search(name):
             for parameter in module.parameters():
                 nn.init.zeros_(parameter)
     return model

@@ -82,7 +82,7 @@ def keeping_all_equals_stock(cell: Cell) -> None:
     inputs = cell.inputs(padding_side="right")
     with cell.stock():
         expected = cell.pair.stock(**inputs).logits
-    assert torch.equal(cell.pair.compressed(**inputs, retention_ratio=1.0).logits, expected)
+    assert torch.equal(cell.pair.compressed(**inputs, token_compression=1.0).logits, expected)
 
 
 def keeping_all_of_a_base_model_equals_stock(cell: Cell) -> None:
@@ -160,7 +160,7 @@ def _generates_as_stock(cell: Cell, **options: Any) -> None:
         expected = cell.pair.stock.generate(**prepared, **GREEDY, **options)
     actual = cell.pair.compressed.generate(**inputs, **GREEDY, **options)
     assert torch.equal(answer(actual, inputs), answer(expected, prepared))
-    whole = cell.pair.compressed.generate(**inputs, **GREEDY, **options, retention_ratio=1.0)
+    whole = cell.pair.compressed.generate(**inputs, **GREEDY, **options, token_compression=1.0)
     assert torch.equal(whole, cell.pair.stock.generate(**inputs, **GREEDY, **options))
 
 

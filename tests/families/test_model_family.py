@@ -103,7 +103,7 @@ def test_layouts_need_no_model(family: str, size: Any, shape: Any) -> None:
 
 @pytest.mark.parametrize(
     ("family", "shape"),
-    [("internvl", (1, 4, 4)), ("mistral3", (1, 6, 8)), ("qwen3_vl", (1, 6, 8))],
+    [("llava", (1, 4, 4)), ("mistral3", (1, 6, 8)), ("qwen3_vl", (1, 6, 8))],
 )
 def test_layouts_of_a_call(family: str, shape: Any) -> None:
     _, compressed = make_pair(HALF, family=family)

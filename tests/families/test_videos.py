@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from hf_token_compress import TokenCompressionConfig, load_tiny
 from hf_token_compress.cli import app
+from hf_token_compress.data.chat import user_turn
 from hf_token_compress.data.scenes import make_clip
 from hf_token_compress.viz import (
     frame_overlays,
@@ -160,7 +161,7 @@ def test_a_sheet_has_four_frames_in_a_row_and_room_for_counts() -> None:
     model, processor = load_tiny("qwen2-vl", token_compression={"retention_ratio": 0.25})
     frames = make_clip(1, 4).images * 3
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "video", "video": frames}]}],
+        [user_turn("Where is the cat?", videos=[frames])],
         **{"tokenize": True, "return_dict": True, "return_tensors": "pt"},
     )
     model(**inputs)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from families.vila15 import SIDE, TOKENS
+from matrix import each_attention
 from packaging.version import Version
 from pairs import QUARTER, ModelPair, assert_same, make_pair
 from PIL import Image
@@ -158,7 +159,7 @@ def test_s2(name: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["single", "interleaved", "video", "text"])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@each_attention
 @pytest.mark.parametrize("kind", ["plain", "s2"])
 def test_keep_all_equals_stock_on_a_published_checkpoint(
     prompt: str, attention: str, kind: str, tmp_path: Any

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from matrix import each_attention
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 from vila_reference import (
     BATCH,
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.core
 
 TOLERANCE = 1e-5
 PROMPTS = ("single", "interleaved", "video", "text")
-each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from types import ModuleType
 
@@ -12,7 +11,6 @@ import roofline
 import timing
 import torch
 from interpreter import Interpreter
-from places import REPOSITORY
 from torch.utils.flop_counter import FlopCounterMode
 
 import hf_token_compress.kernels
@@ -70,11 +68,10 @@ def test_the_timings_notice_an_error() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
-def test_timing_needs_a_gpu() -> None:
-    command = [sys.executable, str(REPOSITORY / "kernels" / "benchmarks" / "timing.py")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "No CUDA or ROCm device is available: nothing is checked or measured.\n"
+def test_timing_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert timing.main([]) == 0
+    printed = capsys.readouterr().out
+    assert printed == "No CUDA or ROCm device is available: nothing is checked or measured.\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from matrix import full_only
 from nbclient.exceptions import CellExecutionError
 from places import REPOSITORY
 
@@ -41,7 +43,11 @@ def test_there_are_five() -> None:
     assert [path.stem.split("_")[0] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
 
 
-@each_notebook
+@pytest.mark.parametrize(
+    "path",
+    [NOTEBOOKS[0], *(full_only(path) for path in NOTEBOOKS[1:])],
+    ids=lambda path: path.stem,
+)
 def test_it_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     done = PROGRAM["execute"](path, tmp_path)
     # The same cells draw an image as in what is stored.
@@ -57,6 +63,15 @@ def test_it_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     assert drawn == stored
     left = {item.name for item in tmp_path.iterdir()} - {".jupyter"}
     assert not left, "A notebook leaves nothing in the folder it runs in."
+
+
+@each_notebook
+def test_what_it_imports_is_there(path: Path) -> None:
+    """Only the first notebook runs by default: this finds names that others no longer have."""
+    source = "\n".join(cell.source for cell in code_cells(path)).replace("%pip", "pass  # %pip")
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    assert any((node.module or "").startswith("hf_token_compress") for node in imports)
+    exec(ast.unparse(ast.Module(imports, [])), {})
 
 
 def test_a_failing_cell_fails_with_its_source_and_traceback(tmp_path: Path) -> None:

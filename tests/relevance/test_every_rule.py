@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from matrix import one_at_a_time
 from tiny_models import (
     FAMILIES,
     IMAGE_AND_VIDEO,
@@ -56,7 +57,7 @@ RULES = {
 ADDITIVE = [rule for rule, case in RULES.items() if case.additive]
 
 every_rule = pytest.mark.parametrize("rule", RULES)
-every_family = pytest.mark.parametrize("family", FAMILIES)
+every_rule_and_family = pytest.mark.parametrize(("rule", "family"), one_at_a_time(RULES, FAMILIES))
 
 
 def explain(
@@ -82,8 +83,7 @@ def test_every_built_in_rule_is_in_the_table() -> None:
     assert set(RULES) == set(available_rules())
 
 
-@every_family
-@every_rule
+@every_rule_and_family
 def test_there_is_one_finite_score_per_visual_token(rule: str, family: str) -> None:
     report = batch_report(rule, family)
     assert report.rule == rule
@@ -100,8 +100,7 @@ def test_there_is_one_finite_score_per_visual_token(rule: str, family: str) -> N
         assert torch.equal(sample.answer_ids, answer)
 
 
-@every_family
-@every_rule
+@every_rule_and_family
 def test_alone_equals_in_a_ragged_batch(rule: str, family: str) -> None:
     batch = batch_report(rule, family)
     for prompt, answer, sample in zip(PROMPTS, ANSWERS, batch.samples, strict=True):
@@ -112,8 +111,7 @@ def test_alone_equals_in_a_ragged_batch(rule: str, family: str) -> None:
         assert_close(sample.per_token, alone.per_token)
 
 
-@every_family
-@every_rule
+@every_rule_and_family
 def test_left_padding_equals_right_padding(rule: str, family: str) -> None:
     left = batch_report(rule, family)
     right = explain(rule, PROMPTS, ANSWERS, family, side="right")

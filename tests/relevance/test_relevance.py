@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from largest_tensor import LargestTensor
+from matrix import one_at_a_time
 from relevance_reference import ATTENTION_RULES, expected_relevance
 from tiny_models import (
     FAMILIES,
@@ -47,8 +48,7 @@ def reference(prompt: Any, answer: Tensor, rule: str, family: str, **options: An
     return expected_relevance(model, make_inputs([prompt], family=family), answer, rule)
 
 
-@pytest.mark.parametrize("rule", ATTENTION_RULES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "rule"), one_at_a_time(FAMILIES, ATTENTION_RULES))
 def test_a_ragged_batch_equals_the_equations(family: str, rule: str) -> None:
     """GQA, padding, several images and videos, tiles and newlines, answers of 1 to 4 tokens."""
     report = relevance(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from matrix import one_at_a_time
 from relevance_reference import ATTENTION_RULES, expected_relevance
 from tiny_models import ONE_IMAGE, TWO_TURNS, make_inputs, tiny_model
 from torch import Tensor
@@ -69,8 +70,7 @@ def model_with(decoder: str, options: dict[str, Any], attention: str = "sdpa") -
     return model
 
 
-@pytest.mark.parametrize("rule", ATTENTION_RULES)
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(("decoder", "rule"), one_at_a_time(DECODERS, ATTENTION_RULES))
 def test_it_equals_the_equations(decoder: str, rule: str) -> None:
     model = model_with(decoder, DECODERS[decoder])
     eager = model_with(decoder, DECODERS[decoder], "eager")

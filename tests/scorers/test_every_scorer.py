@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from mappers import NETWORKS
+from matrix import one_at_a_time
 from pairs import assert_same
 from tiny_models import FAMILIES, Prompt, make_inputs, tiny_family, tiny_model
 from torch import Tensor
@@ -53,13 +54,15 @@ SCORERS: dict[str, Callable[[Any], Scorer]] = {
 
 each_case = pytest.mark.parametrize(
     ("scorer", "family", "title"),
-    [
-        pytest.param(scorer, family, title, id=f"{scorer}-{family}-{title}")
-        for scorer in SCORERS
-        for family in FAMILIES
-        for title in ("ragged", "ragged_videos")
-        if title in tiny_family(family).prompts
-    ],
+    one_at_a_time(
+        SCORERS,
+        [
+            pytest.param(family, title, id=f"{family}-{title}")
+            for family in FAMILIES
+            for title in ("ragged", "ragged_videos")
+            if title in tiny_family(family).prompts
+        ],
+    ),
 )
 
 

@@ -19,7 +19,7 @@ from hf_token_compress.scorers.attention import AttentionScorer
 pytestmark = pytest.mark.core
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def no_garbage_collector() -> Iterator[None]:
     gc.collect()
     gc.disable()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from eager_attention import assert_scores_and_tokens, eager_maps, eager_scores
+from matrix import each_attention, full_only
 from tiny_decoders import decoder_model
 from tiny_models import (
     FAMILIES,
@@ -52,15 +53,13 @@ TEXT_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 """Decoder and options of other text models for LLaVA-OneVision."""
 
 # A softcap and sinks are more than SDPA can compute.
+EAGER_ONLY = ("gemma2", "gpt_oss")
 TEXT_CELLS = [
-    (name, attention)
-    for name in TEXT_MODELS
-    for attention in ("eager", "sdpa")
-    if attention == "eager" or name not in ("gemma2", "gpt_oss")
+    *((name, "eager" if name in EAGER_ONLY else "sdpa") for name in TEXT_MODELS),
+    *(full_only(name, "eager") for name in TEXT_MODELS if name not in EAGER_ONLY),
 ]
 
 each_depth = pytest.mark.parametrize("depth", [0, 2])
-each_attention = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 each_padding = pytest.mark.parametrize("padding_side", ["left", "right"])
 
 
@@ -98,7 +97,7 @@ def test_supported_families(
 
 
 @each_depth
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@each_attention
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_without_a_head(family: str, attention: str, depth: int) -> None:
     prompts = tiny_family(family).prompts["ragged"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from eager_attention import assert_scores_and_tokens, eager_scores
+from matrix import each_attention
 from tiny_models import HIDDEN, IMAGE, RAGGED, TEXT_CONFIG, make_inputs, tiny_config, tiny_model
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
@@ -42,7 +43,7 @@ def test_gemma3_with_a_short_window(padding_side: Any, depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@each_attention
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 def test_a_prefix_that_attends_both_ways(padding_side: Any, attention: str, depth: int) -> None:
     """Tokens of PaliGemma's prompt see all of it, also what comes after them."""

@@ -15,6 +15,7 @@ import torch
 from accelerate import cpu_offload
 from errors import one_sentence
 from largest_tensor import LargestTensor
+from matrix import each_attention, each_dtype
 from pairs import make_pair
 from tiny_models import (
     FAMILIES,
@@ -197,7 +198,7 @@ def reference(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 # Equalities
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@each_attention
 @each_prompt
 def test_it_is_that_of_the_towers_eager_maps(
     family: str, prompts: tuple[Prompt, ...], attention: str, seen: list[Any]
@@ -272,8 +273,8 @@ def test_a_prompt_in_a_batch_gets_the_same_as_alone(
 
 
 @each_batch
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@each_attention
+@each_dtype
 def test_the_features_stay_as_they_are(
     family: str,
     prompts: tuple[Prompt, ...],

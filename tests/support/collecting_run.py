@@ -1,10 +1,12 @@
-"""Collect, train and calibrate as users do under `accelerate launch`: arguments are three folders.
+"""Collect, train and calibrate as users do under `accelerate launch`.
 
-In the last two "RANK" stands for the number of the process.
+Every argument is a run: a folder for the collection, and if wanted one for the training and one for
+the calibration, separated as in PATH. "RANK" in the last two stands for the number of the process.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
@@ -34,11 +36,7 @@ def collect_scenes(folder: str, **options: object) -> ShardFolder | None:
     return collect(model, processor, SCENES, folder, COLLECT, **options)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    state = process_state()
-    sys.stdout.write(f"{state.process_index} of {state.num_processes}\n")
-    folders = [folder.replace("RANK", str(state.process_index)) for folder in sys.argv[1:]]
+def run(folders: list[str]) -> None:
     collection = collect_scenes(folders[0])
     if len(folders) > 1:
         assert collection is not None
@@ -47,3 +45,11 @@ if __name__ == "__main__":
         prompts = [SCENES[number] for number in range(4)]
         options = {"collect_options": COLLECT, "train_options": TRAIN}
         calibrate(*load_tiny("qwen2-vl"), prompts, **options).save_pretrained(folders[2])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    state = process_state()
+    sys.stdout.write(f"{state.process_index} of {state.num_processes}\n")
+    for argument in sys.argv[1:]:
+        run(argument.replace("RANK", str(state.process_index)).split(os.pathsep))

@@ -278,14 +278,14 @@ def test_a_killed_run_goes_on_without_loss_or_double_work(
     assert sum(worked) == len(SCENES)
 
 
-def in_two_processes(*folders: Path) -> None:
+def in_two_processes(*runs: tuple[Path, ...]) -> None:
     """Run the script under `accelerate launch`, which without this option starts one on a CPU."""
     launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     more = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
     arguments, environment = command(sys.executable, *launch, *more, "--main_process_port", "0")
     environment["ACCELERATE_USE_CPU"] = "true"
     done = subprocess.run(
-        [*arguments, *map(str, folders)],
+        [*arguments, *(os.pathsep.join(map(str, folders)) for folders in runs)],
         env=environment,
         capture_output=True,
         text=True,
@@ -302,26 +302,46 @@ def assert_same_weights(folder: Path, mapper: RelevanceMapper) -> None:
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_give_the_shards_and_the_weights_of_one(
-    shards: ShardFolder, tmp_path: Path
-) -> None:
-    in_two_processes(tmp_path / "shards", tmp_path / "mapper")
-    assert contents(tmp_path / "shards") == contents(shards.folder)
-    assert_same_weights(tmp_path / "mapper", train_mapper(shards, tmp_path / "alone", TRAIN))
+@pytest.fixture(scope="module")
+def alone(shards: ShardFolder, tmp_path_factory: pytest.TempPathFactory) -> RelevanceMapper:
+    """Trained by one process without a stop."""
+    return train_mapper(shards, tmp_path_factory.mktemp("alone"), TRAIN)
 
 
-def test_processes_that_share_no_folder_go_on_together(shards: ShardFolder, tmp_path: Path) -> None:
-    """A training that was stopped, where only the main process has its checkpoint; calibration."""
+@pytest.fixture(scope="module")
+def launched(shards: ShardFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made: all from the start, and the rest of a training that was stopped.
+
+    Of the latter only the main process has the checkpoint.
+    """
+    folder = tmp_path_factory.mktemp("launched")
 
     def stop(_: Epoch) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train_mapper(shards, tmp_path / "mapper-0", TRAIN, after_epoch=stop)
-    in_two_processes(shards.folder, tmp_path / "mapper-RANK", tmp_path / "calibrated-RANK")
-    assert_same_weights(tmp_path / "mapper-0", train_mapper(shards, tmp_path / "alone", TRAIN))
+        train_mapper(shards, folder / "mapper-0", TRAIN, after_epoch=stop)
+    in_two_processes(
+        (folder / "shards", folder / "mapper"),
+        (shards.folder, folder / "mapper-RANK", folder / "calibrated-RANK"),
+    )
+    return folder
+
+
+def test_two_processes_give_the_shards_and_the_weights_of_one(
+    launched: Path, shards: ShardFolder, alone: RelevanceMapper
+) -> None:
+    assert contents(launched / "shards") == contents(shards.folder)
+    assert_same_weights(launched / "mapper", alone)
+
+
+def test_processes_that_share_no_folder_go_on_together(
+    launched: Path, alone: RelevanceMapper
+) -> None:
+    """A training that was stopped, and a calibration."""
+    assert_same_weights(launched / "mapper-0", alone)
     assert_same_weights(
-        tmp_path / "calibrated-1", RelevanceMapper.from_pretrained(tmp_path / "calibrated-0")
+        launched / "calibrated-1", RelevanceMapper.from_pretrained(launched / "calibrated-0")
     )
 
 
@@ -481,7 +501,7 @@ def test_any_callable_may_match() -> None:
     ("options", "words"),
     [
         ({"rule": "nope"}, ("no rule named 'nope'", "edges_absolute")),
-        ({"rule_options": {"depth": 1}}, ("does not take", "depth", "target")),
+        ({"rule_options": {"depth": 1}}, ("has no option", "depth", "target")),
         ({"rule_options": {"target": "nope"}}, ("target", "'margin'", "'nope'")),
         ({"rule": "occlusion", "rule_options": {"batch_size": 0}}, ("batch_size", "at least 1")),
         ({"scoring_depth": 99}, ("scoring_depth", "99")),

@@ -46,6 +46,7 @@ def report(grids, kept=(), scores=None):
         kept_visual=keep,
         scores=scores,
         visuals=tuple(spans),
+        retention_ratio=0.5,
     )
 
 
@@ -115,6 +116,8 @@ def test_a_photograph_is_drawn_as_the_model_saw_it(grid, draw):
     np.testing.assert_array_equal(pixels(found), pixels(expected))
 
 
+# Transformers reads a file with torchvision.
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 @pytest.mark.parametrize("name", ["qwen2-vl", "llava-onevision"])
 def test_how_a_photograph_was_read_shows_in_its_grids(name, tmp_path):
     """Transformers turns what it reads from a file, but not an image that it is given."""
@@ -216,7 +219,7 @@ def test_a_grid_lights_the_part_of_the_image_that_it_lies_over(area, box):
     grid = TokenGrid(torch.arange(4).view(1, 2, 2), area)
     span = VisualSpan("image", torch.arange(4), (grid,))
     kept = torch.tensor([True, False, False, False])
-    sample = SampleReport(torch.arange(4)[kept], torch.arange(4), kept, None, (span,))
+    sample = SampleReport(torch.arange(4)[kept], torch.arange(4), kept, None, (span,), 0.25)
     white = Image.new("RGB", (640, 480), "white")
     lit = (pixels(overlay(white, sample)) == 255).all(-1)
     rows, columns = lit.any(1).nonzero()[0], lit.any(0).nonzero()[0]

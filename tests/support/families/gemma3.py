@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from tiny_models import IMAGE, TEXT_CONFIG, VISION_END, VISION_START, Visual
+from tiny_processors import word_tokenizer
 from torch import Tensor
 from typing_extensions import override
 
-from ._square import TOKENS, Square, siglip
+from ._square import SIDE, TOKENS, Square, siglip
 
 
 class Family(Square):
@@ -43,3 +45,14 @@ class Family(Square):
     @override
     def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
         return {**super().visual_inputs(visuals, ids), "token_type_ids": (ids == IMAGE).long()}
+
+    @override
+    def processor(self) -> Any:
+        tokenizer = word_tokenizer(
+            {"<image>": IMAGE, "<boi>": VISION_START, "<eoi>": VISION_END},
+            image_token="<image>",
+            boi_token="<boi>",
+            eoi_token="<eoi>",
+        )
+        images = transformers.Gemma3ImageProcessor(size={"height": SIDE, "width": SIDE})
+        return transformers.Gemma3Processor(images, tokenizer, image_seq_length=TOKENS)

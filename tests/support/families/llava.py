@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from tiny_models import IMAGE, TEXT_CONFIG
+from tiny_processors import word_tokenizer
 from typing_extensions import override
 
-from ._square import Square, siglip
+from ._square import SIDE, Square, siglip
 
 
 class Family(Square):
@@ -22,4 +24,14 @@ class Family(Square):
             vision_feature_select_strategy="full",
             vision_feature_layer=-1,
             tie_word_embeddings=False,
+        )
+
+    @override
+    def processor(self) -> Any:
+        size = {"height": SIDE, "width": SIDE}
+        return transformers.LlavaProcessor(
+            transformers.SiglipImageProcessor(size=size),
+            word_tokenizer({"<image>": IMAGE}),
+            patch_size=8,
+            vision_feature_select_strategy="full",
         )

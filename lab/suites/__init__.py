@@ -1,0 +1,1 @@
+"""Transformers' own tests on compressed models: `python -m lab.suites CHECKOUT`."""
