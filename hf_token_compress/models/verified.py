@@ -39,8 +39,11 @@ class VerifiedFamily(NamedTuple):
 VERIFIED: dict[str, VerifiedFamily] = {
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
+    "cosmos3_edge": VerifiedFamily("Cosmos 3 Edge", videos=True, since="5.24.0"),
+    "exaone4_5": VerifiedFamily("EXAONE 4.5", videos=True, since="5.24.0"),
     "gemma3": VerifiedFamily("Gemma 3", "tiles:TiledFamily", TILES),
     "glm4v": VerifiedFamily("GLM-4V", "glm4v:Glm4vFamily", videos=True),
+    "hyperclovax_vision_v2": VerifiedFamily("HyperCLOVA X SEED", videos=True, since="5.24.0"),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
     "internvl": VerifiedFamily("InternVL", "tiles:TiledFamily", TILES),
