@@ -46,6 +46,9 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "gemma4": VerifiedFamily("Gemma 4", "gemma4:Gemma4Family", videos=True, since="5.24.0"),
     "glm4v": VerifiedFamily("GLM-4V", "glm4v:Glm4vFamily", videos=True),
     "got_ocr2": VerifiedFamily("GOT-OCR 2.0", places=SQUARE),
+    "granite_docling": VerifiedFamily(
+        "Granite Docling", "granite_docling:GraniteDoclingFamily", TILES, since="5.24.0"
+    ),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
     "internvl": VerifiedFamily("InternVL", "tiles:TiledFamily", TILES),

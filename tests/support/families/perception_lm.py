@@ -20,7 +20,7 @@ TOKENS = (TILE // PATCH // 2) ** 2
 class Family(TinyFamily):
     architecture = "PerceptionLM"
     prompts = PROMPTS
-    faults = {  # noqa: RUF012 - declared as in the base class
+    faults = {
         "chunked": Fault("missing 1 required positional argument", TypeError, since="5.23.0"),
     }
 
@@ -72,7 +72,9 @@ class Family(TinyFamily):
             {"<image>": IMAGE, "<video>": VIDEO}, image_token="<image>", video_token="<video>"
         )
         # One tile, so that it is the image.
-        images = transformers.PerceptionLMImageProcessor(tile_size=TILE, vision_input_type="vanilla")
+        images = transformers.PerceptionLMImageProcessor(
+            tile_size=TILE, vision_input_type="vanilla"
+        )
         videos = transformers.PerceptionLMVideoProcessor(size={"height": TILE, "width": TILE})
         return transformers.PerceptionLMProcessor(
             videos, images, tokenizer, patch_size=PATCH, pooling_ratio=2
