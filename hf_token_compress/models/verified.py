@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-GRID = "on the grid of the image"
-SQUARE = "on a square grid"
-TILES = "on the grid of each tile, crop or thumbnail, which counts as an image"
-WHOLE_AND_TILES = "on a coarse grid of the whole image and a fine one of its tiles"
-NOWHERE = "nowhere: each is made of the whole image"
+GRID = "grid"
+SQUARE = "square"
+TILES = "grid of each tile"
+WHOLE_AND_TILES = "whole image and tiles"
+NOWHERE = "no place"
+
+HYBRID = "hybrid: scored at its first layer of attention"
 
 
 class VerifiedFamily(NamedTuple):
@@ -44,7 +46,10 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "deepseek_vl_hybrid": VerifiedFamily("DeepSeek-VL (hybrid)", places=SQUARE),
     "gemma3": VerifiedFamily("Gemma 3", "tiles:TiledFamily", TILES),
     "gemma4": VerifiedFamily("Gemma 4", "gemma4:Gemma4Family", videos=True, since="5.24.0"),
+    "glm46v": VerifiedFamily("GLM-4.6V", "glm4v:Glm4vFamily", videos=True),
     "glm4v": VerifiedFamily("GLM-4V", "glm4v:Glm4vFamily", videos=True),
+    "glm4v_moe": VerifiedFamily("GLM-4.5V", "glm4v:Glm4vFamily", videos=True),
+    "glm_ocr": VerifiedFamily("GLM-OCR", "glm4v:Glm4vFamily", videos=True),
     "got_ocr2": VerifiedFamily("GOT-OCR 2.0", places=SQUARE),
     "granite_docling": VerifiedFamily(
         "Granite Docling", "granite_docling:GraniteDoclingFamily", TILES, since="5.24.0"
@@ -63,6 +68,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "lfm2_vl": VerifiedFamily(
         "LFM2-VL", "lfm2_vl:Lfm2VlFamily", TILES, teacher=False, note="convolutions and attention"
     ),
+    "lighton_ocr": VerifiedFamily("LightOnOCR", "mistral3:Mistral3Family"),
     "llava": VerifiedFamily("LLaVA", "llava:LlavaFamily", note="with CLIP, SigLIP or Pixtral"),
     "llava_next": VerifiedFamily(
         "LLaVA-NeXT", "llava_next:LlavaNextFamily", WHOLE_AND_TILES, note="newline tokens"
@@ -79,6 +85,9 @@ VERIFIED: dict[str, VerifiedFamily] = {
     ),
     "mistral3": VerifiedFamily("Mistral 3", "mistral3:Mistral3Family"),
     "ovis2": VerifiedFamily("Ovis2", "tiles:TiledFamily", TILES),
+    "paddleocr_vl": VerifiedFamily(
+        "PaddleOCR-VL", "paddleocr_vl:PaddleOcrVlFamily", since="5.24.0"
+    ),
     "paligemma": VerifiedFamily("PaliGemma", "paligemma:PaliGemmaFamily", SQUARE),
     "perception_lm": VerifiedFamily(
         "Perception LM",
@@ -90,7 +99,10 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "qianfan_ocr": VerifiedFamily("Qianfan-OCR", "tiles:TiledFamily", TILES),
     "qwen2_5_vl": VerifiedFamily("Qwen2.5-VL", videos=True),
     "qwen2_vl": VerifiedFamily("Qwen2-VL", videos=True),
+    "qwen3_5": VerifiedFamily("Qwen3.5", videos=True, teacher=False, note=HYBRID),
+    "qwen3_5_moe": VerifiedFamily("Qwen3.5-MoE", videos=True, teacher=False, note=HYBRID),
     "qwen3_vl": VerifiedFamily("Qwen3-VL", videos=True),
+    "qwen3_vl_moe": VerifiedFamily("Qwen3-VL-MoE", videos=True),
     "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES, since="5.24.0"),
     "video_llama_3": VerifiedFamily(
         "VideoLLaMA 3",

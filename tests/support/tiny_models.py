@@ -111,6 +111,7 @@ class TinyFamily(ABC):
             reads hidden tokens too; None if it is.
         attentions: Attention implementations that it has.
         attention_layers: Decoder layers that have an attention map; None if all have one.
+        answer_type: The `token_type_ids` of an answer, if it has any.
         faults: How the stock model fails, by kind of cell or by "kind-prompts".
         image_sizes: (height, width) in pixels of images for its processor.
     """
@@ -121,6 +122,7 @@ class TinyFamily(ABC):
     hiding_differs: ClassVar[str | None] = None
     attentions: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
     attention_layers: ClassVar[tuple[int, ...] | None] = None
+    answer_type: ClassVar[int] = 0
     faults: ClassVar[Mapping[str, Fault]] = {}
     image_sizes: ClassVar[tuple[tuple[int, int], ...]] = ((40, 56), (64, 24))
 
@@ -138,6 +140,14 @@ class TinyFamily(ABC):
     def config_class(self) -> Any:
         """The class of their configuration."""
         return getattr(transformers, f"{self.architecture}Config")
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether any of its prompts has a video."""
+        segments = (
+            own for prompts in self.prompts.values() for prompt in prompts for own in prompt
+        )
+        return any(isinstance(segment, tuple) and len(segment) == 3 for segment in segments)
 
     @abstractmethod
     def config(self, **text_options: Any) -> PreTrainedConfig:
