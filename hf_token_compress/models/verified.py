@@ -53,6 +53,9 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "glm4v_moe": VerifiedFamily("GLM-4.5V", "glm4v:Glm4vFamily", videos=True),
     "glm_ocr": VerifiedFamily("GLM-OCR", "glm4v:Glm4vFamily", videos=True),
     "got_ocr2": VerifiedFamily("GOT-OCR 2.0", places=SQUARE),
+    "granite_docling": VerifiedFamily(
+        "Granite Docling", "granite_docling:GraniteDoclingFamily", TILES, since="5.24.0"
+    ),
     "hyperclovax_vision_v2": VerifiedFamily("HyperCLOVA X SEED", videos=True, since="5.24.0"),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
