@@ -41,11 +41,15 @@ class VerifiedFamily(NamedTuple):
 VERIFIED: dict[str, VerifiedFamily] = {
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
+    "ernie4_5_vl_moe": VerifiedFamily(
+        "ERNIE 4.5 VL", "ernie4_5_vl_moe:Ernie4_5VLFamily", videos=True
+    ),
     "gemma3": VerifiedFamily("Gemma 3", "tiles:TiledFamily", TILES),
     "glm46v": VerifiedFamily("GLM-4.6V", "glm4v:Glm4vFamily", videos=True),
     "glm4v": VerifiedFamily("GLM-4V", "glm4v:Glm4vFamily", videos=True),
     "glm4v_moe": VerifiedFamily("GLM-4.5V", "glm4v:Glm4vFamily", videos=True),
     "glm_ocr": VerifiedFamily("GLM-OCR", "glm4v:Glm4vFamily", videos=True),
+    "hunyuan_vl": VerifiedFamily("HunYuanVL", "hunyuan_vl:HunYuanVLFamily", note="newline tokens"),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
     "internvl": VerifiedFamily("InternVL", "tiles:TiledFamily", TILES),
@@ -63,6 +67,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
         videos=True,
         note="newline tokens",
     ),
+    "minimax_m3_vl": VerifiedFamily("MiniMax M3", videos=True),
     "mistral3": VerifiedFamily("Mistral 3", "mistral3:Mistral3Family"),
     "ovis2": VerifiedFamily("Ovis2", "tiles:TiledFamily", TILES),
     "paligemma": VerifiedFamily("PaliGemma", "paligemma:PaliGemmaFamily", SQUARE),
