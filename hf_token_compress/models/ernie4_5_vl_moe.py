@@ -11,7 +11,7 @@ from ..prompt import Modality, VisualLayout
 from .family import ModelFamily, Size
 
 
-class Ernie4_5VLFamily(ModelFamily):
+class Ernie45Family(ModelFamily):
     """`Ernie4_5_VLMoeForConditionalGeneration` and `Ernie4_5_VLMoeModel`."""
 
     @override

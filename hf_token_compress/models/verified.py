@@ -41,9 +41,7 @@ class VerifiedFamily(NamedTuple):
 VERIFIED: dict[str, VerifiedFamily] = {
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
-    "ernie4_5_vl_moe": VerifiedFamily(
-        "ERNIE 4.5 VL", "ernie4_5_vl_moe:Ernie4_5VLFamily", videos=True
-    ),
+    "ernie4_5_vl_moe": VerifiedFamily("ERNIE 4.5 VL", "ernie4_5_vl_moe:Ernie45Family", videos=True),
     "gemma3": VerifiedFamily("Gemma 3", "tiles:TiledFamily", TILES),
     "glm46v": VerifiedFamily("GLM-4.6V", "glm4v:Glm4vFamily", videos=True),
     "glm4v": VerifiedFamily("GLM-4V", "glm4v:Glm4vFamily", videos=True),
