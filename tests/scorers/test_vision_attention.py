@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from accelerate import cpu_offload
 from errors import one_sentence
 from largest_tensor import LargestTensor
 from matrix import each_attention, each_dtype
+from packaging.version import Version
 from pairs import make_pair
 from tiny_models import (
     FAMILIES,
@@ -38,6 +40,7 @@ from typing_extensions import override
 
 from hf_token_compress import Scorer, compress, register_scorer
 from hf_token_compress.compression import vision_attention as own_module
+from hf_token_compress.models.registry import model_family
 from hf_token_compress.models.vila import VilaConfig
 from hf_token_compress.scorers import registry as scorer_registry
 
@@ -485,3 +488,18 @@ def test_towers_with_masks_are_refused() -> None:
     model = compress(tiny_model(family="mistral3"), setting())
     with one_sentence(ValueError, "PixtralVisionModel", "mask"):
         model(**make_inputs([ONE_IMAGE], family="mistral3"))
+
+
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.24.0"), reason="needs Transformers 5.24"
+)
+def test_patches_that_the_processor_leaves_in_rows() -> None:
+    """PaddleOCR-VL's projector merges squares of them."""
+    model = tiny_model(family="paddleocr_vl")
+    received = [torch.randn(1, 24), torch.randn(1, 8)]
+    inputs = {"image_grid_thw": torch.tensor([[1, 4, 6], [1, 2, 4]])}
+    family = model_family(type(model))
+    actual = family.token_attention(model, inputs, "image", [torch.cat(received, 1)], [6, 2])
+    for own, patches, size in zip(actual, received, [(4, 6), (2, 4)], strict=True):
+        expected = nn.functional.avg_pool2d(patches.view(1, *size), 2)
+        torch.testing.assert_close(own, expected.flatten())
