@@ -47,6 +47,7 @@ class Grids(TinyFamily):
 
     Attributes:
         patch_values: Values of one patch.
+        temporal_patch: Frames of one patch.
         text_options, vision_options: What its configurations have besides `TEXT_CONFIG`, `ROPE`
             and `VISION`.
         ids: The special tokens that its configuration names.
@@ -57,6 +58,7 @@ class Grids(TinyFamily):
 
     prompts = PROMPTS
     patch_values = 3 * 2 * 4 * 4
+    temporal_patch: ClassVar[int] = 2
     text_options: ClassVar[Mapping[str, Any]] = {}
     vision_options: ClassVar[Mapping[str, Any]] = {}
     ids: ClassVar[Mapping[str, int]] = IDS
