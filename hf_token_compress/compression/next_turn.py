@@ -225,12 +225,16 @@ def _uncompressed_prefix(
     counted = own if generating or offset is not None else torch.ones_like(own)
     positions = (counted.cumsum(dim=1) - 1).clamp(min=0)  # [B, L]
     if offset is not None:
+        if not offset.any():
+            # Text alone, in a batch of any size.
+            offset = offset[:1]
         if len(ids) % len(offset) != 0:
             raise ValueError(
                 "The cache is not of the last uncompressed prompt, so the positions of its tokens "
                 "are not known: pass position_ids of the whole sequence."
             )
-        positions = positions + offset.repeat_interleave(len(ids) // len(offset), dim=0)
+        copies = len(ids) // len(offset)
+        positions = positions + offset.to(positions).repeat_interleave(copies, dim=0)
     return CompressedPrefix(held, own, positions, own.bool(), padded=not bool(own.all()))
 
 
