@@ -11,7 +11,7 @@ from tiny_models import Prompt, make_inputs
 from torch import Tensor
 
 OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
-NEW = 3
+NEW = 2
 ENDLESS: dict[str, Any] = {
     "max_new_tokens": NEW,
     "do_sample": False,
