@@ -65,9 +65,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
         since="5.24.0",
         note="each chunk of pooled frames counts as a video",
     ),
-    "lfm2_vl": VerifiedFamily(
-        "LFM2-VL", "lfm2_vl:Lfm2VlFamily", TILES, teacher=False, note=HYBRID
-    ),
+    "lfm2_vl": VerifiedFamily("LFM2-VL", "lfm2_vl:Lfm2VlFamily", TILES, teacher=False, note=HYBRID),
     "lighton_ocr": VerifiedFamily("LightOnOCR", "mistral3:Mistral3Family"),
     "llava": VerifiedFamily("LLaVA", "llava:LlavaFamily", note="with CLIP, SigLIP or Pixtral"),
     "llava_next": VerifiedFamily(
