@@ -84,7 +84,7 @@ def rewrite_prompt(
         rewritten.update(short_labels(inputs, index))
         # 4. Kept tokens keep their position ids, or are renumbered.
         position_ids = gather_positions(position_ids, index, 0)  # [A, B, K] or [B, K]
-        if config.position_ids == "compact":
+        if config.position_ids == "compact" or family.renumbers_tokens:
             shortened = (layout.attention_mask & ~keep).any(dim=1)  # [B]
             position_ids = compact_position_ids(position_ids, shortened, attention_mask)
         axis = family.text_order_axis(position_ids)

@@ -47,12 +47,15 @@ class ModelFamily:
         pixel_inputs: For each modality, the forward keyword that carries its pixels.
         numbers_visuals: Whether position ids number the images of the whole prompt, so that new
             tokens alone do not tell them.
+        renumbers_tokens: Whether the stock `generate` numbers tokens itself, so that kept tokens
+            are always numbered 0, 1, 2, …
     """
 
     pixel_inputs: ClassVar[Mapping[Modality, str]] = MappingProxyType(
         {"image": "pixel_values", "video": "pixel_values_videos"}
     )
     numbers_visuals: ClassVar[bool] = False
+    renumbers_tokens: ClassVar[bool] = False
 
     def features(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
         """Run the vision part once, or read the features in `inputs["mm_encoder_outputs"]`.

@@ -36,9 +36,7 @@ QUESTION = (5, "end", 2)
 CHAT = ([ONE_IMAGE], [QUESTION], [SECOND_IMAGE], [QUESTION], [QUESTION])
 NO_TURNS = {
     "ernie4_5_vl_moe": "the stock model does not continue a cache",
-    "exaone4_5": "generate does without position ids",
     "hunyuan_vl": "a new image needs position ids",
-    "hyperclovax_vision_v2": "generate does without position ids",
     "paligemma": "a prompt attends to later text too, which no cache can know",
 }
 # Both samples have one image, in different turns.

@@ -155,6 +155,7 @@ def cached_equals_recomputed(cell: Cell) -> None:
     recomputed = cell.pair.compressed.generate(**inputs, **GREEDY, **LOGITS, use_cache=False)
     assert torch.equal(cached.sequences, recomputed.sequences)
     assert_same(torch.stack(cached.logits), torch.stack(recomputed.logits))
+    assert_same(cached.logits[0], cell.pair.compressed(**inputs).logits[:, -1])
 
 
 def _generates_as_stock(cell: Cell, **options: Any) -> None:
