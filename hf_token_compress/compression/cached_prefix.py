@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.utils.generic import ModelOutput
 
 from .rewriting import CompressedInputs, next_position
 
@@ -275,8 +274,8 @@ def given_cache(inputs: Mapping[str, Any]) -> Any:
 
 
 def caches_of(cache: Any, output: Any = None) -> Iterator[Any]:
-    """A given cache, and those in a model output."""
-    values = output.to_tuple() if isinstance(output, ModelOutput) else output
+    """A given cache, and those in the output of a forward or of `generate`."""
+    values = tuple(output.values()) if isinstance(output, dict) else output
     for value in (cache, *(values if isinstance(values, tuple) else ())):
         if isinstance(value, Cache):
             yield value

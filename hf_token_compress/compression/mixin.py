@@ -152,10 +152,12 @@ class TokenCompressionMixin:
             prefix = prefix.for_batch(len(prompt_ids) * copies)
             remember_prefix(caches_of(cache, output), prefix)
         # 3. Put the caller's prompt back.
-        if not isinstance(output, ModelOutput):
+        if isinstance(output, Tensor):
             return restore(output)
-        output["sequences"] = restore(output["sequences"])
-        if report is not None:
+        # A `custom_generate` may return other dicts, or something of its own.
+        if isinstance(output, dict) and isinstance(output.get("sequences"), Tensor):
+            output["sequences"] = restore(output["sequences"])
+        if report is not None and isinstance(output, ModelOutput):
             output.compression_report = report
         return output
 

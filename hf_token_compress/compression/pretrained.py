@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DOWNLOAD_OPTIONS = ("cache_dir", "local_files_only", "token")
+_FILE_OPTIONS = (*_DOWNLOAD_OPTIONS, "revision", "subfolder")
 _HELP = """\
 With hf_token_compress:
     token_compression (`TokenCompressionConfig`, `dict`, `float`, `str` or `False`, *optional*):
@@ -53,13 +54,13 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
             setting = TokenCompressionConfig.coerce(setting)
         loaded = stock(cls, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        saved = vars(model.config).pop(CONFIG_KEY, None)
+        name = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
+        saved = _take_saved(model.config, CONFIG_KEY, name, kwargs)
         named = saved if setting is None else setting
         if named is not None and named is not False:
             model_family(type(model))
             config = TokenCompressionConfig.coerce(named)
             if config.mapper == IN_MODEL:
-                name = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
                 revision = None if Path(name).is_dir() else kwargs.get("revision")
                 config = replace(config, mapper=name, mapper_revision=revision)
             mappers = _load_mappers(config, kwargs, saved=setting is None)
@@ -69,6 +70,18 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
     from_pretrained.__doc__ = f"{inspect.getdoc(stock) or ''}\n\n{_HELP}"
     from_pretrained.accepts_token_compression = True  # type: ignore[attr-defined]
     model_base.from_pretrained = classmethod(from_pretrained)  # type: ignore
+
+
+def _take_saved(config: Any, key: str, name: str, arguments: Mapping[str, Any]) -> Any:
+    """Remove the saved setting from a model's config.
+
+    The Auto classes write the `token_compression` of a call over it, even if that is None.
+    """
+    entries = vars(config)
+    if key in entries and entries[key] is None:
+        options = {own: arguments[own] for own in _FILE_OPTIONS if own in arguments}
+        entries[key] = config.get_config_dict(name, **options)[0].get(key)
+    return entries.pop(key, None)
 
 
 def _load_mappers(

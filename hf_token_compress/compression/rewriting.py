@@ -59,12 +59,12 @@ def rewrite_prompt(
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
     """
-    check_unlabelled_visuals(inputs.get("labels"), layout)
     # 1. The kept features replace the pixels.
     rewritten = _with_outputs(model, family, inputs, _kept_features(family, layout, keep))
     attention_mask, position_ids = layout.attention_mask, layout.position_ids
     index = None
     if (attention_mask & ~keep).any():
+        check_unlabelled_visuals(inputs.get("labels"), layout)
         # 2. Find the tokens that stay; -1 marks padding.
         if padding == "tail":
             index = _with_tail(keep, layout, inputs.get("logits_to_keep"))  # [B, K]

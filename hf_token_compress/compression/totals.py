@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 from .report import CompressionReport, count_text, kept_text, times_text
+
+# One for all totals, so that these can be copied and pickled.
+_ADDING = Lock()
 
 
 @dataclass
@@ -33,12 +36,11 @@ class CompressionTotals:
     vision_ms: float = 0.0
     scoring_ms: float = 0.0
     rewriting_ms: float = 0.0
-    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def add(self, report: CompressionReport) -> None:
         """Add one call; threads may do so at the same time."""
         before, after = report.visual_tokens_before, report.visual_tokens_after
-        with self._lock:
+        with _ADDING:
             self.calls += 1
             self.samples += len(report.samples)
             self.visual_tokens_before += before
@@ -60,7 +62,6 @@ class CompressionTotals:
         return {
             name: round(value, 3) if isinstance(value, float) else value
             for name, value in vars(self).items()
-            if name != "_lock"
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -156,7 +156,9 @@ def _length(value: Any) -> int | None:
 def _compressed_output(
     stock_class: type, joined: bool, values: Mapping[str, Any]
 ) -> CompressedVisionOutput:
-    output: CompressedVisionOutput = _output_class(stock_class, joined)(**values)
+    # Some classes insist on fields of the tower.
+    needed = {item.name: None for item in fields(stock_class) if item.default is MISSING}
+    output: CompressedVisionOutput = _output_class(stock_class, joined)(**{**needed, **values})
     return output
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.tiny import available_mappers, resolve_mapper
 
-from .subjects import RANDOM, TRAINED, takes_videos
+from .subjects import IMAGES_ONLY, RANDOM, TRAINED, kinds
 
 USES = ("labels", "uncached", "static", "beams", "turn", "own_loop")
 _QUESTIONS = (
@@ -19,8 +19,6 @@ _QUESTIONS = (
     "how many are there ? count all of them , row by row , and say the number .",
     "?",
 )
-_PROCESSOR_SIZES = ((6, 8), (4, 4))
-"""Sizes of a single image for which the tests' LLaVA-OneVision counts its placeholders."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Trial:
         chosen: The prompt that is also asked alone.
         padding_side: Of the forward; `generate` gets the batch padded on the left.
         config: The setting.
+        per_call: Whether every call gets the setting, not the model.
         use: One of `USES`.
         steps: Tokens to generate.
     """
@@ -44,6 +43,7 @@ class Trial:
     chosen: int
     padding_side: str
     config: TokenCompressionConfig
+    per_call: bool
     use: str
     steps: int
 
@@ -62,9 +62,6 @@ def draw_trial(seed: int, number: int, models: tuple[str, ...] = ()) -> Trial:
     model = rng.choice(names)
     draw = _trained_prompts if model in TRAINED else _random_prompts
     prompts = draw(rng, model)
-    use = rng.choice(USES)
-    if use == "beams" and model == "glm4v":
-        use = "uncached"  # stock beams fail with videos
     return Trial(
         model=model,
         attention=rng.choice(("sdpa", "sdpa", "eager")),
@@ -72,7 +69,8 @@ def draw_trial(seed: int, number: int, models: tuple[str, ...] = ()) -> Trial:
         chosen=rng.randrange(len(prompts)),
         padding_side=rng.choice(("left", "right")),
         config=_config(rng, model),
-        use=use,
+        per_call=rng.random() < 0.3,
+        use=rng.choice(USES),
         steps=rng.randint(1, 4),
     )
 
@@ -103,28 +101,24 @@ def _config(rng: random.Random, model: str) -> TokenCompressionConfig:
 
 def _random_prompts(rng: random.Random, model: str) -> tuple[Any, ...]:
     """Segments as `tests/support/tiny_models.py` has them."""
+    own = kinds(model)
     frames = rng.randint(1, 3)  # videos of one batch are equally long
-    with_videos = takes_videos(model) and rng.random() < 0.5
-    mixed = with_videos and model != "glm4v"  # whose inputs cannot hold both
+    with_videos = own.videos and rng.random() < 0.5
 
-    def visual(alone: bool) -> tuple[int, ...]:
-        rows, columns = rng.randint(1, 7), rng.randint(1, 7)
-        if model == "mistral3":
-            columns = max(columns, 2)  # the stock model fails on a single visual token
-        if with_videos and (not mixed or rng.random() < 0.6):
-            return frames, rows, columns
-        if model == "llava_onevision" and alone:
-            return rng.choice(_PROCESSOR_SIZES)
-        return rows, columns
+    def size(is_video: bool, alone: bool) -> tuple[int, ...]:
+        if is_video or own.any_size:
+            # Some stock models fail on an image of a single visual token.
+            rows, columns = rng.randint(1, 7), rng.randint(1, 7)
+            columns += rows * columns == 1
+            return (frames, rows, columns) if is_video else (rows, columns)
+        return rng.choice(own.alone if alone else own.together)
 
     def prompt() -> tuple[Any, ...]:
         count = rng.choice((0, 1, 1, 1, 2, 2, 3))
+        videos = [with_videos and (not own.mixed or rng.random() < 0.6) for _ in range(count)]
         segments: list[Any] = [rng.randint(1, 6)]
-        sizes = [visual(alone=count == 1) for _ in range(count)]
-        if model == "llava_onevision" and [len(size) for size in sizes].count(2) == 1:
-            sizes = [rng.choice(_PROCESSOR_SIZES) if len(size) == 2 else size for size in sizes]
-        for size in sizes:
-            segments += [size, rng.randint(1, 5)]
+        for is_video in videos:
+            segments += [size(is_video, videos.count(False) == 1), rng.randint(1, 5)]
             if rng.random() < 0.3:
                 segments += ["end", rng.randint(1, 4)]
         # The last four tokens are text, so that labels can stand on them.
@@ -137,7 +131,7 @@ def _random_prompts(rng: random.Random, model: str) -> tuple[Any, ...]:
 
 def _trained_prompts(rng: random.Random, model: str) -> tuple[Any, ...]:
     """Images (seed, rows, columns), clips (seed, frames, rows, columns) and questions."""
-    is_video = takes_videos(model) and rng.random() < 0.4
+    is_video = model not in IMAGES_ONLY and rng.random() < 0.4
     frames, rows, columns = rng.choice((2, 4)), rng.randint(1, 3), rng.randint(1, 4)
 
     def visual() -> tuple[int, ...]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import transformers
+from packaging.version import Version
 from PIL import Image
 from torch import Tensor
 
-from hf_token_compress import ModelFamily, compress, load_tiny, register_family, supported_families
+from hf_token_compress import compress, load_tiny
 from hf_token_compress.data.chat import encode
 from hf_token_compress.data.scenes import make_clip, make_scene
 from hf_token_compress.tiny import available_tiny_models
@@ -24,16 +26,20 @@ from ..cases.common import KEEP_ALL
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
 import pairs
 import tiny_models
-import tiny_others
+from families import _grids
 
 TRAINED = available_tiny_models()
-RANDOM = (*tiny_models.FAMILIES, *tiny_models.OTHER_FAMILIES)
+RANDOM = tuple(
+    name
+    for name in tiny_models.every_family()
+    if Version(tiny_models.tiny_family(name).since) <= Version(transformers.__version__)
+)
 IMAGES_ONLY = ("qwen2-vl",)
 """Trained models that take no videos."""
 
 carried, sample_states = pairs.carried, pairs.sample_states
 
-_OWN = {"glm4v": tiny_others.GlmFamily}
+_ANY_SIZE = ("mistral3",)
 _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 
 
@@ -74,8 +80,6 @@ def subject(name: str, attention: str) -> Subject:
         stock, processor = load_tiny(name, attn_implementation=attention)
         tolerance = 1e-3  # logits of tens in float32
     else:
-        if name not in supported_families():
-            register_family(name, _OWN.get(name, ModelFamily))
         # In float64, so that ties between tokens do not turn on how sums are rounded. The stock
         # eager attention gives NaN there: the mask's minimum does not fit its float32 softmax.
         dtype = torch.float32 if attention == "eager" else torch.float64
@@ -95,13 +99,41 @@ def subject(name: str, attention: str) -> Subject:
     )
 
 
-def takes_videos(name: str) -> bool:
-    """Whether prompts of this model may hold videos."""
-    if name in TRAINED:
-        return name not in IMAGES_ONLY
-    prompts = tiny_models.tiny_family(name).prompts.values()
-    segments = (segment for batch in prompts for prompt in batch for segment in prompt)
-    return any(isinstance(segment, tuple) and len(segment) == 3 for segment in segments)
+class Kinds(NamedTuple):
+    """What the prompts of a random family may hold.
+
+    Attributes:
+        videos: Whether there may be videos.
+        mixed: Whether there may be images and videos in one batch.
+        any_size: Whether an image may have any number of rows and columns.
+        alone, together: Sizes of images, if not any: of the only one of its prompt, and of several.
+    """
+
+    videos: bool
+    mixed: bool
+    any_size: bool
+    alone: tuple[tuple[int, ...], ...]
+    together: tuple[tuple[int, ...], ...]
+
+
+@functools.cache
+def kinds(name: str) -> Kinds:
+    """What the prompts of a random family may hold, from those of its tests."""
+    family = tiny_models.tiny_family(name)
+    alone, together = set(), set()
+    videos = False
+    for prompt in (prompt for batch in family.prompts.values() for prompt in batch):
+        sizes = [segment for segment in prompt if isinstance(segment, tuple)]
+        images = [size for size in sizes if len(size) == 2]
+        videos |= len(images) < len(sizes)
+        (alone if len(images) == 1 else together).update(images)
+    return Kinds(
+        videos,
+        mixed="image_and_video" in family.prompts,
+        any_size=isinstance(family, _grids.Grids) or name in _ANY_SIZE,
+        alone=tuple(sorted(alone)),
+        together=tuple(sorted(together)),
+    )
 
 
 def right_padded(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from pairs import (
     ModelPair,
     answer,
     assert_same,
+    carried,
     make_pair,
     masked_inputs,
     whole_position_ids,
@@ -179,6 +180,28 @@ def test_the_returned_dictionary_matches_the_plain_answer(pair: ModelPair) -> No
     assert torch.equal(torch.stack(actual.scores), torch.stack(expected.scores))
     assert len(actual.hidden_states) == len(actual.scores)
     assert type(actual) is type(expected)
+
+
+def test_a_custom_generate_may_return_a_dict_or_something_of_its_own(pair: ModelPair) -> None:
+    def one_token(model: Any, input_ids: torch.Tensor, **options: Any) -> Any:
+        names = ("attention_mask", "position_ids", "mm_encoder_outputs", "mm_token_type_ids")
+        inputs = {name: options[name] for name in names}
+        output = model(input_ids, **inputs, use_cache=True)
+        ids = torch.cat([input_ids, output.logits[:, -1:].argmax(-1)], dim=1)
+        return {"sequences": ids, "cache": output.past_key_values}
+
+    inputs = make_inputs([ONE_IMAGE])
+    options = {"suppress_tokens": None, "do_sample": False}
+    expected = pair.compressed.generate(**inputs, max_new_tokens=2, **options)
+    first = pair.compressed.generate(**inputs, **options, custom_generate=one_token)
+    assert torch.equal(first["sequences"], expected[:, :-1])
+    # The cache in the dict goes on as any other.
+    second = pair.compressed.generate(
+        first["sequences"], max_new_tokens=1, **options, **carried(first["cache"])
+    )
+    assert torch.equal(second, expected)
+    words = pair.compressed.generate(**inputs, custom_generate=lambda *_, **__: "words")
+    assert words == "words"
 
 
 def test_transition_scores(pair: ModelPair) -> None:

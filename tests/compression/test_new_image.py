@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conversation import ENDLESS, Conversation, extended, text
+from conversation import ENDLESS, Conversation, extended, logits_of, text
 from errors import one_sentence
 from matrix import full_only
 from packaging.version import Version
@@ -37,10 +37,6 @@ FIRST, SECOND = [ONE_IMAGE, TEXT_ONLY], [QUESTION, SECOND_IMAGE]
 each_family = pytest.mark.parametrize(
     "family", ["qwen2_vl", *(full_only(name) for name in FAMILIES if name != "qwen2_vl")]
 )
-
-
-def logits_of(output: Any) -> Tensor:
-    return torch.stack(output.logits, dim=1)  # [B, new, V]
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:

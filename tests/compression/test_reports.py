@@ -142,6 +142,7 @@ def test_totals_are_the_sums_of_the_reports(pair: ModelPair) -> None:
         assert getattr(inner, name) == getattr(reports[2], name)
     for name in ("vision_ms", "scoring_ms", "rewriting_ms"):
         assert getattr(totals, name) == pytest.approx(sum(getattr(r, name) for r in reports))
+    assert pickle.loads(pickle.dumps(totals)) == totals
     found = totals.to_dict()
     assert json.loads(json.dumps(found)) == found
     kept = (totals.visual_tokens_after, totals.visual_tokens_before)

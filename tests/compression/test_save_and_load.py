@@ -144,6 +144,13 @@ def test_a_saved_model_loads_compressed(saved: Path, loader: Any, pair: ModelPai
 
 
 @each_loader
+def test_none_is_as_if_left_out(saved: Path, stock_folder: Path, loader: Any) -> None:
+    model = loader.from_pretrained(saved, token_compression=None)
+    assert model.token_compression.config == QUARTER
+    assert not is_compressed(loader.from_pretrained(stock_folder, token_compression=None))
+
+
+@each_loader
 def test_false_loads_the_stock_model(saved: Path, loader: Any, pair: ModelPair) -> None:
     model = loader.from_pretrained(saved, token_compression=False)
     assert type(model) in (Qwen2VLForConditionalGeneration, Qwen2VLModel)

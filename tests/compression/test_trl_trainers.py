@@ -150,7 +150,7 @@ def test_sft(family: str, tmp_path: Path) -> None:
 @each_family
 @pytest.mark.parametrize("lora", [True, full_only(False)], ids=["lora", "all_weights"])
 def test_dpo(lora: bool, family: str, tmp_path: Path) -> None:
-    """With LoRA, the reference is another adapter of the same model."""
+    """With LoRA, the reference is another adapter of the same model, else another model."""
     model, processor = load_tiny(family, token_compression=QUARTER)
     if lora:
         config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
@@ -158,9 +158,14 @@ def test_dpo(lora: bool, family: str, tmp_path: Path) -> None:
     own, reference, recorder = copy.deepcopy(model), copy.deepcopy(model), Recorder(model)
     trainer = trl.DPOTrainer(
         model,
-        ref_model=None if lora else copy.deepcopy(model),
         args=arguments(
-            trl.DPOConfig, tmp_path, max_length=None, per_device_train_batch_size=2, beta=BETA
+            trl.DPOConfig,
+            tmp_path,
+            max_length=None,
+            per_device_train_batch_size=2,
+            beta=BETA,
+            # Of the reference, which is loaded from the model's folder.
+            model_init_kwargs=None if lora else {"token_compression": QUARTER},
         ),
         train_dataset=dataset(chosen=GOOD, rejected=BAD),
         processing_class=processor,

@@ -76,16 +76,21 @@ def test_an_extra_placeholder_is_found(batch: Any, data: st.DataObject) -> None:
         find_visual_spans(mask, layouts, "image")
 
 
+def masks(prompts: Sequence[str]) -> list[Tensor]:
+    """Text, visual tokens and turn ends of prompts in the letters of `instruction`."""
+    return [
+        torch.tensor([[token == letter for token in prompt] for prompt in prompts])
+        for letter in "tve"
+    ]
+
+
 def instruction(prompts: Sequence[str], scope: Any) -> list[str]:
     """Instruction of prompts in letters: t text, v visual, e turn end, s structure, . padding.
 
     Every token that is not instruction becomes a dash.
     """
 
-    def where(letter: str) -> Tensor:
-        return torch.tensor([[token == letter for token in prompt] for prompt in prompts])
-
-    chosen, _ = find_instruction_tokens(where("t"), where("v"), where("e"), scope)
+    chosen, _ = find_instruction_tokens(*masks(prompts), scope)
     return [
         "".join(token if kept else "-" for token, kept in zip(prompt, mask, strict=True))
         for prompt, mask in zip(prompts, chosen.tolist(), strict=True)
@@ -133,6 +138,15 @@ def test_question_before_the_image() -> None:
     check("ttttsvvvvsett", "last_turn", "-----------tt")
     check("ttttsvvvvse", "after_visual", "----------e")
     check("ttttsvvvvse", "all_text", "tttt-------")
+
+
+@pytest.mark.parametrize("scope", ["last_turn", "after_visual", "all_text"])
+def test_prompts_without_a_question_after_their_images_are_told(scope: Any) -> None:
+    asked = ["ttsvvstttett", "tsvvsttt....", "tsvvsttettet", "tttettet....", "svvsvvsttett"]
+    unasked = ["ttttsvvvvse.", "ttttsvvvvset", "ttttsvvvv...", "svvsttettsvv", "svvsttsvvset"]
+    assert find_instruction_tokens(*masks(asked), scope)[1]
+    for prompt in unasked:
+        assert not find_instruction_tokens(*masks([*asked, prompt]), scope)[1], prompt
 
 
 def test_an_image_at_the_end() -> None:

@@ -23,11 +23,12 @@ from tiny_models import (
     VOCABULARY,
     make_inputs,
     tiny_base_model,
+    tiny_config,
     tiny_model,
 )
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration, LlavaModel
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaModel
 
 from hf_token_compress import compress
 from hf_token_compress.models.vila import VilaConfig, VilaForConditionalGeneration, VilaModel
@@ -183,6 +184,45 @@ def test_tokens_added_later_are_predicted(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     loaded = VilaForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(loaded(**inputs).logits, logits)
+
+
+@pytest.mark.parametrize("count", [VOCABULARY + 3, VOCABULARY - 2])
+def test_a_resized_head_is_not_drawn_again(count: int) -> None:
+    model = tiny_model(**VILA)
+    model.resize_token_embeddings(count, mean_resizing=False)
+    head, embeddings = model.lm_head.weight.clone(), model.get_input_embeddings().weight.clone()
+    model.post_init()
+    assert torch.equal(model.lm_head.weight, head)
+    assert torch.equal(model.get_input_embeddings().weight, embeddings)
+
+
+def test_features_as_tuples() -> None:
+    model = tiny_model(**VILA)
+    pixels = make_inputs([ONE_VIDEO], **VILA)["pixel_values_videos"]
+    for encode in (model.get_video_features, model.model.get_video_features):
+        expected = encode(pixels).to_tuple()
+        found = encode(pixels, return_dict=False)
+        assert type(found) is tuple
+        assert len(found) == len(expected)
+        assert all(map(torch.equal, found[-1], expected[-1]))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_tensor_parallelism_shards(tied: bool) -> None:
+    """The head needs the whole vocabulary, and an embedding that shares its weights goes along."""
+    config = tiny_config(**VILA)
+    config.tie_word_embeddings = tied
+    model = VilaForConditionalGeneration(config)
+    shared = model.lm_head.weight is model.get_input_embeddings().weight
+    assert shared == tied
+    stock = LlavaForConditionalGeneration(
+        LlavaConfig(text_config=config.text_config, vision_config=config.vision_config)
+    )
+    left_out = {"lm_head", "model.language_model.embed_tokens"} if tied else {"lm_head"}
+    own = {name for name in stock.tp_plan if not name.startswith("model.multi_modal")} - left_out
+    for _ in range(2):
+        assert set(model.tp_plan) == own
+        model.post_init()
 
 
 def as_images(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

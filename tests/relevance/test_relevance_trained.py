@@ -24,7 +24,7 @@ def tiny() -> Any:
 
 
 def test_the_oracle_keeps_place_and_content_at_a_quarter(tiny: Any) -> None:
-    """Like the ground truth, which shares no code with it, up to two of 24 answers."""
+    """Like the ground truth, which shares no code with it, up to one of 24 answers."""
     samples = scene_samples(["place", "where"], 12, seed=7000)
     full, oracle, truth, chance = measure_retention(
         *tiny,
@@ -35,8 +35,8 @@ def test_the_oracle_keeps_place_and_content_at_a_quarter(tiny: Any) -> None:
     )
     assert oracle.kept_share == 0.25
     right = {item.scorer: sum(item.correct.values()) for item in (full, oracle, truth, chance)}
-    assert right["relevance"] >= right[None] - 2
-    assert right["relevance"] >= right["truth"] - 2
+    assert right["relevance"] >= right[None] - 1
+    assert right["relevance"] >= right["truth"] - 1
     assert right["relevance"] >= right["random"] + 10
 
 

@@ -41,6 +41,11 @@ def text(ids: Tensor) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
+def logits_of(output: Any) -> Tensor:
+    """The logits of all generated tokens, float [B, NEW, V]."""
+    return torch.stack(output.logits, dim=1)
+
+
 class Conversation:
     """What one caller keeps of a conversation of B samples, turn by turn.
 

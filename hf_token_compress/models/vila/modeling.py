@@ -80,6 +80,7 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         features = self.multi_modal_projector(join_scales(scales))  # [B, tokens, D]
         return BaseModelOutputWithPooling(pooler_output=list(features))  # type: ignore[arg-type]
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
         """Encode the frames of videos.
 
@@ -99,8 +100,8 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
                 f"but it has the shape {list(pixel_values_videos.shape)}."
             )
         frames = pixel_values_videos.shape[1]
-        kwargs["return_dict"] = True
-        output = self.get_image_features(pixel_values_videos.flatten(0, 1), **kwargs)
+        frame_pixels = pixel_values_videos.flatten(0, 1)  # [videos * frames, 3, H, W]
+        output = self.get_image_features(frame_pixels, return_dict=True, **kwargs)
         of_frames = torch.stack(list(output.pooler_output))  # [videos * frames, tokens, D]
         of_videos = of_frames.unflatten(0, (-1, frames))  # [videos, frames, tokens, D]
         output.pooler_output = list(of_videos.flatten(1, 2))  # [frames * tokens, D] each
@@ -119,7 +120,7 @@ class VilaModel(ReadsOriginalCheckpoints, LlavaModel):
         """LLaVA's forward, with videos as well as images."""
         outputs = dict(mm_encoder_outputs or {})
         if pixel_values_videos is not None:
-            outputs["video"] = self.get_video_features(pixel_values_videos)
+            outputs["video"] = self.get_video_features(pixel_values_videos, return_dict=True)
         if outputs.get("video") is not None:
             if pixel_values is not None:
                 outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
@@ -189,9 +190,20 @@ class VilaForConditionalGeneration(ReadsOriginalCheckpoints, LlavaForConditional
             # Resizing the vocabulary makes a plain layer.
             unpredicted, weight = self.lm_head.unpredicted_token_ids, new_embeddings.weight
             with torch.device("meta"):
-                new_embeddings = VilaHead(weight.shape[1], weight.shape[0], unpredicted)
-            new_embeddings.weight = weight
+                head: Any = VilaHead(weight.shape[1], weight.shape[0], unpredicted)
+            head.weight = weight
+            # Transformers draws the weights of modules without this mark.
+            head._is_hf_initialized = getattr(new_embeddings, "_is_hf_initialized", False)
+            new_embeddings = head
         self.lm_head = new_embeddings
+
+    @override
+    def post_init(self) -> None:
+        super().post_init()
+        if self.config.tie_word_embeddings:
+            # The head is not sharded, so neither is the embedding that shares its weights.
+            plan = self._tp_plan.items()
+            self._tp_plan = {name: how for name, how in plan if not name.endswith("embed_tokens")}
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> Any:
         """See `VilaModel.get_video_features`."""
