@@ -63,7 +63,9 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "granite_docling": VerifiedFamily(
         "Granite Docling", "granite_docling:GraniteDoclingFamily", TILES, since="5.24.0"
     ),
-    "hunyuan_vl": VerifiedFamily("HunYuanVL", "hunyuan_vl:HunYuanVLFamily", note="newline tokens"),
+    "hunyuan_vl": VerifiedFamily(
+        "HunYuanVL", "hunyuan_vl:HunYuanVLFamily", since="5.24.0", note="newline tokens"
+    ),
     "hyperclovax_vision_v2": VerifiedFamily(
         "HyperCLOVA X SEED",
         "renumbered:RenumberedFamily",

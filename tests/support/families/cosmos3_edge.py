@@ -12,6 +12,7 @@ from ._grids import IDS, ROPE, Frames
 
 class Family(Frames):
     architecture = "Cosmos3Edge"
+    processor_class = "Cosmos3EdgeProcessor"
     since = "5.24.0"
     patch_values = 3 * 4 * 4
     temporal_patch = 1

@@ -12,6 +12,7 @@ from ._grids import IDS, VISION, InTextOrder
 
 class Family(InTextOrder):
     architecture = "Exaone4_5_"
+    processor_class = "Exaone4_5_Processor"
     since = "5.24.0"
     hiding_differs = "kept tokens are renumbered"
 

@@ -12,6 +12,7 @@ from ._grids import IDS, VISION, InTextOrder
 
 class Family(InTextOrder):
     architecture = "HyperCLOVAXVisionV2"
+    processor_class = "HyperCLOVAXVisionV2Processor"
     since = "5.24.0"
     hiding_differs = "kept tokens are renumbered"
 
