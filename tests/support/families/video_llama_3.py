@@ -7,18 +7,22 @@ from typing import Any
 
 import torch
 import transformers
-from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, TinyFamily, Visual
+from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, Fault, TinyFamily, Visual
 from tiny_processors import word_tokenizer
 from torch import Tensor
 from typing_extensions import override
 
 WORDS = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO}
 PATCH = 4
+# It counts tokens that were left out, too.
+NO_BEAMS = Fault("expected a non-empty list of Tensors", since="5.24.0")
+VIDEO_PROMPTS = ("one_video", "several_videos", "image_and_video", "ragged_videos")
 
 
 class Family(TinyFamily):
     architecture = "VideoLlama3"
     prompts = PROMPTS
+    faults = dict.fromkeys((f"beams-{title}" for title in VIDEO_PROMPTS), NO_BEAMS)
 
     @override
     def config(self, **text_options: Any) -> Any:
