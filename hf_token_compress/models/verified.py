@@ -42,6 +42,8 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "aria": VerifiedFamily("Aria", "resampled:ResampledFamily", NOWHERE, since="5.24.0"),
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
+    "cohere_compass": VerifiedFamily("Cohere Compass", videos=True, since="5.24.0"),
+    "cosmos3_omni": VerifiedFamily("Cosmos 3 Omni", videos=True),
     "deepseek_vl": VerifiedFamily("DeepSeek-VL", places=SQUARE),
     "deepseek_vl_hybrid": VerifiedFamily("DeepSeek-VL (hybrid)", places=SQUARE),
     "ernie4_5_vl_moe": VerifiedFamily("ERNIE 4.5 VL", "ernie4_5_vl_moe:Ernie45Family", videos=True),
@@ -52,7 +54,9 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "glm4v_moe": VerifiedFamily("GLM-4.5V", "glm4v:Glm4vFamily", videos=True),
     "glm_ocr": VerifiedFamily("GLM-OCR", "glm4v:Glm4vFamily", videos=True),
     "got_ocr2": VerifiedFamily("GOT-OCR 2.0", places=SQUARE),
-    "hunyuan_vl": VerifiedFamily("HunYuanVL", "hunyuan_vl:HunYuanVLFamily", note="newline tokens"),
+    "hunyuan_vl": VerifiedFamily(
+        "HunYuanVL", "hunyuan_vl:HunYuanVLFamily", since="5.24.0", note="newline tokens"
+    ),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
     "internvl": VerifiedFamily("InternVL", "tiles:TiledFamily", TILES),
@@ -82,7 +86,9 @@ VERIFIED: dict[str, VerifiedFamily] = {
         videos=True,
         note="newline tokens",
     ),
-    "minimax_m3_vl": VerifiedFamily("MiniMax M3", videos=True),
+    "minimax_m3_vl": VerifiedFamily(
+        "MiniMax M3", videos=True, since="5.24.0", note="without its sparse layers"
+    ),
     "mistral3": VerifiedFamily("Mistral 3", "mistral3:Mistral3Family"),
     "ovis2": VerifiedFamily("Ovis2", "tiles:TiledFamily", TILES),
     "paddleocr_vl": VerifiedFamily(
@@ -100,9 +106,14 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "qwen2_5_vl": VerifiedFamily("Qwen2.5-VL", videos=True),
     "qwen2_vl": VerifiedFamily("Qwen2-VL", videos=True),
     "qwen3_5": VerifiedFamily("Qwen3.5", videos=True, teacher=False, note=HYBRID),
-    "qwen3_5_moe": VerifiedFamily("Qwen3.5-MoE", videos=True, teacher=False, note=HYBRID),
+    "qwen3_5_moe": VerifiedFamily(
+        "Qwen3.5-MoE", videos=True, teacher=False, since="5.24.0", note=HYBRID
+    ),
     "qwen3_vl": VerifiedFamily("Qwen3-VL", videos=True),
     "qwen3_vl_moe": VerifiedFamily("Qwen3-VL-MoE", videos=True),
+    "qwen4_exp": VerifiedFamily(
+        "Qwen4-Exp", videos=True, teacher=False, since="5.24.0", note=HYBRID
+    ),
     "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES, since="5.24.0"),
     "video_llama_3": VerifiedFamily(
         "VideoLLaMA 3",

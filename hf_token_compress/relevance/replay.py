@@ -264,7 +264,7 @@ def make_replay(
     # Give answers the type of text, or, where text joins the prompt's block of tokens that all see
     # each other, that of what follows it.
     for answer_type in (0, 1):
-        fills = {"mm_token_type_ids": 0, "token_type_ids": answer_type}
+        fills = dict.fromkeys(TOKEN_TYPES, 0) | {"token_type_ids": answer_type}
         types = {
             name: gather_positions(given[name], prompts, fill)  # [B, S]
             for name, fill in fills.items()

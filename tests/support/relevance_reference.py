@@ -50,6 +50,7 @@ def _with_answer(inputs: dict[str, Tensor], answer: Tensor, answer_type: int) ->
         "input_ids": behind,
         "attention_mask": torch.ones_like(behind),
         "mm_token_type_ids": torch.zeros_like(behind),
+        "moe_mm_token_type_ids": torch.zeros_like(behind),
         "token_type_ids": torch.full_like(behind, answer_type),
     }
     return {

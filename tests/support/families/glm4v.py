@@ -56,7 +56,7 @@ class Family(Frames):
         "ragged_videos": VIDEOS,
     }
     faults = {
-        f"beams-{title}": Fault("expected a non-empty list of Tensors", RuntimeError)
+        f"beams-{title}": Fault("expected a non-empty list of Tensors")
         for title in ("one_video", "several_videos", "ragged_videos")
     }
 

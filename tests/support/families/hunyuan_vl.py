@@ -26,6 +26,7 @@ from ._grids import ROPE, Grids
 
 class Family(Grids):
     architecture = "HunYuanVL"
+    since = "5.24.0"
     # One axis numbers the images of all prompts, so that images of an earlier prompt matter.
     prompts = {**IMAGE_PROMPTS, "ragged": (TWO_TURNS, TEXT_ONLY)}
     patch_values = 3 * 4 * 4
