@@ -51,6 +51,7 @@ class Grids(TinyFamily):
         text_options, vision_options: What its configurations have besides `TEXT_CONFIG`, `ROPE`
             and `VISION`.
         ids: The special tokens that its configuration names.
+        temporal_patch: Frames of one patch.
         words: Ids of the special tokens of the processor: image, video, vision start, vision end.
         processor_class, image_processor, video_processor: Their names in Transformers.
     """
@@ -61,6 +62,7 @@ class Grids(TinyFamily):
     text_options: ClassVar[Mapping[str, Any]] = {}
     vision_options: ClassVar[Mapping[str, Any]] = {}
     ids: ClassVar[Mapping[str, int]] = IDS
+    temporal_patch: ClassVar[int] = 2
     words: ClassVar[dict[str, int]] = {
         "<|image_pad|>": IMAGE,
         "<|video_pad|>": VIDEO,
