@@ -13,6 +13,7 @@ from ._grids import IDS, ROPE, Frames
 class Family(Frames):
     architecture = "Cosmos3Edge"
     since = "5.24.0"
+    processor_class = "Cosmos3EdgeProcessor"
     patch_values = 3 * 4 * 4
     temporal_patch = 1
     image_processor = "Cosmos3EdgeImageProcessor"

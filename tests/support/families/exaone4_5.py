@@ -13,6 +13,7 @@ from ._grids import IDS, VISION, InTextOrder
 class Family(InTextOrder):
     architecture = "Exaone4_5_"
     since = "5.24.0"
+    processor_class = "Exaone4_5_Processor"
 
     @override
     def config(self, **text_options: Any) -> Any:

@@ -13,6 +13,7 @@ from ._grids import IDS, VISION, InTextOrder
 class Family(InTextOrder):
     architecture = "HyperCLOVAXVisionV2"
     since = "5.24.0"
+    processor_class = "HyperCLOVAXVisionV2Processor"
 
     @override
     def config(self, **text_options: Any) -> Any:
