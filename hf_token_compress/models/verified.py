@@ -93,7 +93,11 @@ VERIFIED: dict[str, VerifiedFamily] = {
         note="newline tokens",
     ),
     "minimax_m3_vl": VerifiedFamily(
-        "MiniMax M3", videos=True, since="5.24.0", note="without its sparse layers"
+        "MiniMax M3",
+        "minimax_m3_vl:MiniMaxM3Family",
+        videos=True,
+        since="5.24.0",
+        note="not with its sparse layers",
     ),
     "mistral3": VerifiedFamily("Mistral 3", "mistral3:Mistral3Family"),
     "ovis2": VerifiedFamily("Ovis2", "tiles:TiledFamily", TILES),
