@@ -209,7 +209,7 @@ def relevance_equals_stored_maps(cell: Cell) -> None:
         relevance, model, inputs, answer_ids=[answer], rule="gae", return_per_token=True
     )
     if not VERIFIED[cell.family].teacher:
-        with one_sentence(ValueError, "attention"):
+        with one_sentence(ValueError, "layers have any"):
             explain()
         return
     eager = tiny_model("eager", family=cell.family)
