@@ -42,7 +42,9 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "aria": VerifiedFamily("Aria", "resampled:ResampledFamily", NOWHERE, since="5.24.0"),
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
+    "cohere_compass": VerifiedFamily("Cohere Compass", videos=True, since="5.24.0"),
     "cosmos3_edge": VerifiedFamily("Cosmos 3 Edge", videos=True, since="5.24.0"),
+    "cosmos3_omni": VerifiedFamily("Cosmos 3 Omni", videos=True),
     "deepseek_vl": VerifiedFamily("DeepSeek-VL", places=SQUARE),
     "deepseek_vl_hybrid": VerifiedFamily("DeepSeek-VL (hybrid)", places=SQUARE),
     "ernie4_5_vl_moe": VerifiedFamily("ERNIE 4.5 VL", "ernie4_5_vl_moe:Ernie45Family", videos=True),
@@ -100,7 +102,13 @@ VERIFIED: dict[str, VerifiedFamily] = {
         videos=True,
         note="newline tokens",
     ),
-    "minimax_m3_vl": VerifiedFamily("MiniMax M3", videos=True),
+    "minimax_m3_vl": VerifiedFamily(
+        "MiniMax M3",
+        "minimax_m3_vl:MiniMaxM3Family",
+        videos=True,
+        since="5.24.0",
+        note="not with its sparse layers",
+    ),
     "mistral3": VerifiedFamily("Mistral 3", "mistral3:Mistral3Family"),
     "ovis2": VerifiedFamily("Ovis2", "tiles:TiledFamily", TILES),
     "paddleocr_vl": VerifiedFamily(
@@ -118,9 +126,14 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "qwen2_5_vl": VerifiedFamily("Qwen2.5-VL", videos=True),
     "qwen2_vl": VerifiedFamily("Qwen2-VL", videos=True),
     "qwen3_5": VerifiedFamily("Qwen3.5", videos=True, teacher=False, note=HYBRID),
-    "qwen3_5_moe": VerifiedFamily("Qwen3.5-MoE", videos=True, teacher=False, note=HYBRID),
+    "qwen3_5_moe": VerifiedFamily(
+        "Qwen3.5-MoE", videos=True, teacher=False, since="5.24.0", note=HYBRID
+    ),
     "qwen3_vl": VerifiedFamily("Qwen3-VL", videos=True),
     "qwen3_vl_moe": VerifiedFamily("Qwen3-VL-MoE", videos=True),
+    "qwen4_exp": VerifiedFamily(
+        "Qwen4-Exp", videos=True, teacher=False, since="5.24.0", note=HYBRID
+    ),
     "smolvlm": VerifiedFamily("SmolVLM", "tiles:JoinedTilesFamily", TILES, since="5.24.0"),
     "video_llama_3": VerifiedFamily(
         "VideoLLaMA 3",

@@ -14,6 +14,7 @@ class Family(Frames):
     architecture = "Cosmos3Edge"
     processor_class = "Cosmos3EdgeProcessor"
     since = "5.24.0"
+    processor_class = "Cosmos3EdgeProcessor"
     patch_values = 3 * 4 * 4
     temporal_patch = 1
     image_processor = "Cosmos3EdgeImageProcessor"

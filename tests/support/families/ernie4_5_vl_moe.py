@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 import transformers
-from tiny_models import IMAGE, TEXT_CONFIG, VIDEO, VISION_END, VISION_START, Fault, Visual
+from tiny_models import (
+    IMAGE,
+    PROMPTS,
+    TEXT_CONFIG,
+    VIDEO,
+    VISION_END,
+    VISION_START,
+    Fault,
+    Visual,
+)
 from tiny_processors import word_tokenizer
 from torch import Tensor
 from typing_extensions import override
@@ -18,7 +27,11 @@ from ._grids import ROPE, VISION, Grids
 class Family(Grids):
     architecture = "Ernie4_5_VLMoe"
     # Without a cache, `generate` does not lengthen `moe_mm_token_type_ids`.
-    faults = {"cached": Fault("does not match the shape of the indexed tensor", IndexError)}
+    faults = {
+        f"cached-{title}": Fault("does not match the shape of the indexed tensor", IndexError)
+        for title in PROMPTS
+        if title != "text_only"
+    }
     patch_values = 3 * 4 * 4
     text_options = {
         "rope_parameters": ROPE,

@@ -13,6 +13,7 @@ from ._grids import Frames, InTextOrder
 
 class Family(InTextOrder, Frames):
     architecture = "MiniMaxM3VL"
+    since = "5.24.0"
     words = {
         "]<]image[>[": IMAGE,
         "]<]video[>[": VIDEO,

@@ -8,4 +8,5 @@ from .qwen3_vl_moe import EXPERTS
 
 class Family(Qwen3_5):
     architecture = "Qwen3_5Moe"
+    since = "5.24.0"
     text_options = {**Qwen3_5.text_options, **EXPERTS, "shared_expert_intermediate_size": 32}
