@@ -56,8 +56,8 @@ class TokenCompression:
         if name in _NOT_ASSIGNED:
             raise AttributeError(
                 f"token_compression.{name} cannot be assigned: change settings with "
-                "model.token_compression.update(retention_ratio=0.25), or replace the whole setting "
-                "with compress(model, config)."
+                "model.token_compression.update(retention_ratio=0.25), or replace the whole "
+                "setting with compress(model, config)."
             )
         super().__setattr__(name, value)
 
