@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: check style types test matrix lab notebooks
+.PHONY: check style types test matrix families lab notebooks
 
 check:  ## what continuous integration does
 	bash .ci/run
@@ -17,6 +17,9 @@ test:
 
 matrix:  ## every combination of family, prompt, dtype and attention
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile --matrix
+
+families:  ## write the table of model families into docs/families.md
+	$(PYTHON) tests/support/family_table.py
 
 lab:
 	$(PYTHON) -m pytest lab -n 2 --dist loadfile

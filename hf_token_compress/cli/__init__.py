@@ -16,6 +16,7 @@ from .demo import demo
 from .env import env
 from .evaluate import evaluate
 from .explain import explain
+from .families import families
 from .push import push
 from .run import run
 from .train import train
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, evaluate, explain, collect, train, push, env):
+for command in (demo, run, evaluate, explain, collect, train, push, families, env):
     app.command()(command)
 
 

@@ -21,7 +21,7 @@ _PACKING_INPUTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length
 """What collators of padding-free batches add, to say where sequences begin in a row."""
 
 
-TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
 """Inputs of the stock forward that give each token a type, 0 for text and padding."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -117,6 +117,12 @@ class EncodedVisuals:
 
         return self._changed(change)
 
+    def split(self, length: int) -> EncodedVisuals:
+        """Split each image or video every `length` visual tokens; empty ones are left out."""
+        return self._changed(
+            lambda tensors: [part for own in tensors for part in own.split(length) if len(part)]
+        )
+
     def take(self, numbers: Sequence[int]) -> EncodedVisuals:
         """The images or videos of these numbers, in this order; one may occur several times."""
         return self._changed(lambda tensors: [tensors[number] for number in numbers])
@@ -156,7 +162,9 @@ def _length(value: Any) -> int | None:
 def _compressed_output(
     stock_class: type, joined: bool, values: Mapping[str, Any]
 ) -> CompressedVisionOutput:
-    output: CompressedVisionOutput = _output_class(stock_class, joined)(**values)
+    # Some classes insist on fields of the tower.
+    needed = {item.name: None for item in fields(stock_class) if item.default is MISSING}
+    output: CompressedVisionOutput = _output_class(stock_class, joined)(**{**needed, **values})
     return output
 
 

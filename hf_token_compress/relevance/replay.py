@@ -68,10 +68,14 @@ class ReplayPass:
         positions = self.prediction_positions[predicting].unique()  # [P], sorted
         # An index on the CPU fits the logits of a model that is spread over devices.
         output = self.model(**self.inputs, logits_to_keep=positions.cpu(), use_cache=False)
+        logits = output.logits
+        if logits.shape[1] != len(positions):
+            # Some forwards ignore `logits_to_keep`.
+            logits = logits[:, positions.to(logits.device)]  # [B, P, V]
         # Pick those of each sample.
         place = torch.searchsorted(positions, self.prediction_positions.clamp(min=0))  # [B, T]
         samples = torch.arange(len(place), device=place.device)[:, None]  # [B, 1]
-        return output.logits.to(place.device)[samples, place].float()  # [B, T, V]
+        return logits.to(place.device)[samples, place].float()  # [B, T, V]
 
     def target_scores(self, targets: Tensor, target: Target) -> Tensor:
         """Float32 [G], the scores of the answer tokens that `targets`, bool [G, B, T], adds up."""

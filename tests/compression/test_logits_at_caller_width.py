@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from matrix import full_only
 from pairs import QUARTER, ModelPair, assert_same, make_pair, masked_inputs
 from tiny_models import (
     FAMILIES,
     IMAGE,
     ONE_IMAGE,
     RAGGED,
+    TURN_END,
     TWO_IMAGES,
     TWO_TURNS,
     VIDEO,
@@ -166,7 +168,9 @@ def completed(inputs: dict[str, Tensor], completions: Tensor, mask: Tensor) -> d
 
 
 @each_family
-@pytest.mark.parametrize("lengths", [(5, 2, 4), (5, 5, 5)], ids=["right_padded", "left_padded"])
+@pytest.mark.parametrize(
+    "lengths", [pytest.param((5, 2, 4), id="padded_right"), full_only((5, 5, 5), id="padded_left")]
+)
 @pytest.mark.parametrize("told_by", ["logits_to_keep", "labels"])
 def test_a_completion_is_scored_as_it_was_generated(
     told_by: str, lengths: tuple[int, ...], family: Any
@@ -179,6 +183,8 @@ def test_a_completion_is_scored_as_it_was_generated(
     chosen = model.token_compression.last.samples
     completions = output.sequences[:, -5:]
     mask = torch.arange(5) < torch.tensor(lengths)[:, None]  # [B, 5]
+    # The end of the turn is the last token that is learned.
+    completions[torch.arange(3), torch.tensor(lengths) - 1] = TURN_END
     inputs = completed(prompts, completions, mask)
     if told_by == "labels":
         learned = completions.masked_fill(~mask, -100)

@@ -71,9 +71,8 @@ def test_a_call_runs_as_a_model_with_its_setting(family: str) -> None:
         assert torch.equal(ask(model, inputs, token_compression=change), expected)
         assert kept(model) == kept(other)
         seen.add(str(kept(model)))
-        assert torch.equal(model(**inputs, token_compression=change).logits, other(**inputs).logits)
         prepared = prepare_inputs(model, **inputs, token_compression=change)
-        assert torch.equal(prepared["input_ids"], prepare_inputs(other, **inputs)["input_ids"])
+        assert torch.equal(model(**prepared).logits, other(**inputs).logits)
         assert model.token_compression.config == QUARTER
     # Two of them keep the same tokens and differ in their position ids.
     assert len(seen) == len(CHANGES) - 1
@@ -256,7 +255,7 @@ def test_threads_with_other_settings_and_depths(family: str) -> None:
 
     def again(change: Any) -> list[torch.Tensor]:
         start.wait()
-        return [call(change) for _ in range(5)]
+        return [call(change) for _ in range(3)]
 
     with ThreadPoolExecutor(len(changes)) as pool:
         for found, logits in zip(pool.map(again, changes), expected, strict=True):

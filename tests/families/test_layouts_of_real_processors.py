@@ -178,20 +178,22 @@ def check(family: str, modality: Modality, images: int = 2) -> None:
             assert_changed_where_it_lies(visual, changes[number], frame, box)
 
 
-def families_with(method: str) -> list[Any]:
-    """Families that can build a processor and have this method."""
-    return [
-        parameter
-        for parameter in marked_families()
-        for own in [type(tiny_family(parameter.values[0]))]
-        if own.processor is not TinyFamily.processor
-        and getattr(own, method) is not getattr(TinyFamily, method, None)
-    ]
+def families_with(modality: Modality) -> list[Any]:
+    """Families that can build a processor for it."""
+    found = []
+    for parameter in marked_families():
+        maker = tiny_family(parameter.values[0])
+        overrides = [type(maker).processor is not TinyFamily.processor]
+        if modality == "video":
+            overrides += [maker.takes_videos, type(maker).video_text is not TinyFamily.video_text]
+        if all(overrides):
+            found.append(parameter)
+    return found
 
 
 def alone() -> list[Any]:
     """All of them; by default one that is laid out otherwise than one of several images."""
-    found = families_with("processor")
+    found = families_with("image")
     return [
         own
         if own.values[0] == "llava_onevision"
@@ -200,7 +202,7 @@ def alone() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("family", families_with("processor"))
+@pytest.mark.parametrize("family", families_with("image"))
 def test_several_images(family: str) -> None:
     check(family, "image")
 
@@ -211,6 +213,6 @@ def test_an_image_alone(family: str) -> None:
     check(family, "image", images=1)
 
 
-@pytest.mark.parametrize("family", families_with("video_text"))
+@pytest.mark.parametrize("family", families_with("video"))
 def test_videos(family: str) -> None:
     check(family, "video")

@@ -88,6 +88,15 @@ def test_it_equals_the_equations(decoder: str, rule: str) -> None:
         torch.testing.assert_close(sample.per_token, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
+def test_a_forward_that_ignores_logits_to_keep() -> None:
+    """VideoLLaMA 3 returns the logits of the whole prompt, whatever it is asked for."""
+    inputs = make_inputs([ONE_IMAGE], family="video_llama_3")
+    model, eager = (tiny_model(own, family="video_llama_3") for own in ("sdpa", "eager"))
+    report = relevance(model, inputs, answer_ids=ANSWERS[:1], rule="gae", return_per_token=True)
+    expected = expected_relevance(eager, inputs, ANSWERS[0], "gae")
+    torch.testing.assert_close(report.samples[0].per_token, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("decoder", REFUSED)
 def test_it_refuses_what_it_cannot_explain_whole(decoder: str) -> None:
     options, attention, word = REFUSED[decoder]

@@ -109,7 +109,9 @@ class TinyFamily(ABC):
         since: First version of Transformers that it is tested with.
         hiding_differs: Why dropping tokens is not hiding them, such as a linear attention that
             reads hidden tokens too; None if it is.
+        attentions: Attention implementations that it has.
         attention_layers: Decoder layers that have an attention map; None if all have one.
+        answer_type: The `token_type_ids` of an answer, if it has any.
         faults: How the stock model fails, by kind of cell or by "kind-prompts".
         image_sizes: (height, width) in pixels of images for its processor.
     """
@@ -118,7 +120,9 @@ class TinyFamily(ABC):
     prompts: ClassVar[Mapping[str, tuple[Prompt, ...]]] = IMAGE_PROMPTS
     since: ClassVar[str] = "5.19.0"
     hiding_differs: ClassVar[str | None] = None
+    attentions: ClassVar[tuple[str, ...]] = ("sdpa", "eager")
     attention_layers: ClassVar[tuple[int, ...] | None] = None
+    answer_type: ClassVar[int] = 0
     faults: ClassVar[Mapping[str, Fault]] = {}
     image_sizes: ClassVar[tuple[tuple[int, int], ...]] = ((40, 56), (64, 24))
 
@@ -136,6 +140,14 @@ class TinyFamily(ABC):
     def config_class(self) -> Any:
         """The class of their configuration."""
         return getattr(transformers, f"{self.architecture}Config")
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether any of its prompts has a video."""
+        segments = (
+            own for prompts in self.prompts.values() for prompt in prompts for own in prompt
+        )
+        return any(isinstance(segment, tuple) and len(segment) == 3 for segment in segments)
 
     @abstractmethod
     def config(self, **text_options: Any) -> PreTrainedConfig:
@@ -234,8 +246,11 @@ def family_prompts(*names: str, families: Sequence[str] = FAMILIES) -> list[Any]
 
 def tiny_config(attention: str = "sdpa", *, family: str = "qwen2_vl", **text_options: Any) -> Any:
     """Configuration of a random tiny model."""
-    config = tiny_family(family).config(**text_options)
-    config._attn_implementation = attention
+    maker = tiny_family(family)
+    config = maker.config(**text_options)
+    config._attn_implementation = (
+        attention if attention in maker.attentions else maker.attentions[0]
+    )
     return config
 
 

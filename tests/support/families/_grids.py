@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 import transformers
-from tiny_models import IMAGE, PROMPTS, VIDEO, VISION_END, VISION_START, TinyFamily, Visual
+from tiny_models import (
+    HIDDEN,
+    IMAGE,
+    PROMPTS,
+    TEXT_CONFIG,
+    VIDEO,
+    VISION_END,
+    VISION_START,
+    TinyFamily,
+    Visual,
+)
 from tiny_processors import word_tokenizer
 from torch import Tensor
 from typing_extensions import override
@@ -23,7 +33,7 @@ VISION = {
     "temporal_patch_size": 2,
     "initializer_range": 0.2,
 }
-IDS: dict[str, Any] = {
+IDS: dict[str, int] = {
     "image_token_id": IMAGE,
     "video_token_id": VIDEO,
     "vision_start_token_id": VISION_START,
@@ -37,20 +47,42 @@ class Grids(TinyFamily):
 
     Attributes:
         patch_values: Values of one patch.
+        temporal_patch: Frames of one patch.
+        text_options, vision_options: What its configurations have besides `TEXT_CONFIG`, `ROPE`
+            and `VISION`.
+        ids: The special tokens that its configuration names.
+        temporal_patch: Frames of one patch.
         words: Ids of the special tokens of the processor: image, video, vision start, vision end.
-        image_processor, video_processor: Their classes in Transformers.
+        processor_class, image_processor, video_processor: Their names in Transformers.
     """
 
     prompts = PROMPTS
     patch_values = 3 * 2 * 4 * 4
+    temporal_patch: ClassVar[int] = 2
+    text_options: ClassVar[Mapping[str, Any]] = {}
+    vision_options: ClassVar[Mapping[str, Any]] = {}
+    ids: ClassVar[Mapping[str, int]] = IDS
+    temporal_patch: ClassVar[int] = 2
     words: ClassVar[dict[str, int]] = {
         "<|image_pad|>": IMAGE,
         "<|video_pad|>": VIDEO,
         "<|vision_start|>": VISION_START,
         "<|vision_end|>": VISION_END,
     }
+    processor_class: ClassVar[str] = "Qwen2VLProcessor"
     image_processor: ClassVar[str] = "Qwen2VLImageProcessor"
     video_processor: ClassVar[str] = "Qwen2VLVideoProcessor"
+
+    @override
+    def config(self, **text_options: Any) -> Any:
+        text = {**TEXT_CONFIG, "rope_parameters": ROPE, **self.text_options, **text_options}
+        return self.config_class(
+            text_config=text,
+            vision_config={**VISION, "out_hidden_size": HIDDEN, **self.vision_options},
+            **self.ids,
+            tie_word_embeddings=False,
+            initializer_range=0.2,
+        )
 
     @override
     def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:
@@ -99,14 +131,14 @@ class Grids(TinyFamily):
             vision_start_token=start,
             vision_end_token=end,
         )
-        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": self.temporal_patch}
         area = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
         images = getattr(transformers, self.image_processor)(**sizes, size=area)
         area = {"shortest_edge": 2 * 16 * 16, "longest_edge": 8 * 64 * 64}
         videos = getattr(transformers, self.video_processor)(
             **sizes, size=area, do_sample_frames=False
         )
-        return getattr(transformers, f"{self.architecture}Processor")(images, tokenizer, videos)
+        return getattr(transformers, self.processor_class)(images, tokenizer, videos)
 
     @override
     def image_text(self, processor: Any) -> str:
@@ -128,3 +160,17 @@ class Frames(Grids):
         frames, rows, columns = visual.size
         frame = [VISION_START, *visual.ids[1:][: rows * columns], VISION_END]
         return visual._replace(ids=[*frame, TIMESTAMP] * frames)
+
+
+class InTextOrder(Grids):
+    """Visual tokens have positions in text order."""
+
+    @override
+    def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
+        inputs = super().visual_inputs(visuals, ids)
+        del inputs["mm_token_type_ids"]
+        return inputs
+
+    @override
+    def position_ids(self, model: Any, inputs: Any) -> Tensor:
+        return TinyFamily.position_ids(self, model, inputs)

@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from tiny_models import (
-    HIDDEN,
     IMAGE,
     IMAGE_PROMPTS,
     ONE_VIDEO,
-    TEXT_CONFIG,
     TEXT_ONLY,
     TWO_VIDEOS,
     VIDEO,
@@ -23,7 +21,7 @@ from tiny_models import (
 from torch import Tensor
 from typing_extensions import override
 
-from ._grids import ROPE, VISION, Frames
+from ._grids import Frames
 
 VIDEOS = (ONE_VIDEO, TEXT_ONLY, TWO_VIDEOS)
 
@@ -38,6 +36,16 @@ class Family(Frames):
         "<|begin_of_video|>": 96,
         "<|end_of_video|>": 97,
     }
+    vision_options = {"image_size": 32}
+    ids = {
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "image_start_token_id": VISION_START,
+        "image_end_token_id": VISION_END,
+        "video_start_token_id": VISION_START,
+        "video_end_token_id": VISION_END,
+    }
+    processor_class = "Glm4vProcessor"
     image_processor = "Glm4vImageProcessor"
     video_processor = "Glm4vVideoProcessor"
     # The stock forward counts images and videos of a batch by one placeholder.
@@ -51,21 +59,6 @@ class Family(Frames):
         f"beams-{title}": Fault("expected a non-empty list of Tensors", RuntimeError)
         for title in ("one_video", "several_videos", "ragged_videos")
     }
-
-    @override
-    def config(self, **text_options: Any) -> Any:
-        return self.config_class(
-            text_config={**TEXT_CONFIG, "rope_parameters": ROPE, **text_options},
-            vision_config={**VISION, "image_size": 32, "out_hidden_size": HIDDEN},
-            image_token_id=IMAGE,
-            video_token_id=VIDEO,
-            image_start_token_id=VISION_START,
-            image_end_token_id=VISION_END,
-            video_start_token_id=VISION_START,
-            video_end_token_id=VISION_END,
-            tie_word_embeddings=False,
-            initializer_range=0.2,
-        )
 
     @override
     def visual(self, size: tuple[int, ...], alone: bool, generator: torch.Generator) -> Visual:

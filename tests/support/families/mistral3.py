@@ -16,6 +16,16 @@ from typing_extensions import override
 from ._square import Square
 
 ROW_BREAK = 8
+VISION = {
+    "model_type": "pixtral",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "head_dim": 16,
+    "image_size": 64,
+    "patch_size": 4,
+}
 
 
 class Family(Square):
@@ -27,16 +37,7 @@ class Family(Square):
     def config(self, **text_options: Any) -> Any:
         return self.config_class(
             text_config={**TEXT_CONFIG, "model_type": "mistral", "head_dim": 8, **text_options},
-            vision_config={
-                "model_type": "pixtral",
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "head_dim": 16,
-                "image_size": 64,
-                "patch_size": 4,
-            },
+            vision_config=VISION,
             image_token_id=IMAGE,
             tie_word_embeddings=False,
         )

@@ -17,6 +17,7 @@ from ._square import SIDE, TOKENS, Square, siglip
 
 class Family(Square):
     architecture = "PaliGemma"
+    answer_type = 1
 
     @override
     def config(self, **text_options: Any) -> Any:

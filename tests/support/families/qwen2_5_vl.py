@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tiny_models import HIDDEN, TEXT_CONFIG
-from typing_extensions import override
-
-from ._grids import IDS, ROPE, VISION, Grids
+from ._grids import Grids
 
 
 class Family(Grids):
     architecture = "Qwen2_5_VL"
-
-    @override
-    def config(self, **text_options: Any) -> Any:
-        windows = {"window_size": 16, "fullatt_block_indexes": [1]}
-        return self.config_class(
-            text_config={**TEXT_CONFIG, "rope_parameters": ROPE, **text_options},
-            vision_config={**VISION, **windows, "out_hidden_size": HIDDEN},
-            **IDS,
-            tie_word_embeddings=False,
-            initializer_range=0.2,
-        )
+    vision_options = {"window_size": 16, "fullatt_block_indexes": [1]}
+    processor_class = "Qwen2_5_VLProcessor"

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tiny_models import HIDDEN, TEXT_CONFIG
-from typing_extensions import override
-
-from ._grids import IDS, ROPE, VISION, Frames
+from ._grids import Frames
 
 
 class Family(Frames):
     architecture = "Qwen3VL"
+    text_options = {"head_dim": 8}
+    vision_options = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    processor_class = "Qwen3VLProcessor"
     video_processor = "Qwen3VLVideoProcessor"
-
-    @override
-    def config(self, **text_options: Any) -> Any:
-        deepstack = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
-        return self.config_class(
-            text_config={**TEXT_CONFIG, "head_dim": 8, "rope_parameters": ROPE, **text_options},
-            vision_config={**VISION, **deepstack, "out_hidden_size": HIDDEN},
-            **IDS,
-            tie_word_embeddings=False,
-            initializer_range=0.2,
-        )

@@ -15,6 +15,7 @@ from ._tiles import TOKENS
 
 class Family(idefics3.Family):
     architecture = "SmolVLM"
+    since = "5.24.0"
 
     @override
     def processor(self) -> Any:
