@@ -80,7 +80,8 @@ class TokenCompression:
     def update(self, **changes: Any) -> None:
         """Change settings of the model, from the next call on.
 
-        Another scorer or mapper starts from its own defaults, not from the options of this one.
+        Another scorer or mapper starts from its own defaults, not from the options of this one. A
+        mapper that is named is read again.
 
         Args:
             **changes: Options of `TokenCompressionConfig`, such as `retention_ratio=0.25`.
