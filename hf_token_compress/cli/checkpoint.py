@@ -92,7 +92,7 @@ class CheckpointSource:
         """
         saved = self.saved_compression
         if saved is None:
-            own = {} if not SCORING.isdisjoint(changes) else self.mapper
+            own = self.mapper if SCORING.isdisjoint(changes) else {}
             if own:
                 from ..mapper import load_mappers
 

@@ -77,7 +77,7 @@ def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | No
         vars(model)[STATE_ATTRIBUTE] = compression
     else:
         # Whoever holds the state, such as an open `record()`, goes on with the new setting.
-        compression.replace(model, setting)
+        compression.use_setting(model, setting)
     inner = _inner_model(model)
     if inner is not None:
         if not isinstance(inner, TokenCompressionMixin):

@@ -99,9 +99,9 @@ class TokenCompression:
         else:
             # A mapper is read again: its folder may hold another one by now.
             setting = build_setting(model, config)
-        self.replace(model, setting)
+        self.use_setting(model, setting)
 
-    def replace(self, model: Any, setting: Setting) -> None:
+    def use_setting(self, model: Any, setting: Setting) -> None:
         """Run the model that carries this state with another setting, from the next call on."""
         self.fast_path = FastPath.find(model, model.family)
         self._setting = setting
