@@ -130,7 +130,7 @@ def turn_of_forward(
     between = mask[:, prefix.length : length].long()  # [B, L - K]
     following = prefix.next_position + (between.cumsum(dim=1) - 1).clamp(min=0)
     cached = prefix.followed_by_text(unknown, between, following)
-    return _turn(cached, ids, mask[:, length:], positions, inputs)
+    return _turn(model, family, cached, ids, mask[:, length:], positions, inputs)
 
 
 def turn_of_prompt(
@@ -173,7 +173,7 @@ def turn_of_prompt(
         prefix = replace(prefix, input_ids=whole["input_ids"][:, : prefix.length])
     cached = prefix.followed_by_text(generated, mask[:, between], positions[..., between])
     given = None if arguments.get("position_ids") is None else positions[..., length:]
-    turn = _turn(cached, ids[:, -new:], mask[:, length:], given, arguments, earlier)
+    turn = _turn(model, family, cached, ids[:, -new:], mask[:, length:], given, arguments, earlier)
     if not earlier:
         return turn
     return replace(
@@ -184,6 +184,8 @@ def turn_of_prompt(
 
 
 def _turn(
+    model: Any,
+    family: ModelFamily,
     cached: CompressedPrefix,
     ids: Tensor,
     mask: Tensor,
@@ -191,7 +193,11 @@ def _turn(
     inputs: Mapping[str, Any],
     earlier: Mapping[str, Tensor] | None = None,
 ) -> Turn:
-    """The turn of new tokens, int64 [B, T], with their mask and their positions, if given."""
+    """The turn of new tokens, int64 [B, T], with their mask and their positions, if given.
+
+    Raises:
+        ValueError: The model needs the positions.
+    """
     own = {name: value for name, value in inputs.items() if name not in CACHE_INPUTS}
     own.update(input_ids=ids, attention_mask=mask)
     for name in _OF_TOKENS:
@@ -202,6 +208,11 @@ def _turn(
         # Number the new tokens from zero, as the prompt of their own that they are.
         first = same_axes(cached.next_position, positions)
         own["position_ids"] = same_axes(positions, first) - first
+    elif family.numbers_visuals and _visuals_among(model, family, own):
+        raise ValueError(
+            "This model numbers the images of the whole sequence, so new tokens alone do not say "
+            "where a new image stands: pass position_ids of the whole sequence."
+        )
     carried = {name: inputs[name] for name in CACHE_INPUTS if inputs.get(name) is not None}
     return Turn(own, cached, earlier or {}, carried=carried)
 
@@ -226,12 +237,16 @@ def _uncompressed_prefix(
     counted = own if generating or offset is not None else torch.ones_like(own)
     positions = (counted.cumsum(dim=1) - 1).clamp(min=0)  # [B, L]
     if offset is not None:
+        if not offset.any():
+            # Text alone, in a batch of any size.
+            offset = offset[:1]
         if len(ids) % len(offset) != 0:
             raise ValueError(
                 "The cache is not of the last uncompressed prompt, so the positions of its tokens "
                 "are not known: pass position_ids of the whole sequence."
             )
-        positions = positions + offset.repeat_interleave(len(ids) // len(offset), dim=0)
+        copies = len(ids) // len(offset)
+        positions = positions + offset.to(positions).repeat_interleave(copies, dim=0)
     return CompressedPrefix(held, own, positions, own.bool(), padded=not bool(own.all()))
 
 

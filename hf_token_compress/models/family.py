@@ -45,11 +45,14 @@ class ModelFamily:
 
     Attributes:
         pixel_inputs: For each modality, the forward keyword that carries its pixels.
+        numbers_visuals: Whether position ids number the images of the whole prompt, so that new
+            tokens alone do not tell them.
     """
 
     pixel_inputs: ClassVar[Mapping[Modality, str]] = MappingProxyType(
         {"image": "pixel_values", "video": "pixel_values_videos"}
     )
+    numbers_visuals: ClassVar[bool] = False
 
     def features(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
         """Run the vision part once, or read the features in `inputs["mm_encoder_outputs"]`.

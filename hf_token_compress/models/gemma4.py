@@ -9,10 +9,16 @@ from typing_extensions import override
 
 from ..prompt import Modality
 from .family import ModelFamily, Size, needed_input
+from .visuals import EncodedVisuals
 
 
 class Gemma4Family(ModelFamily):
     """Every patch comes with its column and row, -1 for padding."""
+
+    @override
+    def features(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
+        needed_input(inputs, f"{modality}_position_ids", modality)
+        return super().features(model, inputs, modality)
 
     @override
     def sizes(

@@ -16,6 +16,8 @@ from .family import ModelFamily, Size
 class HunYuanVLFamily(ModelFamily):
     """`HunYuanVLForConditionalGeneration` and `HunYuanVLModel`."""
 
+    numbers_visuals = True
+
     @override
     def layouts(self, config: Any, sizes: Sequence[Size], modality: Modality) -> list[VisualLayout]:
         merge = config.vision_config.spatial_merge_size

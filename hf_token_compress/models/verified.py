@@ -70,9 +70,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
         since="5.24.0",
         note="each chunk of pooled frames counts as a video",
     ),
-    "lfm2_vl": VerifiedFamily(
-        "LFM2-VL", "lfm2_vl:Lfm2VlFamily", TILES, teacher=False, note="convolutions and attention"
-    ),
+    "lfm2_vl": VerifiedFamily("LFM2-VL", "lfm2_vl:Lfm2VlFamily", TILES, teacher=False, note=HYBRID),
     "lighton_ocr": VerifiedFamily("LightOnOCR", "mistral3:Mistral3Family"),
     "llava": VerifiedFamily("LLaVA", "llava:LlavaFamily", note="with CLIP, SigLIP or Pixtral"),
     "llava_next": VerifiedFamily(
@@ -114,7 +112,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
         "VideoLLaMA 3",
         "video_llama_3:VideoLlama3Family",
         videos=True,
-        note="nowhere where the processor left tokens of a video out",
+        note="no place where the processor left tokens of a video out",
     ),
     "vila15": VerifiedFamily("VILA1.5", "vila.family:VilaFamily", videos=True),
     "vipllava": VerifiedFamily("VipLLaVA", places=SQUARE),

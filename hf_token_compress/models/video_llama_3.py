@@ -24,7 +24,13 @@ class VideoLlama3Family(ModelFamily):
         mask = inputs.get(_LEFT_OUT)
         if modality == "image" or mask is None:
             return visuals
-        return visuals.cut(mask.split([len(own) for own in visuals.features]))
+        counts = [len(own) for own in visuals.features]
+        if len(mask) != sum(counts):
+            raise ValueError(
+                f"{_LEFT_OUT} has {len(mask)} entries, but the videos have {sum(counts)} tokens: "
+                "pass both from the same processor call."
+            )
+        return visuals.cut(mask.split(counts))
 
     @override
     def consumed_inputs(self, model: Any) -> set[str]:

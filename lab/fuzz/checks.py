@@ -34,8 +34,9 @@ from .subjects import (
 )
 
 _LABELLED = 3
-_NO_TURNS = ("paligemma",)
-"""Families whose prompts see themselves in both directions: a turn on a cache is another prompt."""
+_PREFIX_MODELS = ("paligemma",)
+"""Families whose prompts see themselves in both directions: recomputed, what follows a prompt would
+be part of it."""
 
 
 def problems(trial: Trial) -> list[str]:
@@ -43,7 +44,7 @@ def problems(trial: Trial) -> list[str]:
     found = []
     batch = Batch(trial)
     use = _text_only if batch.is_text_only else _USES[trial.use]
-    if trial.use == "turn" and trial.model in _NO_TURNS:
+    if use in (_turn, _own_loop) and trial.model in _PREFIX_MODELS:
         use = _uncached
     checks = [_keep_all, use]
     if not batch.is_text_only:

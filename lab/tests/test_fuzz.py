@@ -14,7 +14,8 @@ from lab.fuzz.draws import draw_trial
 
 
 def test_thirty_prompts_are_right(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--prompts", "30"]) == 0
+    models = "qwen2-vl,vila,qwen2_vl,qwen3_vl,llava_onevision,vila15"
+    assert main(["--prompts", "30", "--models", models]) == 0
     assert "30 prompts checked, 0 wrong" in capsys.readouterr().out
 
 

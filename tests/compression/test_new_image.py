@@ -34,7 +34,13 @@ CHUNKS_CARRY_FEATURES = Version(transformers.__version__) >= Version("5.23.0")
 SECOND_IMAGE = (3, (6, 8), 5, "end", 2)
 QUESTION = (5, "end", 2)
 CHAT = ([ONE_IMAGE], [QUESTION], [SECOND_IMAGE], [QUESTION], [QUESTION])
-NO_TURNS = {"paligemma": "a prompt attends to later text too, which no cache can know"}
+NO_TURNS = {
+    "ernie4_5_vl_moe": "the stock model does not continue a cache",
+    "exaone4_5": "generate does without position ids",
+    "hunyuan_vl": "a new image needs position ids",
+    "hyperclovax_vision_v2": "generate does without position ids",
+    "paligemma": "a prompt attends to later text too, which no cache can know",
+}
 # Both samples have one image, in different turns.
 FIRST, SECOND = [ONE_IMAGE, TEXT_ONLY], [QUESTION, SECOND_IMAGE]
 each_family = pytest.mark.parametrize(
@@ -186,6 +192,8 @@ def test_a_turn_of_text_with_the_images_of_earlier_turns(family: str) -> None:
 def test_a_cache_that_was_not_compressed(family: str, first: Any, way: str) -> None:
     chat = Conversation(make_pair(family=family), family)
     model, cache = chat.pair.compressed, DynamicCache()
+    # Another conversation of text leaves nothing that matters.
+    model.generate(**make_inputs([TEXT_ONLY] * 3, family=family), max_new_tokens=1)
     inputs = {**chat.say(first), **carried(cache)}
     with torch.no_grad(), model.token_compression.disabled():
         output = model(**inputs) if way == "forward" else model.generate(**inputs, **ENDLESS)
@@ -310,5 +318,18 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="num_return_sequences"):
         model.generate(**two, **carried(cache), **ENDLESS, num_return_sequences=3)
     output = model.generate(**two, **carried(cache), **ENDLESS)
+    chat.drop(output.compression_report.samples, start)
+    assert_recomputed(output, chat)
+
+
+def test_images_that_are_numbered_need_position_ids() -> None:
+    chat, cache = begin("hunyuan_vl", [ONE_IMAGE])
+    model, start = chat.pair.compressed, chat.kept.shape[1]
+    chat.say([SECOND_IMAGE], seed=1)
+    inputs = {**chat.tokens, **chat.visuals, **carried(cache)}
+    with one_sentence(ValueError, "position_ids"):
+        model.generate(**inputs, **ENDLESS)
+    positions = whole_position_ids(chat.pair.stock, chat.everything())
+    output = model.generate(**inputs, position_ids=positions, **ENDLESS)
     chat.drop(output.compression_report.samples, start)
     assert_recomputed(output, chat)

@@ -200,6 +200,7 @@ def _scores_equal_eager_attention(cell: Cell, depth: int) -> None:
     assert_scores_and_tokens(compressed.token_compression.last.samples, expected, prompt, config)
 
 
+@torch.enable_grad()
 def relevance_equals_stored_maps(cell: Cell) -> None:
     """Or it is refused, where the table of families says so."""
     inputs, answer = cell.inputs(), torch.tensor([5, 7])
@@ -208,7 +209,7 @@ def relevance_equals_stored_maps(cell: Cell) -> None:
         relevance, model, inputs, answer_ids=[answer], rule="gae", return_per_token=True
     )
     if not VERIFIED[cell.family].teacher:
-        with one_sentence(ValueError, "Relevance"):
+        with one_sentence(ValueError, "layers have any"):
             explain()
         return
     eager = tiny_model("eager", family=cell.family)

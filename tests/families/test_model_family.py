@@ -17,6 +17,7 @@ from tiny_models import (
     RAGGED_VIDEOS,
     make_inputs,
     tiny_config,
+    tiny_family,
     tiny_model,
 )
 from torch import Tensor
@@ -112,12 +113,34 @@ def test_layouts_of_a_call(family: str, shape: Any) -> None:
     assert [grid.shape for grid in visual.grids] == [shape]
 
 
-@pytest.mark.parametrize("name", ["mm_token_type_ids", "image_grid_thw", "video_grid_thw"])
-def test_missing_inputs(name: str) -> None:
-    _, compressed = make_pair(HALF, family="qwen3_vl")
-    inputs = make_inputs([IMAGE_AND_VIDEO], family="qwen3_vl")
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("gemma4", "image_position_ids"),
+        ("kimi_k25", "image_grid_thw"),
+        ("lfm2_vl", "spatial_shapes"),
+        ("llava_next", "image_sizes"),
+        ("qwen3_vl", "mm_token_type_ids"),
+        ("qwen3_vl", "image_grid_thw"),
+        ("qwen3_vl", "video_grid_thw"),
+        ("video_llama_3", "video_merge_sizes"),
+    ],
+)
+def test_missing_inputs(family: str, name: str) -> None:
+    _, compressed = make_pair(HALF, family=family)
+    titles = tiny_family(family).prompts
+    prompt = IMAGE_AND_VIDEO if "image_and_video" in titles else ONE_IMAGE
+    inputs = make_inputs([prompt], family=family)
     del inputs[name]
     with one_sentence(ValueError, name):
+        compressed(**inputs)
+
+
+def test_a_mask_of_other_videos() -> None:
+    _, compressed = make_pair(HALF, family="video_llama_3")
+    inputs = make_inputs([ONE_VIDEO], family="video_llama_3")
+    inputs["video_compression_mask"] = inputs["video_compression_mask"][1:]
+    with one_sentence(ValueError, "video_compression_mask"):
         compressed(**inputs)
 
 

@@ -149,7 +149,7 @@ def llava_onevision_tokens(
     stock.model.vision_tower = Answer(SimpleNamespace(hidden_states=[features]))
     stock.model.multi_modal_projector = nn.Identity()
     stock.model.image_newline = nn.Parameter(torch.zeros(3))
-    return torch.cat([own[:, 0] for own in encode(stock, modality, inputs)])
+    return torch.cat([own.flatten(0, -2)[:, 0] for own in encode(stock, modality, inputs)])
 
 
 def vila15_tokens(model: Any, modality: str, inputs: Any, received: list[Tensor]) -> Tensor:
