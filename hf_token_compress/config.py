@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ Targets = Literal["per_token", "sum"]
 Network = Literal["conv1d", "grid"]
 SettingLike = Mapping[str, Any] | float | str
 """A `TokenCompressionConfig`, its dict, a retention ratio, or a mapper's folder or Hub id."""
+
+SCORING = frozenset({"scorer", "scorer_options", "mapper", "mapper_revision"})
+"""Settings that say how tokens are scored."""
 
 DEFAULT_RULE = "edges_absolute"
 """The relevance rule whose removal curves were best on the trained tiny model."""
@@ -97,6 +101,8 @@ class TokenCompressionConfig(dict[str, Any]):
 
     def __post_init__(self) -> None:
         check_options(self)
+        # A copy, which the caller's changes do not reach.
+        object.__setattr__(self, "scorer_options", copy.deepcopy(dict(self.scorer_options)))
         if self.scorer == "mapper" and self.mapper is None:
             raise ValueError(
                 "scorer='mapper' needs a trained mapper: pass mapper='<folder or Hub id>', train "

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import TokenCompressionConfig
+from ..config import SCORING, TokenCompressionConfig
 from ..hub import explain_failure, first_line
 from .console import working
 from .errors import CommandError, wrong_arguments
-
-_HOW_TO_SCORE = {"scorer", "scorer_options", "mapper", "mapper_revision"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class CheckpointSource:
         """
         saved = self.saved_compression
         if saved is None:
-            own = {} if _HOW_TO_SCORE & set(changes) else self.mapper
+            own = self.mapper if SCORING.isdisjoint(changes) else {}
             if own:
                 from ..mapper import load_mappers
 
@@ -103,9 +101,7 @@ class CheckpointSource:
             return TokenCompressionConfig(**{**own, **changes})
         if "scorer" in changes or "mapper" in changes:
             # The saved options and mapper do not fit another way of scoring.
-            saved = replace(
-                saved, scorer=None, scorer_options={}, mapper=None, mapper_revision=None
-            )
+            saved = saved.with_scoring()
         return replace(saved, **changes)
 
 

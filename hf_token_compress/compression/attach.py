@@ -71,8 +71,13 @@ def attach(model: Model, config: TokenCompressionConfig, mappers: MapperSet | No
             "tested with: its first prompt will be checked, but compare answers at "
             "retention_ratio=1.0 and below before you rely on it."
         )
-    compression = TokenCompression(setting, FastPath.find(model, new_class.family))
-    vars(model)[STATE_ATTRIBUTE] = compression
+    compression = vars(model).get(STATE_ATTRIBUTE)
+    if compression is None:
+        compression = TokenCompression(setting, FastPath.find(model, new_class.family))
+        vars(model)[STATE_ATTRIBUTE] = compression
+    else:
+        # Whoever holds the state, such as an open `record()`, goes on with the new setting.
+        compression.use_setting(model, setting)
     inner = _inner_model(model)
     if inner is not None:
         if not isinstance(inner, TokenCompressionMixin):
@@ -133,7 +138,10 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
             "generate or forward of the compressed model."
         )
     options = {name: inputs.pop(name, None) for name in ("token_compression", "instruction_mask")}
-    if options["token_compression"] is False or not present_modalities(model.family, inputs):
+    if options["token_compression"] is False:
+        return inputs
+    vars(model)[STATE_ATTRIBUTE].check_call(options["token_compression"])
+    if not present_modalities(model.family, inputs):
         return inputs
     spare_position = inputs.get("use_cache") is False
     # A prompt to train on has the padding of a forward; that for `generate` is on the left.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .cached_prefix import CompressedPrefix, cached_length, given_cache
-from .rewriting import TOKEN_TYPES
+from .inputs import TOKEN_TYPES
 
 
 def continued_inputs(prefix: CompressedPrefix, inputs: Mapping[str, Any]) -> dict[str, Any]:

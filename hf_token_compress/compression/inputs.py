@@ -21,6 +21,10 @@ _PACKING_INPUTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length
 """What collators of padding-free batches add, to say where sequences begin in a row."""
 
 
+TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
+"""Inputs of the stock forward that give each token a type, 0 for text and padding."""
+
+
 @dataclass(frozen=True)
 class PromptLayout:
     """A batch of B prompts of S tokens, with the vision part already run.
@@ -318,6 +322,9 @@ def _checked_sequence(inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     for name in _PACKING_INPUTS:
         if inputs.get(name) is not None:
             raise _packed(f"{name} marks where sequences begin")
+    for name in TOKEN_TYPES:
+        if inputs.get(name) is not None:
+            check_shape(name, inputs[name], input_ids)
     attention_mask = inputs.get("attention_mask")
     if attention_mask is None:
         return input_ids, torch.ones_like(input_ids, dtype=torch.bool)

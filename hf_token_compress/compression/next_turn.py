@@ -30,8 +30,8 @@ from .continuation import (
     fitting_positions,
     has_new_tokens_only,
 )
-from .inputs import is_placeholder, present_modalities
-from .rewriting import TOKEN_TYPES, CompressedInputs
+from .inputs import TOKEN_TYPES, check_shape, is_placeholder, present_modalities
+from .rewriting import CompressedInputs
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 # Inputs with one entry per new token.
@@ -201,7 +201,8 @@ def _turn(
     own = {name: value for name, value in inputs.items() if name not in CACHE_INPUTS}
     own.update(input_ids=ids, attention_mask=mask)
     for name in _OF_TOKENS:
-        if isinstance(own.get(name), Tensor):
+        if own.get(name) is not None:
+            check_shape(name, own[name], inputs["input_ids"])
             own[name] = own[name][:, -ids.shape[1] :]
     if positions is not None:
         # Number the new tokens from zero, as the prompt of their own that they are.

@@ -95,15 +95,17 @@ def _load_mappers(
     download = {name: arguments[name] for name in _DOWNLOAD_OPTIONS if name in arguments}
     if not saved:
         return load_mappers(config.mapper, config.mapper_revision, **download)
+    # The setting may also be that of an Auto class, which writes it into the model's config.
     logger.info(
-        "The setting in the model's config names the mapper %r, which is loaded too; "
-        "token_compression=False leaves it out.",
+        "token_compression names the mapper %r, which is loaded too; token_compression=False "
+        "leaves it out.",
         config.mapper,
     )
     try:
         return load_mappers(config.mapper, config.mapper_revision, **download)
     except MapperNotFoundError as error:
         raise MapperNotFoundError(
-            "Load the model with token_compression={'mapper': …} or token_compression=False, "
-            f"because the mapper that its config names cannot be loaded: {error}"
+            "The mapper of token_compression cannot be loaded, so name another one with "
+            "token_compression={'mapper': …}, or load the model with token_compression=False: "
+            f"{error}"
         ) from error

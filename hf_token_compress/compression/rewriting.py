@@ -14,15 +14,12 @@ from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput
 from ..prompt import Modality
 from ..rewrite import PaddingSide, compact_position_ids, gather_positions, kept_positions
-from .inputs import PromptLayout, check_shape
+from .inputs import TOKEN_TYPES, PromptLayout
 from .labels import check_unlabelled_visuals, short_labels
 
 Padding = PaddingSide | Literal["tail"]
 """Where samples that became shorter are padded. With "tail", columns after the last visual token
 stay as the caller has them, counted from the end, and the padding stands on the left."""
-
-TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
-"""Inputs of the stock forward that give each token a type, 0 for text and padding."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,6 @@ def rewrite_prompt(
         rewritten["input_ids"] = gather_positions(layout.input_ids, index, family.padding_id(model))
         for name in TOKEN_TYPES:
             if rewritten.get(name) is not None:
-                check_shape(name, rewritten[name], layout.input_ids)
                 rewritten[name] = gather_positions(rewritten[name], index, 0)
         rewritten.update(short_labels(inputs, index))
         # 4. Kept tokens keep their position ids, or are renumbered.

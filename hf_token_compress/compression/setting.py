@@ -88,7 +88,17 @@ def build_setting(
 
 
 def check_scorer(model: Any, scorer: Scorer) -> None:
-    """Raise a ValueError unless a scorer fits a model."""
+    """Check that a scorer fits a model.
+
+    Raises:
+        TypeError: It is not a scorer.
+        ValueError: It does not fit.
+    """
+    if not isinstance(scorer, Scorer):
+        raise TypeError(
+            f"A scorer must be an instance of Scorer, not {scorer!r}: to choose one by name, use "
+            "model.token_compression.update(scorer=…)."
+        )
     scorer.check_model(lambda: identify(model))
     check_depth(model, scorer.scoring_depth)
 

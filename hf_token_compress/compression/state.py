@@ -7,14 +7,14 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 
-from ..config import SettingLike, TokenCompressionConfig
+from ..config import SCORING, TokenCompressionConfig
 from ..mapper import RelevanceMapper
 from ..mapper.resolve import IN_MODEL
 from ..scorers import Scorer
@@ -32,6 +32,8 @@ _DISABLED: ContextVar[tuple[TokenCompression, ...]] = ContextVar("disabled", def
 _REPORTS: ContextVar[WeakKeyDictionary[TokenCompression, CompressionReport] | None] = ContextVar(
     "reports", default=None
 )
+# A scorer may be assigned; other settings would only hang on the object.
+_NOT_ASSIGNED = {"config", *(item.name for item in fields(TokenCompressionConfig))} - {"scorer"}
 
 
 class TokenCompression:
@@ -50,18 +52,19 @@ class TokenCompression:
         self._remembered = RememberedScorers()
         self._model: weakref.ref[Any] | None = None
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _NOT_ASSIGNED:
+            raise AttributeError(
+                f"token_compression.{name} cannot be assigned: change settings with "
+                "model.token_compression.update(retention_ratio=0.25), or replace the whole "
+                "setting with compress(model, config)."
+            )
+        super().__setattr__(name, value)
+
     @property
     def config(self) -> TokenCompressionConfig:
         """The setting; it names the scorer and the mapper in use."""
         return self._setting.config
-
-    @config.setter
-    def config(self, value: object) -> None:
-        raise AttributeError(
-            "token_compression.config cannot be assigned: change settings with "
-            "model.token_compression.update(retention_ratio=0.25), or replace the whole setting "
-            "with compress(model, config)."
-        )
 
     @property
     def scorer(self) -> Scorer:
@@ -77,7 +80,8 @@ class TokenCompression:
     def update(self, **changes: Any) -> None:
         """Change settings of the model, from the next call on.
 
-        Another scorer or mapper starts from its own defaults, not from the options of this one.
+        Another scorer or mapper starts from its own defaults, not from the options of this one. A
+        mapper that is named is read again.
 
         Args:
             **changes: Options of `TokenCompressionConfig`, such as `retention_ratio=0.25`.
@@ -88,10 +92,28 @@ class TokenCompression:
             ValueError: An option is unknown or outside its range, or the scorer or mapper does not
                 fit the model. The setting is then as before.
         """
-        model = self._carrier()
-        setting = self._changed(model, changes)
+        model, own = self._carrier(), self._setting
+        config = own.config.changed(changes)
+        if changes.keys().isdisjoint(SCORING):
+            setting = replace(own, base=config)
+        else:
+            # A mapper is read again: its folder may hold another one by now.
+            setting = build_setting(model, config)
+        self.use_setting(model, setting)
+
+    def use_setting(self, model: Any, setting: Setting) -> None:
+        """Run the model that carries this state with another setting, from the next call on."""
         self.fast_path = FastPath.find(model, model.family)
         self._setting = setting
+
+    def check_call(self, value: Any) -> None:
+        """Check what a call passes as `token_compression`, whether or not the call needs it.
+
+        Raises:
+            TypeError, ValueError: As in `update`.
+        """
+        if value is not None:
+            _of_call(self.config, value)
 
     def for_call(self, model: Any, value: Any) -> Setting:
         """The setting of a call that passes `value` as `token_compression`; the model's for None.
@@ -99,28 +121,17 @@ class TokenCompression:
         Raises:
             MapperNotFoundError, TypeError, ValueError: As in `update`.
         """
-        return self._setting if value is None else self._changed_for_call(model, value)
+        return self._setting if value is None else self._built_for_call(model, value)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _changed_for_call(self, model: Any, value: Any) -> Setting:
-        if isinstance(value, list | tuple):
-            value = {"retention_ratio": value}
-        ratios = value.get("retention_ratio") if isinstance(value, Mapping) else None
-        if not isinstance(ratios, list | tuple):
-            return self._changed(model, value)
-        changes = {name: change for name, change in value.items() if name != "retention_ratio"}
-        setting = self._changed(model, changes)
-        of_samples = tuple(setting.config.changed(ratio) for ratio in ratios)
-        return replace(setting, of_samples=of_samples)
-
-    def _changed(self, model: Any, changes: SettingLike) -> Setting:
-        """The model's setting with changes; a scorer that was asked for before is not rebuilt."""
+    def _built_for_call(self, model: Any, value: Any) -> Setting:
         own = self._setting
-        config = own.config.changed(changes)
+        config, of_samples = _of_call(own.config, value)
         if config.scoring == own.config.scoring:
-            return replace(own, base=config)
+            return replace(own, base=config, of_samples=of_samples)
+        # A scorer that was asked for before is not built again.
         scorer = self._remembered.get(config.scoring, lambda: build_setting(model, config).scorer)
-        return Setting(config, scorer)
+        return Setting(config, scorer, of_samples=of_samples)
 
     def of_model(self, model: Any) -> TokenCompression:
         """This state, with a reference to the model that carries it."""
@@ -137,8 +148,14 @@ class TokenCompression:
         To save it with the model, save or push the mapper first.
 
         Raises:
+            TypeError: It is not a loaded mapper.
             ValueError: The mapper belongs to another model.
         """
+        if not isinstance(mapper, RelevanceMapper):
+            raise TypeError(
+                f"use_mapper takes a loaded RelevanceMapper, not {type(mapper).__name__}: for a "
+                "folder or Hub id, use model.token_compression.update(mapper=…)."
+            )
         scorer = MapperScorer(mapper)
         check_scorer(self._carrier(), scorer)
         self._setting = Setting(self.config, scorer, mapper)
@@ -232,7 +249,7 @@ class TokenCompression:
 
     def _carrier(self) -> Any:
         model = None if self._model is None else self._model()
-        if model is None:
+        if getattr(model, "_compression", None) is not self:
             raise ValueError(
                 "This setting does not belong to a model: use model.token_compression of a "
                 "compressed model."
@@ -283,3 +300,17 @@ class TokenCompression:
     def __repr__(self) -> str:
         status = "" if self.enabled else ", disabled"
         return f"TokenCompression({self.config}{status})"
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _of_call(
+    own: TokenCompressionConfig, value: Any
+) -> tuple[TokenCompressionConfig, tuple[TokenCompressionConfig, ...] | None]:
+    """The setting of a call, and that of each sample if they differ, from that of the model."""
+    if isinstance(value, list | tuple):
+        value = {"retention_ratio": value}
+    ratios = value.get("retention_ratio") if isinstance(value, Mapping) else None
+    if not isinstance(ratios, list | tuple):
+        return own.changed(value), None
+    config = own.changed({name: value[name] for name in value if name != "retention_ratio"})
+    return config, tuple(replace(config, retention_ratio=ratio) for ratio in ratios)

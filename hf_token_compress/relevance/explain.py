@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..checks import check_choice
+from ..compression.inputs import TOKEN_TYPES
 from ..compression.mixin import TokenCompressionMixin
 from ..compression.precision import without_autocast
-from ..compression.rewriting import TOKEN_TYPES
 from ..compression.twin import make_twin
 from ..config import Targets as Targets
 from ..models.family import ModelFamily

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ..compression.inputs import PromptLayout, read_layout
-from ..compression.rewriting import TOKEN_TYPES, next_position, rewrite_prompt
+from ..compression.inputs import TOKEN_TYPES, PromptLayout, read_layout
+from ..compression.rewriting import next_position, rewrite_prompt
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..prompt import VisualSpan

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..compression.rewriting import TOKEN_TYPES
+from ..compression.inputs import TOKEN_TYPES
 from ..prompt import MultimodalPrompt
 from ..scorers import Scorer
 from .explain import Targets, explained_family, greedy_answers, relevance

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import KEEP_ALL, QUARTER, ModelPair, make_pair
+from errors import one_sentence
+from pairs import HALF, KEEP_ALL, QUARTER, ModelPair, make_pair
 from tiny_models import ONE_IMAGE, RAGGED, make_inputs, tiny_base_model, tiny_config, tiny_model
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
@@ -80,6 +81,20 @@ def test_compress_returns_the_same_instance_and_replaces_the_setting() -> None:
     assert model.token_compression.config == half
     model(**inputs)
     assert model.token_compression.last.samples[0].visual_tokens_after == 24
+
+
+def test_the_state_of_a_model_follows_compress_and_uncompress() -> None:
+    model = compress(tiny_model(), QUARTER)
+    held, inputs = model.token_compression, make_inputs([ONE_IMAGE])
+    with held.record() as totals:
+        compress(model, HALF)
+        model(**inputs)
+    assert (totals.calls, totals.visual_tokens_after) == (1, 24)
+    held.update(retention_ratio=0.25)
+    assert model(**inputs).compression_report.visual_tokens_after == 12
+    uncompress(model)
+    with one_sentence(ValueError, "does not belong to a model"):
+        held.update(retention_ratio=0.5)
 
 
 @pytest.mark.parametrize("make", [tiny_model, tiny_base_model])

@@ -387,6 +387,12 @@ def test_position_ids_of_another_length(call: Any, inputs: dict[str, Any]) -> No
         call(**inputs, position_ids=positions)
 
 
+def test_token_types_of_another_length(call: Any, inputs: dict[str, Any]) -> None:
+    inputs["mm_token_type_ids"] = inputs["mm_token_type_ids"][:, 1:]
+    with one_sentence(ValueError, "mm_token_type_ids", "input_ids"):
+        call(**inputs)
+
+
 def test_an_attention_mask_of_another_form(pair: ModelPair, inputs: dict[str, Any]) -> None:
     mask = inputs.pop("attention_mask")
     with one_sentence(ValueError, "attention_mask"):

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from errors import one_sentence
 from matrix import full_only
 from pairs import QUARTER, ModelPair, answer, assert_same, carried, make_pair
-from tiny_models import FAMILIES, ONE_IMAGE, TWO_IMAGES, make_inputs, tiny_model
+from tiny_models import FAMILIES, ONE_IMAGE, TEXT_ONLY, TWO_IMAGES, make_inputs, tiny_model
 from transformers import DynamicCache
 
 from hf_token_compress import (
@@ -138,6 +139,24 @@ def test_ratios_count_the_callers_samples(options: dict[str, Any], pair: ModelPa
         inputs = make_inputs([ONE_IMAGE])
         own = ask(pair.compressed, inputs, token_compression=ratio, **options)
         assert torch.equal(rows, answer(own, inputs))
+
+
+@pytest.mark.parametrize("ratio", ["0.5", {"max_visual_tokens": 3}, QUARTER, None])
+def test_a_list_holds_ratios_only(ratio: Any, pair: ModelPair) -> None:
+    with one_sentence(TypeError, "retention_ratio must be a number"):
+        pair.compressed(**make_inputs([ONE_IMAGE]), token_compression=[ratio])
+
+
+@pytest.mark.parametrize("value", [True, 7, [2.0], {"retention": 0.5}])
+def test_a_wrong_setting_is_refused_for_text_too(value: Any, pair: ModelPair) -> None:
+    inputs = make_inputs([TEXT_ONLY])
+    for call in (
+        pair.compressed,
+        pair.compressed.generate,
+        partial(prepare_inputs, pair.compressed),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"token_compression|retention_ratio"):
+            call(**inputs, token_compression=value)
 
 
 # Scorers and mappers of a call
@@ -291,10 +310,30 @@ def test_a_refused_update_changes_nothing(
     assert torch.equal(pair.compressed(**inputs).logits, expected)
 
 
-def test_the_setting_cannot_be_assigned(pair: ModelPair) -> None:
-    with one_sentence(AttributeError, "token_compression.update"):
-        pair.compressed.token_compression.config = TokenCompressionConfig()
+@pytest.mark.parametrize("name", ["config", "retention_ratio", "mapper"])
+def test_settings_cannot_be_assigned(name: str, pair: ModelPair) -> None:
+    with one_sentence(AttributeError, name, "token_compression.update"):
+        setattr(pair.compressed.token_compression, name, QUARTER)
     assert pair.compressed.token_compression.config == QUARTER
+
+
+def test_names_are_no_scorers_or_mappers(pair: ModelPair) -> None:
+    compression = pair.compressed.token_compression
+    with one_sentence(TypeError, "'uniform'", "update(scorer=…)"):
+        compression.scorer = "uniform"
+    with one_sentence(TypeError, "str", "update(mapper=…)"):
+        compression.use_mapper("tiny-qwen2-vl")
+    assert compression.config == QUARTER
+
+
+def test_an_update_reads_the_mapper_that_it_names_again(pair: ModelPair, tmp_path: Path) -> None:
+    inputs = make_inputs([ONE_IMAGE])
+    scores = []
+    for seed in (0, 1):
+        mapper_of(pair.stock, seed).save_pretrained(tmp_path / "mapper")
+        pair.compressed.token_compression.update(mapper=str(tmp_path / "mapper"))
+        scores.append(pair.compressed(**inputs).compression_report.samples[0].scores)
+    assert not torch.equal(*scores)
 
 
 def test_the_repr_names_the_mapper_in_use(pair: ModelPair, tmp_path: Path) -> None:

@@ -225,6 +225,13 @@ def test_it_is_a_dict_of_its_settings_that_cannot_be_changed() -> None:
     assert config != TokenCompressionConfig(retention_ratio=0.5)
 
 
+def test_options_are_those_at_the_time_of_the_call() -> None:
+    options = {"seed": 1}
+    config = TokenCompressionConfig(scorer="random", scorer_options=options)
+    options["seed"] = 2
+    assert config.scorer_options == config["scorer_options"] == {"seed": 1}
+
+
 def test_all_choices_of_a_setting_are_named() -> None:
     with one_sentence(ValueError, "'last_turn', 'after_visual' or 'all_text'"):
         TokenCompressionConfig(instruction="none")  # type: ignore[arg-type]
