@@ -12,6 +12,7 @@ from ..models.generic import GenericFamily
 from ..models.registry import model_family
 from ..models.sharding import with_gathered_parameters
 from ..notices import warn_once
+from .cached_prefix import cached_length, given_cache
 from .fast_path import FastPath
 from .inputs import present_modalities
 from .mixin import (
@@ -119,12 +120,17 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
         last visual token are padded as in `inputs`.
 
     Raises:
-        ValueError: The model is not compressed, the inputs do not fit each other, or a prompt has
-            no instruction token but the scorer needs one.
+        ValueError: The model is not compressed, there is a filled cache, the inputs do not fit each
+            other, or a prompt has no instruction token but the scorer needs one.
     """
     if not isinstance(model, TokenCompressionMixin):
         raise ValueError(
             "prepare_inputs needs a compressed model: call compress(model, config) first."
+        )
+    if cached_length(given_cache(inputs)) > 0:
+        raise ValueError(
+            "prepare_inputs takes whole prompts and no filled cache: continue the cache with "
+            "generate or forward of the compressed model."
         )
     options = {name: inputs.pop(name, None) for name in ("token_compression", "instruction_mask")}
     if options["token_compression"] is False or not present_modalities(model.family, inputs):

@@ -21,7 +21,7 @@ Padding = PaddingSide | Literal["tail"]
 """Where samples that became shorter are padded. With "tail", columns after the last visual token
 stay as the caller has them, counted from the end, and the padding stands on the left."""
 
-TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
 """Inputs of the stock forward that give each token a type, 0 for text and padding."""
 
 

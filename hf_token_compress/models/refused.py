@@ -34,6 +34,14 @@ _REASONS = {
     "udop": _ENCODER_DECODER,
     "vision-encoder-decoder": _ENCODER_DECODER,
 }
+# These take the features, but not as others do.
+_NEEDS_PIXELS = "its forward needs the pixels even where it gets their features"
+_UNLIKE = {
+    "blip-2": _NEEDS_PIXELS,
+    "chameleon": "its language model merges image features itself, and takes one tensor of them",
+    "instructblip": _NEEDS_PIXELS,
+    "instructblipvideo": _NEEDS_PIXELS,
+}
 # The first version of Transformers in which every forward raises an error.
 _BROKEN_SINCE = {"llama4": "5.24.0"}
 
@@ -50,6 +58,8 @@ def why_refused(model_class: Any) -> str | None:
             str(model_type),
             f"its forward does not take {_SEAM}, through which it would get the kept visual tokens",
         )
+    if str(model_type) in _UNLIKE:
+        return _UNLIKE[str(model_type)]
     broken_since = _BROKEN_SINCE.get(str(model_type))
     if broken_since and Version(transformers.__version__) >= Version(broken_since):
         return f"its own forward fails in Transformers {broken_since}, with or without compression"

@@ -39,6 +39,6 @@ class Idefics2Family(ResampledFamily, JoinedTilesFamily):
     """Idefics2: an image is itself, or four tiles and itself."""
 
     @override
-    def tile_tokens(self, config: Any) -> int:
+    def tile_tokens(self, config: Any, inputs: Mapping[str, Any]) -> int:
         tokens: int = config.perceiver_config.resampler_n_latents
         return tokens

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,20 +40,18 @@ class TiledFamily(ModelFamily):
 
 
 class JoinedTilesFamily(TiledFamily):
-    """The stock model joins the tiles of each prompt, `tile_tokens` visual tokens each."""
+    """The stock model joins the tiles of each prompt, `tile_tokens` visual tokens each.
+
+    A prompt without images has none.
+    """
 
     @override
     def features(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> EncodedVisuals:
         visuals = super().features(model, inputs, modality)
-        length = self.tile_tokens(model.config)
-        return replace(
-            visuals,
-            # A prompt without images has no features.
-            features=[tile for own in visuals.features if len(own) for tile in own.split(length)],
-        )
+        return visuals.split(self.tile_tokens(model.config, inputs))
 
-    def tile_tokens(self, config: Any) -> int:
-        """Visual tokens of a tile."""
+    def tile_tokens(self, config: Any, inputs: Mapping[str, Any]) -> int:
+        """Visual tokens of each tile."""
         vision = config.vision_config
         tokens: int = (vision.image_size // vision.patch_size // config.scale_factor) ** 2
         return tokens

@@ -42,8 +42,11 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "aria": VerifiedFamily("Aria", "resampled:ResampledFamily", NOWHERE, since="5.24.0"),
     "aya_vision": VerifiedFamily("Aya Vision", "tiles:TiledFamily", TILES),
     "cohere2_vision": VerifiedFamily("Command A Vision", "tiles:TiledFamily", TILES),
+    "cosmos3_edge": VerifiedFamily("Cosmos 3 Edge", videos=True, since="5.24.0"),
     "deepseek_vl": VerifiedFamily("DeepSeek-VL", places=SQUARE),
     "deepseek_vl_hybrid": VerifiedFamily("DeepSeek-VL (hybrid)", places=SQUARE),
+    "ernie4_5_vl_moe": VerifiedFamily("ERNIE 4.5 VL", "ernie4_5_vl_moe:Ernie45Family", videos=True),
+    "exaone4_5": VerifiedFamily("EXAONE 4.5", videos=True, since="5.24.0"),
     "gemma3": VerifiedFamily("Gemma 3", "tiles:TiledFamily", TILES),
     "gemma4": VerifiedFamily("Gemma 4", "gemma4:Gemma4Family", videos=True, since="5.24.0"),
     "glm46v": VerifiedFamily("GLM-4.6V", "glm4v:Glm4vFamily", videos=True),
@@ -51,6 +54,11 @@ VERIFIED: dict[str, VerifiedFamily] = {
     "glm4v_moe": VerifiedFamily("GLM-4.5V", "glm4v:Glm4vFamily", videos=True),
     "glm_ocr": VerifiedFamily("GLM-OCR", "glm4v:Glm4vFamily", videos=True),
     "got_ocr2": VerifiedFamily("GOT-OCR 2.0", places=SQUARE),
+    "granite_docling": VerifiedFamily(
+        "Granite Docling", "granite_docling:GraniteDoclingFamily", TILES, since="5.24.0"
+    ),
+    "hunyuan_vl": VerifiedFamily("HunYuanVL", "hunyuan_vl:HunYuanVLFamily", note="newline tokens"),
+    "hyperclovax_vision_v2": VerifiedFamily("HyperCLOVA X SEED", videos=True, since="5.24.0"),
     "idefics2": VerifiedFamily("Idefics2", "resampled:Idefics2Family", NOWHERE),
     "idefics3": VerifiedFamily("Idefics3", "tiles:JoinedTilesFamily", TILES),
     "internvl": VerifiedFamily("InternVL", "tiles:TiledFamily", TILES),
@@ -80,6 +88,7 @@ VERIFIED: dict[str, VerifiedFamily] = {
         videos=True,
         note="newline tokens",
     ),
+    "minimax_m3_vl": VerifiedFamily("MiniMax M3", videos=True),
     "mistral3": VerifiedFamily("Mistral 3", "mistral3:Mistral3Family"),
     "ovis2": VerifiedFamily("Ovis2", "tiles:TiledFamily", TILES),
     "paddleocr_vl": VerifiedFamily(

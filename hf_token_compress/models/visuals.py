@@ -120,6 +120,12 @@ class EncodedVisuals:
 
         return self._changed(change)
 
+    def split(self, length: int) -> EncodedVisuals:
+        """Split each image or video every `length` visual tokens; empty ones are left out."""
+        return self._changed(
+            lambda tensors: [part for own in tensors for part in own.split(length) if len(part)]
+        )
+
     def take(self, numbers: Sequence[int]) -> EncodedVisuals:
         """The images or videos of these numbers, in this order; one may occur several times."""
         return self._changed(lambda tensors: [tensors[number] for number in numbers])

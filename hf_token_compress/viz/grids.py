@@ -50,12 +50,22 @@ class FrameGrid:
 
 
 def grids_of(sample: ScoredPrompt, visual: int) -> tuple[TokenGrid, ...]:
-    """All grids of one image or video of a prompt; `IndexError` if there is no such one."""
+    """All grids of one image or video of a prompt.
+
+    Raises:
+        IndexError: There is no such image or video.
+        ValueError: Its tokens lie nowhere on it.
+    """
     count = len(sample.visuals)
     if not 0 <= visual < count:
         available = f"0 to {count - 1}" if count else "none"
         raise IndexError(f"The prompt has no visual {visual}: it has {available}.")
-    return sample.visuals[visual].grids
+    grids = sample.visuals[visual].grids
+    if not grids:
+        raise ValueError(
+            f"Visual {visual} cannot be drawn: the model does not say where its tokens lie on it."
+        )
+    return grids
 
 
 def frame_grids(sample: ScoredPrompt, visual: int, frame: int) -> list[FrameGrid]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from .grids import ScoredPrompt
+from .grids import ScoredPrompt, grids_of
 from .overlays import ScoreScale, heat_map
 from .sheets import contact_sheet
 from .video import joined_frames
@@ -107,7 +107,7 @@ def _panels(
     maps, captions = [], []
     for number, (given, span) in enumerate(zip(visuals, sample.visuals, strict=True)):
         frames = [given] if isinstance(given, Image.Image) else list(given)
-        steps = joined_frames(len(frames), len(span.grids[0].index))
+        steps = joined_frames(len(frames), len(grids_of(sample, number)[0].index))
         for step, group in enumerate(steps):
             maps.append(heat_map(frames[group[0]], sample, number, frame=step, scale=scale))
             name = f"{span.modality.capitalize()} {number + 1}"

@@ -21,9 +21,21 @@ from hf_token_compress import compress, prepare_inputs
 from ..cases.common import KEEP_ALL
 from ..cases.outcome import failure
 from .draws import Trial
-from .subjects import Subject, carried, extended, right_padded, sample_states, subject
+from .subjects import (
+    ENDLESS,
+    Conversation,
+    ModelPair,
+    Subject,
+    carried,
+    extended,
+    right_padded,
+    sample_states,
+    subject,
+)
 
 _LABELLED = 3
+_NO_TURNS = ("paligemma",)
+"""Families whose prompts see themselves in both directions: a turn on a cache is another prompt."""
 
 
 def problems(trial: Trial) -> list[str]:
@@ -31,11 +43,16 @@ def problems(trial: Trial) -> list[str]:
     found = []
     batch = Batch(trial)
     use = _text_only if batch.is_text_only else _USES[trial.use]
+    if trial.use == "turn" and trial.model in _NO_TURNS:
+        use = _uncached
     checks = [_keep_all, use]
     if not batch.is_text_only:
         checks[:0] = [_budgets, _prepared, _alone]
         if batch.subject.family.hiding_differs is None:
             checks.append(_hidden)
+            is_random = batch.subject.processor is None
+            if use is _turn and is_random and trial.config.position_ids == "original":
+                checks.append(_next_images)
     for check in checks:
         try:
             with torch.no_grad():
@@ -324,6 +341,33 @@ def _turn(batch: Batch) -> Iterator[str]:
     second = batch.answer(turn, **carried(cache))
     recomputed = extended(batch.prepared(batch.left), more)
     yield from batch.same_answers(second, batch.generate(batch.subject.stock, recomputed))
+
+
+def _next_images(batch: Batch) -> Iterator[str]:
+    """A turn with new images = the conversation by the stock model, dropped tokens hidden."""
+    stock, compressed = batch.subject.stock, batch.subject.compressed
+    prompts = batch.trial.prompts
+    pair = ModelPair(stock, compressed)
+    chat = Conversation(pair, stock.config.model_type, stock.dtype)
+    cache = DynamicCache(config=stock.config.get_text_config())
+    for turn in range(2):
+        start = chat.kept.shape[1]
+        chat.say(prompts, seed=turn)
+        inputs = {**chat.tokens, **chat.visuals, **carried(cache)}
+        output = compressed.generate(**inputs, **ENDLESS, **batch.options)
+        chat.drop(output.compression_report.samples, start)
+        answer = output.sequences[:, inputs["input_ids"].shape[1] :]
+        for number, own in enumerate(answer if turn else ()):
+            expected = chat.recomputed(number)
+            for step, (logits, wanted) in enumerate(
+                zip(output.logits, expected.logits, strict=True)
+            ):
+                if line := batch.apart(logits[number], wanted[0]):
+                    yield f"sample {number}, logits of token {step} {line}"
+                    break
+                if own[step] != expected.sequences[0, step - len(answer[0])]:
+                    break
+        chat.hear(answer)
 
 
 def _own_loop(batch: Batch) -> Iterator[str]:

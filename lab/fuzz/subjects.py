@@ -24,6 +24,7 @@ from ..cases.common import KEEP_ALL
 
 # The random models are those of the tests, which are not a package.
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
+import conversation
 import pairs
 import tiny_models
 from families import _grids
@@ -38,6 +39,7 @@ IMAGES_ONLY = ("qwen2-vl",)
 """Trained models that take no videos."""
 
 carried, sample_states = pairs.carried, pairs.sample_states
+Conversation, ModelPair, ENDLESS = conversation.Conversation, pairs.ModelPair, conversation.ENDLESS
 
 _ANY_SIZE = ("mistral3",)
 _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")

@@ -26,12 +26,15 @@ from tiny_models import (
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
+from hf_token_compress import prepare_inputs
+
 pytestmark = pytest.mark.core
 
 CHUNKS_CARRY_FEATURES = Version(transformers.__version__) >= Version("5.23.0")
 SECOND_IMAGE = (3, (6, 8), 5, "end", 2)
 QUESTION = (5, "end", 2)
 CHAT = ([ONE_IMAGE], [QUESTION], [SECOND_IMAGE], [QUESTION], [QUESTION])
+NO_TURNS = {"paligemma": "a prompt attends to later text too, which no cache can know"}
 # Both samples have one image, in different turns.
 FIRST, SECOND = [ONE_IMAGE, TEXT_ONLY], [QUESTION, SECOND_IMAGE]
 each_family = pytest.mark.parametrize(
@@ -43,31 +46,37 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("cached", [True, full_only(False)], ids=["cached", "uncached"])
+@pytest.mark.parametrize(
+    "kind", ["dynamic", full_only("static"), full_only(None)], ids=["dynamic", "static", "uncached"]
+)
 @pytest.mark.parametrize("family", marked_families())
-def test_five_turns_equal_recomputing(family: str, cached: bool) -> None:
+def test_five_turns_equal_recomputing(family: str, kind: str | None) -> None:
     """Images in turns one and three."""
-    if reason := tiny_family(family).hiding_differs:
+    if reason := tiny_family(family).hiding_differs or NO_TURNS.get(family):
         pytest.skip(reason)
     if family == "gemma3" and not CHUNKS_CARRY_FEATURES:
         pytest.skip("generate reads token types of new tokens as those of the first")
+    if kind == "static" and family in ("gemma3", "gemma4"):
+        pytest.skip("the stock model masks a new image wrongly in a filled static cache")
     chat = Conversation(make_pair(family=family), family)
     model = chat.pair.compressed
-    cache = DynamicCache()
+    cache = StaticCache(model.config, 300) if kind == "static" else DynamicCache()
     for number, prompts in enumerate(CHAT):
         start = chat.kept.shape[1]
         chat.say(prompts, seed=number)
-        if cached:
-            inputs = {**chat.tokens, **chat.visuals, **carried(cache)}
-        else:
+        if kind is None:
             inputs, start = chat.everything(), 0
+        else:
+            inputs = {**chat.tokens, **chat.visuals, **carried(cache)}
         output = model.generate(**inputs, **ENDLESS)
-        if chat.visuals or not cached:
+        if chat.visuals or kind is None:
             chat.drop(output.compression_report.samples, start)
-        expected = chat.recomputed(0)
-        assert torch.equal(output.sequences, expected.sequences)
-        assert_close(logits_of(output), logits_of(expected))
-        assert chat.kept.sum() < chat.kept.numel()
+        # Every turn rests on those before it.
+        if number in (2, 4):
+            expected = chat.recomputed(0)
+            assert torch.equal(output.sequences, expected.sequences)
+            assert_close(logits_of(output), logits_of(expected))
+            assert chat.kept.sum() < chat.kept.numel()
         chat.hear(answer(output.sequences, chat.tokens))
 
 
@@ -140,6 +149,17 @@ def test_every_way_to_pass_a_turn(family: str) -> None:
         with torch.no_grad():
             logits = model(**inputs).logits[:, -1]
         assert_same(logits, logits_of(outputs[0])[:, 0])
+    # Which tokens are the instruction may be said of the whole sequence too.
+    asked = torch.zeros_like(chat.tokens["input_ids"], dtype=torch.bool)
+    asked[:, -4] = True
+    kept = [
+        model.generate(**inputs, instruction_mask=mask, **carried(copy.deepcopy(cache)), **ENDLESS)
+        .compression_report.samples[1]
+        .kept_visual
+        for inputs, mask in ((ways[0], asked), (ways[2], asked[:, -new:]))
+    ]
+    assert torch.equal(*kept)
+    assert not torch.equal(kept[0], outputs[0].compression_report.samples[1].kept_visual)
     # The new tokens are compressed as a prompt of their own.
     generated = torch.full_like(chat.tokens["input_ids"][:, :1], 5)
     following = extended(text(generated), alone)
@@ -279,6 +299,9 @@ def test_what_does_not_fit_is_refused() -> None:
         inputs = {**alone, **chat.visuals, name: own[..., 3:]}
         with one_sentence(ValueError, name):
             model(**inputs, **carried(cache))
+    # A shorter prompt is one that starts without a cache.
+    with one_sentence(ValueError, "prepare_inputs", "cache"):
+        prepare_inputs(model, **two, **carried(cache))
     # Stock forwards do not know where kept tokens stand.
     for call in (model, model.generate):
         with model.token_compression.disabled(), one_sentence(ValueError, "token_compression=1.0"):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from matrix import full_only
@@ -23,7 +24,6 @@ from hf_token_compress import load_tiny, prepare_inputs
 from hf_token_compress.data.scenes import make_scene
 
 trl = pytest.importorskip("trl")
-datasets = pytest.importorskip("datasets")
 
 # TRL uses names that newer Transformers renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
@@ -41,7 +41,6 @@ class Recorder:
     def __init__(self, model: Any) -> None:
         self.batches: list[dict[str, Tensor]] = []
         self.kept: list[list[tuple[int, ...]]] = []
-        self._model = model
         model.register_forward_hook(self._note, with_kwargs=True)
 
     def _note(self, model: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:

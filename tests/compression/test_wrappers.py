@@ -12,7 +12,7 @@ from accelerate import cpu_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
 from eager_attention import assert_scores_and_tokens, eager_scores
 from errors import one_sentence
-from pairs import KEEP_ALL, QUARTER, ModelPair, answer, assert_same, make_pair
+from pairs import KEEP_ALL, QUARTER, ModelPair, answer, assert_same, make_pair, masked_inputs
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from tiny_models import FAMILIES, ONE_IMAGE, RAGGED, TEXT_ONLY, make_inputs, tiny_family, tiny_model
 from torch import Tensor
@@ -146,24 +146,45 @@ def test_adapters_are_switched_merged_and_unmerged() -> None:
     assert (scores[0] - scores[1]).abs().max() > 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # in PEFT
-@pytest.mark.parametrize(
-    ("kind", "word"), [(PromptTuningConfig, "inputs_embeds"), (PrefixTuningConfig, "cache")]
-)
-def test_virtual_tokens_are_refused_with_images_alone(kind: Any, word: str) -> None:
-    """PEFT hides the placeholders behind embeddings, or fills a cache before the prompt."""
-    config = kind(task_type="CAUSAL_LM", num_virtual_tokens=3)
+def with_virtual_tokens(kind: Any, pair: ModelPair) -> ModelPair:
+    """Three virtual tokens before every prompt, large enough to matter."""
     models = []
-    for model in make_pair(family="llava_onevision"):
-        torch.manual_seed(0)
+    for model in pair:
+        config = kind(task_type="CAUSAL_LM", num_virtual_tokens=3)
         models.append(get_peft_model(model, config).eval())
-    stock, compressed = models
-    inputs = make_inputs([ONE_IMAGE], family="llava_onevision")
-    with one_sentence(ValueError, word):
+        generator = torch.Generator().manual_seed(3)
+        for parameter in models[-1].prompt_encoder.parameters():
+            parameter.data.normal_(generator=generator)
+    return ModelPair(*models)
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # in PEFT
+def test_prefix_tuning_is_as_on_stock() -> None:
+    inputs = make_inputs(RAGGED, family="llava_onevision")
+    labels = inputs["input_ids"].clone()
+    labels[:, :-4] = -100
+    pair = make_pair(family="llava_onevision")
+    stock, compressed = with_virtual_tokens(PrefixTuningConfig, pair)
+    whole = stock(**inputs, labels=labels)
+    keep_all = compressed(**inputs, labels=labels, token_compression=1.0)
+    assert torch.equal(keep_all.logits, whole.logits)
+    loss = compressed(**inputs, labels=labels).loss
+    mask = masked_inputs(pair, inputs)["attention_mask"]
+    assert_same(loss, stock(**{**inputs, "attention_mask": mask}, labels=labels).loss)
+    assert (loss - whole.loss).abs() > 1e-3
+    loss.backward()
+    assert all(own.grad.abs().max() > 0 for own in compressed.prompt_encoder.parameters())
+
+
+def test_prompt_tuning_is_refused_with_images_alone() -> None:
+    """PEFT hides the placeholders behind embeddings."""
+    stock, compressed = with_virtual_tokens(PromptTuningConfig, make_pair())
+    inputs = make_inputs([ONE_IMAGE])
+    with one_sentence(ValueError, "inputs_embeds", "prompt tuning"):
         compressed(**inputs)
     with compressed.get_base_model().token_compression.disabled():
         assert torch.equal(compressed(**inputs).logits, stock(**inputs).logits)
-    text = make_inputs([TEXT_ONLY], family="llava_onevision")
+    text = make_inputs([TEXT_ONLY])
     assert torch.equal(compressed(**text).logits, stock(**text).logits)
 
 

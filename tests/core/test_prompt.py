@@ -44,6 +44,15 @@ def laid_out(batch: Any) -> tuple[Tensor, list[VisualLayout], list[list[list[int
     return mask, layouts, positions
 
 
+def test_prompts_without_images_may_have_empty_entries() -> None:
+    """Some models return one entry per prompt, whether it has images or not."""
+    mask = torch.tensor([[0, 0, 0], [0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]]).bool()
+    layouts = [VisualLayout.row_major(1, 1, count) for count in (0, 2, 0, 1, 0)]
+    spans = find_visual_spans(mask, layouts, "image")
+    found = [span.positions.tolist() for own in spans for span in own]
+    assert found == [[], [1, 2], [], [0], []]
+
+
 @given(batches)
 def test_spans_of_ragged_batches(batch: Any) -> None:
     mask, layouts, positions = laid_out(batch)

@@ -59,6 +59,9 @@ def test_type(model_type: str) -> None:
             assert own_type in refused._REASONS, "a new type: say why it is refused"
         with one_sentence(ValueError, model_class.__name__, own_type):
             model_family(model_class)
+    elif own_type in refused._UNLIKE:
+        with one_sentence(ValueError, model_class.__name__, refused._UNLIKE[own_type]):
+            model_family(model_class)
     elif own_type == "llama4" and NEWEST:
         with one_sentence(ValueError, model_class.__name__, "its own forward fails"):
             model_family(model_class)

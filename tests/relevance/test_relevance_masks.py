@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from errors import one_sentence
+from matrix import one_at_a_time
 from relevance_reference import ATTENTION_RULES, expected_relevance
 from tiny_models import IMAGE, PADDING, TURN_END
 from torch import Tensor
@@ -17,8 +18,6 @@ from transformers import (
     PaliGemmaForConditionalGeneration,
 )
 
-from hf_token_compress import ModelFamily, register_family
-from hf_token_compress.models.registry import FAMILIES
 from hf_token_compress.relevance import faithfulness, relevance
 
 pytestmark = pytest.mark.core
@@ -48,14 +47,6 @@ VISION = {
     "vision_use_head": False,
 }
 ANSWERS = [torch.tensor(ids) for ids in ([3, 8, 20], [5, 7])]
-
-
-@pytest.fixture(autouse=True)
-def families(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both models are of a family during a test."""
-    monkeypatch.setattr(FAMILIES, "registered", {})
-    for name in SIDES:
-        register_family(name, ModelFamily)
 
 
 def make_model(name: str, attention: str = "sdpa") -> Any:
@@ -126,9 +117,9 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 each_model = pytest.mark.parametrize("name", SIDES)
 
 
-@each_model
-@pytest.mark.parametrize("rule", ATTENTION_RULES)
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("name", "rule", "side"), one_at_a_time(SIDES, ATTENTION_RULES, ["left", "right"])
+)
 def test_it_equals_the_equations(name: str, rule: str, side: str) -> None:
     lengths = [5, 9]
     report = relevance(

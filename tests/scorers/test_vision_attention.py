@@ -35,6 +35,7 @@ from tiny_models import (
     tiny_model,
 )
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 from typing_extensions import override
 
@@ -49,7 +50,12 @@ pytestmark = pytest.mark.core
 BATCHES = ("ragged", "ragged_videos")
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_prompt = pytest.mark.parametrize(
-    ("family", "prompts"), family_prompts("several_images", "image_and_video", *BATCHES)
+    ("family", "prompts"),
+    [
+        *family_prompts("several_images", "image_and_video", *BATCHES),
+        *family_prompts("several_images", families=["gemma3", "idefics3", "llava_next"]),
+        *family_prompts("image_and_video", families=["llava_next_video"]),
+    ],
 )
 each_batch = pytest.mark.parametrize(("family", "prompts"), family_prompts(*BATCHES))
 
@@ -165,6 +171,21 @@ def vila15_tokens(model: Any, modality: str, inputs: Any, received: list[Tensor]
     return torch.stack(tokens)
 
 
+def llava_next_tokens(model: Any, modality: str, inputs: Any, received: list[Tensor]) -> Tensor:
+    """As LLaVA-OneVision's, with a first token that the stock model leaves out."""
+    return llava_onevision_tokens(model, modality, inputs, [pad(received[0], (1, 0))])
+
+
+def square_tokens(model: Any, modality: str, inputs: Any, received: list[Tensor]) -> Tensor:
+    """Counted patch by patch: 8 x 8 in an image or tile, and 2 x 2 make a token."""
+    grids = [tile.view(8, 8) for tile in received[0]]
+    places = [(row, column) for row in range(0, 8, 2) for column in range(0, 8, 2)]
+    tokens = [
+        grid[row : row + 2, column : column + 2].mean() for grid in grids for row, column in places
+    ]
+    return torch.stack(tokens)
+
+
 class Answer(nn.Module):
     """Gives one answer to every call."""
 
@@ -177,7 +198,13 @@ class Answer(nn.Module):
         return self.answer
 
 
+# Families whose tower begins with a CLS token.
+WITH_CLS = ("llava_next", "llava_next_video")
 TOKENS = {
+    "gemma3": square_tokens,
+    "idefics3": square_tokens,
+    "llava_next": llava_next_tokens,
+    "llava_next_video": llava_next_tokens,
     "llava_onevision": llava_onevision_tokens,
     "qwen2_vl": qwen2_vl_tokens,
     "qwen3_vl": qwen2_vl_tokens,
@@ -192,8 +219,12 @@ def reference(model: Any, inputs: dict[str, Tensor]) -> Tensor:
         marked = inputs["input_ids"] == placeholder
         if marked.any():
             maps = eager_maps(model, modality, inputs)
-            received = [own.mean(dim=(1, 2)) for own in maps]  # [B, N] each
-            own_tokens = TOKENS[model.config.model_type]
+            family = model.config.model_type
+            if family in WITH_CLS:
+                received = [own[:, :, 0, 1:].mean(dim=1) for own in maps]  # [B, N] each
+            else:
+                received = [own.mean(dim=(1, 2)) for own in maps]  # [B, N] each
+            own_tokens = TOKENS[family]
             expected[marked] = own_tokens(model, modality, inputs, received)
     return expected
 
@@ -477,10 +508,12 @@ def test_attention_outside_the_interface_is_refused() -> None:
         model(**make_inputs([ONE_IMAGE], family="vila15"))
 
 
-@pytest.mark.parametrize("family", ["internvl", "gemma3", "qwen2_5_vl"])
-def test_patches_in_an_unknown_order_are_refused(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "word"), [("qwen2_5_vl", "token_attention"), ("aria", "no patch")]
+)
+def test_patches_of_unknown_tokens_are_refused(family: str, word: str) -> None:
     model = compress(tiny_model(family=family), setting())
-    with one_sentence(ValueError, "token_attention", type(model).__name__):
+    with one_sentence(ValueError, word, type(model).__name__):
         model(**make_inputs([ONE_IMAGE], family=family))
 
 

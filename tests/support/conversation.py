@@ -11,7 +11,7 @@ from tiny_models import Prompt, make_inputs
 from torch import Tensor
 
 OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
-NEW = 3
+NEW = 2
 ENDLESS: dict[str, Any] = {
     "max_new_tokens": NEW,
     "do_sample": False,
@@ -55,8 +55,8 @@ class Conversation:
         kept: int64 [B, S], 1 on the tokens that the model sees.
     """
 
-    def __init__(self, pair: ModelPair, family: str) -> None:
-        self.pair, self.family = pair, family
+    def __init__(self, pair: ModelPair, family: str, dtype: torch.dtype = torch.float32) -> None:
+        self.pair, self.family, self.dtype = pair, family, dtype
         self.tokens: dict[str, Tensor] = {}
         self.visuals: dict[str, Tensor] = {}
         self.kept = torch.zeros(0, 0, dtype=torch.long)
@@ -64,8 +64,9 @@ class Conversation:
 
     def say(self, prompts: Sequence[Prompt], seed: int = 0) -> dict[str, Tensor]:
         """Add the next prompt of every sample; returns the inputs of these prompts alone."""
-        inputs = make_inputs(prompts, family=self.family, seed=seed)
-        alone = [make_inputs([own], family=self.family, seed=seed) for own in prompts]
+        options: dict[str, Any] = {"family": self.family, "dtype": self.dtype, "seed": seed}
+        inputs = make_inputs(prompts, **options)
+        alone = [make_inputs([own], **options) for own in prompts]
         self.visuals = {name: own for name, own in inputs.items() if name not in OF_TOKENS}
         self._add({name: own for name, own in inputs.items() if name in OF_TOKENS}, alone)
         return inputs

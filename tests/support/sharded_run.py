@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -70,7 +69,6 @@ if __name__ == "__main__":
         init_method=f"file://{sys.argv[2]}",
         rank=int(sys.argv[1]),
         world_size=2,
-        timeout=timedelta(seconds=60),
     )
     run(int(sys.argv[1]))
     distributed.destroy_process_group()

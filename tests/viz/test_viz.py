@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -199,6 +200,14 @@ def test_no_such_visual_or_frame(draw, visual, frame):
     sample = report([(1, 2, 2)], scores=torch.rand(4))
     with pytest.raises(IndexError, match="has no"):
         draw(Image.new("RGB", (64, 64)), sample, visual, frame=frame)
+
+
+@pytest.mark.parametrize("draw", [overlay, heat_map])
+def test_tokens_that_lie_nowhere_are_not_drawn(draw):
+    spans = (VisualSpan("image", torch.arange(4), ()),)
+    sample = replace(report([(1, 2, 2)], scores=torch.rand(4)), visuals=spans)
+    with pytest.raises(ValueError, match="Visual 0 cannot be drawn"):
+        draw(Image.new("RGB", (64, 64)), sample)
 
 
 def test_a_prompt_without_images_has_no_visual():

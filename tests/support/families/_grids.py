@@ -47,18 +47,22 @@ class Grids(TinyFamily):
 
     Attributes:
         patch_values: Values of one patch.
+        temporal_patch: Frames of one patch.
         text_options, vision_options: What its configurations have besides `TEXT_CONFIG`, `ROPE`
             and `VISION`.
         ids: The special tokens that its configuration names.
+        temporal_patch: Frames of one patch.
         words: Ids of the special tokens of the processor: image, video, vision start, vision end.
         processor_class, image_processor, video_processor: Their names in Transformers.
     """
 
     prompts = PROMPTS
     patch_values = 3 * 2 * 4 * 4
+    temporal_patch: ClassVar[int] = 2
     text_options: ClassVar[Mapping[str, Any]] = {}
     vision_options: ClassVar[Mapping[str, Any]] = {}
     ids: ClassVar[Mapping[str, int]] = IDS
+    temporal_patch: ClassVar[int] = 2
     words: ClassVar[dict[str, int]] = {
         "<|image_pad|>": IMAGE,
         "<|video_pad|>": VIDEO,
@@ -127,7 +131,7 @@ class Grids(TinyFamily):
             vision_start_token=start,
             vision_end_token=end,
         )
-        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+        sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": self.temporal_patch}
         area = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
         images = getattr(transformers, self.image_processor)(**sizes, size=area)
         area = {"shortest_edge": 2 * 16 * 16, "longest_edge": 8 * 64 * 64}
@@ -156,3 +160,17 @@ class Frames(Grids):
         frames, rows, columns = visual.size
         frame = [VISION_START, *visual.ids[1:][: rows * columns], VISION_END]
         return visual._replace(ids=[*frame, TIMESTAMP] * frames)
+
+
+class InTextOrder(Grids):
+    """Visual tokens have positions in text order."""
+
+    @override
+    def visual_inputs(self, visuals: Sequence[Sequence[Visual]], ids: Tensor) -> dict[str, Tensor]:
+        inputs = super().visual_inputs(visuals, ids)
+        del inputs["mm_token_type_ids"]
+        return inputs
+
+    @override
+    def position_ids(self, model: Any, inputs: Any) -> Tensor:
+        return TinyFamily.position_ids(self, model, inputs)
