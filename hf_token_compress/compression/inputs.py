@@ -65,6 +65,16 @@ class PromptLayout:
             for spans in zip(*self.spans.values(), strict=True)
         )
 
+    def encoded_of(self, samples: Sequence[int]) -> dict[Modality, EncodedVisuals]:
+        """Features of the given samples in the given order; a sample may occur several times."""
+        encoded = {}
+        for modality, all_spans in self.spans.items():
+            numbers = iter(range(len(self.encoded[modality].features)))
+            by_sample = [[next(numbers) for _ in own] for own in all_spans]
+            if picked := [number for sample in samples for number in by_sample[sample]]:
+                encoded[modality] = self.encoded[modality].take(picked)
+        return encoded
+
     def visual_mask(self) -> Tensor:
         """Bool [B, S], True on visual tokens."""
         mask = torch.zeros_like(self.attention_mask)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
-from ..models.visuals import CompressedVisionOutput
+from ..models.visuals import CompressedVisionOutput, EncodedVisuals
 from ..prompt import Modality
 from ..rewrite import PaddingSide, compact_position_ids, gather_positions, kept_positions
 from .inputs import TOKEN_TYPES, PromptLayout
@@ -104,6 +104,20 @@ def with_features(
         **_with_outputs(model, family, inputs, outputs),
         "position_ids": layout.position_ids,
     }
+
+
+def with_whole_features(
+    family: ModelFamily, inputs: Mapping[str, Any], encoded: Mapping[Modality, EncodedVisuals]
+) -> dict[str, Any]:
+    """The inputs of whole prompts with features in place of pixels, as if the caller passed them.
+
+    Unlike those of `with_features`, they can be read and compressed as if they had pixels.
+    """
+    kept = {name: own for name, own in inputs.items() if name not in family.replaced_inputs()}
+    outputs = dict(inputs.get("mm_encoder_outputs") or {})
+    for modality, visuals in encoded.items():
+        outputs[modality] = family.vision_output(visuals, modality).whole()
+    return {**kept, "mm_encoder_outputs": outputs}
 
 
 def _with_outputs(

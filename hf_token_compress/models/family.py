@@ -158,9 +158,13 @@ class ModelFamily:
         """
         return [_layout(size, _merge_size(config)) for size in sizes]
 
+    def replaced_inputs(self) -> set[str]:
+        """Forward keywords that must not come with the features of whole prompts: the pixels."""
+        return set(self.pixel_inputs.values())
+
     def consumed_inputs(self, model: Any) -> set[str]:
         """Forward keywords that the rewritten inputs no longer need: those of the vision part."""
-        names = set(self.pixel_inputs.values())
+        names = self.replaced_inputs()
         for modality in get_args(Modality):
             encode = getattr(model.base_model, f"get_{modality}_features", None)
             if encode is not None:

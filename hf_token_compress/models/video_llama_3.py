@@ -33,8 +33,9 @@ class VideoLlama3Family(ModelFamily):
         return visuals.cut(mask.split(counts))
 
     @override
-    def consumed_inputs(self, model: Any) -> set[str]:
-        return super().consumed_inputs(model) | {_LEFT_OUT}
+    def replaced_inputs(self) -> set[str]:
+        # The features lack these tokens already.
+        return super().replaced_inputs() | {_LEFT_OUT}
 
     @override
     def sizes(

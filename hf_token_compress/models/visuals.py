@@ -28,6 +28,10 @@ class CompressedVisionOutput(ModelOutput):
 
     stock_class: ClassVar[type]
 
+    def whole(self) -> Any:
+        """The same features as a stock output: those of a prompt that can still be compressed."""
+        return self.stock_class(**_with_tower_fields(self.stock_class, self))
+
     @override
     def __reduce__(self) -> Any:
         # The class is made at run time, so rebuild it from the stock class.
@@ -89,8 +93,7 @@ class EncodedVisuals:
                 f"returns, but holds {type(output).__name__}."
             )
         features: Any = output["pooler_output"]
-        joined = isinstance(features, Tensor)
-        if joined and features.ndim < 3:
+        if isinstance(features, Tensor) and features.ndim < 3:
             raise ValueError(
                 f"The vision part returns features of the shape {list(features.shape)}, which do "
                 "not say where an image ends: split them in `features` of the model's family."
@@ -99,7 +102,7 @@ class EncodedVisuals:
             features=[own.flatten(0, -2) for own in features],  # [N, D] each
             others={name: value for name, value in output.items() if name not in _TOWER_FIELDS},
             stock_class=type(output),
-            joined=joined,
+            joined=isinstance(features, (Tensor, RaggedFeatures)),
         )
 
     def cut(self, masks: Sequence[Tensor]) -> EncodedVisuals:
@@ -162,10 +165,15 @@ def _length(value: Any) -> int | None:
 def _compressed_output(
     stock_class: type, joined: bool, values: Mapping[str, Any]
 ) -> CompressedVisionOutput:
-    # Some classes insist on fields of the tower.
-    needed = {item.name: None for item in fields(stock_class) if item.default is MISSING}
-    output: CompressedVisionOutput = _output_class(stock_class, joined)(**{**needed, **values})
+    output_class = _output_class(stock_class, joined)
+    output: CompressedVisionOutput = output_class(**_with_tower_fields(stock_class, values))
     return output
+
+
+def _with_tower_fields(stock_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and None for fields of the tower that some classes insist on."""
+    needed = {item.name: None for item in fields(stock_class) if item.default is MISSING}
+    return {**needed, **values}
 
 
 @functools.cache

@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..checks import check_choice
-from ..compression.inputs import TOKEN_TYPES
+from ..compression.inputs import TOKEN_TYPES, PromptLayout, read_layout
 from ..compression.mixin import TokenCompressionMixin
 from ..compression.precision import without_autocast
+from ..compression.rewriting import with_whole_features
 from ..compression.twin import make_twin
 from ..config import Targets as Targets
 from ..models.family import ModelFamily
@@ -109,6 +110,7 @@ def relevance(
         explainer = RecursiveRule(explainer)
     family = explained_family(model)
     if answer_ids is None:
+        inputs = encode_once(model, family, inputs)
         answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
     with explained_twin(model, checkpointing=checkpointing) as twin:
         replay = make_replay(twin, family, inputs, answer_ids, memory_limit, checkpointing)
@@ -140,6 +142,23 @@ def explained_family(model: Any) -> ModelFamily:
             "load it with AutoModelForImageTextToText."
         )
     return family
+
+
+def encode_once(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs with features in place of pixels, to answer the prompts and then explain that."""
+    return with_whole_features(family, inputs, run_vision(model, family, inputs).encoded)
+
+
+@without_autocast()
+def run_vision(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> PromptLayout:
+    """Encode the images and videos of a batch of whole prompts.
+
+    Raises:
+        TypeError, ValueError: An input is missing or does not fit the others.
+    """
+    twin = make_twin(model)
+    with twin.running(), torch.inference_mode(False), torch.no_grad():
+        return read_layout(twin.module, family, inputs)
 
 
 def greedy_answers(

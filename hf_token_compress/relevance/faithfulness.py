@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..checks import check_share
-from .explain import explained_family, greedy_answers
+from .explain import encode_once, explained_family, greedy_answers
 from .explained_twin import explained_twin
 from .replay import Replay, make_replay
 
@@ -111,6 +111,7 @@ def faithfulness(
     ratios = sorted({1.0, *map(float, retention_ratios)}, reverse=True)
     family = explained_family(model)
     if answer_ids is None:
+        inputs = encode_once(model, family, inputs)
         answer_ids = greedy_answers(model, family, inputs, max_new_tokens)
     with explained_twin(model) as twin, torch.no_grad():
         replay = make_replay(twin, family, inputs, answer_ids)

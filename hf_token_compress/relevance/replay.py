@@ -157,15 +157,11 @@ class Replay:
         """The given samples in the given order; a sample may occur several times."""
         index = torch.tensor(samples, device=self.layout.input_ids.device)
         # Features and spans of each modality that the samples have.
-        encoded, spans = {}, {}
-        for modality, all_spans in self.layout.spans.items():
-            numbers = iter(range(len(self.layout.encoded[modality].features)))
-            by_sample = [[next(numbers) for _ in own] for own in all_spans]
-            picked = [number for sample in samples for number in by_sample[sample]]
-            if not picked:
-                continue
-            spans[modality] = tuple(all_spans[sample] for sample in samples)
-            encoded[modality] = self.layout.encoded[modality].take(picked)
+        encoded = self.layout.encoded_of(samples)
+        spans = {
+            modality: tuple(self.layout.spans[modality][sample] for sample in samples)
+            for modality in encoded
+        }
         layout = replace(
             self.layout,
             input_ids=self.layout.input_ids[index],

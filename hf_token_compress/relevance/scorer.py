@@ -12,7 +12,7 @@ from typing_extensions import override
 from ..compression.inputs import TOKEN_TYPES
 from ..prompt import MultimodalPrompt
 from ..scorers import Scorer
-from .explain import Targets, explained_family, greedy_answers, relevance
+from .explain import Targets, encode_once, explained_family, greedy_answers, relevance
 from .rules import DEFAULT_RULE
 
 # Inputs with one entry per token, whose last two axes are [B, S].
@@ -65,9 +65,9 @@ class RelevanceScorer(Scorer):
         samples = [sample for sample, visuals in enumerate(prompt.visuals) if visuals]
         given = {name: inputs.get(name) for name in _TOKEN_INPUTS}
         own = {name: value[..., samples, :] for name, value in given.items() if value is not None}
-        chosen = {**inputs, **own}
-        # Answer them, and explain the end token of empty answers.
         family = explained_family(model)
+        chosen = encode_once(model, family, {**inputs, **own})
+        # Answer them, and explain the end token of empty answers.
         answers = greedy_answers(model, family, chosen, self._max_new_tokens)
         end = torch.tensor([min(family.turn_end_ids(model), default=0)])
         answers = [answer if len(answer) else end for answer in answers]

@@ -20,6 +20,7 @@ from torch import Tensor
 from .._version import __version__
 from ..compression.identity import identify
 from ..compression.reading import check_depth, read_prompt
+from ..compression.rewriting import with_whole_features
 from ..compression.twin import make_twin
 from ..data.answers import is_right
 from ..data.chat import batches_of_one_shape, encode_samples
@@ -28,7 +29,7 @@ from ..data.sample import Sample
 from ..data.sources import SampleSource
 from ..mapper import ModelIdentity, relevance_label
 from ..relevance import relevance
-from ..relevance.explain import explained_family, greedy_answers
+from ..relevance.explain import explained_family, greedy_answers, run_vision
 from ..relevance.rules import build_rule
 from ..scorers.mapper_inputs import mapper_inputs
 from ..writing import clear_parts, write_json
@@ -237,9 +238,12 @@ class _Collector:
             return
         if len(short) < len(batch):
             inputs = self._encode(short)
+        # The vision part runs here alone: what follows gets its features.
+        vision = run_vision(self.model, self.family, inputs)
+        inputs = with_whole_features(self.family, inputs, vision.encoded)
         answers = greedy_answers(self.model, self.family, inputs, self.options.max_new_tokens)
         right = []
-        for item, answer in zip(short, answers, strict=True):
+        for place, (item, answer) in enumerate(zip(short, answers, strict=True)):
             given = self.processor.decode(answer, skip_special_tokens=True)
             expected = item[1].answer
             if len(answer) == 0:
@@ -247,9 +251,14 @@ class _Collector:
             elif expected is not None and not is_right(given, expected, self.options.match):
                 self._skip(shard, item[0], WRONG, f"{given.strip()!r} instead of {expected!r}")
             else:
-                right.append((item, answer))
-        if right:
-            self._explain(right, shard)
+                right.append(place)
+        if not right:
+            return
+        items = [short[place] for place in right]
+        if len(right) < len(short):
+            encoded = vision.encoded_of(right)
+            inputs = with_whole_features(self.family, self._encode(items), encoded)
+        self._explain(items, inputs, [answers[place] for place in right], shard)
 
     def _excess(self, length: int) -> str | None:
         """Which limit a prompt of that many tokens exceeds, in words; None for none."""
@@ -263,13 +272,18 @@ class _Collector:
             )
         return None
 
-    def _explain(self, right: Sequence[tuple[tuple[int, Sample], Tensor]], shard: Shard) -> None:
+    def _explain(
+        self,
+        right: Sequence[tuple[int, Sample]],
+        inputs: Mapping[str, Any],
+        answers: Sequence[Tensor],
+        shard: Shard,
+    ) -> None:
         options = self.options
-        inputs = self._encode([item for item, _ in right])
         report = relevance(
             self.model,
             inputs,
-            answer_ids=[answer for _, answer in right],
+            answer_ids=answers,
             rule=options.rule,
             rule_options=options.rule_options,
             targets=options.targets,
@@ -284,19 +298,19 @@ class _Collector:
                 scoring_depth=options.scoring_depth,
             )
             attention = mapper_inputs(prompt, layer, options.modality)
-        for (item, _), explained, seen in zip(right, report.samples, attention, strict=True):
+        for (number, _), explained, seen in zip(right, report.samples, attention, strict=True):
             scores = explained.scores.float().cpu()
             try:
                 relevance_label(scores)
             except ValueError as error:
-                self._skip(shard, item[0], NO_RELEVANCE, error)
+                self._skip(shard, number, NO_RELEVANCE, error)
                 continue
             if seen is None or seen.count != len(scores):
-                self._skip(shard, item[0], OTHER_MODALITY, "it has both images and videos")
+                self._skip(shard, number, OTHER_MODALITY, "it has both images and videos")
                 continue
             grids = tuple(grid.cpu() for grid in seen.grids)
             shard.samples.append(
-                CollectedSample(item[0], seen.attention.half().cpu(), scores, grids)
+                CollectedSample(number, seen.attention.half().cpu(), scores, grids)
             )
 
     def _encode(self, batch: Sequence[tuple[int, Sample]]) -> Any:

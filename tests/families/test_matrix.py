@@ -1,6 +1,6 @@
 """Every family, by kind of check, prompts, attention and dtype; the stock model is the reference.
 
-One cell of each kind runs for each family by default, all of them with `--matrix`.
+One cell of most kinds runs for each family by default, all of them with `--matrix`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from tiny_models import (
 
 from hf_token_compress import TokenCompressionConfig, compress, prepare_inputs
 from hf_token_compress.compression.reading import read_prompt
+from hf_token_compress.compression.rewriting import with_whole_features
+from hf_token_compress.models.registry import model_family
 from hf_token_compress.models.verified import VERIFIED
 from hf_token_compress.relevance import relevance
+from hf_token_compress.relevance.explain import run_vision
 
 pytestmark = pytest.mark.core
 
@@ -136,6 +139,27 @@ def given_features_are_compressed_like_pixels(cell: Cell) -> None:
     assert torch.equal(cell.pair.compressed(**inputs, mm_encoder_outputs=outputs).logits, expected)
 
 
+def given_whole_features_are_read_like_pixels(cell: Cell) -> None:
+    """Those of the batch, and those of each sample alone."""
+    stock, inputs = cell.pair.stock, cell.inputs()
+    family = model_family(type(stock))
+    vision = run_vision(stock, family, inputs)
+    given = with_whole_features(family, inputs, vision.encoded)
+    with cell.stock():
+        expected = stock.generate(**inputs, **GREEDY, **LOGITS)
+    actual = stock.generate(**given, **GREEDY, **LOGITS)
+    assert torch.equal(actual.sequences, expected.sequences)
+    assert torch.equal(torch.stack(actual.logits), torch.stack(expected.logits))
+    for number, prompt in enumerate(tiny_family(cell.family).prompts[cell.title]):
+        own = make_inputs([prompt], family=cell.family, dtype=cell.dtype)
+        of_batch = with_whole_features(family, own, vision.encoded_of([number]))
+        expected, _ = read_prompt(stock, own)
+        actual, _ = read_prompt(stock, of_batch)
+        assert_same(actual.inputs_embeds, expected.inputs_embeds)
+        assert torch.equal(actual.visual_mask, expected.visual_mask)
+        assert torch.equal(actual.position_ids, expected.position_ids)
+
+
 def a_sample_in_a_batch_equals_the_sample_alone(cell: Cell) -> None:
     prompts = tiny_family(cell.family).prompts[cell.title]
     inputs = cell.inputs()
@@ -227,7 +251,8 @@ class Kind(NamedTuple):
 
     Attributes:
         check: Raises unless the cell is right.
-        default: The prompts of the cell that runs by default: the first that a family has.
+        default: The prompts of the cell that runs by default: the first that a family has. Without
+            them, none runs by default.
         exact: Whether outputs are equal to the bit, so that bfloat16 can be compared too.
         prompts: Whether the check is about batches of several prompts, or about one prompt alone;
             None if about both.
@@ -242,13 +267,22 @@ class Kind(NamedTuple):
 
 
 ALL = ("ragged_videos", "ragged")
-ABOUT_VISUALS = ("prepared", "hidden", "features", "teacher", "scores", "deeper_scores")
+ABOUT_VISUALS = (
+    "prepared",
+    "hidden",
+    "features",
+    "whole_features",
+    "teacher",
+    "scores",
+    "deeper_scores",
+)
 KINDS = {
     "keep_all": Kind(keeping_all_equals_stock, ALL),
     "base": Kind(keeping_all_of_a_base_model_equals_stock),
     "prepared": Kind(equals_stock_on_prepared_inputs, ALL),
     "hidden": Kind(equals_stock_with_dropped_tokens_hidden, ALL, exact=False),
     "features": Kind(given_features_are_compressed_like_pixels, ("one_image",)),
+    "whole_features": Kind(given_whole_features_are_read_like_pixels, ()),
     "alone": Kind(a_sample_in_a_batch_equals_the_sample_alone, ALL, exact=False, prompts="several"),
     "cached": Kind(cached_equals_recomputed, ("one_image",), exact=False),
     # Positions of `prepare_inputs` count padding, those of `generate` do not: equal up to rounding.

@@ -17,6 +17,7 @@ import pytest
 import torch
 from collecting_run import COLLECT, SCENES, TRAIN, collect_scenes
 from errors import one_sentence
+from matrix import full_only
 from pairs import assert_same
 from PIL import Image
 from places import SUPPORT
@@ -28,18 +29,21 @@ from vila_reference import CHECKPOINT
 from hf_token_compress import RelevanceMapper, load_tiny
 from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.data.answers import is_right
-from hf_token_compress.data.chat import conversation
+from hf_token_compress.data.chat import conversation, encode_samples
 from hf_token_compress.data.composed import ClipSource, SceneSource
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import make_scene
 from hf_token_compress.data.sources import JsonLines, SampleList
 from hf_token_compress.models.vila import VilaForConditionalGeneration
+from hf_token_compress.prompt import Modality
 from hf_token_compress.relevance import relevance
+from hf_token_compress.relevance.explain import explained_family, greedy_answers
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
 from hf_token_compress.training.collect import CollectOptions, collect
 from hf_token_compress.training.shards import INDEX_FILE, ShardFolder
 from hf_token_compress.training.train import Epoch, train_mapper
 
+CLIPS = ClipSource(6, frames=3, frames_per_scene=2, seed=40)
 OPTIONS = CollectOptions(rule="edges_absolute", targets="sum", max_new_tokens=8)
 
 
@@ -94,6 +98,50 @@ def test_a_shard_holds_the_attention_and_the_relevance_of_right_answers(
         assert seen is not None
         torch.testing.assert_close(sample.attention, seen.attention.half(), rtol=1e-2, atol=1e-2)
         assert torch.equal(sample.grids[0], torch.arange(64).view(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("model", "modality", "rule"),
+    [
+        ("qwen2-vl", "image", "gradient_input"),
+        ("llava-onevision", "video", "edges_absolute"),
+        full_only("llava-onevision", "image", "gae"),
+        full_only("qwen2-vl-video", "video", "gradient_input"),
+        full_only("vila", "image", "edges_absolute"),
+        full_only("vila", "video", "gradient_input"),
+        full_only("qwen2-vl", "image", "occlusion"),
+    ],
+)
+def test_each_batch_is_encoded_once_and_collected_as_from_pixels(
+    model: str, modality: Modality, rule: str, tmp_path: Path
+) -> None:
+    """To the bit, though the second answer, to the longest question, is wrong."""
+    loaded, processor = load_tiny(model)
+    source = SCENES if modality == "image" else CLIPS
+    asked = [Sample(modality, source[n].visuals, source[n].question) for n in range(3)]
+    wrong = Sample(modality, asked[1].visuals, asked[1].question + " Please.", "rhubarb")
+    samples = [asked[0], wrong, asked[2]]
+    runs: list[Any] = []
+    tower = loaded.get_encoder(modality=modality)
+    hook = tower.register_forward_hook(lambda *given: runs.append(given))
+    options = CollectOptions(modality=modality, rule=rule, max_new_tokens=2)
+    collection = collect(loaded, processor, SampleList(samples), tmp_path, options)
+    hook.remove()
+    assert len(runs) == 1
+    assert collection is not None
+    right = [samples[0], samples[2]]
+    answers = greedy_answers(
+        loaded, explained_family(loaded), encode_samples(processor, samples), 2
+    )
+    inputs = encode_samples(processor, right)
+    report = relevance(loaded, inputs, answer_ids=[answers[0], answers[2]], rule=rule)
+    with torch.no_grad():
+        seen = mapper_inputs(*read_prompt(loaded, inputs), modality)
+    assert len(collection) == 2
+    for place, (explained, attention) in enumerate(zip(report.samples, seen, strict=True)):
+        assert attention is not None
+        assert torch.equal(collection[place].relevance, explained.scores)
+        assert torch.equal(collection[place].attention, attention.attention.half())
 
 
 def test_a_model_in_training_is_asked_as_in_evaluation(tmp_path: Path) -> None:
@@ -153,9 +201,6 @@ def test_videos_are_collected_as_videos(tiny: tuple[Any, Any], tmp_path: Path) -
     (grid,) = sample.grids
     assert torch.equal(grid, torch.arange(2 * 8 * 8).view(2, 8, 8))
     assert sample.attention.shape == (2, 6, grid.numel())
-
-
-CLIPS = ClipSource(6, frames=3, frames_per_scene=2, seed=40)
 
 
 @pytest.mark.parametrize(
