@@ -18,6 +18,7 @@ from .inputs import present_modalities
 from .mixin import (
     STATE_ATTRIBUTE,
     TokenCompressionMixin,
+    call_options,
     compressed_class,
     padding_of_forward,
 )
@@ -137,7 +138,7 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
             "prepare_inputs takes whole prompts and no filled cache: continue the cache with "
             "generate or forward of the compressed model."
         )
-    options = {name: inputs.pop(name, None) for name in ("token_compression", "instruction_mask")}
+    options = call_options(inputs)
     if options["token_compression"] is False:
         return inputs
     vars(model)[STATE_ATTRIBUTE].check_call(options["token_compression"])

@@ -71,7 +71,7 @@ class TokenCompressionMixin:
         return compression
 
     def _call_forward(self, *args: Any, **kwargs: Any) -> Any:
-        options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        options = call_options(kwargs)
         if options["token_compression"] is False:
             with self._compression.disabled():
                 return self._call_forward(*args, **kwargs)
@@ -103,7 +103,7 @@ class TokenCompressionMixin:
 
     @torch.no_grad()
     def _call_generate(self, *args: Any, **kwargs: Any) -> Any:
-        options = {name: kwargs.pop(name, None) for name in _CALL_OPTIONS}
+        options = call_options(kwargs)
         if options["token_compression"] is False:
             with self._compression.disabled():
                 return self._call_generate(*args, **kwargs)
@@ -327,6 +327,19 @@ def _compressed_class(stock_class: Any, family_class: Any) -> Any:
             generate=generate, generate_batch=generate_batch, __setattr__=set_attribute
         )
     return type(stock_class.__name__, (TokenCompressionMixin, stock_class), namespace)
+
+
+def call_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of compression out of the arguments of a call; None if not given.
+
+    Raises:
+        TypeError: The ratio is given by its name, which a stock forward would ignore.
+    """
+    if "retention_ratio" in arguments:
+        raise TypeError(
+            "retention_ratio is no argument of a call: pass token_compression=<ratio> instead."
+        )
+    return {name: arguments.pop(name, None) for name in _CALL_OPTIONS}
 
 
 def _new_compressed(stock_class: Any) -> Any:

@@ -244,6 +244,11 @@ def test_invalid_setting_of_a_call(
         call(**inputs, token_compression=value)
 
 
+def test_a_ratio_under_its_own_name_is_refused(call: Any, inputs: dict[str, Any]) -> None:
+    with one_sentence(TypeError, "token_compression"):
+        call(**inputs, retention_ratio=0.5)
+
+
 def test_invalid_instruction_mask(call: Any, inputs: dict[str, Any]) -> None:
     mask = torch.ones_like(inputs["input_ids"])
     with one_sentence(ValueError, "instruction_mask"):

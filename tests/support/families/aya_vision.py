@@ -27,7 +27,7 @@ class Family(Tiles):
     @override
     def config(self, **text_options: Any) -> Any:
         # No prompt of the tests is longer than the window.
-        options = {"model_type": "cohere2", "sliding_window": 256}
+        options = {"model_type": "cohere2", "sliding_window": 1024}
         return self.config_class(
             text_config={**TEXT_CONFIG, **options, **text_options},
             vision_config={**siglip(4), "model_type": "siglip_vision_model"},

@@ -10,7 +10,7 @@ class Family(Qwen3VL):
     architecture = "CohereCompass"
     since = "5.24.0"
     text_options = {
-        "sliding_window": 256,
+        "sliding_window": 1024,
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
         "rope_parameters": {"sliding_attention": ROPE, "full_attention": ROPE},
     }

@@ -18,7 +18,7 @@ class Family(InTextOrder):
 
     @override
     def config(self, **text_options: Any) -> Any:
-        options = {"model_type": "exaone4", "sliding_window": 256, "sliding_window_pattern": 3}
+        options = {"model_type": "exaone4", "sliding_window": 1024, "sliding_window_pattern": 3}
         windows = {"window_size": 16, "fullatt_block_indexes": [1], "num_key_value_heads": 1}
         return self.config_class(
             text_config={**TEXT_CONFIG, **options, **text_options},

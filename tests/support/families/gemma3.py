@@ -21,7 +21,7 @@ class Family(Square):
     @override
     def config(self, **text_options: Any) -> Any:
         # No prompt of the tests is longer than the window.
-        options = {"head_dim": 8, "sliding_window": 256, "layer_types": None}
+        options = {"head_dim": 8, "sliding_window": 1024, "layer_types": None}
         return self.config_class(
             text_config={**TEXT_CONFIG, **options, "query_pre_attn_scalar": 8, **text_options},
             vision_config=siglip(4),

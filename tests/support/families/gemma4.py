@@ -38,7 +38,7 @@ class Family(TinyFamily):
             "head_dim": 8,
             "global_head_dim": 8,
             # No prompt of the tests is longer than the window.
-            "sliding_window": 256,
+            "sliding_window": 1024,
             "layer_types": ["sliding_attention", "full_attention", "full_attention"],
             "vocab_size_per_layer_input": VOCABULARY,
             "hidden_size_per_layer_input": 8,
