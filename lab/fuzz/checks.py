@@ -204,7 +204,7 @@ def _selected(sample: Any, config: Any) -> set[int]:
         own = range(first, first + len(visual.positions))
         kept.update([token for token in order if token in own][: config.min_tokens_per_visual])
         if visual.modality == "video":
-            for frame in range(visual.grids[0].shape[0]):
+            for frame in range(visual.grids[0].shape[0] if visual.grids else 0):
                 cells = {first + int(i) for grid in visual.grids for i in grid.index[frame].ravel()}
                 inside = [token for token in order if token in cells]
                 kept.update(inside[: config.min_tokens_per_frame])

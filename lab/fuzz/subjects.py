@@ -42,7 +42,11 @@ def _can_run(name: str) -> bool:
     return Version(family.since) <= Version(transformers.__version__)
 
 
-RANDOM = tuple(name for name in tiny_models.every_family() if _can_run(name))
+# Their stock models give a prompt other logits in a batch than alone, and do not continue a cache.
+_NEVER_ALONE = ("ernie4_5_vl_moe", "hunyuan_vl")
+RANDOM = tuple(
+    name for name in tiny_models.every_family() if _can_run(name) and name not in _NEVER_ALONE
+)
 IMAGES_ONLY = ("qwen2-vl",)
 """Trained models that take no videos."""
 
