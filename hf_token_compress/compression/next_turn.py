@@ -253,12 +253,8 @@ def _uncompressed_prefix(
 def _first_tokens(arguments: Mapping[str, Any], count: int) -> dict[str, Tensor]:
     """Ids and token types of the caller's first tokens, int64 [B, count]."""
     ids = arguments["input_ids"]
-    first = {"input_ids": ids[:, :count]}
-    for name in TOKEN_TYPES:
-        if (types := arguments.get(name)) is not None:
-            known = types.shape == ids.shape
-            first[name] = types[:, :count] if known else torch.zeros_like(first["input_ids"])
-    return first
+    given = {name: arguments[name] for name in TOKEN_TYPES if arguments.get(name) is not None}
+    return {"input_ids": ids[:, :count]} | {name: own[:, :count] for name, own in given.items()}
 
 
 def _text_alone(model: Any, family: ModelFamily, tokens: Mapping[str, Tensor]) -> Tensor:

@@ -305,7 +305,8 @@ def _check_patches(inputs: Mapping[str, Any], pixel_name: str, grid_name: str) -
 def _merge_size(config: Any) -> int | None:
     """Patches that one visual token merges along each side; None if the processor counts none."""
     vision_config = getattr(config, "vision_config", None)
-    return getattr(vision_config, "spatial_merge_size", None)
+    named = (getattr(vision_config, name, None) for name in ("spatial_merge_size", "merge_size"))
+    return next((size for size in named if size is not None), None)
 
 
 def _layout(size: Size, merge: int | None) -> VisualLayout:

@@ -41,6 +41,7 @@ _UNLIKE = {
     "chameleon": "its language model merges image features itself, and takes one tensor of them",
     "instructblip": _NEEDS_PIXELS,
     "instructblipvideo": _NEEDS_PIXELS,
+    "video_llava": "its processor and its forward call the pixels of images differently",
 }
 # The first version of Transformers in which every forward raises an error.
 _BROKEN_SINCE = {"llama4": "5.24.0"}
