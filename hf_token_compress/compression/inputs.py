@@ -161,6 +161,23 @@ def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[st
         )
 
 
+def refuse_unread_visuals(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> None:
+    """Raise where a whole prompt has placeholders, but no pixels or features that are known.
+
+    The stock forward may know pixels by other names, and would run uncompressed.
+    """
+    ids = inputs.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or inputs.get("mm_encoder_outputs"):
+        return
+    for modality in _MODALITIES:
+        if is_placeholder(model, family, inputs, modality).any():
+            raise ValueError(
+                f"The prompt has {modality} placeholders, but no {family.pixel_inputs[modality]}: "
+                "pass everything that the processor returned, and register a family with its own "
+                "`pixel_inputs` if its pixels have another name."
+            )
+
+
 def is_placeholder(
     model: Any, family: ModelFamily, inputs: Mapping[str, Any], modality: Modality
 ) -> Tensor:

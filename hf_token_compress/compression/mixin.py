@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from ..models.family import ModelFamily
+from ..models.generic import GenericFamily
 from ..models.registry import model_family
 from ..models.sharding import with_gathered_parameters
 from .cached_prefix import (
@@ -27,7 +28,7 @@ from .cached_prefix import (
 from .callbacks import PromptRestorer, restored_callbacks
 from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
-from .inputs import present_modalities, refuse_visual_prompts
+from .inputs import present_modalities, refuse_unread_visuals, refuse_visual_prompts
 from .labels import check_labels
 from .next_turn import Turn, turn_of_forward, turn_of_prompt
 from .replaced_forward import noted_labels, noting_labels
@@ -201,7 +202,12 @@ class TokenCompressionMixin:
 
     def _should_compress(self, inputs: dict[str, Any]) -> bool:
         # Images first: decoding steps then read no context variable and stay traceable.
-        return bool(present_modalities(self.family, inputs)) and self._compression.enabled
+        if present_modalities(self.family, inputs):
+            return self._compression.enabled
+        is_generic = isinstance(self.family, GenericFamily)
+        if is_generic and cached_length(given_cache(inputs)) == 0 and self._compression.enabled:
+            refuse_unread_visuals(self, self.family, inputs)
+        return False
 
     def _compress(
         self, inputs: dict[str, Any], *, token_compression: Any, **options: Any

@@ -111,7 +111,7 @@ class ModelFamily:
             ValueError: The patches of a token are not known.
         """
         patches = torch.cat([own.flatten() for own in received])  # [patches]
-        merged = (_merge_size(model.config) or 1) ** 2
+        merged = (merge_size(model.config) or 1) ** 2
         # Some towers sort patches into windows first.
         windows = hasattr(getattr(model.config, "vision_config", None), "window_size")
         if windows or len(patches) != merged * sum(counts):
@@ -143,7 +143,7 @@ class ModelFamily:
         Raises:
             ValueError: `inputs` lacks the sizes, or they do not fit.
         """
-        if _merge_size(config) is None:
+        if merge_size(config) is None:
             return [(count,) for count in counts]
         return _grids(needed_input(inputs, f"{modality}_grid_thw", modality))
 
@@ -156,7 +156,7 @@ class ModelFamily:
                 itself.
             modality: "image" or "video".
         """
-        return [_layout(size, _merge_size(config)) for size in sizes]
+        return [_layout(size, merge_size(config)) for size in sizes]
 
     def replaced_inputs(self) -> set[str]:
         """Forward keywords that must not come with the features of whole prompts: the pixels."""
@@ -264,6 +264,13 @@ def needed_input(inputs: Mapping[str, Any], name: str, modality: Modality) -> An
     return value
 
 
+def merge_size(config: Any) -> int | None:
+    """Patches that one visual token merges along each side; None if the processor counts none."""
+    vision_config = getattr(config, "vision_config", None)
+    named = (getattr(vision_config, name, None) for name in ("spatial_merge_size", "merge_size"))
+    return next((size for size in named if size is not None), None)
+
+
 def _configs(model: Any) -> tuple[Any, ...]:
     """Where a model may name its special tokens, in order of precedence."""
     # Some configurations of the whole model have defaults that fit one checkpoint only.
@@ -300,13 +307,6 @@ def _check_patches(inputs: Mapping[str, Any], pixel_name: str, grid_name: str) -
             f"{pixel_name} has {len(pixels)} patches, but {grid_name} counts {patches}: "
             "pass both from the same processor call."
         )
-
-
-def _merge_size(config: Any) -> int | None:
-    """Patches that one visual token merges along each side; None if the processor counts none."""
-    vision_config = getattr(config, "vision_config", None)
-    named = (getattr(vision_config, name, None) for name in ("spatial_merge_size", "merge_size"))
-    return next((size for size in named if size is not None), None)
 
 
 def _layout(size: Size, merge: int | None) -> VisualLayout:

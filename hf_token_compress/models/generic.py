@@ -1,8 +1,16 @@
-"""Families that nothing is known of but what can be read off the model."""
+"""Families of which nothing is known but what can be read off the model."""
 
 from __future__ import annotations
 
-from .family import ModelFamily
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from ..prompt import Modality
+from .family import ModelFamily, Size, merge_size
 
 
 class GenericFamily(ModelFamily):
@@ -10,3 +18,24 @@ class GenericFamily(ModelFamily):
 
     Its first compressed prompt is checked against the stock forward.
     """
+
+    @override
+    def sizes(
+        self, config: Any, inputs: Mapping[str, Any], modality: Modality, counts: Sequence[int]
+    ) -> list[Size]:
+        grids = inputs.get(f"{modality}_grid_thw")
+        if grids is None or len(grids) != len(counts):
+            return [(count,) for count in counts]
+        merge = merge_size(config) or 1
+        found = zip(torch.as_tensor(grids).tolist(), counts, strict=True)
+        return [_size(tuple(grid), count, merge) for grid, count in found]
+
+
+def _size(grid: Size, count: int, merge: int) -> Size:
+    """The grid in patches if it counts the visual tokens, merged or not; else their number."""
+    frames, height, width = grid
+    if math.prod(grid) == count * merge**2:
+        return grid
+    if math.prod(grid) == count:
+        return frames, height * merge, width * merge
+    return (count,)

@@ -15,6 +15,7 @@ from packaging.version import Version
 from pairs import HALF, KEEP_ALL
 from tiny_models import (
     IMAGE_AND_VIDEO,
+    ONE_IMAGE,
     RAGGED,
     RAGGED_VIDEOS,
     TEXT_CONFIG,
@@ -154,6 +155,51 @@ def test_remote_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = compress(tiny_model(family="qwen3_vl"), HALF)(**inputs).logits
     assert torch.equal(model(**inputs).logits, expected)
     assert type(model).__name__ == "RemoteModel"
+
+
+@pytest.mark.parametrize(
+    ("grid", "count", "shape"),
+    [
+        ((1, 4, 6), 6, (1, 2, 3)),
+        ((2, 2, 3), 12, (2, 2, 3)),
+        ((1, 4, 6), 8, (1, 1, 8)),
+        (None, 9, (1, 3, 3)),
+    ],
+    ids=["of_patches", "of_visual_tokens", "with_newlines", "none"],
+)
+def test_where_tokens_of_nobodys_class_lie(grid: Any, count: int, shape: Any) -> None:
+    family, config = GenericFamily(), own_model().config
+    assert config.vision_config.spatial_merge_size == 2
+    inputs = {} if grid is None else {"image_grid_thw": torch.tensor([grid])}
+    sizes = family.sizes(config, inputs, "image", [count])
+    (layout,) = family.layouts(config, sizes, "image")
+    assert [own.shape for own in layout.grids] == [shape]
+
+
+class OtherNames(OwnModel):
+    """Calls its pixels in its own way."""
+
+    @override
+    def forward(self, image_patches: Any = None, mm_encoder_outputs: Any = None, **rest: Any) -> Any:
+        return super().forward(
+            pixel_values=image_patches, mm_encoder_outputs=mm_encoder_outputs, **rest
+        )
+
+
+def test_pixels_under_another_name() -> None:
+    inputs = make_inputs([ONE_IMAGE], family="qwen3_vl")
+    inputs["image_patches"] = inputs.pop("pixel_values")
+    stock = OtherNames(own_model().config).eval()
+    expected = stock(**inputs).logits
+    model = compress(stock, HALF)
+    with one_sentence(ValueError, "image placeholders", "pixel_values", "pixel_inputs"):
+        model(**inputs)
+    with one_sentence(ValueError, "image placeholders", "pixel_values", "pixel_inputs"):
+        model.generate(**inputs, max_new_tokens=1)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs, token_compression=False).logits, expected)
+        text = inputs["input_ids"][:, -2:]
+        assert model(input_ids=text).logits.isfinite().all()
 
 
 class ScaledConfig(LlavaConfig):
