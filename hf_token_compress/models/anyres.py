@@ -1,19 +1,81 @@
-"""Images that are encoded twice: shrunk to one tile, and cut into tiles that form one fine grid."""
+"""Images that are encoded twice: shrunk to one tile, and cut into tiles that form one fine grid.
+
+Newline tokens lie on no grid, but they are visual tokens like the others: each is kept or dropped
+by its own score. They all are the same trained vector, so dropping one loses no information, and
+every kept token keeps its own position.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 from transformers.image_processing_utils import select_best_resolution
+from typing_extensions import override
 
-from ..prompt import TokenGrid, VisualLayout
+from ..prompt import Modality, TokenGrid, VisualLayout
+from .family import ModelFamily, Size
 
 Area = tuple[float, float, float, float]
 
 # Transformers shrinks the grid over the tiles only if its side is this many times too long.
 _SHRINKING_STARTS_AT = 1.1
+
+
+class AnyresFamily(ModelFamily):
+    """The size of an image is (height, width) in pixels, and False if it is not cut into tiles.
+
+    Attributes:
+        frame_pooling: The method of the base model that pools the frames of videos.
+        packing_option: The field of the configuration that `pack_image_features` takes.
+    """
+
+    frame_pooling: ClassVar[str]
+    packing_option: ClassVar[str]
+
+    def image_layouts(self, config: Any, sizes: Sequence[Size]) -> list[VisualLayout]:
+        """Where the visual tokens of each image lie on it."""
+        geometry = AnyresGeometry(config)
+        one_tile, cut = geometry.one_of_several_images, geometry.tiled_image
+        return [
+            (cut if all(tiled) else one_tile)((height, width)) for height, width, *tiled in sizes
+        ]
+
+    @override
+    def token_attention(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        modality: Modality,
+        received: Sequence[Tensor],
+        counts: Sequence[int],
+    ) -> list[Tensor]:
+        (tiles,) = received
+        # The model arranges them like features, of width 1.
+        features = tiles[..., None]  # [tiles, patches, 1]
+        inner, config = model.base_model, model.config
+        if modality == "video":
+            frames = getattr(inner, self.frame_pooling)(features)  # [frames, tokens, 1]
+            videos = frames.reshape(len(counts), -1)  # [videos, frames * tokens]
+            # Zero for a newline at the end.
+            found = zip(videos, counts, strict=True)
+            return [pad(own, (0, count - len(own))) for own, count in found]  # [N] each
+        geometry = AnyresGeometry(config)
+        tiles_of_images = [
+            geometry.tiles((height, width)) if all(tiled) else 1
+            for height, width, *tiled in self.sizes(config, inputs, modality, counts)
+        ]
+        packed, _ = inner.pack_image_features(
+            features.split(tiles_of_images),
+            inputs["image_sizes"],
+            image_newline=features.new_zeros(1),
+            **{self.packing_option: getattr(config, self.packing_option)},
+        )
+        return [own.flatten() for own in packed]  # [N] each
 
 
 class AnyresGeometry:

@@ -39,7 +39,7 @@ _NEEDS_PIXELS = "its forward needs the pixels even where it gets their features"
 _UNLIKE = {
     "blip-2": _NEEDS_PIXELS,
     "chameleon": "its language model merges image features itself, and takes one tensor of them",
-    "diffusion_gemma": "it fills a canvas of tokens by diffusion, and only its encoder sees the prompt",
+    "diffusion_gemma": "it fills a canvas of tokens by diffusion, which a prompt only conditions",
     "fuyu": "its forward takes image features as last_hidden_state, not as pooler_output",
     "granite4_vision": "its forward takes image features for single layers, not as pooler_output",
     "inkling_mm_model": "each patch is a visual token, and its inputs do not say where images end",

@@ -180,7 +180,9 @@ class OtherNames(OwnModel):
     """Calls its pixels in its own way."""
 
     @override
-    def forward(self, image_patches: Any = None, mm_encoder_outputs: Any = None, **rest: Any) -> Any:
+    def forward(
+        self, image_patches: Any = None, mm_encoder_outputs: Any = None, **rest: Any
+    ) -> Any:
         return super().forward(
             pixel_values=image_patches, mm_encoder_outputs=mm_encoder_outputs, **rest
         )
