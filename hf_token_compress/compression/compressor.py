@@ -98,10 +98,11 @@ def compress_inputs(
         compressed = rewrite_prompt(
             model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
-        unchecked = isinstance(family, GenericFamily) and not compression.checked
-        if unchecked and compressed.index is not None and setting.base.position_ids == "original":
-            check_decoder_entry(model, inputs, layout, compressed)
-            compression.checked = True
+        policy = config.position_ids
+        unchecked = isinstance(family, GenericFamily) and policy not in compression.checked
+        if unchecked and compressed.index is not None:
+            check_decoder_entry(model, inputs, layout, compressed, positions=policy == "original")
+            compression.checked.add(policy)
     report = CompressionReport(
         samples=_sample_reports(layout, keep, scores, budgets),
         config=setting.config,

@@ -41,14 +41,15 @@ class TokenCompression:
 
     Attributes:
         fast_path: Layer 0 of the model, if it allows projecting only the instruction tokens.
-        checked: Whether a prompt of a family that is not verified was checked.
+        checked: Policies of position ids with which a prompt of a family that is not verified was
+            checked.
     """
 
     def __init__(self, setting: Setting, fast_path: FastPath | None) -> None:
         # Replaced as a whole, so that calls in other threads see the old one or the new one.
         self._setting = setting
         self.fast_path = fast_path
-        self.checked = False
+        self.checked: set[str] = set()
         self._remembered = RememberedScorers()
         self._model: weakref.ref[Any] | None = None
 

@@ -45,8 +45,8 @@ class ModelFamily:
 
     Attributes:
         pixel_inputs: For each modality, the forward keyword that carries its pixels.
-        numbers_visuals: Whether position ids number the images of the whole prompt, so that new
-            tokens alone do not tell them.
+        numbers_visuals: Whether position ids number the images of the whole prompt, so that those
+            of new tokens cannot be computed from the new tokens alone.
         renumbers_tokens: Whether the stock `generate` numbers tokens itself, so that kept tokens
             are always numbered 0, 1, 2, …
     """

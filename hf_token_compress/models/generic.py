@@ -23,6 +23,13 @@ class GenericFamily(ModelFamily):
     def sizes(
         self, config: Any, inputs: Mapping[str, Any], modality: Modality, counts: Sequence[int]
     ) -> list[Size]:
+        if len(counts) > 1 and max(counts) == 1:
+            # Each keeps at least one token, so that nothing would be dropped, without a word.
+            raise ValueError(
+                f"The vision part of {type(config).__name__} returns {len(counts)} {modality}s of "
+                f"one token each: join those of one {modality} in `features` of a family of your "
+                "own, and register it with register_family."
+            )
         grids = inputs.get(f"{modality}_grid_thw")
         if grids is None or len(grids) != len(counts):
             return [(count,) for count in counts]

@@ -12,7 +12,7 @@ from .family import ModelFamily, Size, needed_input
 
 
 class Lfm2VlFamily(ModelFamily):
-    """Each tile, and the thumbnail, counts as an image: how they lie is not in the inputs."""
+    """Each tile, and the thumbnail, counts as an image: the inputs do not say where tiles lie."""
 
     @override
     def sizes(

@@ -1,4 +1,4 @@
-"""MiniMax M3: its sparse layers take the positions of tokens for their places in the sequence."""
+"""MiniMax M3: its sparse layers use position ids as indices into the sequence."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ResampledFamily(ModelFamily):
 
 
 class Idefics2Family(ResampledFamily, JoinedTilesFamily):
-    """Idefics2: an image is itself, or four tiles and itself."""
+    """Idefics2: an image is encoded whole, or as four tiles and whole."""
 
     @override
     def tile_tokens(self, config: Any, inputs: Mapping[str, Any]) -> int:

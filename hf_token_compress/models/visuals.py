@@ -1,4 +1,4 @@
-"""What the vision part of a model made of images or videos, and how the stock forward takes it."""
+"""Outputs of the vision part of a model, in the form that the stock forward takes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Joined(CompressedVisionOutput):
 class RaggedFeatures(list[Tensor]):
     """Features of images or videos that keep different numbers of tokens, float [K, D] each.
 
-    Whatever a list does not have, it answers as the tensor [1, total, D] of all features.
+    Attributes that a list lacks are those of the tensor [1, total, D] of all features.
     """
 
     def __getattr__(self, name: str) -> Any:

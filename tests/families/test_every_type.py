@@ -176,6 +176,12 @@ def test_where_tokens_of_nobodys_class_lie(grid: Any, count: int, shape: Any) ->
     assert [own.shape for own in layout.grids] == [shape]
 
 
+def test_images_of_one_token() -> None:
+    """Nothing could be dropped, as every image keeps a token."""
+    with one_sentence(ValueError, "Qwen3VLConfig", "24 images of one token each", "features"):
+        GenericFamily().sizes(tiny_config(family="qwen3_vl"), {}, "image", [1] * 24)
+
+
 class OtherNames(OwnModel):
     """Calls its pixels in its own way."""
 
@@ -264,14 +270,20 @@ class CountsByTwo(LlavaModel):
 
 
 @pytest.mark.parametrize(
-    ("model_class", "what"), [(ScalesFeatures, "embeddings"), (CountsByTwo, "positions")]
+    ("model_class", "policy", "what"),
+    [
+        (ScalesFeatures, "original", "embeddings"),
+        (ScalesFeatures, "compact", "embeddings"),
+        (CountsByTwo, "original", "positions"),
+    ],
 )
 def test_the_first_prompt_of_a_model_that_is_other_than_it_looks(
-    model_class: Any, what: str
+    model_class: Any, policy: str, what: str
 ) -> None:
     settings = tiny_config(family="llava").to_dict()
     del settings["model_type"]
-    model = compress(model_class(ScaledConfig(**settings)).eval(), HALF)
+    setting = {"retention_ratio": 0.5, "min_visual_tokens": 0, "position_ids": policy}
+    model = compress(model_class(ScaledConfig(**settings)).eval(), setting)
     inputs = make_inputs(RAGGED, family="llava")
     with one_sentence(ValueError, model_class.__name__, what, "register_family"):
         model(**inputs)
