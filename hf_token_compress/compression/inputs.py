@@ -166,8 +166,7 @@ def refuse_unread_visuals(model: Any, family: ModelFamily, inputs: Mapping[str, 
 
     The stock forward may know pixels by other names, and would run uncompressed.
     """
-    ids = inputs.get("input_ids")
-    if not isinstance(ids, Tensor) or ids.ndim != 2 or inputs.get("mm_encoder_outputs"):
+    if inputs.get("mm_encoder_outputs"):
         return
     for modality in _MODALITIES:
         if is_placeholder(model, family, inputs, modality).any():

@@ -201,11 +201,14 @@ class TokenCompressionMixin:
         return (_new_compressed, (self.stock_class,), *reduced[2:])
 
     def _should_compress(self, inputs: dict[str, Any]) -> bool:
-        # Images first: decoding steps then read no context variable and stay traceable.
+        # Images and lengths first: decoding steps then read no context variable and no cache, and
+        # stay traceable.
         if present_modalities(self.family, inputs):
             return self._compression.enabled
-        is_generic = isinstance(self.family, GenericFamily)
-        if is_generic and cached_length(given_cache(inputs)) == 0 and self._compression.enabled:
+        ids = inputs.get("input_ids")
+        several = isinstance(ids, Tensor) and ids.ndim == 2 and ids.shape[1] > 1
+        unverified = several and isinstance(self.family, GenericFamily)
+        if unverified and cached_length(given_cache(inputs)) == 0 and self._compression.enabled:
             refuse_unread_visuals(self, self.family, inputs)
         return False
 

@@ -89,8 +89,9 @@ class EncodedVisuals:
         """
         if not isinstance(output, ModelOutput) or "pooler_output" not in output:
             raise TypeError(
-                "mm_encoder_outputs must hold what get_image_features or get_video_features "
-                f"returns, but holds {type(output).__name__}."
+                "Features, of the model's own vision part or in mm_encoder_outputs, must be the "
+                "pooler_output of what get_image_features or get_video_features returns, but "
+                f"{type(output).__name__} has none."
             )
         features: Any = output["pooler_output"]
         if isinstance(features, Tensor) and features.ndim < 3:
