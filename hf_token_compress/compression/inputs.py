@@ -127,6 +127,14 @@ class PromptLayout:
         )
 
 
+def batch_size(inputs: Mapping[str, Any]) -> int | None:
+    """Samples of a batch; None if it has neither ids [B, S] nor embeddings [B, S, D]."""
+    for name in ("input_ids", "inputs_embeds"):
+        if isinstance(given := inputs.get(name), Tensor) and given.ndim > 1:
+            return len(given)
+    return None
+
+
 def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[Modality, ...]:
     """Modalities whose pixels, or features that are not yet compressed, are in `inputs`.
 

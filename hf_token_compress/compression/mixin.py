@@ -75,8 +75,8 @@ class TokenCompressionMixin:
         if options["token_compression"] is False:
             with self._compression.disabled():
                 return self._call_forward(*args, **kwargs)
-        self._compression.check_call(options["token_compression"])
         inputs = _by_name(self.stock_class.forward, self, args, kwargs)
+        self._compression.check_call(options["token_compression"], inputs)
         stock_forward = super().forward  # type: ignore[misc]
         cache = given_cache(inputs)
         if self._should_compress(inputs):
@@ -107,11 +107,11 @@ class TokenCompressionMixin:
         if options["token_compression"] is False:
             with self._compression.disabled():
                 return self._call_generate(*args, **kwargs)
-        self._compression.check_call(options["token_compression"])
         stock_generate = super().generate  # type: ignore[misc]
         arguments = _by_name(self.stock_class.generate, self, args, kwargs)
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
+        self._compression.check_call(options["token_compression"], arguments)
         cache = given_cache(arguments)
         prefix = recall_prefix(cache)
         turn = None
