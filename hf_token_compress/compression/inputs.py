@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
-from ..prompt import Modality, MultimodalPrompt, VisualLayout, VisualSpan, find_visual_spans
+from ..prompt import (
+    MODALITIES,
+    Modality,
+    MultimodalPrompt,
+    VisualLayout,
+    VisualSpan,
+    find_visual_spans,
+)
 from .stopwatch import Stopwatch
 from .vision_attention import features_with_attention
 
-_MODALITIES: tuple[Modality, ...] = get_args(Modality)
 _PACKING_INPUTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 """What collators of padding-free batches add, to say where sequences begin in a row."""
 
@@ -143,7 +149,7 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
     """
     encoded = _given_features(inputs)
     found: list[Modality] = []
-    for modality in _MODALITIES:
+    for modality in MODALITIES:
         features = encoded.get(modality)
         has_pixels = inputs.get(family.pixel_inputs.get(modality, "")) is not None
         has_features = features is not None and not isinstance(features, CompressedVisionOutput)
@@ -161,7 +167,7 @@ def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[st
     for ids in arguments.get("inputs") or ():
         row = torch.as_tensor(ids).view(1, -1)  # [1, S]
         prompt = {"input_ids": row}
-        found += [own for own in _MODALITIES if is_placeholder(model, family, prompt, own).any()]
+        found += [own for own in MODALITIES if is_placeholder(model, family, prompt, own).any()]
     if found:
         raise ValueError(
             f"generate_batch takes token ids alone, which leaves the {found[0]}s out: answer "

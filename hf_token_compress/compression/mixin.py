@@ -28,8 +28,8 @@ from .continuation import continued_inputs, continued_prompt
 from .generate_arguments import (
     check_chunked_prefill,
     copies_of_samples,
-    prompt_mask,
     generation_setting,
+    prompt_mask,
     shortened_limits,
     with_inferred_inputs,
 )
