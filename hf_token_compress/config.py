@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 from packaging.version import InvalidVersion, Version
 
@@ -19,6 +19,7 @@ from .options import check_options, documented, option
 PositionIdPolicy = Literal["original", "compact"]
 InstructionScope = Literal["last_turn", "after_visual", "all_text"]
 Modality = Literal["image", "video"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Targets = Literal["per_token", "sum"]
 Network = Literal["conv1d", "grid"]
 SettingLike = Mapping[str, Any] | float | str

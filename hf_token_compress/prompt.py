@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .config import MODALITIES as MODALITIES
 from .config import InstructionScope
 from .config import Modality as Modality
 

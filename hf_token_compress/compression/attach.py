@@ -141,7 +141,7 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     options = call_options(inputs)
     if options["token_compression"] is False:
         return inputs
-    vars(model)[STATE_ATTRIBUTE].check_call(options["token_compression"])
+    vars(model)[STATE_ATTRIBUTE].check_call(options["token_compression"], inputs)
     if not present_modalities(model.family, inputs):
         return inputs
     spare_position = inputs.get("use_cache") is False

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
-from ..prompt import Modality, VisualLayout, find_visual_spans
+from ..prompt import MODALITIES, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
 from .attention_options import NOT_PLAIN, given_options
 from .inputs import PromptLayout, is_placeholder
@@ -73,7 +73,7 @@ class FastPath:
             for modality, visuals in layout.encoded.items()
         }
         types = torch.zeros_like(layout.input_ids)
-        for number, modality in enumerate(get_args(Modality), start=1):
+        for number, modality in enumerate(MODALITIES, start=1):
             for sample, spans in enumerate(layout.spans.get(modality, ())):
                 for span in spans:
                     types[sample, span.positions] = number
@@ -153,7 +153,7 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     vocabulary = torch.arange(model.config.get_text_config().vocab_size, device=device)[None]
     placeholders = {
         modality: is_placeholder(model, family, {"input_ids": vocabulary}, modality)
-        for modality in get_args(Modality)
+        for modality in MODALITIES
     }
     text = vocabulary[~torch.stack(list(placeholders.values())).any(0)]
     length, tokens = 12, 4

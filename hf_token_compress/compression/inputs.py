@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
-from ..prompt import Modality, MultimodalPrompt, VisualLayout, VisualSpan, find_visual_spans
+from ..prompt import (
+    MODALITIES,
+    Modality,
+    MultimodalPrompt,
+    VisualLayout,
+    VisualSpan,
+    find_visual_spans,
+)
 from .stopwatch import Stopwatch
 from .vision_attention import features_with_attention
 
-_MODALITIES: tuple[Modality, ...] = get_args(Modality)
 _PACKING_INPUTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 """What collators of padding-free batches add, to say where sequences begin in a row."""
 
@@ -127,6 +133,14 @@ class PromptLayout:
         )
 
 
+def batch_size(inputs: Mapping[str, Any]) -> int | None:
+    """Samples of a batch; None if it has neither ids [B, S] nor embeddings [B, S, D]."""
+    for name in ("input_ids", "inputs_embeds"):
+        if isinstance(given := inputs.get(name), Tensor) and given.ndim > 1:
+            return len(given)
+    return None
+
+
 def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[Modality, ...]:
     """Modalities whose pixels, or features that are not yet compressed, are in `inputs`.
 
@@ -135,7 +149,7 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
     """
     encoded = _given_features(inputs)
     found: list[Modality] = []
-    for modality in _MODALITIES:
+    for modality in MODALITIES:
         features = encoded.get(modality)
         has_pixels = inputs.get(family.pixel_inputs.get(modality, "")) is not None
         has_features = features is not None and not isinstance(features, CompressedVisionOutput)
@@ -153,7 +167,7 @@ def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[st
     for ids in arguments.get("inputs") or ():
         row = torch.as_tensor(ids).view(1, -1)  # [1, S]
         prompt = {"input_ids": row}
-        found += [own for own in _MODALITIES if is_placeholder(model, family, prompt, own).any()]
+        found += [own for own in MODALITIES if is_placeholder(model, family, prompt, own).any()]
     if found:
         raise ValueError(
             f"generate_batch takes token ids alone, which leaves the {found[0]}s out: answer "
@@ -168,7 +182,7 @@ def refuse_unread_visuals(model: Any, family: ModelFamily, inputs: Mapping[str, 
     """
     if inputs.get("mm_encoder_outputs"):
         return
-    for modality in _MODALITIES:
+    for modality in MODALITIES:
         if is_placeholder(model, family, inputs, modality).any():
             raise ValueError(
                 f"The prompt has {modality} placeholders, but no {family.pixel_inputs[modality]}: "

@@ -7,8 +7,6 @@ import inspect
 from typing import Any, ClassVar
 
 import torch
-import transformers
-from packaging.version import Version
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
@@ -28,6 +26,14 @@ from .cached_prefix import (
 from .callbacks import PromptRestorer, restored_callbacks
 from .compressor import compress_inputs
 from .continuation import continued_inputs, continued_prompt
+from .generate_arguments import (
+    check_chunked_prefill,
+    copies_of_samples,
+    generation_setting,
+    prompt_mask,
+    shortened_limits,
+    with_inferred_inputs,
+)
 from .inputs import present_modalities, refuse_unread_visuals, refuse_visual_prompts
 from .labels import check_labels
 from .next_turn import Turn, turn_of_forward, turn_of_prompt
@@ -38,8 +44,6 @@ from .widening import widened_output
 
 CONFIG_KEY = "token_compression"
 STATE_ATTRIBUTE = "_token_compression"
-# The first version whose chunked prefill keeps images.
-_CHUNKED_VISUAL_PREFILL = Version("5.23.0")
 _CALL_OPTIONS = ("token_compression", "instruction_mask")
 
 
@@ -76,8 +80,8 @@ class TokenCompressionMixin:
         if options["token_compression"] is False:
             with self._compression.disabled():
                 return self._call_forward(*args, **kwargs)
-        self._compression.check_call(options["token_compression"])
         inputs = _by_name(self.stock_class.forward, self, args, kwargs)
+        self._compression.check_call(options["token_compression"], inputs)
         stock_forward = super().forward  # type: ignore[misc]
         cache = given_cache(inputs)
         if self._should_compress(inputs):
@@ -108,11 +112,11 @@ class TokenCompressionMixin:
         if options["token_compression"] is False:
             with self._compression.disabled():
                 return self._call_generate(*args, **kwargs)
-        self._compression.check_call(options["token_compression"])
         stock_generate = super().generate  # type: ignore[misc]
         arguments = _by_name(self.stock_class.generate, self, args, kwargs)
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
+        self._compression.check_call(options["token_compression"], arguments)
         cache = given_cache(arguments)
         prefix = recall_prefix(cache)
         turn = None
@@ -132,7 +136,7 @@ class TokenCompressionMixin:
             shortened, prefix = turn.joined(compressed, generating=True)
         elif prefix is not None:
             _refuse_visuals(self.family, arguments)
-            mask = self._prompt_mask(arguments)
+            mask = prompt_mask(self, arguments)
             shortened = continued_prompt(prefix, {**arguments, "attention_mask": mask})
         else:
             return stock_generate(**arguments)
@@ -143,7 +147,7 @@ class TokenCompressionMixin:
         generated = {
             **shortened,
             **restored_callbacks(arguments, restore),
-            **self._shortened_limits(arguments, prompt_ids.shape[1] - prompt_length),
+            **shortened_limits(self, arguments, prompt_ids.shape[1] - prompt_length),
         }
         output = None
         # What stock `generate` passes at every step fits the cache as it is.
@@ -151,7 +155,7 @@ class TokenCompressionMixin:
         try:
             output = stock_generate(**generated)
         finally:
-            copies = self._copies(arguments)
+            copies = copies_of_samples(self, arguments)
             prefix = prefix.for_batch(len(prompt_ids) * copies)
             remember_prefix(caches_of(cache, output), prefix)
         # 3. Put the caller's prompt back.
@@ -219,72 +223,19 @@ class TokenCompressionMixin:
         setting = self._compression.for_call(self, token_compression)
         return compress_inputs(self, self.family, self._compression, inputs, setting, **options)
 
-    def _generation_setting(self, arguments: dict[str, Any], name: str) -> Any:
-        """A setting as `generate` resolves it: argument, given config, the model's own config."""
-        configs = (arguments.get("generation_config"), self.generation_config)  # type: ignore[attr-defined]
-        given = [arguments.get(name)] + [getattr(config, name, None) for config in configs]
-        return next((value for value in given if value is not None), None)
-
     def _compress_for_generate(self, arguments: dict[str, Any], **options: Any) -> CompressedInputs:
-        chunk_size = self._generation_setting(arguments, "prefill_chunk_size")
-        if chunk_size is not None and Version(transformers.__version__) < _CHUNKED_VISUAL_PREFILL:
-            raise ValueError(
-                f"Transformers {transformers.__version__} loses images in chunked prefill: leave "
-                f"prefill_chunk_size out, or use Transformers {_CHUNKED_VISUAL_PREFILL}."
-            )
+        check_chunked_prefill(self, arguments)
         return with_gathered_parameters(self, "_compress")(
-            self._with_generated_inputs(arguments),
+            with_inferred_inputs(self, self.family, arguments),
             padding="left",
-            spare_position=self._generation_setting(arguments, "use_cache") is False,
+            spare_position=generation_setting(self, arguments, "use_cache") is False,
             **options,
         )
 
     def _turn_of_prompt(self, prefix: CompressedPrefix | None, arguments: dict[str, Any]) -> Turn:
         if cached_length(given_cache(arguments)) > 0:
-            arguments = {**arguments, "attention_mask": self._prompt_mask(arguments)}
+            arguments = {**arguments, "attention_mask": prompt_mask(self, arguments)}
         return turn_of_prompt(self, self.family, prefix, arguments)
-
-    def _copies(self, arguments: dict[str, Any]) -> int:
-        """Samples of the cache that `generate` fills for each of the caller's."""
-        names = ("num_beams", "num_return_sequences")
-        return max(self._generation_setting(arguments, name) or 1 for name in names)
-
-    def _prompt_mask(self, arguments: dict[str, Any]) -> Any:
-        """The mask as `generate` takes it: the given one, else from padding ids, or None."""
-        ids, mask = arguments.get("input_ids"), arguments.get("attention_mask")
-        if mask is None and isinstance(ids, Tensor):
-            pad = self._generation_setting(arguments, "pad_token_id")
-            eos = self._generation_setting(arguments, "eos_token_id")
-            if pad is not None and pad not in ([eos] if isinstance(eos, int) else eos or []):
-                return (ids != pad).long()
-        return mask
-
-    def _with_generated_inputs(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Add the mask and the position ids that `generate` would infer."""
-        ids = arguments.get("input_ids")
-        if not isinstance(ids, Tensor):
-            return arguments
-        added = {}
-        mask = self._prompt_mask(arguments)
-        if mask is not None:
-            added["attention_mask"] = mask
-        if arguments.get("position_ids") is None:
-            if not isinstance(mask, Tensor) or mask.shape != ids.shape:
-                mask = torch.ones_like(ids)
-            position_ids = self.family.generation_position_ids(self, mask)
-            if position_ids is not None:
-                added["position_ids"] = position_ids
-        return {**arguments, **added}
-
-    def _shortened_limits(self, arguments: dict[str, Any], removed: int) -> dict[str, int]:
-        """`max_length` and `min_length` without the dropped tokens: both count the prompt."""
-        limits = {}
-        counterparts = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
-        for length_name, count_name in counterparts.items():
-            length = self._generation_setting(arguments, length_name)
-            if length is not None and self._generation_setting(arguments, count_name) is None:
-                limits[length_name] = max(length - removed, 0)
-        return limits
 
 
 def compressed_class(stock_class: Any) -> Any:

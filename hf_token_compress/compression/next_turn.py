@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.family import ModelFamily
-from ..prompt import Modality
+from ..prompt import MODALITIES, Modality
 from .cached_prefix import (
     CACHE_INPUTS,
     UNKNOWN_ID,
@@ -33,7 +33,6 @@ from .continuation import (
 from .inputs import TOKEN_TYPES, check_shape, is_placeholder, present_modalities
 from .rewriting import CompressedInputs
 
-_MODALITIES: tuple[Modality, ...] = get_args(Modality)
 # Inputs with one entry per new token.
 _OF_TOKENS = (*TOKEN_TYPES, "labels", "shift_labels")
 
@@ -260,7 +259,7 @@ def _first_tokens(arguments: Mapping[str, Any], count: int) -> dict[str, Tensor]
 def _text_alone(model: Any, family: ModelFamily, tokens: Mapping[str, Tensor]) -> Tensor:
     """Ids with padding in place of placeholders, int64 [B, C]."""
     ids = tokens["input_ids"]
-    for modality in _MODALITIES:
+    for modality in MODALITIES:
         placeholders = is_placeholder(model, family, tokens, modality)  # [B, C]
         ids = ids.masked_fill(placeholders, family.padding_id(model))
     return ids
@@ -268,7 +267,7 @@ def _text_alone(model: Any, family: ModelFamily, tokens: Mapping[str, Tensor]) -
 
 def _visuals_among(model: Any, family: ModelFamily, tokens: Mapping[str, Tensor]) -> set[Modality]:
     """Modalities that have placeholders among the tokens."""
-    return {own for own in _MODALITIES if is_placeholder(model, family, tokens, own).any()}
+    return {own for own in MODALITIES if is_placeholder(model, family, tokens, own).any()}
 
 
 def _without_earlier_visuals(model: Any, family: ModelFamily, turn: Turn) -> dict[str, Any]:

@@ -149,8 +149,9 @@ class CompressionReport:
 
 def kept_text(before: int, after: int) -> str:
     """How many visual tokens were kept, in words."""
-    share = after / before if before else 1.0
-    return f"{after} of {before} visual tokens kept ({share:.0%})"
+    if before == 0:
+        return "no visual tokens"
+    return f"{after} of {before} visual tokens kept ({after / before:.0%})"
 
 
 def count_text(number: int, noun: str) -> str:

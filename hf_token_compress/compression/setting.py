@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import TokenCompressionConfig
@@ -24,7 +24,7 @@ class Setting:
     """What a call runs with.
 
     Attributes:
-        base: The setting. If there is a `mapper`, that comes in place of its scorer.
+        base: The setting. A `mapper` that was saved since is still called `IN_MEMORY` here.
         scorer: The scorer in use.
         mapper: Mapper in use that was handed over; where it is saved may change.
         of_samples: The setting of each sample, if they differ in their budgets.
@@ -38,30 +38,33 @@ class Setting:
     @property
     def config(self) -> TokenCompressionConfig:
         """The setting, with the name of the mapper in use."""
-        if self.mapper is None:
+        if self.mapper is None or self.mapper.source is None:
             return self.base
-        source = self.mapper.source or IN_MEMORY
-        return self.base.with_scoring(mapper=source, mapper_revision=self.mapper.revision)
+        revision = self.mapper.revision
+        return self.base.with_scoring(mapper=self.mapper.source, mapper_revision=revision)
 
     def budgets(self, samples: int) -> tuple[TokenCompressionConfig, ...]:
-        """The setting of each sample of a batch.
-
-        Raises:
-            ValueError: There are other ratios than samples.
-        """
-        if self.of_samples is None:
-            return (self.base,) * samples
-        if len(self.of_samples) != samples:
-            raise ValueError(
-                f"token_compression lists {len(self.of_samples)} retention ratios for a batch of "
-                f"{samples}: pass one for each sample."
-            )
-        return self.of_samples
+        """The setting of each sample of a batch."""
+        return (self.base,) * samples if self.of_samples is None else self.of_samples
 
 
 def is_unnamed(name: str | None) -> bool:
     """Whether a scorer or mapper is called by what it is, because it has no name."""
     return name is not None and name.startswith("<")
+
+
+def check_names(*names: str | None) -> None:
+    """Check that scorers and mappers can be found by these names.
+
+    Raises:
+        ValueError: One is only in memory.
+    """
+    for name in filter(is_unnamed, names):
+        raise ValueError(
+            f"The setting names {name}, which is only in memory: pass only the settings that "
+            "change, to the call or to model.token_compression.update, or save or register it and "
+            "use that name."
+        )
 
 
 def build_setting(
@@ -73,12 +76,8 @@ def build_setting(
         MapperNotFoundError: There is no such mapper.
         ValueError: There is no such scorer, or it does not fit the model.
     """
-    for name in (config.scorer, config.mapper) if mappers is None else ():
-        if is_unnamed(name):
-            raise ValueError(
-                f"The setting names {name}, which is only in memory: change the setting with "
-                "model.token_compression.update, or save or register it and use that name."
-            )
+    if mappers is None:
+        check_names(config.scorer, config.mapper)
     options = dict(config.scorer_options)
     if config.scorer_name == "mapper":
         options.update(mapper=mappers or config.mapper, revision=config.mapper_revision)
@@ -103,23 +102,40 @@ def check_scorer(model: Any, scorer: Scorer) -> None:
     check_depth(model, scorer.scoring_depth)
 
 
+@dataclass(eq=False)
+class _Slot:
+    """A scorer, once it is built, and the lock of the thread that builds it."""
+
+    scoring: tuple[Any, ...]
+    scorer: Scorer | None = None
+    building: threading.Lock = field(default_factory=threading.Lock)
+
+
 class RememberedScorers:
     """The scorers that calls asked for last, so that none is built at every call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: list[tuple[tuple[Any, ...], Scorer]] = []
+        self._slots: list[_Slot] = []
 
     def get(self, scoring: tuple[Any, ...], build: Callable[[], Scorer]) -> Scorer:
         """The scorer of `TokenCompressionConfig.scoring`, built if it is not remembered."""
-        # Held while it builds: a thread that wants the same one waits for it.
         with self._lock:
-            scorer = next((known for key, known in self._found if key == scoring), None)
-            if scorer is None:
-                scorer = build()
-            others = [item for item in self._found if item[0] != scoring]
-            self._found = [(scoring, scorer), *others][:_REMEMBERED]
-            return scorer
+            slot = next((known for known in self._slots if known.scoring == scoring), None)
+            if slot is None:
+                slot = _Slot(scoring)
+                self._slots.append(slot)
+        try:
+            # It may be downloaded: only threads that want the same one wait for it.
+            with slot.building:
+                if slot.scorer is None:
+                    slot.scorer = build()
+                return slot.scorer
+        finally:
+            with self._lock:
+                others = [known for known in self._slots if known.scoring != scoring]
+                first = [] if slot.scorer is None else [slot]
+                self._slots = [*first, *others][:_REMEMBERED]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of the model has other weights to check against, and locks cannot be copied.

@@ -20,8 +20,17 @@ from ..mapper.resolve import IN_MODEL
 from ..scorers import Scorer
 from ..scorers.mapper import MapperScorer
 from .fast_path import FastPath
+from .inputs import batch_size
 from .report import CompressionReport
-from .setting import RememberedScorers, Setting, build_setting, check_scorer, is_unnamed
+from .setting import (
+    IN_MEMORY,
+    RememberedScorers,
+    Setting,
+    build_setting,
+    check_names,
+    check_scorer,
+    is_unnamed,
+)
 from .totals import CompressionTotals, recording
 
 if TYPE_CHECKING:
@@ -107,14 +116,14 @@ class TokenCompression:
         self.fast_path = FastPath.find(model, model.family)
         self._setting = setting
 
-    def check_call(self, value: Any) -> None:
-        """Check what a call passes as `token_compression`, whether or not the call needs it.
+    def check_call(self, value: Any, inputs: Mapping[str, Any]) -> None:
+        """Check what a call passes as `token_compression`, whether or not its inputs need it.
 
         Raises:
-            TypeError, ValueError: As in `update`.
+            TypeError, ValueError: As in `update`, or there are other ratios than samples.
         """
         if value is not None:
-            _of_call(self.config, value)
+            _check_call(self.config, value, inputs)
 
     def for_call(self, model: Any, value: Any) -> Setting:
         """The setting of a call that passes `value` as `token_compression`; the model's for None.
@@ -159,7 +168,7 @@ class TokenCompression:
             )
         scorer = MapperScorer(mapper)
         check_scorer(self._carrier(), scorer)
-        self._setting = Setting(self.config, scorer, mapper)
+        self._setting = Setting(self.config.with_scoring(mapper=IN_MEMORY), scorer, mapper)
 
     def calibrate(
         self,
@@ -301,6 +310,22 @@ class TokenCompression:
     def __repr__(self) -> str:
         status = "" if self.enabled else ", disabled"
         return f"TokenCompression({self.config}{status})"
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _check_call(own: TokenCompressionConfig, value: Any, inputs: Mapping[str, Any]) -> None:
+    _, of_samples = _of_call(own, value)
+    # What is only in memory has the same name in every model.
+    if value is not own and isinstance(value, Mapping):
+        check_names(value.get("scorer"), value.get("mapper"))
+    elif isinstance(value, str):
+        check_names(value)
+    samples = batch_size(inputs)
+    if of_samples is not None and samples not in (None, len(of_samples)):
+        raise ValueError(
+            f"token_compression lists {len(of_samples)} retention ratios for a batch of {samples}: "
+            "pass one for each sample."
+        )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from ..checks import check_choice, check_number
-from ..config import Modality, Network
+from ..config import MODALITIES, Modality, Network
 from .identity import ModelIdentity, json_fields
 
 NETWORKS: tuple[str, ...] = get_args(Network)
@@ -66,7 +66,7 @@ class MapperConfig:
                 f"There is no mapper network {self.network!r}: choose from {', '.join(NETWORKS)}, "
                 "or update hf_token_compress."
             )
-        check_choice("modality of a mapper", self.modality, get_args(Modality))
+        check_choice("modality of a mapper", self.modality, MODALITIES)
         depths = f"[0, {self.base_model.layers - 1}]"
         check_number("scoring_depth of a mapper", self.scoring_depth, depths, whole=True)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from ..prompt import Modality
+from ..prompt import MODALITIES, Modality
 from ..tiny import resolve_mapper
 from .files import CONFIG_FILE, fetch_folder, holds_mapper
 from .identity import ModelIdentity
@@ -14,8 +14,6 @@ from .relevance_mapper import RelevanceMapper, push_mappers
 
 IN_MODEL = "<this model>"
 """Names the mappers in the folder or repository of the model whose setting names them."""
-
-_MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 class MapperSet:
@@ -78,7 +76,7 @@ class MapperSet:
 
     def save_into_model(self, folder: str | Path) -> None:
         """Write the mappers into the folder of a model, in place of those that are there."""
-        for modality in _MODALITIES:
+        for modality in MODALITIES:
             part = Path(folder) / modality
             if modality in self.mappers:
                 self.mappers[modality].write_files(part)
@@ -127,7 +125,7 @@ def load_mappers(
         token=token,
     )
     # The mappers in image/ and video/.
-    found = [part for part in _MODALITIES if (folder / part / CONFIG_FILE).is_file()]
+    found = [part for part in MODALITIES if (folder / part / CONFIG_FILE).is_file()]
     mappers = {part: RelevanceMapper.from_folder(folder / part, name, revision) for part in found}
     for part, mapper in mappers.items():
         if (modality := mapper.config.modality) != part:

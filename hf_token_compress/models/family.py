@@ -7,12 +7,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..prompt import Modality, VisualLayout
+from ..prompt import MODALITIES, Modality, VisualLayout
 from .offload import own_parameters_loaded
 from .visuals import CompressedVisionOutput, EncodedVisuals
 
@@ -165,7 +165,7 @@ class ModelFamily:
     def consumed_inputs(self, model: Any) -> set[str]:
         """Forward keywords that the rewritten inputs no longer need: those of the vision part."""
         names = self.replaced_inputs()
-        for modality in get_args(Modality):
+        for modality in MODALITIES:
             encode = getattr(model.base_model, f"get_{modality}_features", None)
             if encode is not None:
                 names.update(_parameters(encode))

@@ -145,7 +145,7 @@ def explained_family(model: Any) -> ModelFamily:
 
 
 def encode_once(model: Any, family: ModelFamily, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs with features in place of pixels, to answer the prompts and then explain that."""
+    """The inputs with features in place of pixels, so that the vision part runs only once."""
     return with_whole_features(family, inputs, run_vision(model, family, inputs).encoded)
 
 

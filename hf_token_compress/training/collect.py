@@ -238,7 +238,7 @@ class _Collector:
             return
         if len(short) < len(batch):
             inputs = self._encode(short)
-        # The vision part runs here alone: what follows gets its features.
+        # Run the vision part once; answering and explaining get its features.
         vision = run_vision(self.model, self.family, inputs)
         inputs = with_whole_features(self.family, inputs, vision.encoded)
         answers = greedy_answers(self.model, self.family, inputs, self.options.max_new_tokens)

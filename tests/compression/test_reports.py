@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_token_compress import (
     CompressionReport,
+    CompressionTotals,
     RelevanceMapper,
     Scorer,
     TokenCompressionConfig,
@@ -59,8 +60,7 @@ def test_the_summary_is_one_line_with_all_figures(pair: ModelPair) -> None:
     assert "scorer attention" in text
     assert text in repr(report)
     assert figures(repr(report.samples[0])) == [12, 48, 25]
-    # A prompt without visual tokens loses nothing.
-    assert figures(repr(report.samples[1])) == [0, 0, 100]
+    assert repr(report.samples[1]) == "SampleReport(no visual tokens)"
 
 
 def test_the_dict_is_json_and_equals_the_tensors(pair: ModelPair) -> None:
@@ -147,6 +147,7 @@ def test_totals_are_the_sums_of_the_reports(pair: ModelPair) -> None:
     assert json.loads(json.dumps(found)) == found
     kept = (totals.visual_tokens_after, totals.visual_tokens_before)
     assert figures(totals.summary())[:4] == [4, 7, *kept]
+    assert CompressionTotals().summary().startswith("0 calls, 0 samples, no visual tokens, vision")
 
 
 def test_totals_count_one_call_of_a_scorer_that_runs_the_model() -> None:

@@ -159,6 +159,17 @@ def test_a_wrong_setting_is_refused_for_text_too(value: Any, pair: ModelPair) ->
             call(**inputs, token_compression=value)
 
 
+def test_a_list_of_another_length_is_refused_for_text_too(pair: ModelPair) -> None:
+    model = pair.compressed
+    for inputs in (make_inputs([TEXT_ONLY] * 2), make_inputs([ONE_IMAGE, TEXT_ONLY])):
+        for call in (model, model.generate, partial(prepare_inputs, model)):
+            with one_sentence(ValueError, "3 retention ratios", "batch of 2"):
+                call(**inputs, token_compression=RATIOS)
+    embeddings = model.get_input_embeddings()(make_inputs([TEXT_ONLY])["input_ids"])
+    with one_sentence(ValueError, "batch of 1"):
+        model(inputs_embeds=embeddings, token_compression=[0.25, 0.5])
+
+
 # Scorers and mappers of a call
 
 
@@ -219,6 +230,50 @@ def test_a_scorer_that_does_not_fit_is_refused_at_every_call(
                     **inputs, token_compression={"scorer": "counted", "scorer_options": options}
                 )
     assert counted.count("built refused") == 2
+
+
+def test_a_scorer_that_is_being_built_holds_up_no_other_call(
+    pair: ModelPair, counted: list[str]
+) -> None:
+    inputs = make_inputs([ONE_IMAGE])
+    pool = ThreadPoolExecutor(1)
+
+    @register_scorer("slow")
+    class Slow(Scorer):
+        def __init__(self) -> None:
+            change = {"scorer": "uniform"}
+            # The time only ends a deadlock.
+            pool.submit(pair.compressed, **inputs, token_compression=change).result(timeout=60)
+
+        def score(self, prompt: Any) -> torch.Tensor:
+            return prompt.visual_mask.float()
+
+    with pool:
+        report = pair.compressed(**inputs, token_compression={"scorer": "slow"}).compression_report
+    assert report.scorer == "slow"
+
+
+def test_what_is_only_in_memory_stays_with_its_model(pair: ModelPair) -> None:
+    inputs, own = make_inputs([ONE_IMAGE]), pair.compressed.token_compression
+    twin = compress(copy.deepcopy(pair.stock), QUARTER)
+    other = twin.token_compression
+
+    class Middle(Scorer):
+        def score(self, prompt: Any) -> torch.Tensor:
+            return prompt.visual_mask.float()
+
+    for name in ("<in memory>", "<Middle>"):
+        for seed, compression in enumerate((own, other)):
+            if name == "<Middle>":
+                compression.scorer = Middle()
+            else:
+                compression.use_mapper(mapper_of(pair.stock, seed))
+        expected = pair.compressed(**inputs).logits
+        logits = pair.compressed(**inputs, token_compression=own.config).logits
+        assert torch.equal(logits, expected)
+        for prompt in (ONE_IMAGE, TEXT_ONLY):
+            with one_sentence(ValueError, name, "only in memory"):
+                pair.compressed(**make_inputs([prompt]), token_compression=other.config)
 
 
 def test_a_mapper_of_a_call(pair: ModelPair, tmp_path: Path) -> None:
