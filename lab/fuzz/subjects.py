@@ -101,6 +101,8 @@ def subject(name: str, attention: str) -> Subject:
     config = stock.config
     placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
     special = [token for token in placeholders if token is not None]
+    # Ovis2 embeds these otherwise where the prompt comes with an image.
+    special += getattr(config, "visual_indicator_token_ids", None) or []
     return Subject(
         stock,
         compress(copy.deepcopy(stock), KEEP_ALL),

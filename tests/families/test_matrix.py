@@ -135,7 +135,8 @@ def given_features_are_compressed_like_pixels(cell: Cell) -> None:
             outputs[modality] = encode(**arguments, return_dict=True)
             for name in pixels:
                 del inputs[name]
-    assert outputs
+    if not outputs:
+        pytest.skip("the model encodes videos as images")
     assert torch.equal(cell.pair.compressed(**inputs, mm_encoder_outputs=outputs).logits, expected)
 
 
@@ -282,7 +283,7 @@ KINDS = {
     "prepared": Kind(equals_stock_on_prepared_inputs, ALL),
     "hidden": Kind(equals_stock_with_dropped_tokens_hidden, ALL, exact=False),
     "features": Kind(given_features_are_compressed_like_pixels, ("one_image",)),
-    "whole_features": Kind(given_whole_features_are_read_like_pixels, ()),
+    "whole_features": Kind(given_whole_features_are_read_like_pixels, (), exact=False),
     "alone": Kind(a_sample_in_a_batch_equals_the_sample_alone, ALL, exact=False, prompts="several"),
     "cached": Kind(cached_equals_recomputed, ("one_image",), exact=False),
     # Positions of `prepare_inputs` count padding, those of `generate` do not: equal up to rounding.
@@ -333,6 +334,8 @@ def _parameter(cell: Cell) -> Any:
     marks = [skipped_before(since)] if skipped_before(since) else []
     if cell.kind == "hidden" and maker.hiding_differs:
         marks.append(pytest.mark.skip(reason=maker.hiding_differs))
+    if reason := maker.stock_differs.get(f"{cell.kind}-{cell.title}"):
+        marks.append(pytest.mark.xfail(reason=reason, raises=AssertionError, strict=True))
     bits = str(cell.dtype).removeprefix("torch.")
     return pytest.param(cell, id="-".join([*cell[:4], bits]), marks=marks)
 

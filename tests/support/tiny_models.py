@@ -113,6 +113,7 @@ class TinyFamily(ABC):
         attention_layers: Decoder layers that have an attention map; None if all have one.
         answer_type: The `token_type_ids` of an answer, if it has any.
         faults: How the stock model fails, by kind of cell or by "kind-prompts".
+        stock_differs: Why the stock model is wrong without an error, by "kind-prompts".
         image_sizes: (height, width) in pixels of images for its processor.
     """
 
@@ -124,6 +125,7 @@ class TinyFamily(ABC):
     attention_layers: ClassVar[tuple[int, ...] | None] = None
     answer_type: ClassVar[int] = 0
     faults: ClassVar[Mapping[str, Fault]] = {}
+    stock_differs: ClassVar[Mapping[str, str]] = {}
     image_sizes: ClassVar[tuple[tuple[int, int], ...]] = ((40, 56), (64, 24))
 
     @property

@@ -8,6 +8,7 @@ import transformers
 from tiny_models import (
     HIDDEN,
     IMAGE,
+    IMAGE_PROMPTS,
     TEXT_CONFIG,
     VIDEO,
     VISION_END,
@@ -34,9 +35,10 @@ WORDS = {
 
 class Family(Tiles):
     architecture = "Ovis2"
-    faults = {
-        "chunked": Fault("not subscriptable", TypeError, since="5.23.0"),
-    }
+    faults = dict.fromkeys(
+        (f"chunked-{title}" for title in IMAGE_PROMPTS if title != "text_only"),
+        Fault("not subscriptable", TypeError, since="5.23.0"),
+    )
 
     @override
     def config(self, **text_options: Any) -> Any:

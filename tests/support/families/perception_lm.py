@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import IMAGE, PROMPTS, TEXT_CONFIG, VIDEO, Fault, TinyFamily, Visual
+from tiny_models import (
+    IMAGE,
+    IMAGE_PROMPTS,
+    PROMPTS,
+    TEXT_CONFIG,
+    VIDEO,
+    Fault,
+    TinyFamily,
+    Visual,
+)
 from tiny_processors import word_tokenizer
 from torch import Tensor
 from typing_extensions import override
@@ -16,13 +25,21 @@ from typing_extensions import override
 PATCH, TILE = 14, 56
 TOKENS = (TILE // PATCH // 2) ** 2
 
+NO_CHUNKS = Fault("missing 1 required positional argument", TypeError, since="5.23.0")
+NO_VIDEO_CHUNKS = Fault("Chunked prefill cannot split", ValueError, since="5.23.0")
+VIDEO_PROMPTS = ("one_video", "several_videos", "image_and_video", "ragged_videos")
+
 
 class Family(TinyFamily):
     architecture = "PerceptionLM"
     prompts = PROMPTS
     faults = {
-        "chunked": Fault("missing 1 required positional argument", TypeError, since="5.23.0"),
+        **{f"chunked-{title}": NO_CHUNKS for title in IMAGE_PROMPTS if title != "text_only"},
+        **{f"chunked-{title}": NO_VIDEO_CHUNKS for title in VIDEO_PROMPTS},
     }
+    stock_differs = dict.fromkeys(
+        ("beams-several_videos", "beams-ragged_videos"), "beams get the videos of other beams"
+    )
 
     @override
     def config(self, **text_options: Any) -> Any:

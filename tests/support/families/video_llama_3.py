@@ -16,13 +16,17 @@ WORDS = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO}
 PATCH = 4
 # It counts tokens that were left out, too.
 NO_BEAMS = Fault("expected a non-empty list of Tensors", since="5.24.0")
+NO_CHUNKS = Fault("does not match the shape of the indexed", IndexError, since="5.23.0")
 VIDEO_PROMPTS = ("one_video", "several_videos", "image_and_video", "ragged_videos")
 
 
 class Family(TinyFamily):
     architecture = "VideoLlama3"
     prompts = PROMPTS
-    faults = dict.fromkeys((f"beams-{title}" for title in VIDEO_PROMPTS), NO_BEAMS)
+    faults = {
+        **{f"beams-{title}": NO_BEAMS for title in VIDEO_PROMPTS},
+        **{f"chunked-{title}": NO_CHUNKS for title in VIDEO_PROMPTS},
+    }
 
     @override
     def config(self, **text_options: Any) -> Any:
