@@ -65,7 +65,7 @@ def compress_inputs(
             instruction token but the scorer needs one, or the scorer did not return one finite
             score per token.
     """
-    config = setting.config
+    config = setting.base
     if isinstance(inputs.get("logits_to_keep"), Tensor):
         raise ValueError(
             "logits_to_keep must be a number with token compression: indices would point into the "
@@ -130,7 +130,7 @@ def _score(
     fast_path: FastPath | None,
 ) -> Tensor:
     """Scores of all tokens, float32 [B, S]."""
-    scorer, config = setting.scorer, setting.config
+    scorer, config = setting.scorer, setting.base
     reading = read(
         model,
         family,

@@ -167,7 +167,7 @@ def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[st
     for ids in arguments.get("inputs") or ():
         row = torch.as_tensor(ids).view(1, -1)  # [1, S]
         prompt = {"input_ids": row}
-        found += [own for own in MODALITIES if is_placeholder(model, family, prompt, own).any()]
+        found += placeholder_modalities(model, family, prompt)
     if found:
         raise ValueError(
             f"generate_batch takes token ids alone, which leaves the {found[0]}s out: answer "
@@ -182,13 +182,12 @@ def refuse_unread_visuals(model: Any, family: ModelFamily, inputs: Mapping[str, 
     """
     if inputs.get("mm_encoder_outputs"):
         return
-    for modality in MODALITIES:
-        if is_placeholder(model, family, inputs, modality).any():
-            raise ValueError(
-                f"The prompt has {modality} placeholders, but no {family.pixel_inputs[modality]}: "
-                "pass everything that the processor returned, and register a family with its own "
-                "`pixel_inputs` if its pixels have another name."
-            )
+    for modality in placeholder_modalities(model, family, inputs):
+        raise ValueError(
+            f"The prompt has {modality} placeholders, but no {family.pixel_inputs[modality]}: "
+            "pass everything that the processor returned, and register a family with its own "
+            "`pixel_inputs` if its pixels have another name."
+        )
 
 
 def is_placeholder(
@@ -199,6 +198,13 @@ def is_placeholder(
         return family.placeholders(model.config, inputs, modality)
     except ValueError:
         return torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+
+
+def placeholder_modalities(
+    model: Any, family: ModelFamily, inputs: Mapping[str, Any]
+) -> list[Modality]:
+    """Modalities that have placeholders among `input_ids`."""
+    return [own for own in MODALITIES if is_placeholder(model, family, inputs, own).any()]
 
 
 def read_layout(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..models.family import ModelFamily
-from ..prompt import MODALITIES, Modality
+from ..prompt import MODALITIES
 from .cached_prefix import (
     CACHE_INPUTS,
     UNKNOWN_ID,
@@ -30,7 +30,13 @@ from .continuation import (
     fitting_positions,
     has_new_tokens_only,
 )
-from .inputs import TOKEN_TYPES, check_shape, is_placeholder, present_modalities
+from .inputs import (
+    TOKEN_TYPES,
+    check_shape,
+    is_placeholder,
+    placeholder_modalities,
+    present_modalities,
+)
 from .rewriting import CompressedInputs
 
 # Inputs with one entry per new token.
@@ -207,7 +213,7 @@ def _turn(
         # Number the new tokens from zero, as the prompt of their own that they are.
         first = same_axes(cached.next_position, positions)
         own["position_ids"] = same_axes(positions, first) - first
-    elif family.numbers_visuals and _visuals_among(model, family, own):
+    elif family.numbers_visuals and placeholder_modalities(model, family, own):
         raise ValueError(
             "This model numbers the images of the whole sequence, so new tokens alone do not say "
             "where a new image stands: pass position_ids of the whole sequence."
@@ -227,7 +233,7 @@ def _uncompressed_prefix(
     if generating and not has_new_tokens_only(inputs) and ids.shape[1] > length:
         earlier = _first_tokens(inputs, length)
         held = earlier["input_ids"]
-        if not _visuals_among(model, family, earlier):
+        if not placeholder_modalities(model, family, earlier):
             offset = None
     own = torch.ones_like(held)
     if mask is not None and mask.shape[1] > length:
@@ -265,15 +271,10 @@ def _text_alone(model: Any, family: ModelFamily, tokens: Mapping[str, Tensor]) -
     return ids
 
 
-def _visuals_among(model: Any, family: ModelFamily, tokens: Mapping[str, Tensor]) -> set[Modality]:
-    """Modalities that have placeholders among the tokens."""
-    return {own for own in MODALITIES if is_placeholder(model, family, tokens, own).any()}
-
-
 def _without_earlier_visuals(model: Any, family: ModelFamily, turn: Turn) -> dict[str, Any]:
     """The inputs of a turn without modalities that only occur in earlier turns."""
-    new = _visuals_among(model, family, turn.inputs)
-    old = _visuals_among(model, family, turn.earlier) - new
+    new = placeholder_modalities(model, family, turn.inputs)
+    old = {*placeholder_modalities(model, family, turn.earlier)}.difference(new)
     inputs = dict(turn.inputs)
     for modality in old & set(present_modalities(family, inputs)):
         inputs.pop(family.pixel_inputs[modality], None)

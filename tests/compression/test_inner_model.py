@@ -180,7 +180,7 @@ def test_under_lora() -> None:
 
 @pytest.fixture
 def trained_pair(pair: ModelPair) -> ModelPair:
-    """Two compressed models, of which the second one's forward calls the inner model, as TRL's."""
+    """Two compressed models; the forward of the second calls the inner model, as TRL's does."""
     model = copy.deepcopy(pair.compressed)
     original = model.forward
 

@@ -155,7 +155,7 @@ def test_labels_do_not_go_with_few_logits(pair: ModelPair) -> None:
 
 
 def completed(inputs: dict[str, Tensor], completions: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The prompts followed by completions, int64 [B, C], of which the mask shows the tokens."""
+    """The prompts followed by completions, int64 [B, C], whose padding the mask hides."""
     more = {
         "input_ids": completions,
         "attention_mask": mask.long(),

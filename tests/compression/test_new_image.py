@@ -75,7 +75,7 @@ def test_five_turns_equal_recomputing(family: str, kind: str | None) -> None:
         output = model.generate(**inputs, **ENDLESS)
         if chat.visuals or kind is None:
             chat.drop(output.compression_report.samples, start)
-        # Every turn rests on those before it.
+        # Every turn depends on those before it.
         if number in (2, 4):
             expected = chat.recomputed(0)
             assert torch.equal(output.sequences, expected.sequences)

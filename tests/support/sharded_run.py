@@ -71,4 +71,6 @@ if __name__ == "__main__":
         world_size=2,
     )
     run(int(sys.argv[1]))
+    # Neither process takes its connections down while the other one uses them.
+    distributed.barrier()
     distributed.destroy_process_group()
