@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..prompt import MultimodalPrompt
+from ..selection import Candidates
 
 if TYPE_CHECKING:
     from ..mapper import ModelIdentity
@@ -46,9 +47,12 @@ class Scorer(ABC):
         scoring_depth: Decoder layers that run on the whole prompt before the scoring layer. Each
             costs one layer of the uncompressed prefill. The scoring layer is the next one with
             attention: in a hybrid decoder, layers without attention may have to run at 0 too.
+        ranks_only: Whether only the order of the scores means anything, so that neither shares of
+            them (`top_p`) nor products with them (`selection="diverse"`) can be used.
     """
 
     needs: frozenset[Need] = frozenset()
+    ranks_only: ClassVar[bool] = False
     scoring_depth: int = 0
 
     @abstractmethod
@@ -63,6 +67,29 @@ class Scorer(ABC):
         Returns:
             float [B, S]; the highest scores stay. Only visual positions are read.
         """
+
+    def select(
+        self, prompt: MultimodalPrompt, sample: int, candidates: Candidates
+    ) -> Tensor | None:
+        """Choose the tokens of one prompt, for rules whose choice depends on how many are kept.
+
+        Called without gradients after `score`, for every prompt that drops tokens.
+
+        Args:
+            prompt: As in `score`.
+            sample: Which prompt of the batch.
+            candidates: Its N visual tokens with their scores, and how many of them to choose.
+
+        Returns:
+            int64 [candidates.count], distinct indices into the N tokens, none of them kept already;
+            or None, as here, if the setting's `selection` chooses.
+        """
+        return None
+
+    @property
+    def selects(self) -> bool:
+        """Whether the scorer chooses tokens itself."""
+        return type(self).select is not Scorer.select
 
     def check_model(self, identify: Callable[[], ModelIdentity]) -> None:
         """Raise `ValueError` if the scorer does not fit a model; called by `compress`.

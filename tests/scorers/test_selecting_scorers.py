@@ -53,8 +53,11 @@ def chosen_by(
 def cosines_of(visual: Tensor) -> list[list[float]]:
     rows = visual.double().tolist()
 
+    def dot(a: list[float], b: list[float]) -> float:
+        return sum(own * other for own, other in zip(a, b, strict=True))
+
     def cosine(a: list[float], b: list[float]) -> float:
-        return math.sumprod(a, b) / math.sqrt(math.sumprod(a, a) * math.sumprod(b, b))
+        return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
 
     return [[cosine(a, b) for b in rows] for a in rows]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hf_token_compress import compress, prepare_inputs
 from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.compression.word_embeddings import word_statistics
+from hf_token_compress.prompt import MultimodalPrompt
 from hf_token_compress.scorers import build_scorer
 from hf_token_compress.scorers.attention import instruction_attention
 from hf_token_compress.scorers.smoothing import smoothed
@@ -24,12 +25,10 @@ from hf_token_compress.word_statistics import WordStatistics
 pytestmark = pytest.mark.core
 
 
-def scores_of(
-    name: str, prompt: Any, *, sample: int = 0, needed: Any = None, **options: Any
-) -> Any:
-    """Scores of the visual tokens of a prompt, [N]."""
+def scores_of(name: str, prompt: MultimodalPrompt, needed: Any = None, **options: Any) -> Tensor:
+    """Scores of the visual tokens of a single prompt, [N]."""
     scores = build_scorer(name, options).score(prompt, **(needed or {}))
-    return scores[sample, prompt.visual_mask[sample]]
+    return scores[prompt.visual_mask]
 
 
 def test_text_similarity_is_the_mean_cosine_to_the_words() -> None:
@@ -78,9 +77,7 @@ def test_whitened_similarity_is_the_best_matched_filter() -> None:
     prompt = made_prompt(visual, asked)
     needed = {"word_statistics": statistics_of(words)}
     for shrinkage in (0.1, 0.5):
-        found = scores_of(
-            "whitened_similarity", prompt, needed=needed, shrinkage=shrinkage, smooth=False
-        )
+        found = scores_of("whitened_similarity", prompt, needed, shrinkage=shrinkage, smooth=False)
         expected = matched_filters(visual, asked, words, shrinkage).amax(1)
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
 
