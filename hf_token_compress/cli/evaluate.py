@@ -27,7 +27,7 @@ from .outputs import check_output, numbered_paths, write_json
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from ..data.answers import Match
+    from ..data.metrics import MetricOption
     from ..data.sources import SampleSource
     from ..evaluation import Questions, RetentionResult, Sample
     from .checkpoint import CheckpointSource
@@ -84,7 +84,7 @@ class EvaluateOptions:
 @one_sentence_errors
 @takes(ModelOptions, "model_options")
 @takes(EvaluateOptions, "options")
-@takes(CollectOptions, "answers", only=("match",))
+@takes(CollectOptions, "answers", only=("metric",))
 @takes(TokenCompressionConfig, "changes", only=("mapper",), built=False)
 @takes(SceneOptions, "scenes", panel=SCENES, built=False)
 def evaluate(
@@ -133,7 +133,7 @@ def evaluate(
     results = _Results({"model": source.options.model, "mapper": mapper})
     write = partial(_write, results, markdown=markdown, as_json=as_json, output=output, plot=plot)
     with stoppable(lambda: _kept(results, options.retention_ratio, write)):
-        _measure(results, source, options, composed, listed(kind), scorers, answers.match)
+        _measure(results, source, options, composed, listed(kind), scorers, answers.metric)
     write()
 
 
@@ -198,7 +198,7 @@ def _measure(
     scenes: SceneOptions,
     kinds: tuple[str, ...],
     scorers: tuple[str, ...],
-    match: Match,
+    metric: MetricOption,
 ) -> None:
     """Measure with all scorers at all ratios, and add the results one by one."""
     from ..data.sources import JsonLines
@@ -230,7 +230,7 @@ def _measure(
             scorers=scorers,
             retention_ratios=ratios,
             mapper=results.about["mapper"],
-            match=match,
+            metric=metric,
             batch_size=options.batch_size,
             after_batch=done,
             after_result=results.found.append,

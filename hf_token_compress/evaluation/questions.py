@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from ..data.answers import bare_answer
 from ..data.chat import encode_samples
+from ..data.choices import bare_answer
 from ..data.media import with_frames
 from ..data.sample import Sample
 from ..data.sources import SampleSource

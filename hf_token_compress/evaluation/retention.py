@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..compression import compress, uncompress
 from ..config import TokenCompressionConfig
-from ..data.answers import Match, is_right
+from ..data.metrics import MetricOption, is_right
 from ..data.sample import Sample
 from ..prompt import Modality
 from ..scorers.mapper import MapperScorer
@@ -77,7 +78,7 @@ def measure_retention(
     mapper: str | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 64,
-    match: Match = "exact",
+    metric: MetricOption = "auto",
     after_batch: Callable[[int], None] | None = None,
     after_result: Callable[[RetentionResult], None] | None = None,
 ) -> list[RetentionResult]:
@@ -95,7 +96,7 @@ def measure_retention(
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         batch_size: Samples per batch.
         max_new_tokens: Longest answer, in tokens.
-        match: Which answers are right, as `hf_token_compress.data.answers.is_right` takes it.
+        metric: Which answers are right, as `hf_token_compress.data.metrics.is_right` takes it.
         after_batch: Called with the number of samples after each batch, for progress bars.
         after_result: Called with each result as soon as it is there.
 
@@ -109,7 +110,7 @@ def measure_retention(
             answer, or the ground truth that "truth" needs. All of these are raised before the first
             question is asked.
     """
-    asked = _Asked(samples, match, ground_truth=TRUTH in scorers)
+    asked = _Asked(samples, metric, ground_truth=TRUTH in scorers)
     planned: list[tuple[str, TokenCompressionConfig]] = []
     for scorer in scorers:
         label = scorer if isinstance(scorer, str) else scorer.label
@@ -143,11 +144,12 @@ def measure_retention(
 class _Asked:
     """What is known of the samples, which are read once for all results."""
 
-    def __init__(self, samples: Sequence[Sample], match: Match, *, ground_truth: bool) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], metric: MetricOption, *, ground_truth: bool
+    ) -> None:
         self.kinds: list[str] = []
-        self.answers: list[str] = []
+        self.graders: list[Callable[[str], bool]] = []
         self.modalities: set[Modality] = set()
-        self._match = match
         for number, sample in enumerate(samples):
             if sample.answer is None:
                 raise ValueError(f"Sample {number} has no answer: leave it out.")
@@ -157,7 +159,9 @@ class _Asked:
                     f"image or frames, but sample {number} has none: leave that scorer out."
                 )
             self.kinds.append(sample.kind or ALL)
-            self.answers.append(sample.answer)
+            # Without its images, which are not kept.
+            text = dataclasses.replace(sample, visuals=())
+            self.graders.append(partial(is_right, sample=text, metric=metric))
             self.modalities.add(sample.modality)
 
     def result(
@@ -165,9 +169,9 @@ class _Asked:
     ) -> RetentionResult:
         """Count the right answers of each kind."""
         correct, asked = dict.fromkeys(self.kinds, 0), dict.fromkeys(self.kinds, 0)
-        for kind, given, right in zip(self.kinds, answers, self.answers, strict=True):
+        for kind, given, grader in zip(self.kinds, answers, self.graders, strict=True):
             asked[kind] += 1
-            correct[kind] += is_right(given, right, self._match)
+            correct[kind] += grader(given)
         return RetentionResult(scorer, ratio, kept_share, correct, asked)
 
 
