@@ -12,6 +12,7 @@ from. Answers are kept in the file, with which a stopped run goes on.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def show(count: int) -> None:
         nonlocal asked
         asked += count
-        print(f"{asked} of {len(evaluator) * (1 + len(settings))} answers", flush=True)
+        print(f"{asked} of {len(evaluator) * (1 + len(settings))} answers", file=sys.stderr)
 
     pool = pool_of(evaluator.run(settings, after_batch=show))
     print_settings(pool, options.max_loss)
