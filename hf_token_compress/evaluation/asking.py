@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from ..data.answers import Match, is_right
 from ..data.chat import encode_samples
 from ..data.sample import Sample
 from .answering import answer_batch
+from .digests import visuals_digest
 from .downsampling import downsampled
+from .questions import ALL
 from .results import SampleResult
 from .settings import FULL, EvaluationSetting
 from .switching import SwitchedModel
@@ -27,9 +27,6 @@ from .teacher_forcing import (
     forced_log_probabilities,
     mean_divergence,
 )
-
-ALL = "all"
-"""Kind of the samples that have none."""
 
 FIRST_TOKENS = 8
 """Tokens of the uncompressed model's answer along which distributions are compared."""
@@ -51,7 +48,7 @@ class Batch:
     @cached_property
     def digests(self) -> list[str]:
         """Of each sample's images or video."""
-        return [_digest(sample.visuals) for sample in self.samples.values()]
+        return [visuals_digest(sample.visuals) for sample in self.samples.values()]
 
     @cached_property
     def _full(self) -> dict[tuple[tuple[int, ...], ...], list[Tensor]]:
@@ -85,6 +82,13 @@ class Measures:
     match: Match
     divergence: bool
     log_probability: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is measured, as JSON types."""
+        match: Any = self.match
+        if callable(match):
+            match = getattr(match, "__qualname__", type(match).__qualname__)
+        return {**asdict(self), "match": match}
 
     def of(
         self, batch: Batch, setting: EvaluationSetting, full: Mapping[int, SampleResult]
@@ -172,17 +176,3 @@ def _visual_tokens(
         return [(count, count) for count in switched.visual_tokens(inputs)]
     reports = switched.model.token_compression.last.samples
     return [(report.visual_tokens_before, report.visual_tokens_after) for report in reports]
-
-
-def _digest(visuals: Sequence[Any]) -> str:
-    """A text that is equal for equal images only."""
-    found = hashlib.sha256()
-    pending = list(visuals)
-    while pending:
-        item = pending.pop()
-        if isinstance(item, Image.Image):
-            found.update(f"{item.mode}{item.size}".encode())
-            found.update(item.tobytes())
-        else:
-            pending.extend(item)
-    return found.hexdigest()[:16]

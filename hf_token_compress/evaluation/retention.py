@@ -8,8 +8,8 @@ from typing import Any
 
 from ..data.answers import Match
 from ..data.sample import Sample
-from .asking import ALL
 from .engine import Evaluator
+from .questions import ALL
 from .results import RetentionResult
 from .settings import ConfiguredScorer, settings_of
 
