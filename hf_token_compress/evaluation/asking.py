@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.answers import Match, is_right
+from ..data.metrics import MetricOption, score_answer
 from ..data.chat import encode_samples
 from ..data.sample import Sample
 from .answering import answer_batch
@@ -73,22 +73,22 @@ class Measures:
 
     Attributes:
         max_new_tokens: Longest answer, in tokens.
-        match: Which answers are right.
+        metric: How answers are scored.
         divergence: Whether to measure `SampleResult.kl`.
         log_probability: Whether to measure `SampleResult.log_probability`.
     """
 
     max_new_tokens: int
-    match: Match
+    metric: MetricOption
     divergence: bool
     log_probability: bool
 
     def to_dict(self) -> dict[str, Any]:
         """What is measured, as JSON types."""
-        match: Any = self.match
-        if callable(match):
-            match = getattr(match, "__qualname__", type(match).__qualname__)
-        return {**asdict(self), "match": match}
+        metric: Any = self.metric
+        if callable(metric):
+            metric = getattr(metric, "__qualname__", type(metric).__qualname__)
+        return {**asdict(self), "metric": metric}
 
     def of(
         self, batch: Batch, setting: EvaluationSetting, full: Mapping[int, SampleResult]
@@ -121,7 +121,7 @@ class Measures:
         for place, (number, sample) in enumerate(batch.samples.items()):
             text = answers.texts[place]
             agrees = setting == FULL or text == full[number].answer
-            right = agrees if sample.answer is None else is_right(text, sample.answer, self.match)
+            score = score_answer(text, sample, self.metric) if sample.answers else float(agrees)
             before, after = tokens[place]
             results.append(
                 SampleResult(
@@ -129,7 +129,7 @@ class Measures:
                     kind=sample.kind or ALL,
                     visual=batch.digests[place],
                     answer=text,
-                    score=float(right),
+                    score=score,
                     agrees=agrees,
                     # A smaller image has fewer tokens from the start.
                     visual_tokens_before=(
@@ -163,7 +163,7 @@ class Measures:
     ) -> list[float | None]:
         if not self.log_probability:
             return [None] * len(samples)
-        answers = [answer_ids(processor, sample.answer or "") for sample in samples]
+        answers = [answer_ids(processor, sample.answers[0]) for sample in samples]
         found = forced_log_probabilities(model, inputs, answers)
         return [answer_log_probability(*pair) for pair in zip(found, answers, strict=True)]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .._version import __version__
-from ..data.answers import Match
+from ..data.metrics import MetricOption
 from ..data.chat import batches_of_one_shape
 from ..data.sample import Sample
 from ..data.sources import SampleSource
@@ -39,7 +39,7 @@ class Evaluator:
             answers are compared with those of the uncompressed model.
         batch_size: Samples per batch; images and videos of different lengths are batched apart.
         max_new_tokens: Longest answer, in tokens.
-        match: Which answers are right, as `hf_token_compress.data.answers.is_right` takes it.
+        metric: How answers are scored, as `hf_token_compress.data.metrics.score_answer` takes it.
         divergence: Whether to measure `SampleResult.kl`; by default where no right answers are
             known.
         log_probability: Whether to measure `SampleResult.log_probability`.
@@ -61,7 +61,7 @@ class Evaluator:
         *,
         batch_size: int = 16,
         max_new_tokens: int = 64,
-        match: Match = "exact",
+        metric: MetricOption = "auto",
         divergence: bool | None = None,
         log_probability: bool = False,
         answers: str | Path | None = None,
@@ -72,7 +72,7 @@ class Evaluator:
         labelled = self._questions.labelled
         self._measures = Measures(
             max_new_tokens,
-            match,
+            metric,
             divergence=not labelled if divergence is None else divergence,
             log_probability=log_probability and labelled,
         )

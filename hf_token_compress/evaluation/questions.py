@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.answers import bare_answer
+from ..data.choices import bare_answer
 from ..data.media import with_frames
 from ..data.sample import Sample
 from ..data.sources import SampleList, SampleSource
@@ -56,7 +56,7 @@ class Questions:
         self.modalities: set[Modality] = set()
         self.without_ground_truth: int | None = None
         unreadable: dict[int, str] = {}
-        answers: dict[int, str | None] = {}
+        answers: dict[int, tuple[str, ...]] = {}
         found: dict[str, None] = {}
         look = getattr(samples, "peek", samples.__getitem__)
         for number in range(len(samples)):
@@ -69,7 +69,7 @@ class Questions:
             found[kind] = None
             if kinds and kind not in kinds:
                 continue
-            answers[number] = sample.answer
+            answers[number] = sample.answers
             self.modalities.add(sample.modality)
             if self.without_ground_truth is None and not has_ground_truth(sample):
                 self.without_ground_truth = number
@@ -78,12 +78,12 @@ class Questions:
                 f"There is no question of the kind {unknown[0]!r} in the data: it has "
                 f"{', '.join(found) or 'none that can be read'}."
             )
-        self.labelled = any(answer is not None for answer in answers.values())
+        self.labelled = any(answers.values())
         if self.labelled:
             unreadable |= {
-                number: "it has no answer" if answer is None else "its answer is empty"
-                for number, answer in answers.items()
-                if not bare_answer(answer or "")
+                number: "its answer is empty" if own else "it has no answer"
+                for number, own in answers.items()
+                if not any(map(bare_answer, own))
             }
         self.numbers = tuple(number for number in answers if number not in unreadable)
         self.left_out = tuple(LeftOut(*item) for item in sorted(unreadable.items()))
@@ -104,7 +104,7 @@ class Questions:
             found = samples.describe()
         else:
             texts = (
-                (own.question, own.answer, visuals_digest(own.visuals))
+                (own.prompt, own.answers, own.choices, visuals_digest(own.visuals))
                 for own in (samples[number] for number in range(len(samples)))
             )
             found = {"digest": texts_digest(texts)}
