@@ -5,6 +5,7 @@ from ..data.sample import Sample
 from .answering import answer_samples
 from .answers import Answers, AnswersFile
 from .engine import Evaluator
+from .questions import Questions
 from .results import Evaluation, LeftOut, RetentionResult, SampleResult
 from .retention import measure_retention, retention_markdown
 from .settings import FULL, ConfiguredScorer, EvaluationSetting, settings_of
@@ -19,6 +20,7 @@ __all__ = [
     "EvaluationSetting",
     "Evaluator",
     "LeftOut",
+    "Questions",
     "RetentionResult",
     "Sample",
     "SampleResult",

@@ -10,24 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from .results import SampleResult
-from .settings import EvaluationSetting
 
 
 class Answers:
-    """The answers that are known, by setting and number of the sample."""
+    """The answers that are known, by the key of their setting and the number of the sample."""
 
     def __init__(self) -> None:
         self._found: dict[str, dict[int, SampleResult]] = {}
 
-    def of(self, setting: EvaluationSetting) -> Mapping[int, SampleResult]:
-        """The answers with a setting, by number of the sample."""
-        return self._found.get(setting.key, {})
+    def of(self, key: str) -> Mapping[int, SampleResult]:
+        """The answers with a setting, by number of the sample; a view that grows."""
+        return self._found.setdefault(key, {})
 
-    def add(self, setting: EvaluationSetting, results: Sequence[SampleResult]) -> None:
+    def add(self, key: str, results: Sequence[SampleResult]) -> None:
         """Add the answers to a batch."""
-        self._keep(setting.key, results)
-
-    def _keep(self, key: str, results: Sequence[SampleResult]) -> None:
         self._found.setdefault(key, {}).update({result.number: result for result in results})
 
 
@@ -62,17 +58,17 @@ class AnswersFile(Answers):
             self._check(json.loads(first), about)
             for line in lines:
                 batch = json.loads(line)
-                self._keep(batch["setting"], [_read(item) for item in batch["answers"]])
+                super().add(batch["setting"], [_read(item) for item in batch["answers"]])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"The file {str(path)!r} holds no answers of an evaluation, or is damaged: delete "
                 "it, or choose another --output."
             ) from error
 
-    def add(self, setting: EvaluationSetting, results: Sequence[SampleResult]) -> None:
+    def add(self, key: str, results: Sequence[SampleResult]) -> None:
         """Add the answers to a batch, and write them to the disk."""
-        self._append({"setting": setting.key, "answers": [asdict(result) for result in results]})
-        super().add(setting, results)
+        self._append({"setting": key, "answers": [asdict(result) for result in results]})
+        super().add(key, results)
 
     def _append(self, content: Mapping[str, Any]) -> None:
         with self._path.open("ab") as file:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-from ..data.answers import Match, is_right
+from ..data.metrics import MetricOption, score_answer
 from ..data.chat import encode_samples
 from ..data.sample import Sample
 from .answering import answer_batch
+from .digests import visuals_digest
 from .downsampling import downsampled
+from .questions import ALL
 from .results import SampleResult
 from .settings import FULL, EvaluationSetting
 from .switching import SwitchedModel
@@ -27,9 +27,6 @@ from .teacher_forcing import (
     forced_log_probabilities,
     mean_divergence,
 )
-
-ALL = "all"
-"""Kind of the samples that have none."""
 
 FIRST_TOKENS = 8
 """Tokens of the uncompressed model's answer along which distributions are compared."""
@@ -51,7 +48,7 @@ class Batch:
     @cached_property
     def digests(self) -> list[str]:
         """Of each sample's images or video."""
-        return [_digest(sample.visuals) for sample in self.samples.values()]
+        return [visuals_digest(sample.visuals) for sample in self.samples.values()]
 
     @cached_property
     def _full(self) -> dict[tuple[tuple[int, ...], ...], list[Tensor]]:
@@ -76,15 +73,22 @@ class Measures:
 
     Attributes:
         max_new_tokens: Longest answer, in tokens.
-        match: Which answers are right.
+        metric: How answers are scored.
         divergence: Whether to measure `SampleResult.kl`.
         log_probability: Whether to measure `SampleResult.log_probability`.
     """
 
     max_new_tokens: int
-    match: Match
+    metric: MetricOption
     divergence: bool
     log_probability: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is measured, as JSON types."""
+        metric: Any = self.metric
+        if callable(metric):
+            metric = getattr(metric, "__qualname__", type(metric).__qualname__)
+        return {**asdict(self), "metric": metric}
 
     def of(
         self, batch: Batch, setting: EvaluationSetting, full: Mapping[int, SampleResult]
@@ -117,7 +121,7 @@ class Measures:
         for place, (number, sample) in enumerate(batch.samples.items()):
             text = answers.texts[place]
             agrees = setting == FULL or text == full[number].answer
-            right = agrees if sample.answer is None else is_right(text, sample.answer, self.match)
+            score = score_answer(text, sample, self.metric) if sample.answers else float(agrees)
             before, after = tokens[place]
             results.append(
                 SampleResult(
@@ -125,7 +129,7 @@ class Measures:
                     kind=sample.kind or ALL,
                     visual=batch.digests[place],
                     answer=text,
-                    score=float(right),
+                    score=score,
                     agrees=agrees,
                     # A smaller image has fewer tokens from the start.
                     visual_tokens_before=(
@@ -159,7 +163,7 @@ class Measures:
     ) -> list[float | None]:
         if not self.log_probability:
             return [None] * len(samples)
-        answers = [answer_ids(processor, sample.answer or "") for sample in samples]
+        answers = [answer_ids(processor, sample.answers[0]) for sample in samples]
         found = forced_log_probabilities(model, inputs, answers)
         return [answer_log_probability(*pair) for pair in zip(found, answers, strict=True)]
 
@@ -172,17 +176,3 @@ def _visual_tokens(
         return [(count, count) for count in switched.visual_tokens(inputs)]
     reports = switched.model.token_compression.last.samples
     return [(report.visual_tokens_before, report.visual_tokens_after) for report in reports]
-
-
-def _digest(visuals: Sequence[Any]) -> str:
-    """A text that is equal for equal images only."""
-    found = hashlib.sha256()
-    pending = list(visuals)
-    while pending:
-        item = pending.pop()
-        if isinstance(item, Image.Image):
-            found.update(f"{item.mode}{item.size}".encode())
-            found.update(item.tobytes())
-        else:
-            pending.extend(item)
-    return found.hexdigest()[:16]

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..data.answers import Match
+from ..data.metrics import MetricOption
 from ..data.sample import Sample
-from .asking import ALL
 from .engine import Evaluator
+from .questions import ALL
 from .results import RetentionResult
 from .settings import ConfiguredScorer, settings_of
 
@@ -26,7 +26,7 @@ def measure_retention(
     mapper: str | None = None,
     batch_size: int = 16,
     max_new_tokens: int = 64,
-    match: Match = "exact",
+    metric: MetricOption = "auto",
     after_batch: Callable[[int], None] | None = None,
 ) -> list[RetentionResult]:
     """Ask every question of the whole model, then with every scorer at every ratio.
@@ -45,7 +45,7 @@ def measure_retention(
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         batch_size: Samples per batch.
         max_new_tokens: Longest answer, in tokens.
-        match: Which answers are right, as `hf_token_compress.data.answers.is_right` takes it.
+        metric: How answers are scored, as `hf_token_compress.data.metrics.score_answer` takes it.
         after_batch: Called with the number of answers after each batch, for progress bars.
 
     Returns:
@@ -68,7 +68,7 @@ def measure_retention(
         samples,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
-        match=match,
+        metric=metric,
         divergence=False,
     )
     found = evaluator.run(settings, after_batch=after_batch)

@@ -12,8 +12,6 @@ from ..config import TokenCompressionConfig
 TRUTH = "truth"
 """Name, among scorers, of the oracle that keeps first what the answer depends on."""
 
-DOWNSAMPLED = "(down-sampled)"
-WHOLE = "(all visual tokens)"
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,17 @@ class EvaluationSetting:
     @property
     def name(self) -> str:
         """What tables call the scorer, or what is done without one."""
-        return self.scorer or (DOWNSAMPLED if self.downsampled else WHOLE)
+        if self.downsampled:
+            return f"(down-sampled, {self.budget_text})"
+        return self.scorer or "(all visual tokens)"
+
+    @property
+    def budget_text(self) -> str:
+        """The budget in words."""
+        ratio, most, top_p = self.budget
+        if top_p is not None:
+            return f"top-p {top_p:g}"
+        return f"{100 * ratio:g} %" if most is None else f"{most} tokens"
 
     @property
     def budget(self) -> tuple[float, int | None, float | None]:
@@ -101,10 +109,9 @@ def settings_of(
         found += [EvaluationSetting(None, _config(**budget), True) for budget in budgets]
     for number, setting in enumerate(found):
         if setting in found[:number]:
-            ratio, most, _ = setting.budget
-            budget = f"ratio {ratio}" if most is None else f"{most} visual tokens"
             raise ValueError(
-                f"The setting {setting.name} with the {budget} is given twice: leave one out."
+                f"The scorer {setting.name} is asked twice for {setting.budget_text}: leave one "
+                "out."
             )
     return tuple(found)
 

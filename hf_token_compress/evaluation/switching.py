@@ -17,6 +17,7 @@ from ..models.registry import model_family
 from ..prompt import Modality
 from ..scorers import Scorer
 from ..scorers.mapper import MapperScorer
+from .digests import weights_digest
 from .settings import TRUTH, EvaluationSetting
 from .truth import TruthScorer
 
@@ -35,6 +36,7 @@ class SwitchedModel:
         self.family = model_family(type(model))
         self._truth = TruthScorer()
         self._built: list[tuple[EvaluationSetting, Setting]] = []
+        self._digests: dict[int, str] = {}
 
     def prepare(
         self, settings: Iterable[EvaluationSetting], modalities: Iterable[Modality]
@@ -53,6 +55,8 @@ class SwitchedModel:
             if isinstance(built.scorer, MapperScorer):
                 for modality in modalities:
                     built.scorer.mappers.for_modality(modality)
+            if id(built.scorer) not in self._digests:
+                self._digests[id(built.scorer)] = _digest(built.scorer)
             self._built.append((setting, built))
 
     @contextmanager
@@ -86,6 +90,11 @@ class SwitchedModel:
             counts = [sum(pair) for pair in zip(counts, mask.sum(1).tolist(), strict=True)]
         return counts
 
+    def digest(self, setting: EvaluationSetting) -> str:
+        """A text that changes with the weights of the setting's mapper; "" without one."""
+        built = self._find(setting)
+        return "" if built is None else self._digests[id(built.scorer)]
+
     def _find(self, setting: EvaluationSetting) -> Setting | None:
         return next((built for known, built in self._built if known == setting), None)
 
@@ -96,3 +105,9 @@ class SwitchedModel:
             if known.scorer == setting.scorer and known.config.scoring == setting.config.scoring:
                 return built.scorer
         return build_setting(self.model, setting.config).scorer
+
+
+def _digest(scorer: Scorer) -> str:
+    if not isinstance(scorer, MapperScorer):
+        return ""
+    return weights_digest(scorer.mappers.mappers.values())
