@@ -79,12 +79,21 @@ class Counter:
         return self._clock() - self._start
 
     @property
+    def new(self) -> int:
+        """What was done since the start, without what an earlier run has done."""
+        return self.done - self._earlier
+
+    def time_for(self, amount: int) -> str:
+        """How long an amount takes at the pace so far, in words, once something was done."""
+        return _duration(self.seconds / self.new * amount)
+
+    @property
     def left(self) -> str:
         """An estimate of the time left, in words; "" before anything was done and at the end."""
-        new, rest = self.done - self._earlier, self.total - self.done
-        if new < 1 or rest < 1:
+        rest = self.total - self.done
+        if self.new < 1 or rest < 1:
             return ""
-        return f"about {_duration(self.seconds / new * rest)} left"
+        return f"about {self.time_for(rest)} left"
 
     def next_line(self) -> str | None:
         """A line for a log at every tenth of the work, and after half a minute without one."""

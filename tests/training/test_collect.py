@@ -445,7 +445,7 @@ def test_json_lines_with_every_kind_of_bad_sample(
         targets="sum",
         max_new_tokens=8,
         max_prompt_tokens=200,
-        match="contains",
+        metric="contains",
     )
     with caplog.at_level(logging.WARNING):
         collection = collect(*tiny, JsonLines(path), tmp_path, options)
