@@ -13,19 +13,18 @@ from ..config import Modality, TokenCompressionConfig
 from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import counting, notices
+from .console import counting, notices, with_estimate
 from .data_options import DATA, DataOptions
 from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
 from .options import Kinds, OutputFolder, listed, takes
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..data.sources import SampleSource
     from ..training.shards import ShardFolder
     from .checkpoint import Checkpoint
-    from .console import Counter
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def collect(
         # Each process counts its own share of the shards.
         share = -(-len(source) // state.num_processes)
         with counting("Collecting", share, shown=state.is_main_process) as done:
-            count = _with_estimate(done, len(source), 2 * options.batch_size)
+            estimated = with_estimate(done, len(source), after=2 * options.batch_size)
             collection = collect_shards(
                 checkpoint.model,
                 checkpoint.processor,
@@ -114,7 +113,7 @@ def collect(
                 output,
                 options,
                 base_model=known_as,
-                after_sample=count if state.is_main_process else done,
+                after_sample=estimated if state.is_main_process else done,
                 found_samples=done.earlier,
             )
     if state.is_main_process:
@@ -164,24 +163,6 @@ def _source(
             return ClipSource(composed.clips, kinds=kinds, **chosen.layout(clips=True)), "video"
         assert composed.scenes is not None  # one of the four is given
         return SceneSource(composed.scenes, kinds=kinds, **chosen.layout(clips=False)), "image"
-
-
-def _with_estimate(done: Counter, samples: int, after: int) -> Callable[[int], None]:
-    """Count samples, and after some new ones say once how long all of them take."""
-    said = False
-
-    def count(new: int) -> None:
-        nonlocal said
-        done(new)
-        if not said and done.new >= after and done.done < done.total:
-            said = True
-            notices().print(
-                f"At this pace all {samples} samples take about {done.time_for(done.total)}, and "
-                f"the rest about {done.time_for(done.total - done.done)}.",
-                soft_wrap=True,
-            )
-
-    return count
 
 
 def _kept(output: Path) -> str:

@@ -154,6 +154,32 @@ def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Counter]:
         console.print(line, style="dim", soft_wrap=True)
 
 
+def with_estimate(counter: Counter, total: int, *, after: int) -> Callable[[int], None]:
+    """Count, and say once on stderr how long all samples take.
+
+    Args:
+        counter: What counts.
+        total: All samples, of which the counter may count a share: other processes do the others.
+        after: How many new samples the estimate needs.
+    """
+    told = False
+
+    def count(done: int) -> None:
+        nonlocal told
+        counter(done)
+        rest = counter.total - counter.done
+        if told or rest < 1 or counter.new < after:
+            return
+        told = True
+        notices().print(
+            f"At this pace all {total} samples take about {counter.time_for(counter.total)}, and "
+            f"the rest about {counter.time_for(rest)}.",
+            soft_wrap=True,
+        )
+
+    return count
+
+
 def _duration(seconds: float) -> str:
     """Seconds as "40 s", "12 min" or "3 h 5 min"."""
     if seconds < _MINUTE:

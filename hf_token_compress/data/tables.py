@@ -15,6 +15,9 @@ TABLES = {".csv": "csv", ".parquet": "parquet"}
 """Builders of `datasets` by the extension of the files that they read."""
 
 
+_BLOCK = 1000
+
+
 class _Table(Rows):
     """Rows of a dataset that is loaded."""
 
@@ -33,19 +36,28 @@ class _Table(Rows):
         self._held = [name for name in features if _holds_media(features[name])]
         self._labels = {name: features[name] for name in features if _is_label(features[name])}
         self._dataset = dataset
+        self._block: dict[str, list[Any]] = {}
+        self._block_start = -1
         self._light = dataset.select_columns([name for name in features if name not in self._held])
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def _row(self, index: int, *, decoded: bool) -> Mapping[str, Any]:
-        row = dict((self._dataset if decoded else self._light)[index])
-        if not decoded:
-            row |= dict.fromkeys(self._held, HELD)
+        row = dict(self._dataset[index]) if decoded else self._light_row(index)
         for name, label in self._labels.items():
             if row[name] is not None:
                 row[name] = label.int2str(row[name])
         return row
+
+    def _light_row(self, index: int) -> dict[str, Any]:
+        """A row without what it holds, read in blocks: all rows are looked at in turn."""
+        start = index // _BLOCK * _BLOCK
+        if start != self._block_start:
+            self._block = self._light[start : start + _BLOCK]
+            self._block_start = start
+        row = {name: values[index - start] for name, values in self._block.items()}
+        return row | dict.fromkeys(self._held, HELD)
 
 
 class HubDataset(_Table):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +41,7 @@ from hf_token_compress.relevance import relevance
 from hf_token_compress.relevance.explain import explained_family, greedy_answers
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
 from hf_token_compress.training.collect import CollectOptions, collect
-from hf_token_compress.training.shards import INDEX_FILE, ShardFolder
+from hf_token_compress.training.shards import COLLECTION_FILE, INDEX_FILE, ShardFolder
 from hf_token_compress.training.train import Epoch, train_mapper
 
 CLIPS = ClipSource(6, frames=3, frames_per_scene=2, seed=40)
@@ -401,6 +403,25 @@ def test_another_collection_is_not_mixed_in(shards: ShardFolder, tiny: tuple[Any
     with one_sentence(ValueError, "in float32, not bfloat16"):
         collect(model, processor, SCENES, shards.folder, COLLECT)
     assert contents(shards.folder) == before
+
+
+def test_a_collection_that_was_started_with_match_goes_on(
+    shards: ShardFolder, tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """`match` is the former name of `metric`; its default was "exact"."""
+    folder = tmp_path / "shards"
+    shutil.copytree(shards.folder, folder)
+    started = json.loads((folder / COLLECTION_FILE).read_text())
+    assert started["options"].pop("metric") == "auto"
+    for former, metric in (("exact", "auto"), ("exact", "exact"), ("contains", "contains")):
+        started["options"]["match"] = former
+        (folder / COLLECTION_FILE).write_text(json.dumps(started))
+        options = dataclasses.replace(COLLECT, metric=metric)
+        collection = collect(*tiny, SCENES, folder, options)
+        assert collection is not None
+        assert len(collection) == len(shards)
+    with one_sentence(ValueError, "other options (metric)"):
+        collect(*tiny, SCENES, folder, COLLECT)
 
 
 # Data
