@@ -14,8 +14,8 @@ from ..selection.diverse import scaled_importance
 from .greedy import choose_one_by_one
 from .text_similarity import TextSimilarityScorer
 
-_SMALLEST_RELEVANCE = 1e-6
-_SMALLEST_VOLUME = 1e-10
+_SMALLEST_RESIDUAL = 1e-6
+"""What rounding in float32 leaves of a token whose direction is used up."""
 
 
 class CDPrunerScorer(TextSimilarityScorer):
@@ -43,49 +43,55 @@ class CDPrunerScorer(TextSimilarityScorer):
 
     @override
     def select(self, prompt: MultimodalPrompt, sample: int, candidates: Candidates) -> Tensor:
-        relevance = scaled_importance(candidates.scores)  # [N]
-        unit = normalize(candidates.embeddings, dim=-1)
+        unit = normalize(candidates.embeddings, dim=-1)  # [N, D]
+        relevance = scaled_importance(candidates.scores).to(unit)  # [N]
         kept = candidates.kept.nonzero()  # [kept, 1]
-        items = unit * self._weights(relevance).to(unit)[:, None]
-        kernel = GreedyKernel(items, steps=len(kept) + candidates.count)
+        directions = UnusedDirections(unit, steps=len(kept) + candidates.count)
         for index in kept:
-            kernel.take(index)
-        # Directions that are used up come last, by relevance in [-2, -1].
-        last = relevance.to(unit) - 2
+            directions.take(index)
+        weights = self._weights(relevance)
 
         def value() -> Tensor:
-            return torch.where(kernel.volume > _SMALLEST_VOLUME, kernel.volume, last)
+            # The determinant grows by this factor; where it does not grow, relevance in [-2, -1].
+            grows = directions.residual > _SMALLEST_RESIDUAL
+            return torch.where(grows, weights.square() * directions.residual, relevance - 2)
 
-        return choose_one_by_one(candidates, value, kernel.take)
+        return choose_one_by_one(candidates, value, directions.take)
 
     def _weights(self, relevance: Tensor) -> Tensor:
         if self.theta is None:
-            return relevance.clamp(min=_SMALLEST_RELEVANCE)
+            return relevance
         return torch.exp(relevance * self.theta / (2 * (1 - self.theta)))
 
 
-class GreedyKernel:
-    """Volume that each item would add to those taken, by incremental Cholesky (arXiv 1709.05135).
+class UnusedDirections:
+    """What is left of each token outside the span of those taken, by incremental Cholesky.
+
+    Weights of the kernel only scale what is left, so they play no part here. The algorithm is that
+    of https://arxiv.org/abs/1709.05135.
+
+    Args:
+        unit: float32 [N, D], rows of length 1.
+        steps: Most tokens that are taken.
 
     Attributes:
-        volume: float32 [N], squared.
+        residual: float32 [N], squared length of what is left.
     """
 
-    def __init__(self, items: Tensor, steps: int) -> None:
-        """Start with nothing taken of items whose products are the kernel, float32 [N, D]."""
-        self._items = items
-        self._factor = items.new_zeros(steps, len(items))  # [steps, N]
+    def __init__(self, unit: Tensor, steps: int) -> None:
+        self._unit = unit
+        self._factor = unit.new_zeros(steps, len(unit))  # [steps, N]
         self._taken = 0
-        self.volume = items.square().sum(dim=1)
+        self.residual = unit.new_ones(len(unit))
 
     def take(self, index: Tensor) -> None:
-        """Take an item, int64 [1]; one that adds no volume changes nothing."""
-        products = (self._items @ self._items[index].T).squeeze(1)  # [N]
+        """Take a token, int64 [1]; one of which nothing is left changes nothing."""
+        cosines = (self._unit @ self._unit[index].T).squeeze(1)  # [N]
         known = self._factor[: self._taken]  # [taken, N]
         explained = (known[:, index].T @ known).squeeze(0)  # [N]
-        own = self.volume[index]  # [1]
-        row = (products - explained) / own.clamp(min=_SMALLEST_VOLUME).sqrt()
-        row = torch.where(own > _SMALLEST_VOLUME, row, 0.0)
+        own = self.residual[index]  # [1]
+        row = (cosines - explained) / own.clamp(min=_SMALLEST_RESIDUAL).sqrt()
+        row = torch.where(own > _SMALLEST_RESIDUAL, row, 0.0)
         self._factor[self._taken] = row
         self._taken += 1
-        self.volume = self.volume - row.square()
+        self.residual = self.residual - row.square()

@@ -25,7 +25,7 @@ FLOORS = (
     {"compression"},
     {"relevance"},
     {"evaluation", "training", "viz"},
-    {"cli"},
+    {"cli", "integrations"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from eager_attention import eager_maps
+from made_prompts import reading_of
 from matrix import full_only
 from tiny_models import RAGGED, Prompt, make_inputs, tiny_family, tiny_model
 from torch import Tensor
@@ -55,11 +56,13 @@ def test_attention_without_rope_is_that_of_tokens_in_one_place(family: str) -> N
 
 @each_family
 def test_hawk_is_the_normalised_mean_product_of_each_head(family: str) -> None:
-    """Logits are read off maps: their logarithms, which lack a constant for each query and head."""
+    """The test above checks the layer's queries and keys."""
     inputs = make_inputs(RAGGED, family=family)
     stock = tiny_model(family=family)
     weights = [0.5, -1.0, 2.0, 0.0, 1.0, 3.0]
-    prompt, layer = read_prompt(stock, in_one_place(family, inputs))
+    with torch.no_grad():
+        reading = reading_of(stock, inputs)
+        prompt, layer = reading.prompt, reading.scoring_layer(0, rotary=False)
     for sample, scores in enumerate(scores_of("hawk", family, inputs, head_weights=weights)):
         total = torch.zeros(len(scores))
         keys = layer.key[sample, prompt.visual_mask[sample]].transpose(0, 1)  # [2, N, d]

@@ -166,7 +166,8 @@ def test_cdpruner_maximises_the_determinant(
     weights = scaled(relevance)
     if theta is not None:
         weights = [math.exp(own * theta / (2 * (1 - theta))) for own in weights]
-    weight = torch.tensor(weights).double()
+    # A kept token of no weight would make every determinant zero.
+    weight = torch.tensor(weights).double().clamp(min=1e-3)
     kernel = weight[:, None] * cosines.double() * weight
 
     def value(token: int, taken: list[int]) -> float:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from made_prompts import made_prompt
+from made_prompts import made_prompt, reading_of
 from tiny_models import ONE_IMAGE, make_inputs, tiny_model
 from torch import Tensor, nn
 
 from hf_token_compress import compress, prepare_inputs
-from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.compression.word_embeddings import word_statistics
 from hf_token_compress.prompt import MultimodalPrompt
 from hf_token_compress.scorers import build_scorer
@@ -140,10 +139,10 @@ def test_gated_fusion_follows_its_formula(text_weight: float) -> None:
     options = {"text_weight": text_weight}
     config = {"scorer": "gated_fusion", "scorer_options": options, "min_visual_tokens": 0}
     with torch.no_grad():
-        prompt, rotated = read_prompt(model, inputs)
-        flat = {**inputs, "position_ids": torch.zeros(3, *inputs["input_ids"].shape).long()}
-        _, unrotated = read_prompt(model, flat)
-        maps = [instruction_attention(own)[prompt.visual_mask] for own in (rotated, unrotated)]
+        reading = reading_of(model, inputs)
+        prompt = reading.prompt
+        layers = [reading.scoring_layer(0, rotary=rotary) for rotary in (True, False)]
+        maps = [instruction_attention(layer)[prompt.visual_mask] for layer in layers]
         words = word_statistics(model)
         positions = prompt.visuals[0][0].positions
         similarity = whitened_similarity(prompt, 0, positions, words, 0.1)

@@ -1,12 +1,16 @@
-"""A prompt from its embeddings, for scores that can be worked out by hand."""
+"""Prompts for scores that can be worked out by hand, and the reading of a stock model's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_token_compress.compression.inputs import read_layout
+from hf_token_compress.compression.reading import Reading, read
+from hf_token_compress.models.registry import model_family
 from hf_token_compress.prompt import MultimodalPrompt, TokenGrid, VisualSpan
 
 
@@ -39,3 +43,9 @@ def made_prompt(
         visuals=((span,),),
         embed=lambda: embeds,
     )
+
+
+def reading_of(model: Any, inputs: Mapping[str, Any]) -> Reading:
+    """What scorers of a stock model see of a batch."""
+    family = model_family(type(model))
+    return read(model, family, read_layout(model, family, inputs), inputs, "last_turn")
