@@ -120,6 +120,24 @@ def test_multiple_choice_is_asked_with_letters(media: Path) -> None:
     assert conversation(chosen)[0]["content"][1] == {"type": "text", "text": chosen.prompt}
 
 
+def test_names_lead_into_objects_and_join_columns(media: Path) -> None:
+    """Infinity-MM is a web dataset, whose JSON is a column; ActivityNet's files start with "v_"."""
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
+    rows = [
+        {"json": {"source": "x", "turns": turns}, "name": "a"},
+        {"json": {"source": "y"}, "name": "b"},
+        {"json": {"source": "x", "turns": turns}, "name": None},
+    ]
+    columns = {"question": "json.turns", "image": "{name}.png"}
+    source = JsonLines(write_lines(media, *rows), columns, filters={"json.source": "x"})
+    assert (source[0].question, source[0].answer) == ("What?", "A cat.")
+    assert source[0].visuals[0].size == (4, 4)
+    with pytest.raises(ValueError, match="needs either"):
+        source[1]
+    with one_sentence(ValueError, "no column 'nam'", "did you mean 'name'?"):
+        JsonLines(write_lines(media, *rows), {**columns, "image": "{nam}.png"})
+
+
 def test_media_are_found_by_name_in_a_folder(media: Path, tmp_path: Path) -> None:
     rows: list[Row] = [
         {"video": 77, "question": "What?"},
