@@ -18,6 +18,7 @@ from .evaluate import evaluate
 from .explain import explain
 from .families import families
 from .push import push
+from .recommend import recommend
 from .run import run
 from .train import train
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, evaluate, explain, collect, train, push, families, env):
+for command in (demo, run, evaluate, recommend, explain, collect, train, push, families, env):
     app.command()(command)
 
 
