@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from ..checks import check_number
 from ..config import TokenCompressionConfig
+from .results import RetentionResult
 from .statistics import Clusters, Scores, loss_upper_bound
 
 Verdict = Literal["recommended", "too_few_questions", "too_much_lost"]
@@ -44,6 +45,17 @@ class Measured:
     full: Scores
     compressed: Scores
     clusters: Clusters | None = None
+
+    @classmethod
+    def of(cls, full: RetentionResult, result: RetentionResult) -> Measured:
+        """The scores of two results of one evaluation: the full model's, and a setting's."""
+        return cls(
+            result.setting.config,
+            result.kept_share,
+            full.scores(),
+            result.scores(),
+            result.clusters,
+        )
 
 
 @dataclass(frozen=True)
