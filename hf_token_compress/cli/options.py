@@ -139,7 +139,7 @@ def _default_text(item: Option) -> str:
     if item.kind is bool:
         return _flag(item)[2:] if item.default else f"no-{_flag(item)[2:]}"
     if item.kind is tuple:
-        return ", ".join(map(str, item.default))
+        return ", ".join(map(str, item.default or ()))
     return "" if item.default in (None, {}) else str(item.default)
 
 

@@ -13,6 +13,7 @@ from ..config import (
     DEFAULT_RULE,
     INSTRUCTION_HELP,
     InstructionScope,
+    MapperInputName,
     Modality,
     Network,
     Targets,
@@ -107,6 +108,11 @@ class TrainOptions:
     network_options: Mapping[str, Any] = option(
         {}, "Keyword arguments of the network, such as channels=32."
     )
+    inputs: tuple[MapperInputName, ...] | None = option(
+        None,
+        "What the network sees. By default all that the collections hold; of conv1d, the paper's "
+        "attention only.",
+    )
     mask_ratio: float = option(
         0.5, "Share of the least relevant tokens that the label sets to zero.", "[0, 1)"
     )
@@ -148,7 +154,11 @@ class TrainOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """All options as JSON types."""
-        return {**asdict(self), "network_options": dict(self.network_options)}
+        found = {**asdict(self), "network_options": dict(self.network_options)}
+        # Runs of earlier versions have no inputs, and may be continued.
+        if self.inputs is None:
+            del found["inputs"]
+        return found
 
 
 _FORMER_NAMES = {
