@@ -122,8 +122,9 @@ def _parameter(item: Option, panel: str | None) -> inspect.Parameter:
 
 
 def _flag(item: Option) -> str:
-    # Several are given one by one: scorer_options by --scorer-option.
-    name = item.name.removesuffix("s") if item.kind in (dict, tuple) else item.name
+    # Several are given one by one (scorer_options by --scorer-option), but numbers in a list.
+    one_by_one = item.kind is dict or (item.kind is tuple and item.element not in (int, float))
+    name = item.name.removesuffix("s") if one_by_one else item.name
     return f"--{name.replace('_', '-')}"
 
 
@@ -150,17 +151,18 @@ def _read(item: Option, value: Any) -> Any:
     if item.kind is tuple and value:
         # A file's name may have a comma.
         texts: tuple[Any, ...] = tuple(value) if item.element is Path else listed(value)
-        if item.element is float:
+        if item.element in (int, float):
             texts = tuple(_number(item, text) for text in texts)
         return texts or None  # a comma alone gives no value
     return None if value == [] else value
 
 
-def _number(item: Option, text: str) -> float:
+def _number(item: Option, text: str) -> Any:
     try:
-        return float(text)
+        return item.element(text)
     except ValueError:
-        raise CommandError(f"{_flag(item)} takes numbers, not {text!r}.", exit_code=2) from None
+        noun = "whole numbers" if item.element is int else "numbers"
+        raise CommandError(f"{_flag(item)} takes {noun}, not {text!r}.", exit_code=2) from None
 
 
 def _key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
