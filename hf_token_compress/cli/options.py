@@ -140,7 +140,7 @@ def _default_text(item: Option) -> str:
     if item.kind is bool:
         return _flag(item)[2:] if item.default else f"no-{_flag(item)[2:]}"
     if item.kind is tuple:
-        return ", ".join(map(str, item.default))
+        return ", ".join(map(str, item.default or ()))
     return "" if item.default in (None, {}) else str(item.default)
 
 
@@ -157,12 +157,14 @@ def _read(item: Option, value: Any) -> Any:
     return None if value == [] else value
 
 
-def _number(item: Option, text: str) -> Any:
+def _number(item: Option, text: str) -> float:
     try:
-        return item.element(text)
+        number: float = item.element(text)
     except ValueError:
-        noun = "whole numbers" if item.element is int else "numbers"
-        raise CommandError(f"{_flag(item)} takes {noun}, not {text!r}.", exit_code=2) from None
+        whole = "whole " if item.element is int else ""
+        message = f"{_flag(item)} takes {whole}numbers, not {text!r}."
+        raise CommandError(message, exit_code=2) from None
+    return number
 
 
 def _key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
