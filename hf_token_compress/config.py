@@ -23,6 +23,7 @@ Modality = Literal["image", "video"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Targets = Literal["per_token", "sum"]
 Network = Literal["conv1d", "grid"]
+MapperInputName = Literal["attention", "text", "embedding"]
 SettingLike = Mapping[str, Any] | float | str
 """A `TokenCompressionConfig`, its dict, a retention ratio, or a mapper's folder or Hub id."""
 

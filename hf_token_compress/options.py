@@ -40,7 +40,7 @@ class Option:
     Attributes:
         kind: bool, int, float, str, Path, tuple or dict (of keyword arguments).
         element: Type of a tuple's elements; else its kind.
-        choices: Strings that it may be; empty where any may.
+        choices: Strings that it, or each of a tuple's elements, may be; empty where any may.
         takes_callable: Whether a function is a value.
         interval: Range of its numbers.
         default: None too where it must be given.
@@ -64,7 +64,9 @@ class Option:
         """Raise a TypeError or ValueError unless `value` is one that the option takes."""
         if (value is None and self.takes_none) or (callable(value) and self.takes_callable):
             return
-        if self.choices:
+        if self.choices and self.kind is tuple:
+            self._check_names(value)
+        elif self.choices:
             check_choice(self.name, value, self.choices)
         elif self.kind in (int, float):
             check_number(self.name, value, self.interval, whole=self.kind is int)
@@ -75,6 +77,14 @@ class Option:
             check_type(self.name, value, Mapping)
         elif self.kind in (bool, str):
             check_type(self.name, value, self.kind)
+
+    def _check_names(self, value: object) -> None:
+        if not isinstance(value, tuple | list):
+            raise TypeError(f"{self.name} must be a list of names, not {type(value).__name__}.")
+        if not value:
+            raise ValueError(f"{self.name} must name at least one of {', '.join(self.choices)}.")
+        for name in value:
+            check_choice(f"Each of {self.name}", name, self.choices)
 
 
 @cache
@@ -111,9 +121,12 @@ def documented(cls: Class) -> Class:
 
 def _read(item: dataclasses.Field[Any], hint: Any) -> Option:
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    choices = [name for part in parts if get_origin(part) is Literal for name in get_args(part)]
-    kind = str if choices else next(part for part in parts if part is not NoneType)
+    kind: Any = next(part for part in parts if part is not NoneType)
     element, kind = next(iter(get_args(kind)), kind), get_origin(kind) or kind
+    literals = [part for part in (*parts, element) if get_origin(part) is Literal]
+    choices = [name for literal in literals for name in get_args(literal)]
+    if choices:
+        element, kind = str, tuple if kind is tuple else str
     text, interval = item.metadata["help"], item.metadata.get("interval")
     if interval is not None:
         text += f" ({describe_interval(interval)})"

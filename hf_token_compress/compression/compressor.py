@@ -29,6 +29,7 @@ from .setting import Setting
 from .state import TokenCompression
 from .stopwatch import Stopwatch
 from .totals import count_call
+from .word_embeddings import word_statistics
 
 # Without the name of this module, which is internal.
 _logger = logging.getLogger("hf_token_compress")
@@ -148,9 +149,15 @@ def _score(
     )
     needed: dict[str, Any] = {}
     if "scoring_layer" in scorer.needs:
-        needed["scoring_layer"] = reading.scoring_layer(scorer.scoring_depth)
+        needed["scoring_layer"] = reading.scoring_layer(
+            scorer.scoring_depth, query_mask=scorer.query_mask(reading.prompt)
+        )
+    if "unrotated_layer" in scorer.needs:
+        needed["unrotated_layer"] = reading.scoring_layer(0, rotary=False)
     if "vision_attention" in scorer.needs:
         needed["vision_attention"] = layout.vision_attention()
+    if "word_statistics" in scorer.needs:
+        needed["word_statistics"] = word_statistics(model)
     if "model" in scorer.needs:
         # `generate` takes arguments that the model's own forward does not.
         own = inspect.signature(model.forward).parameters

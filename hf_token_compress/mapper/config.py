@@ -9,6 +9,7 @@ from typing import Any, get_args
 from ..checks import check_choice, check_number
 from ..config import MODALITIES, Modality, Network
 from .identity import ModelIdentity, json_fields
+from .inputs import INPUTS
 
 NETWORKS: tuple[str, ...] = get_args(Network)
 """Names of the networks."""
@@ -24,6 +25,7 @@ _JSON_TYPES = {
     "network": str,
     "modality": str,
     "network_options": dict,
+    "inputs": list,
     "scoring_depth": int,
     "training": dict,
     "metrics": dict,
@@ -40,6 +42,7 @@ class MapperConfig:
         network: "conv1d" (arXiv 2506.01097, section 3) or "grid".
         modality: "image" or "video".
         network_options: Keyword arguments of the network.
+        inputs: Groups of input channels, from "attention", "text" and "embedding" (`MapperInput`).
         scoring_depth: Decoder layers before the layer whose attention it reads; 0 in the paper.
         training: Data and options of the training, free-form JSON for the model card.
         metrics: Results on held-out data, free-form JSON for the model card.
@@ -47,14 +50,15 @@ class MapperConfig:
 
     Raises:
         TypeError: `scoring_depth` is not a whole number.
-        ValueError: The network or the modality is unknown, or the model has no layer
-            `scoring_depth`.
+        ValueError: The network, the modality or an input is unknown, there is no input, or the
+            model has no layer `scoring_depth`.
     """
 
     base_model: ModelIdentity
     network: str = "grid"
     modality: Modality = "image"
     network_options: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ("attention",)
     scoring_depth: int = 0
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -67,12 +71,17 @@ class MapperConfig:
                 "or update hf_token_compress."
             )
         check_choice("modality of a mapper", self.modality, MODALITIES)
+        for name in self.inputs or ("",):
+            check_choice("Each of the inputs of a mapper", name, INPUTS)
+        ordered = tuple(name for name in INPUTS if name in self.inputs)
+        object.__setattr__(self, "inputs", ordered)
         depths = f"[0, {self.base_model.layers - 1}]"
         check_number("scoring_depth of a mapper", self.scoring_depth, depths, whole=True)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON types."""
-        return {**asdict(self), "base_model": self.base_model.to_dict()}
+        settings = {"base_model": self.base_model.to_dict(), "inputs": list(self.inputs)}
+        return {**asdict(self), **settings}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> MapperConfig:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..checks import check_choice, check_count, check_number
 from .config import MAX_CHANNELS, MAX_LAYERS
-from .inputs import MapperInput
+from .inputs import MapperInput, standardized_channels
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -21,10 +21,12 @@ class Conv1dNetwork(nn.Module):
 
     The compressor of arXiv 2506.01097, section 3: its input is the mean attention of the
     instruction tokens, its layers have 32, 64, 128, 256 and 512 channels. What the paper leaves
-    open is an argument here.
+    open is an argument here. Other inputs than attention are not the paper's; the channels of
+    `MapperInput.standardized` follow those of the heads.
 
     Args:
         heads: Attention heads of the model.
+        inputs: Groups of input channels, from "attention", "text" and "embedding".
         channels: Output channels of each layer, 1 to 4096; one to 1000 layers.
         kernel_size: Tokens that a depthwise convolution spans, odd.
         activation: Activation after each layer: "relu", "gelu" or "silu".
@@ -42,6 +44,7 @@ class Conv1dNetwork(nn.Module):
         self,
         *,
         heads: int,
+        inputs: Sequence[str] = ("attention",),
         channels: Sequence[int] = (32, 64, 128, 256, 512),
         kernel_size: int = 9,
         activation: str = "relu",
@@ -66,12 +69,15 @@ class Conv1dNetwork(nn.Module):
         check_count(f"kernel_size {of}", kernel_size, at_least=1)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {of} must be odd, but it is {kernel_size}.")
+        self.inputs = tuple(inputs)
         self.input_scale = input_scale
         self.input_heads = input_heads
         self.activation = ACTIVATIONS[activation]()
         self.depthwise = nn.ModuleList()
         self.pointwise = nn.ModuleList()
-        width = heads if input_heads == "separate" else 1
+        width = standardized_channels(inputs)
+        if "attention" in inputs:
+            width += heads if input_heads == "separate" else 1
         for count in channels:
             self.depthwise.append(
                 nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
@@ -98,12 +104,19 @@ class Conv1dNetwork(nn.Module):
         return [sample[:count] for sample, count in zip(logits, counts, strict=True)]
 
     def _signal(self, item: MapperInput) -> Tensor:
-        """Input channels of each visual token, float32 [N, C]; C is the number of heads or 1."""
+        """Input channels of each visual token, float32 [N, C]."""
+        channels = item.standardized(self.inputs)
+        if "attention" in self.inputs:
+            channels.insert(0, self._attention(item))
+        return torch.cat(channels).T  # [N, C]
+
+    def _attention(self, item: MapperInput) -> Tensor:
+        """Channels of the attention, float32 [C, N]; C is the number of heads or 1."""
         if self.input_heads == "separate":
             log_attention = item.attention[0].float()  # [heads, N]
         else:
             log_attention = item.log_mean_attention.unsqueeze(0)  # [1, N]
         if self.input_scale == "raw":
-            return log_attention.exp().T  # [N, C]
+            return log_attention.exp()
         log_share = log_attention.log_softmax(dim=-1) + math.log(item.count)
-        return (log_share if self.input_scale == "log_share" else log_share.exp()).T  # [N, C]
+        return log_share if self.input_scale == "log_share" else log_share.exp()

@@ -9,19 +9,22 @@ from torch import Tensor, nn
 
 from ..checks import check_number, check_type
 from .config import MAX_CHANNELS, MAX_LAYERS
-from .inputs import MapperInput
+from .inputs import MapperInput, standardized_channels
 
 
 class GridNetwork(nn.Module):
     """A small residual network over each head, the neighbours of a token, and the whole prompt.
 
-    Its input has both statistics of every attention head, because heads look for different things.
+    Its input has both statistics of every attention head, because heads look for different things:
+    first the mean attention of each head, then the highest share of each head, both relative to
+    their mean over the tokens. The channels of `MapperInput.standardized` follow.
     Each block mixes a token with its neighbours on the grid (in its frame, the frame before and the
     frame after), then the channels of the token, then the token with a summary of all visual tokens
     of the prompt. Positions enter only through the grids, so any number of visual tokens fits.
 
     Args:
         heads: Attention heads of the model.
+        inputs: Groups of input channels, from "attention", "text" and "embedding".
         channels: Width, 1 to 4096.
         blocks: Blocks, 0 to 1000.
         start_from_attention: Add the logits to the log of the mean attention and initialise them to
@@ -36,6 +39,7 @@ class GridNetwork(nn.Module):
         self,
         *,
         heads: int,
+        inputs: Sequence[str] = ("attention",),
         channels: int = 32,
         blocks: int = 4,
         start_from_attention: bool = False,
@@ -46,7 +50,9 @@ class GridNetwork(nn.Module):
         check_number(f"blocks {of}", blocks, f"[0, {MAX_LAYERS}]", whole=True)
         check_type(f"start_from_attention {of}", start_from_attention, bool)
         self.start_from_attention = start_from_attention
-        self.input = nn.Linear(2 * heads, channels)
+        self.inputs = tuple(inputs)
+        width = 2 * heads if "attention" in inputs else 0
+        self.input = nn.Linear(width + standardized_channels(inputs), channels)
         stack = [GridBlock(channels) for _ in range(blocks)]
         self.blocks = nn.ModuleList(stack)
         self.output = nn.Linear(channels, 1)
@@ -64,7 +70,7 @@ class GridNetwork(nn.Module):
     def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
         """Logits of the visual tokens of each of P prompts, float32 [N]; N may differ."""
         counts = [item.count for item in inputs]
-        signal = torch.cat([self._signal(item.attention) for item in inputs])  # [T, 2 * heads]
+        signal = torch.cat([self._signal(item) for item in inputs])  # [T, C]
         canvas = Canvas(inputs, signal.device)
         hidden = self.input(signal)  # [T, channels]
         for block in self.blocks:
@@ -74,10 +80,13 @@ class GridNetwork(nn.Module):
             logits = logits + torch.cat([item.log_mean_attention for item in inputs])
         return list(logits.split(counts))
 
-    def _signal(self, attention: Tensor) -> Tensor:
-        """Attention [2, heads, N] relative to its mean over the tokens, [N, 2 * heads]."""
-        signal = attention.float().flatten(0, 1)  # [2 * heads, N]
-        return (signal - signal.mean(dim=-1, keepdim=True)).T  # [N, 2 * heads]
+    def _signal(self, item: MapperInput) -> Tensor:
+        """Input channels of each visual token, float32 [N, C]."""
+        channels = item.standardized(self.inputs)
+        if "attention" in self.inputs:
+            attention = item.attention.float().flatten(0, 1)  # [2 * heads, N]
+            channels.insert(0, attention - attention.mean(dim=-1, keepdim=True))
+        return torch.cat(channels).T  # [N, C]
 
 
 class Canvas:

@@ -1,4 +1,4 @@
-"""The mapper: a small network from layer-0 attention to relevance."""
+"""The mapper: a small network from what layer 0 sees to relevance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FILES = [
 
 
 class RelevanceMapper(nn.Module):
-    """Predicts the relevance of visual tokens from the attention of the instruction to them.
+    """Predicts the relevance of visual tokens from what relates the instruction to them.
 
     A saved mapper is a config.json, a model.safetensors and a model card (arXiv 2506.01097,
     section 3).
@@ -64,7 +64,8 @@ class RelevanceMapper(nn.Module):
         # All options, so that a saved mapper does not depend on later defaults.
         options = _all_options(config)
         self.config = replace(config, network_options=options)
-        network = _NETWORKS[config.network](heads=config.base_model.heads, **options)
+        heads, inputs = config.base_model.heads, config.inputs
+        network = _NETWORKS[config.network](heads=heads, inputs=inputs, **options)
         # Whatever the default dtype is: loaders of models change it.
         self.network = network.float()
         self.source: str | None = None
@@ -263,7 +264,8 @@ def push_mappers(
 def _all_options(config: MapperConfig) -> dict[str, Any]:
     """The options of the network as JSON types, with defaults for those not given."""
     parameters = inspect.signature(_NETWORKS[config.network]).parameters
-    defaults = {name: item.default for name, item in parameters.items() if name != "heads"}
+    fixed = ("heads", "inputs")
+    defaults = {name: item.default for name, item in parameters.items() if name not in fixed}
     unknown = sorted(set(config.network_options) - set(defaults))
     if unknown:
         raise ValueError(

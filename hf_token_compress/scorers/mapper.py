@@ -16,7 +16,7 @@ from .mapper_inputs import mapper_inputs
 
 
 class MapperScorer(Scorer):
-    """Relevance that a mapper predicts from layer-0 attention (arXiv 2506.01097, section 3).
+    """Relevance that a mapper predicts (arXiv 2506.01097, section 3).
 
     Args:
         mapper: Mapper, or its folder or Hub id.
@@ -48,7 +48,7 @@ class MapperScorer(Scorer):
         modalities = {visual.modality for visuals in prompt.visuals for visual in visuals}
         for modality in sorted(modalities):
             mapper = self.mappers.for_modality(modality).to(device)
-            inputs = mapper_inputs(prompt, scoring_layer, modality)
+            inputs = mapper_inputs(prompt, scoring_layer, modality, mapper.config.inputs)
             samples = [sample for sample, item in enumerate(inputs) if item is not None]
             relevance = mapper.relevance([item for item in inputs if item is not None])
             for sample, shares in zip(samples, relevance, strict=True):

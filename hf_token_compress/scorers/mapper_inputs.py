@@ -1,39 +1,51 @@
-"""The input of a mapper: attention of the instruction to the visual tokens in one layer."""
+"""The input of a mapper: how the instruction relates to the visual tokens."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from ..kernels.instruction_attention.torch_reference import causal_mask, masked_softmax
-from ..mapper.inputs import MapperInput
+from ..mapper.inputs import INPUTS, MapperInput
 from ..prompt import Modality, MultimodalPrompt
 from ..scoring_layer import ScoringLayer
+from .embedding_statistics import embedding_statistics
 
 _SMALLEST_SHARE = 1e-9
 _QUERIES_PER_CHUNK = 64
 
 
 def mapper_inputs(
-    prompt: MultimodalPrompt, scoring_layer: ScoringLayer, modality: Modality
+    prompt: MultimodalPrompt,
+    scoring_layer: ScoringLayer,
+    modality: Modality,
+    inputs: Collection[str] = INPUTS,
 ) -> list[MapperInput | None]:
-    """Attention of the instruction tokens to the images, or the videos, of each prompt, per head.
+    """What mappers see of the images, or the videos, of each prompt.
 
     The attention is that of `instruction_attention`, with two statistics over the instruction
     tokens: their mean, as in the paper, and the highest share that one of them gives a visual token
     of all its attention to visual tokens. The second one preserves the one word that asks for
     something among many others.
 
+    Args:
+        prompt: The prompts.
+        scoring_layer: Their queries and keys.
+        modality: "image" or "video".
+        inputs: Groups of channels besides attention, which always comes.
+
     Returns:
         One `MapperInput` per prompt, float32 on the device of the layer; None for prompts without
         visual tokens of that modality.
     """
-    inputs: list[MapperInput | None] = []
+    found: list[MapperInput | None] = []
     device = scoring_layer.key.device
     for sample, all_visuals in enumerate(prompt.visuals):
         visuals = [visual for visual in all_visuals if visual.modality == modality]
         if not visuals:
-            inputs.append(None)
+            found.append(None)
             continue
         # Attention of the sample's queries to its visual tokens.
         own = scoring_layer.sample == sample  # [Q]
@@ -58,8 +70,13 @@ def mapper_inputs(
         for visual in visuals:
             grids.extend(start + grid.index for grid in visual.grids)
             start += len(visual.positions)
-        inputs.append(MapperInput(attention, tuple(grids)))
-    return inputs
+        text = embedding = None
+        if not {"text", "embedding"}.isdisjoint(inputs):
+            embeds = prompt.inputs_embeds[sample].to(device)  # [S, D]
+            asked = (prompt.instruction_mask & prompt.attention_mask)[sample].to(device)  # [S]
+            text, embedding = embedding_statistics(embeds[positions], embeds[asked])
+        found.append(MapperInput(attention, tuple(grids), text, embedding))
+    return found
 
 
 def attention_statistics(

@@ -1,4 +1,4 @@
-"""Collect what mappers learn from: a model's attention and the relevance of its answers.
+"""Collect what mappers learn from: what they see of prompts, and the relevance of the answers.
 
     accelerate launch --module hf_token_compress.cli collect --model … --data … --output FOLDER
 
@@ -22,12 +22,13 @@ from ..compression.identity import identify
 from ..compression.reading import check_depth, read_prompt
 from ..compression.rewriting import with_whole_features
 from ..compression.twin import make_twin
-from ..data.answers import is_right
 from ..data.chat import batches_of_one_shape, encode_samples
 from ..data.media import with_frames
+from ..data.metrics import is_right
 from ..data.sample import Sample
 from ..data.sources import SampleSource
 from ..mapper import ModelIdentity, relevance_label
+from ..mapper.inputs import INPUTS
 from ..relevance import relevance
 from ..relevance.explain import explained_family, greedy_answers, run_vision
 from ..relevance.rules import build_rule
@@ -42,6 +43,7 @@ from .shards import (
     Shard,
     ShardFolder,
     SkippedSample,
+    collected_inputs,
     read_collection_file,
     shard_path,
     shard_summary,
@@ -110,11 +112,12 @@ def collect(
         "data": samples.describe(),
         "options": options.to_dict(),
     }
-    if "frames" not in _start(folder, settings, state):
+    started = _start(folder, settings, state)
+    if "frames" not in (started.get("options") or {}):
         options = dataclasses.replace(options, frames=None)
     size = options.shard_size
     shards = [shard_path(folder, number) for number in range(-(-len(samples) // size))]
-    collector = _Collector(model, processor, samples, options)
+    collector = _Collector(model, processor, samples, options, collected_inputs(started))
     for shard in range(state.process_index, len(shards), state.num_processes):
         numbers = range(shard * size, min((shard + 1) * size, len(samples)))
         if not _is_done(shards[shard]):
@@ -128,15 +131,20 @@ def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> dict[str, A
     """Write the settings of a new collection, or compare them with those of one that is there.
 
     Returns:
-        The options that the collection was started with.
+        What the collection was started with.
     """
     if state.is_local_main_process and not (folder / COLLECTION_FILE).is_file():
-        content = {**settings, "hf_token_compress_version": __version__}
+        content = {**settings, "inputs": INPUTS, "hf_token_compress_version": __version__}
         write_json(folder / COLLECTION_FILE, content)
     state.wait_for_everyone()
     # Every process checks, so that none waits for another that has failed.
     started = read_collection_file(folder, COLLECTION_FILE)
     options: dict[str, Any] = started.get("options") or {}
+    # What is now called metric was once called match, and was "exact" by default.
+    if "match" in options:
+        options["metric"] = options.pop("match")
+        if (options["metric"], settings["options"]["metric"]) == ("exact", "auto"):
+            settings["options"]["metric"] = "exact"
     # A collection started without a number of frames continues without one.
     if "frames" not in options and settings["options"].get("frames") == CollectOptions.frames:
         del settings["options"]["frames"]
@@ -147,7 +155,15 @@ def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> dict[str, A
                 f"The folder {str(folder)!r} holds a collection {difference}: choose another "
                 "folder, or delete this one."
             )
-    return options
+    missing = [name for name in INPUTS if name not in collected_inputs(started)]
+    if missing:
+        logger.warning(
+            "The collection in %s was started by an earlier version and continues without %s: to "
+            "train a mapper on these too, collect into another folder.",
+            folder,
+            " and ".join(missing),
+        )
+    return started
 
 
 def _finish(folder: Path, shards: Sequence[Path], state: Any, samples: int) -> ShardFolder | None:
@@ -175,10 +191,15 @@ class _Collector:
     """Turns ranges of sample numbers into shards."""
 
     def __init__(
-        self, model: Any, processor: Any, samples: SampleSource, options: CollectOptions
+        self,
+        model: Any,
+        processor: Any,
+        samples: SampleSource,
+        options: CollectOptions,
+        inputs: Sequence[str],
     ) -> None:
         self.model, self.processor = model, processor
-        self.samples, self.options = samples, options
+        self.samples, self.options, self.inputs = samples, options, inputs
         self.family = explained_family(model)
         text = model.config.get_text_config()
         self.positions = getattr(text, "max_position_embeddings", None)
@@ -245,11 +266,12 @@ class _Collector:
         right = []
         for place, (item, answer) in enumerate(zip(short, answers, strict=True)):
             given = self.processor.decode(answer, skip_special_tokens=True)
-            expected = item[1].answer
+            number, sample = item
             if len(answer) == 0:
-                self._skip(shard, item[0], WRONG, "the model gave no answer")
-            elif expected is not None and not is_right(given, expected, self.options.match):
-                self._skip(shard, item[0], WRONG, f"{given.strip()!r} instead of {expected!r}")
+                self._skip(shard, number, WRONG, "the model gave no answer")
+            elif sample.answers and not is_right(given, sample, self.options.metric):
+                expected = " or ".join(map(repr, sample.answers))
+                self._skip(shard, number, WRONG, f"{given.strip()!r} instead of {expected}")
             else:
                 right.append(place)
         if not right:
@@ -297,8 +319,9 @@ class _Collector:
                 instruction=options.instruction,
                 scoring_depth=options.scoring_depth,
             )
-            attention = mapper_inputs(prompt, layer, options.modality)
-        for (number, _), explained, seen in zip(right, report.samples, attention, strict=True):
+            inputs_of_mappers = mapper_inputs(prompt, layer, options.modality, self.inputs)
+        of_samples = zip(right, report.samples, inputs_of_mappers, strict=True)
+        for (number, _), explained, seen in of_samples:
             scores = explained.scores.float().cpu()
             try:
                 relevance_label(scores)
@@ -308,10 +331,7 @@ class _Collector:
             if seen is None or seen.count != len(scores):
                 self._skip(shard, number, OTHER_MODALITY, "it has both images and videos")
                 continue
-            grids = tuple(grid.cpu() for grid in seen.grids)
-            shard.samples.append(
-                CollectedSample(number, seen.attention.half().cpu(), scores, grids)
-            )
+            shard.samples.append(CollectedSample.of(number, seen, scores))
 
     def _encode(self, batch: Sequence[tuple[int, Sample]]) -> Any:
         try:

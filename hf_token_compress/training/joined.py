@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset
 
+from ..mapper.inputs import INPUTS
 from .shards import CollectedSample, ShardFolder
 
 LABEL_OPTIONS = ("rule", "rule_options", "targets", "recursive")
@@ -25,6 +26,7 @@ class JoinedCollections(ConcatDataset[CollectedSample]):
         identity: The model of all collections.
         options: Options of the first collection; all collections share those that matter to a
             mapper.
+        inputs: Groups of input channels that all collections hold.
         described: Model, options and data of each collection, in JSON types.
 
     Raises:
@@ -52,7 +54,21 @@ class JoinedCollections(ConcatDataset[CollectedSample]):
         super().__init__(collections)
         self.identity = first.identity
         self.options: dict[str, Any] = first.collection["options"]
+        self.inputs = tuple(
+            name for name in INPUTS if all(name in item.inputs for item in collections)
+        )
         self.described = [collection.collection for collection in collections]
+
+    def check_inputs(self, wanted: Sequence[str]) -> None:
+        """Raise a ValueError unless all collections hold these groups of input channels."""
+        for collection in self.datasets:
+            assert isinstance(collection, ShardFolder)
+            if missing := [name for name in wanted if name not in collection.inputs]:
+                raise ValueError(
+                    f"The collection {str(collection.folder)!r} does not hold "
+                    f"{' and '.join(missing)}, because an earlier version collected it: collect it "
+                    f"again, or train with the inputs {', '.join(self.inputs)}."
+                )
 
 
 def _difference(first: ShardFolder, other: ShardFolder) -> str | None:

@@ -1,7 +1,7 @@
-"""The folder that `collect` writes and `train` reads: shards of attention and relevance.
+"""The folder that `collect` writes and `train` reads: shards of mapper inputs and relevance.
 
-    collection.json           model, dtype, options and data; written first
-    shard-00000.safetensors   attention, relevance and grids of samples 0 to 63
+    collection.json           model, dtype, options, inputs and data; written first
+    shard-00000.safetensors   inputs, relevance and grids of samples 0 to 63
     …
     index.json                every shard and the skipped samples; written last
 
@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +32,9 @@ from ..writing import write_json, write_whole
 
 COLLECTION_FILE = "collection.json"
 INDEX_FILE = "index.json"
-FORMAT = 1
+FORMAT = 2
+_READABLE_FORMATS = (1, FORMAT)
+_INPUTS_OF_FORMAT_1 = ("attention",)
 _CONTENT_KEY = "shard"
 _SHARD_NAME = re.compile(r"shard-\d{5,}\.safetensors")
 _NO_DIGEST = "0" * 64
@@ -57,16 +59,27 @@ class CollectedSample:
         attention: float16 [2, heads, N], as in `MapperInput`.
         relevance: float32 [N].
         grids: int64 [frames, rows, columns] each, as in `MapperInput`.
+        text: float32 [2, N], as in `MapperInput`; None in format 1.
+        embedding: float32 [2, N], as in `MapperInput`; None in format 1.
     """
 
     number: int
     attention: Tensor
     relevance: Tensor
     grids: tuple[Tensor, ...]
+    text: Tensor | None = None
+    embedding: Tensor | None = None
+
+    @classmethod
+    def of(cls, number: int, seen: MapperInput, relevance: Tensor) -> CollectedSample:
+        """One prompt as a mapper sees it, on the CPU."""
+        seen = seen.to("cpu")
+        attention = seen.attention.half()
+        return cls(number, attention, relevance, seen.grids, seen.text, seen.embedding)
 
     def mapper_input(self) -> MapperInput:
         """The inputs of a mapper."""
-        return MapperInput(self.attention.float(), self.grids)
+        return MapperInput(self.attention.float(), self.grids, self.text, self.embedding)
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,9 @@ def write_shard(path: Path, shard: Shard) -> None:
     for sample in shard.samples:
         tensors[f"{sample.number}.attention"] = sample.attention.half().cpu().contiguous()
         tensors[f"{sample.number}.relevance"] = sample.relevance.float().cpu().contiguous()
+        for name in ("text", "embedding"):
+            if (values := getattr(sample, name)) is not None:
+                tensors[f"{sample.number}.{name}"] = values.float().cpu().contiguous()
         for index, grid in enumerate(sample.grids):
             tensors[f"{sample.number}.grid.{index}"] = grid.to("cpu", torch.int32).contiguous()
     numbers = [sample.number for sample in shard.samples]
@@ -168,10 +184,11 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
         self.folder = Path(folder)
         self.collection = read_collection_file(self.folder, COLLECTION_FILE)
         self.index = read_collection_file(self.folder, INDEX_FILE)
-        if self.index.get("format") != FORMAT:
+        if self.index.get("format") not in _READABLE_FORMATS:
+            readable = " and ".join(map(str, _READABLE_FORMATS))
             raise ValueError(
                 f"The collection in {str(folder)!r} has the format {self.index.get('format')!r}, "
-                f"but this version of hf_token_compress reads {FORMAT}: collect it again."
+                f"but this version of hf_token_compress reads {readable}: collect it again."
             )
         self._entries: list[tuple[Path, int, int]] = []
         for name in self.index.get("shards", ()):
@@ -195,6 +212,11 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
         """The model of the collection."""
         return ModelIdentity.from_dict(self.collection["base_model"])
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The groups of input channels that its samples hold."""
+        return collected_inputs(self.collection)
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -210,8 +232,13 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
                 f"The relevance of sample {number} in {path.name} holds NaN or infinite values: "
                 "delete that shard and collect again."
             )
-        attention = file.get_tensor(f"{number}.attention")
-        return CollectedSample(number, attention, relevance, tuple(grids))
+        seen = {name: file.get_tensor(f"{number}.{name}") for name in self.inputs}
+        return CollectedSample(number, relevance=relevance, grids=tuple(grids), **seen)
+
+
+def collected_inputs(collection: Mapping[str, Any]) -> tuple[str, ...]:
+    """The groups of input channels in the shards of a collection, of its collection.json."""
+    return tuple(collection.get("inputs", _INPUTS_OF_FORMAT_1))
 
 
 @lru_cache(maxsize=512)

@@ -110,6 +110,8 @@ class _Run:
         self, samples: JoinedCollections, options: TrainOptions, accelerator: Accelerator
     ) -> None:
         self.samples, self.options, self.accelerator = samples, options, accelerator
+        self.inputs = options.inputs or _default_inputs(samples, options.network)
+        samples.check_inputs(self.inputs)
         self.label = partial(
             relevance_label, mask_ratio=options.mask_ratio, temperature=options.temperature
         )
@@ -286,10 +288,12 @@ class _Run:
         options = self.samples.options
         data = [collection["data"] for collection in self.samples.described]
         own = self.options.to_dict()
+        own.pop("inputs", None)
         return MapperConfig(
             base_model=self.samples.identity,
             network=own.pop("network"),
             network_options=own.pop("network_options"),
+            inputs=self.inputs,
             modality=options["modality"],
             scoring_depth=options["scoring_depth"],
             training={
@@ -307,6 +311,11 @@ class _Run:
                 "transformers": version("transformers"),
             },
         )
+
+
+def _default_inputs(samples: JoinedCollections, network: str) -> tuple[str, ...]:
+    """All that the collections hold; of the paper's network, what the paper gives it."""
+    return ("attention",) if network == "conv1d" else samples.inputs
 
 
 def read_history(folder: str | Path) -> list[Epoch]:

@@ -24,6 +24,7 @@ from hf_token_compress.data.composed import clip_samples, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
 from hf_token_compress.evaluation.truth import true_relevance
+from hf_token_compress.mapper.inputs import INPUTS
 from hf_token_compress.prompt import Modality
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
 from hf_token_compress.training.collect import CollectOptions
@@ -81,9 +82,7 @@ def collect_truth(
             (visual,) = prompt.visuals[index]
             relevance = true_relevance(sample, visual)
             if seen is not None and relevance.any():
-                shard.samples.append(
-                    CollectedSample(start + index, seen.attention, relevance, seen.grids)
-                )
+                shard.samples.append(CollectedSample.of(start + index, seen, relevance))
         shards.append(shard_path(folder, len(shards)))
         write_shard(shards[-1], shard)
     settings = {
@@ -94,6 +93,7 @@ def collect_truth(
             "split": _SPLIT,
         },
         "options": options.to_dict(),
+        "inputs": INPUTS,
     }
     write_json(folder / COLLECTION_FILE, settings)
     write_index(folder, shards)
