@@ -17,6 +17,7 @@ from .checks import refuse_unknown
 from .options import check_options, documented, option
 
 PositionIdPolicy = Literal["original", "compact"]
+Selection = Literal["top_k", "diverse"]
 InstructionScope = Literal["last_turn", "after_visual", "all_text"]
 Modality = Literal["image", "video"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -38,6 +39,8 @@ INSTRUCTION_HELP = (
 )
 
 _VERSION_KEY = "hf_token_compress_version"
+_AS_BEFORE: Mapping[str, Any] = {"structure_share": 0.0}
+"""Options that saved settings may lack, with values that leave these as they were."""
 
 
 @documented
@@ -82,6 +85,18 @@ class TokenCompressionConfig(dict[str, Any]):
         "questions then keep fewer.",
         "(0, 1]",
     )
+    structure_share: float = option(
+        0.25,
+        "Largest share of the kept visual tokens that goes, before scores count, to tokens that "
+        "only separate others, such as the newline after each row of an image. 0 treats them as "
+        "any other token.",
+        "[0, 1]",
+    )
+    selection: Selection = option(
+        "top_k",
+        '"top_k" keeps the visual tokens with the highest scores; "diverse" those that score high '
+        "and are unlike the ones already kept.",
+    )
     scorer: str | None = option(
         None,
         'Name of the scorer. By default "mapper" if a mapper is named, else "attention", which '
@@ -115,6 +130,11 @@ class TokenCompressionConfig(dict[str, Any]):
             raise ValueError(
                 f"mapper={self.mapper!r} is not used by scorer={self.scorer!r}: leave one of the "
                 "two out, or use scorer='mapper'."
+            )
+        if self.top_p is not None and self.selection != "top_k":
+            raise ValueError(
+                f"top_p keeps the tokens with the highest scores, but selection={self.selection!r} "
+                "does not: leave top_p out, or use selection='top_k'."
             )
         if self.mapper_revision is not None and self.mapper is None:
             raise ValueError("mapper_revision is given without a mapper: name the mapper too.")
@@ -202,6 +222,8 @@ class TokenCompressionConfig(dict[str, Any]):
             ValueError: A setting is unknown, or a value is outside its range.
         """
         written_by = settings.get(_VERSION_KEY)
+        if written_by is not None:
+            settings = {**_AS_BEFORE, **settings}
         known = {item.name for item in dataclasses.fields(cls)}
         unknown = [name for name in settings if name not in {*known, _VERSION_KEY}]
         if not _is_later(written_by):

@@ -98,6 +98,21 @@ class MultimodalPrompt:
         """Float [B, S, D], visual features in place of their placeholders."""
         return self.embed()
 
+    @property
+    def query_mask(self) -> Tensor:
+        """Instruction tokens that are no padding, bool [B, S]."""
+        return self.instruction_mask & self.attention_mask
+
+    def check_instruction(self) -> None:
+        """Raise `ValueError` if a prompt has visual tokens, but no instruction token."""
+        unasked = self.visual_mask.any(dim=1) & ~self.query_mask.any(dim=1)  # [B]
+        if unasked.any():
+            raise ValueError(
+                f"Prompt {int(unasked.nonzero()[0])} has visual tokens, but no instruction token: "
+                "mark at least one of its tokens in instruction_mask, or choose a scorer that does "
+                "not read the instruction, such as 'uniform'."
+            )
+
 
 def find_visual_spans(
     placeholder_mask: Tensor,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import TokenCompressionConfig
+from ..config import Modality, TokenCompressionConfig
 from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices
+from .data_options import DATA, DataOptions
 from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
 from .options import Kinds, OutputFolder, listed, takes
 from .scene_options import SCENES, SceneOptions, scene_options
@@ -27,22 +28,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Where the questions come from: one of the first four."""
+class ComposedOptions:
+    """How many composed questions to ask, in place of the user's own."""
 
-    data: Path | None = field(
-        default=None,
-        metadata={
-            "help": (
-                'A file with one JSON object per line: "image" (a path, or several) or "video", '
-                '"question", and optionally "answer".'
-            ),
-            "metavar": "FILE",
-        },
-    )
-    dataset: str | None = field(
-        default=None, metadata={"help": "A dataset: Hub id or folder.", "metavar": "NAME"}
-    )
     scenes: int | None = field(
         default=None,
         metadata={
@@ -60,63 +48,21 @@ class DataOptions:
             "interval": "[1, inf)",
         },
     )
-    split: str | None = field(
-        default=None, metadata={"help": "Split of the dataset. By default train."}
-    )
-    column: dict[str, str] = field(
-        default_factory=dict,
-        metadata={
-            "help": "A column of the dataset that has another name, such as question=query.",
-            "metavar": "KEY=NAME",
-        },
-    )
 
     def __post_init__(self) -> None:
         check_options(self)
-        named = (self.data, self.dataset, self.scenes, self.clips)
-        if sum(item is not None for item in named) != 1:
-            raise ValueError("Name the data by one of --data, --dataset, --scenes and --clips.")
-        if self.dataset is None and (self.split is not None or self.column):
-            option = "--column" if self.column else "--split"
-            raise ValueError(f"{option} is about a dataset: give --dataset, or leave it out.")
-
-    def source(self, given: Mapping[str, Any], kinds: Sequence[str]) -> SampleSource:
-        """The samples, where `given` are the options of composed scenes that the user gave.
-
-        Raises:
-            CommandError: An option has no effect.
-            OSError, ValueError: They cannot be read or composed.
-        """
-        clips, own = self.clips is not None, self.scenes is None and self.clips is None
-        chosen = scene_options(given, composed=not own, clips=clips, remedy="leave it out")
-        layout = chosen.layout(clips=clips)
-        if own and kinds:
-            raise CommandError(
-                "--kind is about composed questions, not about your own: leave it out.", exit_code=2
-            )
-
-        from ..data.composed import ClipSource, SceneSource
-        from ..data.sources import HubDataset, JsonLines
-
-        if self.data is not None:
-            return JsonLines(self.data)
-        if self.dataset is not None:
-            return HubDataset(self.dataset, self.split or "train", self.column)
-        with wrong_arguments():
-            if self.scenes is not None:
-                return SceneSource(self.scenes, kinds=kinds, **layout)
-            assert self.clips is not None  # one of the four is given
-            return ClipSource(self.clips, kinds=kinds, **layout)
 
 
 @one_sentence_errors
 @takes(ModelOptions, "model_options", required=("model",))
-@takes(DataOptions, "data", panel="Data: one of --data, --dataset, --scenes and --clips")
+@takes(DataOptions, "data", panel=DATA)
+@takes(ComposedOptions, "composed", panel=SCENES)
 @takes(SceneOptions, "scenes", panel=SCENES, leave_out=("per_kind", "drawings"), built=False)
 @takes(CollectOptions, "given", panel="Collecting", built=False)
 def collect(
     model_options: ModelOptions,
     data: DataOptions,
+    composed: ComposedOptions,
     scenes: dict[str, Any],
     given: dict[str, Any],
     output: OutputFolder,
@@ -128,7 +74,7 @@ def collect(
     r"""Collect a model's layer-0 attention and the relevance of its answers, in shards.
 
     Run it again after it was stopped: it continues where it was. Under `accelerate launch` every
-    process takes its share. The modality is video with --clips, else image.
+    process takes its share. The modality is image, unless all questions are about videos.
 
     **Examples**
 
@@ -139,9 +85,11 @@ def collect(
       --model Qwen/Qwen2-VL-7B-Instruct --data questions.jsonl --output shards
     ```
     """
-    modality = "image" if data.clips is None else "video"
-    options = CollectOptions(**{"modality": modality, **given})
-    source = data.source(scenes, listed(kind))
+    with wrong_arguments():
+        options = CollectOptions(**given)
+    source, modality = _source(data, composed, scenes, listed(kind), options)
+    if "modality" not in given:
+        options = dataclasses.replace(options, modality=modality)
 
     from ..relevance.rules import build_rule
     from ..training.collect import collect as collect_shards
@@ -169,6 +117,51 @@ def collect(
             )
     if state.is_main_process:
         _print_summary(collection, output)
+
+
+def _source(
+    data: DataOptions,
+    composed: ComposedOptions,
+    given: Mapping[str, Any],
+    kinds: Sequence[str],
+    options: CollectOptions,
+) -> tuple[SampleSource, Modality]:
+    """The samples and their modality.
+
+    Args:
+        data: The user's own data, if it is given.
+        composed: How many composed questions to ask otherwise.
+        given: The options of composed questions that the user gave.
+        kinds: Kinds of composed questions; all if it is empty.
+        options: How to collect.
+
+    Raises:
+        CommandError: An option has no effect, or the samples cannot be used.
+        OSError, ValueError: They cannot be read or composed.
+    """
+    named = (data.data, data.dataset, composed.scenes, composed.clips)
+    if sum(item is not None for item in named) != 1:
+        raise CommandError(
+            "Name the data by one of --data, --dataset, --scenes and --clips.", exit_code=2
+        )
+    clips = composed.clips is not None
+    chosen = scene_options(given, composed=not data.given, clips=clips, remedy="leave it out")
+    if data.given:
+        if kinds:
+            raise CommandError(
+                "--kind is about composed questions, not about your own: leave it out.", exit_code=2
+            )
+        source = data.source()
+        modalities = data.check(source, options.metric).modalities
+        return source, "video" if "image" not in modalities else "image"
+
+    from ..data.composed import ClipSource, SceneSource
+
+    with wrong_arguments():
+        if composed.clips is not None:
+            return ClipSource(composed.clips, kinds=kinds, **chosen.layout(clips=True)), "video"
+        assert composed.scenes is not None  # one of the four is given
+        return SceneSource(composed.scenes, kinds=kinds, **chosen.layout(clips=False)), "image"
 
 
 def _kept(output: Path) -> str:

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
-from ..data.answers import is_right
 from ..data.composed import composed_sample
+from ..data.metrics import is_right
 from ..data.sample import Sample
 from ..data.scenes import KINDS, make_scene, scene_questions
 from .answering import answer, prepare_question
@@ -137,7 +137,6 @@ def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:
     """The answers of the stock model, and at every smaller share of the visual tokens."""
     from ..viz import overlay
 
-    assert sample.answer is not None  # composed questions have answers
     inputs = prepare_question(checkpoint, [sample.image], sample.question)
     attempts = []
     # The stock model is last: the report of the call before it has its counts.
@@ -154,7 +153,7 @@ def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:
                 visual_tokens=kept.visual_tokens_before if whole else kept.visual_tokens_after,
                 prompt_tokens=kept.prompt_tokens_before if whole else kept.prompt_tokens_after,
                 text=text,
-                right=is_right(text, sample.answer),
+                right=is_right(text, sample),
                 milliseconds=statistics.median(found.milliseconds for found in answers),
                 image=sample.image if whole else overlay(sample.image, kept),
             )

@@ -150,7 +150,7 @@ def _read(item: Option, value: Any) -> Any:
     if item.kind is tuple and value:
         # A file's name may have a comma.
         texts: tuple[Any, ...] = tuple(value) if item.element is Path else listed(value)
-        if item.element is float:
+        if item.element in (int, float):
             texts = tuple(_number(item, text) for text in texts)
         return texts or None  # a comma alone gives no value
     return None if value == [] else value
@@ -158,9 +158,12 @@ def _read(item: Option, value: Any) -> Any:
 
 def _number(item: Option, text: str) -> float:
     try:
-        return float(text)
+        number: float = item.element(text)
     except ValueError:
-        raise CommandError(f"{_flag(item)} takes numbers, not {text!r}.", exit_code=2) from None
+        whole = "whole " if item.element is int else ""
+        message = f"{_flag(item)} takes {whole}numbers, not {text!r}."
+        raise CommandError(message, exit_code=2) from None
+    return number
 
 
 def _key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..models.generic import GenericFamily
-from ..scorers.base import checked_scores
+from ..prompt import MultimodalPrompt
+from ..scorers.base import Scorer, checked_scores
 from ..selection import may_drop_tokens, select_tokens
 from .fast_path import FastPath
 from .generic_check import check_decoder_entry
@@ -27,6 +29,7 @@ from .setting import Setting
 from .state import TokenCompression
 from .stopwatch import Stopwatch
 from .totals import count_call
+from .word_embeddings import word_statistics
 
 # Without the name of this module, which is internal.
 _logger = logging.getLogger("hf_token_compress")
@@ -87,14 +90,18 @@ def compress_inputs(
         must_score = may_drop_tokens(layout.visuals, budgets)
     # 2. Score, if any prompt may lose tokens.
     scores: Tensor | None = None
+    keep = layout.attention_mask
     if must_score:
-        with scoring.running(), torch.no_grad():
-            scores = _score(
-                model, family, setting, layout, inputs, instruction_mask, compression.fast_path
-            )
-    # 3. Select the tokens to keep, and rewrite the inputs.
+        with torch.no_grad():
+            with scoring.running():
+                prompt, scores = _score(
+                    model, family, setting, layout, inputs, instruction_mask, compression.fast_path
+                )
+            # 3. Select the tokens to keep.
+            with rewriting.running():
+                keep = _select(setting.scorer, prompt, scores, budgets)
+    # 4. Rewrite the inputs.
     with rewriting.running():
-        keep = select_tokens(layout.attention_mask, layout.visuals, scores, budgets)
         compressed = rewrite_prompt(
             model, family, config, inputs, layout, keep, padding, spare_position=spare_position
         )
@@ -128,8 +135,8 @@ def _score(
     inputs: Mapping[str, Any],
     instruction_mask: Tensor | None,
     fast_path: FastPath | None,
-) -> Tensor:
-    """Scores of all tokens, float32 [B, S]."""
+) -> tuple[MultimodalPrompt, Tensor]:
+    """The prompts as the scorer sees them, and the scores of all tokens, float32 [B, S]."""
     scorer, config = setting.scorer, setting.base
     reading = read(
         model,
@@ -142,16 +149,41 @@ def _score(
     )
     needed: dict[str, Any] = {}
     if "scoring_layer" in scorer.needs:
-        needed["scoring_layer"] = reading.scoring_layer(scorer.scoring_depth)
+        needed["scoring_layer"] = reading.scoring_layer(
+            scorer.scoring_depth, query_mask=scorer.query_mask(reading.prompt)
+        )
+    if "unrotated_layer" in scorer.needs:
+        needed["unrotated_layer"] = reading.scoring_layer(0, rotary=False)
     if "vision_attention" in scorer.needs:
         needed["vision_attention"] = layout.vision_attention()
+    if "word_statistics" in scorer.needs:
+        needed["word_statistics"] = word_statistics(model)
     if "model" in scorer.needs:
         # `generate` takes arguments that the model's own forward does not.
         own = inspect.signature(model.forward).parameters
         whole = {name: value for name, value in inputs.items() if name in own}
         needed.update(model=model, inputs=whole)
     scores = scorer.score(reading.prompt, **needed)
-    return checked_scores(scores, reading.prompt, config.scorer_name)
+    return reading.prompt, checked_scores(scores, reading.prompt, config.scorer_name)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+@without_autocast()
+def _select(
+    scorer: Scorer,
+    prompt: MultimodalPrompt,
+    scores: Tensor,
+    budgets: Sequence[TokenCompressionConfig],
+) -> Tensor:
+    """The tokens to keep, bool [B, S]."""
+    return select_tokens(
+        prompt.attention_mask,
+        prompt.visuals,
+        scores,
+        budgets,
+        inputs_embeds=lambda: prompt.inputs_embeds,
+        own_rule=partial(scorer.select, prompt) if scorer.selects else None,
+    )
 
 
 def _sample_reports(

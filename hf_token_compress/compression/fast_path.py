@@ -113,24 +113,34 @@ class FastPath:
             return layout.with_features(twin.module(layout.input_ids))
 
     def scoring_layer(
-        self, model: Any, layout: PromptLayout, embeds: Tensor, instruction: Tensor
+        self,
+        model: Any,
+        layout: PromptLayout,
+        embeds: Tensor,
+        query_mask: Tensor,
+        *,
+        rotary: bool = True,
     ) -> ScoringLayer:
-        """The scoring layer for instruction tokens, bool [B, S], from `embeds`."""
+        """The scoring layer for query tokens, bool [B, S], from `embeds`.
+
+        Without `rotary`, all tokens are in one place, where RoPE turns nothing.
+        """
         decoder = model.get_decoder()
         twin = make_twin(decoder, untouched=decoder_layers(decoder)[1:])
         layer = LlamaLikeLayer.of(twin.of(decoder))
         assert layer is not None, "fits() was not asked."
         with twin.running():
-            cos, sin = layer.cos_and_sin(embeds, layout.position_ids)  # [B, S, rotary] each
+            places = layout.position_ids if rotary else torch.zeros_like(layout.position_ids)
+            cos, sin = layer.cos_and_sin(embeds, places)  # [B, S, rotary] each
             # Keys of all tokens, in chunks of positions.
             parts = (part.split(_POSITIONS_PER_CHUNK, dim=1) for part in (embeds, cos, sin))
             chunks = zip(*parts, strict=True)
             keys = [layer.keys(layer.input_norm(chunk), *turn) for chunk, *turn in chunks]
             key = torch.cat(keys, dim=1)  # [B, S, key_heads, head_dim]
-            # Queries of the instruction tokens.
-            hidden = layer.input_norm(embeds[instruction])  # [Q, D]
-            query = layer.queries(hidden, cos[instruction], sin[instruction])
-        sample, position = instruction.to(query.device).nonzero(as_tuple=True)  # [Q] each
+            # Queries of the query tokens.
+            hidden = layer.input_norm(embeds[query_mask])  # [Q, D]
+            query = layer.queries(hidden, cos[query_mask], sin[query_mask])
+        sample, position = query_mask.to(query.device).nonzero(as_tuple=True)  # [Q] each
         return ScoringLayer(
             query=query,  # [Q, heads, head_dim]
             key=key,

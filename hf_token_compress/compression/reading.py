@@ -36,7 +36,7 @@ class Reading:
     Args:
         model: The loaded model.
         layout: The batch of B prompts of S tokens.
-        probe: Makes what reads its decoder.
+        probe: Makes what reads its decoder, with RoPE or without.
         fast_path: Its layer 0 if that allows projecting only the instruction tokens, else None.
         instruction_mask: bool [B, S].
         all_asked: Whether every prompt has a question after its images and videos.
@@ -49,7 +49,7 @@ class Reading:
         self,
         model: Any,
         layout: PromptLayout,
-        probe: Callable[[], Probe],
+        probe: Callable[[bool], Probe],
         fast_path: FastPath | None,
         instruction_mask: Tensor,
         all_asked: bool,
@@ -66,34 +66,39 @@ class Reading:
             with torch.set_grad_enabled(gradients), without_autocast():
                 if fast_path is not None:
                     return fast_path.embeds(model, layout)
-                return probe().entry().inputs_embeds
+                return probe(True).entry().inputs_embeds
 
         self.prompt = layout.prompt(instruction_mask, embed)
 
     @without_autocast()
-    def scoring_layer(self, depth: int) -> ScoringLayer:
+    def scoring_layer(
+        self, depth: int, *, query_mask: Tensor | None = None, rotary: bool = True
+    ) -> ScoringLayer:
         """The scoring layer after `depth` decoder layers.
 
+        Args:
+            depth: Decoder layers that run before it; 0 without RoPE.
+            query_mask: bool [B, S], tokens whose queries it has; by default the instruction.
+            rotary: Whether RoPE turns queries and keys.
+
         Raises:
-            ValueError: A prompt has visual tokens, but no instruction token, or the decoder's
-                attention cannot be read.
+            ValueError: A prompt has visual tokens, but no instruction token, the decoder's
+                attention cannot be read, or it has no RoPE to leave out.
         """
         if not self._all_asked:
             warn_once(_NO_QUESTION)
         prompt = self.prompt
-        instruction = prompt.instruction_mask & prompt.attention_mask  # [B, S]
-        unasked = prompt.visual_mask.any(dim=1) & ~instruction.any(dim=1)  # [B]
-        if unasked.any():
-            raise ValueError(
-                f"Prompt {int(unasked.nonzero()[0])} has visual tokens, but no instruction token: "
-                "mark at least one of its tokens in instruction_mask, or choose a scorer that does "
-                "not read the instruction, such as 'uniform'."
-            )
+        prompt.check_instruction()
+        if query_mask is None:
+            query_mask = prompt.query_mask  # [B, S]
         if self._fast_path is not None and depth == 0:
             return self._fast_path.scoring_layer(
-                self._model, self._layout, prompt.inputs_embeds, instruction
+                self._model, self._layout, prompt.inputs_embeds, query_mask, rotary=rotary
             )
-        return self._probe().attention(depth).scoring_layer(instruction, prompt.attention_mask)
+        call = self._probe(rotary).attention(depth)
+        if not rotary:
+            _check_one_place(self._probe(rotary).entry().position_ids, self._model)
+        return call.scoring_layer(query_mask, prompt.attention_mask)
 
 
 def read_prompt(
@@ -156,14 +161,34 @@ def read(
     everything = layout.attention_mask
 
     @functools.cache
-    def probe() -> Probe:
+    def probe(rotary: bool) -> Probe:
         whole = rewrite_prompt(model, family, _WHOLE_PROMPT, inputs, layout, everything, "left")
         # Without a mask, Transformers would look for packed sequences.
-        return Probe(model, {**whole.inputs, "attention_mask": everything.long()})
+        given = {**whole.inputs, "attention_mask": everything.long()}
+        if not rotary:
+            # RoPE only tells how far tokens are from each other.
+            one_place = torch.zeros_like(layout.position_ids)  # [A, B, S] or [B, S]
+            axis = family.text_order_axis(one_place)
+            if axis is not None:
+                one_place[axis] = layout.position_ids[axis]
+            given["position_ids"] = one_place
+        return Probe(model, given)
 
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
     return Reading(model, layout, probe, fast_path, instruction_mask.to(everything), all_asked)
+
+
+def _check_one_place(position_ids: Tensor | None, model: Any) -> None:
+    """Raise unless the decoder took all tokens as being in one place, [A, B, S] or [B, S]."""
+    axes = position_ids
+    if axes is not None and axes.ndim == 3:
+        axes = axes[-3:]  # of four, the first counts text order
+    if axes is None or (axes != axes[..., :1]).any():
+        raise ValueError(
+            f"{type(model).__name__} counts positions by itself, so its attention cannot be read "
+            "without RoPE: choose a scorer that reads it with RoPE, such as 'attention'."
+        )
 
 
 def _instruction_tokens(

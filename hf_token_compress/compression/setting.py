@@ -35,6 +35,9 @@ class Setting:
     mapper: RelevanceMapper | None = None
     of_samples: tuple[TokenCompressionConfig, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check_selection(self.base, self.scorer)
+
     @property
     def config(self) -> TokenCompressionConfig:
         """The setting, with the name of the mapper in use."""
@@ -100,6 +103,30 @@ def check_scorer(model: Any, scorer: Scorer) -> None:
         )
     scorer.check_model(lambda: identify(model))
     check_depth(model, scorer.scoring_depth)
+
+
+def check_selection(config: TokenCompressionConfig, scorer: Scorer) -> None:
+    """Check that a setting chooses tokens in a way that the scorer allows.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if config.top_p is not None:
+        asked, otherwise = "top_p", "leave it out"
+    elif config.selection != "top_k":
+        asked, otherwise = f"selection={config.selection!r}", "use selection='top_k'"
+    else:
+        return
+    reason = None
+    if scorer.selects:
+        reason = "it chooses the tokens itself"
+    elif scorer.ranks_only:
+        reason = "only the order of its scores means anything"
+    if reason is not None:
+        raise ValueError(
+            f"Scorer {config.scorer_name!r} cannot be used with {asked}, because {reason}: "
+            f"{otherwise}, or choose another scorer."
+        )
 
 
 @dataclass(eq=False)

@@ -26,7 +26,7 @@ def user_turn(
 
 def conversation(sample: Sample) -> Conversation:
     """The sample as a conversation of one turn."""
-    return user_turn(sample.question, **{f"{sample.modality}s": sample.visuals})
+    return user_turn(sample.prompt, **{f"{sample.modality}s": sample.visuals})
 
 
 def encode_samples(processor: Any, samples: Sequence[Sample], num_frames: int | None = None) -> Any:

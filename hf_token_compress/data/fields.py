@@ -1,60 +1,54 @@
-"""From a JSON object, or an example of a dataset, to a sample."""
+"""From a row of data to a sample."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from .media import read_image, upright
+from .answer_fields import read_answers, read_question
+from .choices import read_choices
+from .media import check_image, check_video, decode_image, read_image, upright
+from .media_folder import MediaFolder
 from .sample import Sample
 from .scenes import Box
 
-KEYS = ("image", "video", "question", "answer", "kind", "relevant_boxes", "relevant_frames")
-"""The keys of a sample in a file."""
-
 _SIDES = 4
 
-
-def check_keys(fields: Any, name: str) -> None:
-    """Raise `ValueError` if a JSON object, called `name` in the message, has a misspelt key."""
-    keys = list(fields) if isinstance(fields, Mapping) else []
-    absent = [key for key in KEYS if key not in keys]
-    for key in keys:
-        # A lower cutoff takes "id" for "kind".
-        if key not in KEYS and (meant := get_close_matches(key.lower(), absent, 1, cutoff=0.8)):
-            raise ValueError(
-                f"{name} has the unknown key {key!r} (did you mean {meant[0]!r}?): rename it."
-            )
+HELD = object()
+"""Stands for an image or a video that a data set holds itself, where it is not decoded."""
 
 
-def sample_from_fields(fields: Any, folder: Path) -> Sample:
-    """Read the images of a JSON object or of a dataset's example.
+def sample_from_fields(
+    fields: Mapping[str, Any],
+    folder: MediaFolder,
+    *,
+    prompt_suffix: str | None = None,
+    decoded: bool = True,
+) -> Sample:
+    """Read a sample, and its images.
 
     Args:
-        fields: The values by key; unknown keys are ignored.
+        fields: What is known of it, by the keys of `USUAL_NAMES`.
         folder: What its paths are relative to.
+        prompt_suffix: Of the sample.
+        decoded: Whether images are read; otherwise paths are looked up, and the sample has them, or
+            whatever else stands for an image, in place of the images.
 
     Raises:
-        OSError: An image cannot be read.
+        OSError: An image cannot be read, or, where none is decoded, a video is not there.
         ValueError: Something is missing, or is something else.
     """
-    if not isinstance(fields, Mapping):
-        raise ValueError("the sample is not a JSON object")
-    question = fields.get("question")
-    if not isinstance(question, str) or not question.strip():
-        raise ValueError("the sample has no question")
+    question, answer = read_question(fields.get("question"))
     images, video = fields.get("image"), fields.get("video")
     if (images is None) == (video is None):
         raise ValueError('the sample needs either "image" or "video"')
-    if isinstance(video, str):
-        video = str(folder / video)
-    elif isinstance(video, list):
-        video = _images(video, folder)
-    visuals = _images(images, folder) if video is None else (video,)
+    if isinstance(video, list):
+        video = _images(video, folder, decoded)
+    elif video is not None:
+        video = _video(video, folder, decoded)
+    visuals = _images(images, folder, decoded) if video is None else (video,)
     boxes = _boxes(fields.get("relevant_boxes"))
     frames = _numbers(fields.get("relevant_frames") or (), "relevant_frames")
     if video is not None and boxes is not None and len(frames) != len(boxes):
@@ -66,34 +60,60 @@ def sample_from_fields(fields: Any, folder: Path) -> Sample:
                     f'"relevant_frames" has the frame {frame}, but the video has {len(video)} '
                     "frames, counted from 0"
                 )
+    choices = read_choices(fields.get("choices"))
+    given = fields.get("answer")
+    answers = read_answers(answer if given is None else given, choices)
+    kind = fields.get("kind")
     return Sample(
         modality="image" if video is None else "video",
         visuals=visuals,
         question=question,
-        answer=_text(fields.get("answer")),
-        kind=_text(fields.get("kind")),
+        answer=answers[0] if answers else None,
+        kind=None if kind is None else str(kind),
         relevant_boxes=boxes,
         relevant_frames=frames,
+        other_answers=answers[1:],
+        choices=choices,
+        prompt_suffix=prompt_suffix,
     )
 
 
-def _images(images: Any, folder: Path) -> tuple[Image.Image, ...]:
+def _images(images: Any, folder: MediaFolder, decoded: bool) -> tuple[Any, ...]:
     listed = images if isinstance(images, list) else [images]
     if not listed:
         raise ValueError("the sample has no image")
-    return tuple(_image(item, folder) for item in listed)
+    return tuple(_image(item, folder, decoded) for item in listed)
 
 
-def _image(item: Any, folder: Path) -> Image.Image:
+def _image(item: Any, folder: MediaFolder, decoded: bool) -> Any:
+    if isinstance(item, Mapping) and {"bytes", "path"} & set(item):
+        if item.get("bytes") is not None:
+            return decode_image(item["bytes"]) if decoded else HELD
+        item = item.get("path")
     if isinstance(item, Image.Image):
-        return upright(item)
+        return upright(item) if decoded else item
+    if item is HELD:
+        return item
     if not isinstance(item, str):
         raise ValueError(f"an image must be a path, not {type(item).__name__}")
-    return read_image(folder / item)
+    path = folder.path(item, "image")
+    if decoded:
+        return read_image(path)
+    check_image(path)
+    return path
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _video(item: Any, folder: MediaFolder, decoded: bool) -> Any:
+    if isinstance(item, Mapping):
+        item = item.get("path")
+    if item is HELD:
+        return item
+    if isinstance(item, bool) or not isinstance(item, str | int):
+        raise ValueError(f"a video must be a path or a list of images, not {type(item).__name__}")
+    path = folder.path(str(item), "video")
+    if not decoded:
+        check_video(path)
+    return str(path)
 
 
 def _boxes(value: Any) -> tuple[Box, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,29 @@ def read_image(path: str | Path) -> Image.Image:
         raise ValueError(f"{str(path)!r} is not an image that can be read.") from None
     except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise ValueError(f"The image {str(path)!r} cannot be read: {_reason(error)}.") from error
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """The image in the bytes of a file, RGB and upright.
+
+    Raises:
+        ValueError: It is not an image that can be read.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return upright(image)
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
+        raise ValueError("The image that the data holds cannot be read.") from error
+
+
+def check_image(path: str | Path) -> None:
+    """Raise unless there is such a file.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no image file {str(path)!r}.")
 
 
 def check_video(path: str | Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from .choices import choices_prompt
 from .scenes import Box
 
 if TYPE_CHECKING:
@@ -23,11 +24,15 @@ class Sample:
         visuals: Its images (RGB), or its one video: a tuple of frames (RGB, all of one size), or
             the path of a file.
         question: The question in words.
-        answer: The right answer; None if it is unknown.
+        answer: The right answer; None if it is unknown. With choices, the text of the right one.
         kind: Kind of question; None if there is only one.
         relevant_boxes: Pixel boxes (left, top, right, bottom) that the answer depends on, empty if
             it depends on no one place; None if they are unknown.
         relevant_frames: For a video, the frame of each relevant box, counted from 0.
+        other_answers: Further answers that are right.
+        choices: Texts of the choices of a multiple-choice question.
+        prompt_suffix: What is said after the question and its choices; by default, with choices,
+            to answer with the letter.
     """
 
     modality: Modality
@@ -37,6 +42,19 @@ class Sample:
     kind: str | None = None
     relevant_boxes: tuple[Box, ...] | None = None
     relevant_frames: tuple[int, ...] = ()
+    other_answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    prompt_suffix: str | None = None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All right answers; empty if they are unknown."""
+        return () if self.answer is None else (self.answer, *self.other_answers)
+
+    @property
+    def prompt(self) -> str:
+        """What the model is asked, as `choices_prompt` writes it."""
+        return choices_prompt(self.question, self.choices, self.prompt_suffix)
 
     @property
     def frames(self) -> tuple[Image.Image, ...]:

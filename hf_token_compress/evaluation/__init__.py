@@ -3,25 +3,32 @@
 from ..data.composed import clip_samples, scene_samples
 from ..data.sample import Sample
 from .answering import answer_samples
-from .questions import LeftOut, Questions
-from .retention import (
-    ConfiguredScorer,
-    RetentionResult,
-    measure_retention,
-    retention_markdown,
-)
+from .answers import Answers, AnswersFile
+from .engine import Evaluator
+from .questions import Questions
+from .results import Evaluation, LeftOut, RetentionResult, SampleResult
+from .retention import measure_retention, retention_markdown
+from .settings import FULL, ConfiguredScorer, EvaluationSetting, settings_of
 from .truth import TruthScorer
 
 __all__ = [
+    "FULL",
+    "Answers",
+    "AnswersFile",
     "ConfiguredScorer",
+    "Evaluation",
+    "EvaluationSetting",
+    "Evaluator",
     "LeftOut",
     "Questions",
     "RetentionResult",
     "Sample",
+    "SampleResult",
     "TruthScorer",
     "answer_samples",
     "clip_samples",
     "measure_retention",
     "retention_markdown",
     "scene_samples",
+    "settings_of",
 ]

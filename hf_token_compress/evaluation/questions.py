@@ -1,51 +1,45 @@
-"""The user's own questions: which of them can be asked, and why the others cannot."""
+"""The questions of some data: which of them can be asked, and why the others cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from collections.abc import Sequence
+from typing import Any
 
-from ..data.answers import bare_answer
-from ..data.chat import encode_samples
+from ..data.choices import bare_answer
 from ..data.media import with_frames
 from ..data.sample import Sample
-from ..data.sources import SampleSource
+from ..data.sources import SampleList, SampleSource
 from ..hub import first_line
+from ..prompt import Modality
+from .digests import texts_digest, visuals_digest
+from .results import LeftOut
+from .settings import TRUTH
 from .truth import has_ground_truth
 
 ALL = "all"
 """Kind of the samples that have none."""
 
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A sample that cannot be asked.
-
-    Attributes:
-        number: Number of the sample, from 0.
-        reason: Why.
-    """
-
-    number: int
-    reason: str
+_LENGTHS = ("samples", "limit")
 
 
-class Questions(Sequence[Sample]):
-    """The samples of a source that can be asked; each is read again whenever it is needed.
+class Questions:
+    """The samples that can be asked, as far as that is known before their images are decoded.
+
+    Images are read when they are needed, and not kept.
 
     Args:
-        source: The samples.
-        processor: The model's processor.
+        samples: The samples. If some have an answer, those without one are left out.
         kinds: Kinds of questions to ask; by default all. Samples without a kind have the kind
             "all".
         num_frames: Frames to take of videos that are files or folders, as `read_video` takes it.
-        after_sample: Called with 1 after each sample, for progress bars.
 
     Attributes:
-        left_out: The samples that cannot be asked: without an answer, or unreadable.
-        have_ground_truth: Whether all questions say which part of the visual their answer depends
-            on, as the scorer "truth" needs.
+        numbers: Numbers of the samples to ask, in order.
+        left_out: The others of these kinds.
+        labelled: Whether their right answers are known.
+        modalities: What they are about.
+        without_ground_truth: Number of the first question that does not say which part of the
+            visual its answer depends on, as the scorer "truth" needs; None if all do.
 
     Raises:
         ValueError: No sample has one of the kinds, or none can be asked.
@@ -53,64 +47,91 @@ class Questions(Sequence[Sample]):
 
     def __init__(
         self,
-        source: SampleSource,
-        processor: Any,
+        samples: Sequence[Sample] | SampleSource,
         *,
         kinds: Sequence[str] = (),
         num_frames: int | None = None,
-        after_sample: Callable[[int], None] | None = None,
     ) -> None:
-        self._source, self._processor, self._num_frames = source, processor, num_frames
-        self._numbers: list[int] = []
-        self.left_out: list[LeftOut] = []
-        self.have_ground_truth = True
+        self._samples, self._num_frames = samples, num_frames
+        self.modalities: set[Modality] = set()
+        self.without_ground_truth: int | None = None
+        unreadable: dict[int, str] = {}
+        answers: dict[int, tuple[str, ...]] = {}
         found: dict[str, None] = {}
-        for number in range(len(source)):
+        look = getattr(samples, "peek", samples.__getitem__)
+        for number in range(len(samples)):
             try:
-                sample = self._read(number)
-                kind = sample.kind or ALL
-                found[kind] = None
-                if not kinds or kind in kinds:
-                    self._add(number, sample)
+                sample: Sample = look(number)
             except Exception as error:  # a decoder may raise anything
-                reason = first_line(error).rstrip(".")
-                self.left_out.append(LeftOut(number, f"it cannot be read: {reason}"))
-            if after_sample is not None:
-                after_sample(1)
+                unreadable[number] = unusable(error, "read")
+                continue
+            kind = sample.kind or ALL
+            found[kind] = None
+            if kinds and kind not in kinds:
+                continue
+            answers[number] = sample.answers
+            self.modalities.add(sample.modality)
+            if self.without_ground_truth is None and not has_ground_truth(sample):
+                self.without_ground_truth = number
         if unknown := [kind for kind in kinds if kind not in found]:
             raise ValueError(
                 f"There is no question of the kind {unknown[0]!r} in the data: it has "
                 f"{', '.join(found) or 'none that can be read'}."
             )
-        if not self._numbers:
-            first = self.left_out[0]
-            raise ValueError(
-                f"Not one of {len(source)} samples can be asked: sample {first.number} is left "
-                f"out because {first.reason}."
-            )
+        self.labelled = any(answers.values())
+        if self.labelled:
+            unreadable |= {
+                number: "its answer is empty" if own else "it has no answer"
+                for number, own in answers.items()
+                if not any(map(bare_answer, own))
+            }
+        self.numbers = tuple(number for number in answers if number not in unreadable)
+        self.left_out = tuple(LeftOut(*item) for item in sorted(unreadable.items()))
+        if not self.numbers:
+            raise ValueError(none_can_be_asked(len(samples), self.left_out))
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self._read(number) for number in self._numbers[index]]
-        return self._read(self._numbers[index])
+    def read(self, number: int, processor: Any) -> Sample:
+        """Read a sample with its images, or with the frames of its video that the model sees."""
+        return with_frames(self._samples[number], processor, self._num_frames)
 
-    def _read(self, number: int) -> Sample:
-        return with_frames(self._source[number], self._processor, self._num_frames)
+    def describe(self) -> dict[str, Any]:
+        """What the samples are, as JSON types, however many there are of a file."""
+        samples = self._samples
+        if isinstance(samples, SampleSource) and not isinstance(samples, SampleList):
+            found = samples.describe()
+        else:
+            texts = (
+                (own.prompt, own.answers, own.choices, visuals_digest(own.visuals))
+                for own in (samples[number] for number in range(len(samples)))
+            )
+            found = {"digest": texts_digest(texts)}
+        if "video" in self.modalities:
+            found["frames"] = self._num_frames
+        return {name: value for name, value in found.items() if name not in _LENGTHS}
 
-    def _add(self, number: int, sample: Sample) -> None:
-        if sample.answer is None:
-            self.left_out.append(LeftOut(number, "it has no answer"))
-            return
-        if not bare_answer(sample.answer):
-            self.left_out.append(LeftOut(number, "its answer is empty"))
-            return
-        encode_samples(self._processor, [sample])  # fails for images that the processor refuses
-        self._numbers.append(number)
-        self.have_ground_truth = self.have_ground_truth and has_ground_truth(sample)
+    def check_scorers(self, scorers: Sequence[str | None]) -> None:
+        """Raise `ValueError` if the scorer "truth" is among them without its ground truth."""
+        if TRUTH in scorers and self.without_ground_truth is not None:
+            raise ValueError(
+                f"The scorer {TRUTH} needs relevant_boxes in every sample, on its one image or its "
+                f"frames, but sample {self.without_ground_truth} has none: leave that scorer out."
+            )
+
+
+def unusable(error: Exception, done: str) -> str:
+    """Why a sample cannot be read or answered."""
+    return f"it cannot be {done}: {first_line(error).rstrip('.')}"
+
+
+def none_can_be_asked(samples: int, left_out: Sequence[LeftOut]) -> str:
+    """What to say where no sample is left."""
+    if not left_out:
+        return "There is nothing to ask: the data has no samples."
+    first = left_out[0]
+    return (
+        f"Not one of {samples} samples can be asked: sample {first.number} is left out because "
+        f"{first.reason}."
+    )

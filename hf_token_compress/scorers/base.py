@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..prompt import MultimodalPrompt
+from ..selection import Candidates
 
 if TYPE_CHECKING:
     from ..mapper import ModelIdentity
 
-Need = Literal["scoring_layer", "vision_attention", "model"]
+Need = Literal["scoring_layer", "unrotated_layer", "vision_attention", "word_statistics", "model"]
 """What a scorer may need besides the prompt."""
 
 
@@ -33,19 +34,25 @@ class Scorer(ABC):
 
     Attributes:
         needs: What `score` gets besides the prompt, as keyword arguments; only that is computed.
-            "scoring_layer" is the `ScoringLayer` of the decoder. "vision_attention" is the
+            "scoring_layer" is the `ScoringLayer` of the decoder. "unrotated_layer" is that of
+            layer 0 without RoPE, as if all tokens were in one place. "vision_attention" is the
             attention that the patches of each visual token receive in the second-to-last layer of
             the vision tower (arXiv 2412.04467, section 3), float32 [B, S] and zero elsewhere: from
             the tower's CLS token, or else the mean over all patches of the image, tile or frame,
-            averaged over heads. It costs one more layer of the tower. "model" brings `model`, the
-            loaded model, and `inputs`, the arguments of its stock forward for the whole prompts;
-            such a scorer costs more than compression saves and shows what a cheap one can reach.
+            averaged over heads. It costs one more layer of the tower. "word_statistics" is the
+            `WordStatistics` of the word embeddings, computed once per model. "model" brings
+            `model`, the loaded model, and `inputs`, the arguments of its stock forward for the
+            whole prompts; such a scorer costs more than compression saves and shows what a cheap
+            one can reach.
         scoring_depth: Decoder layers that run on the whole prompt before the scoring layer. Each
             costs one layer of the uncompressed prefill. The scoring layer is the next one with
             attention: in a hybrid decoder, layers without attention may have to run at 0 too.
+        ranks_only: Whether only the order of the scores means anything, so that neither shares of
+            them (`top_p`) nor products with them (`selection="diverse"`) can be used.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: frozenset[Need] = frozenset()
+    ranks_only: ClassVar[bool] = False
     scoring_depth: int = 0
 
     @abstractmethod
@@ -61,6 +68,29 @@ class Scorer(ABC):
             float [B, S]; the highest scores stay. Only visual positions are read.
         """
 
+    def select(
+        self, prompt: MultimodalPrompt, sample: int, candidates: Candidates
+    ) -> Tensor | None:
+        """Choose the tokens of one prompt, for rules whose choice depends on how many are kept.
+
+        Called without gradients after `score`, for every prompt that drops tokens.
+
+        Args:
+            prompt: As in `score`.
+            sample: Which prompt of the batch.
+            candidates: Its N visual tokens with their scores, and how many of them to choose.
+
+        Returns:
+            int64 [candidates.count], distinct indices into the N tokens, none of them kept already;
+            or None, as here, if the setting's `selection` chooses.
+        """
+        return None
+
+    @property
+    def selects(self) -> bool:
+        """Whether the scorer chooses tokens itself."""
+        return type(self).select is not Scorer.select
+
     def check_model(self, identify: Callable[[], ModelIdentity]) -> None:
         """Raise `ValueError` if the scorer does not fit a model; called by `compress`.
 
@@ -68,6 +98,10 @@ class Scorer(ABC):
             identify: Returns the identity of the model.
         """
         return None
+
+    def query_mask(self, prompt: MultimodalPrompt) -> Tensor:
+        """Tokens whose queries `scoring_layer` has, bool [B, S]: by default the instruction."""
+        return prompt.query_mask
 
 
 def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -> Tensor:

@@ -19,6 +19,8 @@ class UniformScorer(Scorer):
     second token, a quarter every fourth.
     """
 
+    ranks_only = True
+
     @override
     def score(self, prompt: MultimodalPrompt) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape, dtype=torch.float32)  # [B, S]

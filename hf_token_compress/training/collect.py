@@ -22,9 +22,9 @@ from ..compression.identity import identify
 from ..compression.reading import check_depth, read_prompt
 from ..compression.rewriting import with_whole_features
 from ..compression.twin import make_twin
-from ..data.answers import is_right
 from ..data.chat import batches_of_one_shape, encode_samples
 from ..data.media import with_frames
+from ..data.metrics import is_right
 from ..data.sample import Sample
 from ..data.sources import SampleSource
 from ..mapper import ModelIdentity, relevance_label
@@ -140,6 +140,11 @@ def _start(folder: Path, settings: Mapping[str, Any], state: Any) -> dict[str, A
     # Every process checks, so that none waits for another that has failed.
     started = read_collection_file(folder, COLLECTION_FILE)
     options: dict[str, Any] = started.get("options") or {}
+    # What is now called metric was once called match, and was "exact" by default.
+    if "match" in options:
+        options["metric"] = options.pop("match")
+        if (options["metric"], settings["options"]["metric"]) == ("exact", "auto"):
+            settings["options"]["metric"] = "exact"
     # A collection started without a number of frames continues without one.
     if "frames" not in options and settings["options"].get("frames") == CollectOptions.frames:
         del settings["options"]["frames"]
@@ -261,11 +266,12 @@ class _Collector:
         right = []
         for place, (item, answer) in enumerate(zip(short, answers, strict=True)):
             given = self.processor.decode(answer, skip_special_tokens=True)
-            expected = item[1].answer
+            number, sample = item
             if len(answer) == 0:
-                self._skip(shard, item[0], WRONG, "the model gave no answer")
-            elif expected is not None and not is_right(given, expected, self.options.match):
-                self._skip(shard, item[0], WRONG, f"{given.strip()!r} instead of {expected!r}")
+                self._skip(shard, number, WRONG, "the model gave no answer")
+            elif sample.answers and not is_right(given, sample, self.options.metric):
+                expected = " or ".join(map(repr, sample.answers))
+                self._skip(shard, number, WRONG, f"{given.strip()!r} instead of {expected}")
             else:
                 right.append(place)
         if not right:

@@ -18,7 +18,7 @@ from ..config import (
     Network,
     Targets,
 )
-from ..data.answers import Match
+from ..data.metrics import MetricOption
 from ..options import check_options, documented, option
 
 
@@ -27,7 +27,8 @@ from ..options import check_options, documented, option
 class CollectOptions:
     """How to collect.
 
-    `match` may also be a function of the given and the right answer.
+    `metric` may also be a function of the given and the right answer, which returns a score in
+    [0, 1], or whether the answer is right.
 
     Raises:
         TypeError: A value has the wrong type.
@@ -46,10 +47,13 @@ class CollectOptions:
         "longest answer exceed the model's positions.",
         "[1, inf)",
     )
-    match: Match = option(
-        "exact",
-        'Which answers count as right. "exact": equal but for case, outer spaces and a full stop; '
-        '"contains": the right answer occurs in it.',
+    metric: MetricOption = option(
+        "auto",
+        'How answers are scored; right is a score of at least 0.5. "exact": equal but for case, '
+        'outer spaces and a full stop; "contains": the right answer occurs in it; "anls": '
+        'similarity of the characters; "choice": the letter or text of the right choice; '
+        '"relaxed_accuracy": numbers within 5 %, or exact; "auto": "choice" for questions with '
+        'choices, else "exact".',
     )
     rule: str = option(DEFAULT_RULE, "Name of the relevance rule.")
     rule_options: Mapping[str, Any] = option({}, "Keyword arguments of the relevance rule.")
@@ -80,11 +84,11 @@ class CollectOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """All options as JSON types; `frames` only where it counts."""
-        match: Any = self.match
-        if callable(match):
+        metric: Any = self.metric
+        if callable(metric):
             # A `functools.partial`, for one, has no name of its own.
-            match = getattr(match, "__qualname__", type(match).__qualname__)
-        found = {**asdict(self), "match": match}
+            metric = getattr(metric, "__qualname__", type(metric).__qualname__)
+        found = {**asdict(self), "metric": metric}
         if self.modality == "image" or self.frames is None:
             del found["frames"]
         return found

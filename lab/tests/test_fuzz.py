@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hf_token_compress import selection
 from hf_token_compress.compression import rewriting
+from hf_token_compress.selection import keep_mask
 from lab.fuzz.__main__ import main
 from lab.fuzz.draws import draw_trial
 
@@ -45,7 +45,7 @@ def one_position_off(gather: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("module", "name", "plant", "check"),
     [
-        (selection, "visual_token_budget", one_more, "budgets: "),
+        (keep_mask, "visual_token_budget", one_more, "budgets: "),
         (rewriting, "kept_positions", two_swapped, "hidden: "),
         (rewriting, "gather_positions", one_position_off, "hidden: "),
     ],

@@ -192,15 +192,15 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
             ("--split", "--dataset"),
         ),
         (
-            ["collect", "--model", MODEL, "--output", "x", "--data", "y", "--column", "a=b"],
-            ("--column", "--dataset"),
+            ["collect", "--model", MODEL, "--output", "x", "--data", "y", "--subset", "a"],
+            ("--subset", "--dataset"),
         ),
         (
             ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--modality", "sound"],
             ("'sound'",),
         ),
         (
-            ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--match", "nearly"],
+            ["collect", "--model", MODEL, "--output", "x", "--scenes", 3, "--metric", "nearly"],
             ("'nearly'",),
         ),
         (

@@ -26,6 +26,7 @@ settings = st.builds(
     max_visual_tokens=st.none() | st.integers(1, 10**6),
     min_tokens_per_visual=st.integers(0, 10**3),
     min_tokens_per_frame=st.integers(0, 10**3),
+    structure_share=st.just(0.0) | shares,
     top_p=st.none() | shares,
     scorer=st.none() | st.just("random"),
     scorer_options=st.dictionaries(st.text(), st.integers() | st.text() | st.booleans()),
@@ -39,6 +40,16 @@ def test_json_round_trip(config: TokenCompressionConfig) -> None:
     assert TokenCompressionConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert TokenCompressionConfig.coerce(config.to_dict()) == config
     assert TokenCompressionConfig.coerce(config) is config
+
+
+def test_a_setting_saved_before_an_option_existed_is_as_it_was() -> None:
+    written = TokenCompressionConfig(retention_ratio=0.3).to_dict()
+    del written["structure_share"], written["selection"]
+    before = TokenCompressionConfig(retention_ratio=0.3, structure_share=0.0)
+    assert TokenCompressionConfig.from_dict(written) == before
+    # What a user writes has no version, and takes today's defaults.
+    by_hand = TokenCompressionConfig.from_dict({"retention_ratio": 0.3})
+    assert by_hand == TokenCompressionConfig(retention_ratio=0.3)
 
 
 def test_the_written_form_names_the_version_that_wrote_it() -> None:
@@ -163,6 +174,11 @@ def test_a_mapper_that_the_scorer_does_not_use() -> None:
 def test_a_revision_without_a_mapper() -> None:
     with one_sentence(ValueError, "mapper_revision"):
         TokenCompressionConfig(mapper_revision="main")
+
+
+def test_top_p_with_another_selection() -> None:
+    with one_sentence(ValueError, "top_p", "selection"):
+        TokenCompressionConfig(top_p=0.5, selection="diverse")
 
 
 def test_a_wrong_value_after_a_change_is_found_too() -> None:

@@ -16,7 +16,7 @@ FLOORS = (
     {"_version", "checks", "hub", "lazy", "notices", "writing"},
     {"options", "registry"},
     {"config"},
-    {"prompt", "rewrite", "scoring_layer"},
+    {"prompt", "rewrite", "scoring_layer", "word_statistics"},
     {"selection"},
     {"kernels"},
     {"data", "models", "tiny"},
@@ -25,7 +25,7 @@ FLOORS = (
     {"compression"},
     {"relevance"},
     {"evaluation", "training", "viz"},
-    {"cli"},
+    {"cli", "integrations"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.selection import select_visual_tokens, top_p_budget, visual_token_budget
+from hf_token_compress.selection.floors import groups_of_visuals
 
 pytestmark = pytest.mark.core
 
@@ -109,10 +110,11 @@ def test_top_p_of_an_easy_question_is_small() -> None:
 @given(prompt=prompts, budget=st.integers(0, 50), floor=st.integers(0, 10))
 def test_counts(prompt: tuple[list[int], list[float]], budget: int, floor: int) -> None:
     lengths, values = prompt
-    keep = select_visual_tokens(torch.tensor(values), lengths, budget, min_tokens_per_visual=floor)
-    floors = sum(min(floor, length) for length in lengths)
+    floors = [(groups_of_visuals(lengths), floor)]
+    keep = select_visual_tokens(torch.tensor(values), budget, floors=floors)
+    needed = sum(min(floor, length) for length in lengths)
     assert keep.dtype == torch.bool
-    assert int(keep.sum()) == min(max(budget, floors), len(values))
+    assert int(keep.sum()) == min(max(budget, needed), len(values))
     for part, length in zip(keep.split(lengths), lengths, strict=True):
         assert int(part.sum()) >= min(floor, length)
 
@@ -123,7 +125,7 @@ def test_no_dropped_token_beats_a_kept_one_above_the_minimum(
 ) -> None:
     lengths, values = prompt
     scores = torch.tensor(values)
-    keep = select_visual_tokens(scores, lengths, budget, min_tokens_per_visual=floor)
+    keep = select_visual_tokens(scores, budget, floors=[(groups_of_visuals(lengths), floor)])
     start = 0
     free = torch.zeros_like(keep)
     for length in lengths:
@@ -153,9 +155,10 @@ def test_every_frame_keeps_its_best(
     numbers = st.lists(st.integers(-3, 3), min_size=sum(lengths), max_size=sum(lengths))
     scores = torch.tensor(data.draw(numbers)).float()
     on_frames = [torch.arange(size) + 4 + number * size for number in range(frames)]
-    keep = select_visual_tokens(
-        scores, lengths, budget, frames=on_frames, min_tokens_per_frame=floor
-    )
+    groups = torch.full_like(scores, -1, dtype=torch.long)
+    for number, frame in enumerate(on_frames):
+        groups[frame] = number
+    keep = select_visual_tokens(scores, budget, floors=[(groups, floor)])
     assert int(keep.sum()) == min(max(budget, frames * min(floor, size)), len(scores))
     for frame in on_frames:
         kept = keep[frame]
@@ -169,7 +172,7 @@ def test_every_frame_keeps_its_best(
 
 @given(values=score_lists, budget=st.integers(0, 45))
 def test_between_equal_scores_the_earlier_wins(values: list[float], budget: int) -> None:
-    keep = select_visual_tokens(torch.tensor(values), [len(values)], budget)
+    keep = select_visual_tokens(torch.tensor(values), budget)
     for value in set(values):
         kept = [kept for kept, own in zip(keep.tolist(), values, strict=True) if own == value]
         assert kept == sorted(kept, reverse=True)
@@ -180,8 +183,8 @@ def test_shuffling_distinct_scores_shuffles_the_choice(data: st.DataObject, size
     order = torch.tensor(data.draw(st.permutations(range(size))))
     budget = data.draw(st.integers(0, size))
     scores: Tensor = torch.linspace(-1, 1, size)
-    keep = select_visual_tokens(scores, [size], budget)
-    assert torch.equal(select_visual_tokens(scores[order], [size], budget), keep[order])
+    keep = select_visual_tokens(scores, budget)
+    assert torch.equal(select_visual_tokens(scores[order], budget), keep[order])
 
 
 @given(values=score_lists, first=st.integers(0, 45), second=st.integers(0, 45))
@@ -189,14 +192,12 @@ def test_a_larger_budget_keeps_all_that_a_smaller_one_keeps(
     values: list[float], first: int, second: int
 ) -> None:
     scores = torch.tensor(values)
-    small, large = (
-        select_visual_tokens(scores, [len(values)], budget) for budget in sorted((first, second))
-    )
+    small, large = (select_visual_tokens(scores, budget) for budget in sorted((first, second)))
     assert not (small & ~large).any()
 
 
 @given(values=score_lists, budget=st.integers(0, 45))
 def test_only_the_order_of_the_scores_matters(values: list[float], budget: int) -> None:
     scores = torch.tensor(values)
-    keep = select_visual_tokens(scores, [len(values)], budget)
-    assert torch.equal(select_visual_tokens(scores * 3 - 100, [len(values)], budget), keep)
+    keep = select_visual_tokens(scores, budget)
+    assert torch.equal(select_visual_tokens(scores * 3 - 100, budget), keep)

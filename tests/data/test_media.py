@@ -29,6 +29,7 @@ from hf_token_compress.data.media import (
     upright,
     with_frames,
 )
+from hf_token_compress.data.media_folder import MediaFolder
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import make_clip
 from hf_token_compress.evaluation.truth import has_ground_truth
@@ -65,10 +66,10 @@ def test_images_are_upright_as_transformers_reads_them(tmp_path: Path) -> None:
     expected = load_image(str(tmp_path / "camera.jpg"))
     assert expected.size == (20, 40)
     asked = {"question": "What is it?"}
-    by_path = sample_from_fields({**asked, "image": "camera.jpg"}, tmp_path)
-    frames = sample_from_fields({**asked, "video": ["camera.jpg"]}, tmp_path)
+    by_path = sample_from_fields({**asked, "image": "camera.jpg"}, MediaFolder(tmp_path))
+    frames = sample_from_fields({**asked, "video": ["camera.jpg"]}, MediaFolder(tmp_path))
     opened = Image.open(tmp_path / "camera.jpg")
-    by_image = sample_from_fields({**asked, "image": opened}, tmp_path)
+    by_image = sample_from_fields({**asked, "image": opened}, MediaFolder(tmp_path))
     read = read_image(tmp_path / "camera.jpg")
     for found in (read, by_path.image, frames.frames[0], by_image.image):
         assert found.size == expected.size

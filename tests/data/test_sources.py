@@ -54,7 +54,7 @@ def test_a_misspelt_key_is_refused_and_other_keys_are_ignored(folder: Path) -> N
     asked = {"image": "0.png", "question": "Where?"}
     others = {"id": "a", "question_id": 3, "imageid": 1, "source": "x", "index": 0}
     assert JsonLines(write_lines(folder, {**asked, **others}))[0].question == "Where?"
-    with one_sentence(ValueError, "Sample 0", "'answr'", "'answer'"):
+    with one_sentence(ValueError, "data.jsonl", "'answr'", "'answer'"):
         JsonLines(write_lines(folder, {**asked, "answr": "here"}))
 
 
@@ -67,6 +67,16 @@ def test_a_misspelt_key_is_refused_and_other_keys_are_ignored(folder: Path) -> N
         ({"image": 3}, "must be a path, not int"),
         ({"image": "none.png"}, "no image file"),
         ({"question": "  "}, "no question"),
+        ({"answer": {"value": "x"}}, "keys value: it needs 'answer'"),
+        ({"answer": [["x"]]}, "text or a number, not list"),
+        ({"answers": ["x"], "answer": "x"}, "both 'answer' and 'answers'"),
+        ({"choices": "one"}, "must be a list, not str"),
+        ({"choices": ["a", "", "c"]}, "choice 2 is empty"),
+        ({"choices": [str(n) for n in range(27)]}, "27 choices"),
+        ({"choices": ["cat", "dog"], "answer": "hat"}, "'hat' is none of its 2 choices"),
+        ({"choices": ["cat", "dog"], "answer": 2}, "2 is none of its 2 choices"),
+        ({"choices": ["cat", "dog"], "answer": -1}, "-1 is none of its 2 choices"),
+        ({"choices": ["B", "A"], "answer": "A"}, "one choice and the text of another"),
         ({"relevant_boxes": [[1, 2, 3]]}, "left, top, right, bottom"),
         ({"relevant_boxes": 3}, "left, top, right, bottom"),
         ({"relevant_boxes": [["a", 2, 3, 4]]}, "numbers"),

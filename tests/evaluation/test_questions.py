@@ -187,7 +187,7 @@ def test_without_boxes_the_command_leaves_out_the_scorer_truth(tmp_path: Path) -
         (["--data", "x", "--per-kind", 3], ("--per-kind",)),
         (["--data", "x", "--seed", 0], ("--seed",)),
         (["--data", "none.jsonl"], ("no data file",)),
-        (["--match", "nearly"], ("match",)),
+        (["--metric", "nearly"], ("metric",)),
     ],
 )
 def test_options_that_exclude_each_other(arguments: list[Any], words: tuple[str, ...]) -> None:

@@ -44,13 +44,40 @@ def with_mappers(network: str, **options: Any) -> Callable[[Any], Scorer]:
 SCORERS: dict[str, Callable[[Any], Scorer]] = {
     "attention": built("attention"),
     "attention-deeper": built("attention", scoring_depth=2),
+    "attention_without_rope": built("attention_without_rope"),
+    "cdpruner": built("cdpruner"),
+    "dart": built("dart"),
+    "divprune": built("divprune"),
+    "gated_fusion": built("gated_fusion"),
+    "hawk": built("hawk"),
+    "idpruner": built("idpruner"),
     "mapper-conv1d": with_mappers("conv1d"),
     "mapper-grid": with_mappers("grid"),
     "mapper-deeper": with_mappers("grid", scoring_depth=2),
+    "priortr": built("priortr"),
+    "prumerge": built("prumerge"),
     "random": built("random"),
     "relevance": built("relevance", max_new_tokens=3),
+    "scope": built("scope"),
+    "text_similarity": built("text_similarity"),
     "uniform": built("uniform"),
+    "visionzip": built("visionzip"),
+    "vispruner": built("vispruner"),
+    "whitened_similarity": built("whitened_similarity"),
+    "zoo_prune": built("zoo_prune"),
 }
+
+CHOOSE_SETS = (
+    "cdpruner",
+    "dart",
+    "divprune",
+    "idpruner",
+    "prumerge",
+    "scope",
+    "vispruner",
+    "zoo_prune",
+)
+"""Scorers that choose tokens themselves."""
 
 each_case = pytest.mark.parametrize(
     ("scorer", "family", "title"),
@@ -66,15 +93,15 @@ each_case = pytest.mark.parametrize(
 )
 
 
-def scores_of(
+def samples_of(
     scorer: str, family: str, prompts: Sequence[Prompt], *, padding_side: Any = "left"
-) -> list[Tensor]:
-    """Scores of the visual tokens of each prompt, float32 [N] each."""
+) -> list[tuple[Tensor, Tensor]]:
+    """Scores of the visual tokens of each prompt, float32 [N], and which are kept, bool [N]."""
     model = tiny_model(family=family)
     compress(model, {"retention_ratio": 0.25, "min_visual_tokens": 0})
     model.token_compression.scorer = SCORERS[scorer](model)
     prepare_inputs(model, **make_inputs(prompts, family=family, padding_side=padding_side))
-    return [sample.scores for sample in model.token_compression.last.samples]
+    return [(own.scores, own.kept_visual) for own in model.token_compression.last.samples]
 
 
 def test_every_built_in_scorer_has_a_row() -> None:
@@ -82,23 +109,28 @@ def test_every_built_in_scorer_has_a_row() -> None:
 
 
 @each_case
-def test_scores_do_not_depend_on_the_batch(scorer: str, family: str, title: str) -> None:
-    """Alone, in a ragged batch, and in a batch in another order."""
+def test_a_prompt_keeps_the_same_tokens_in_every_batch(
+    scorer: str, family: str, title: str
+) -> None:
+    """Alone, in a ragged batch, in another order, and with padding on the other side."""
     prompts = tiny_family(family).prompts[title]
-    scores = scores_of(scorer, family, prompts)
-    reordered = scores_of(scorer, family, prompts[::-1])[::-1]
-    for prompt, found, moved in zip(prompts, scores, reordered, strict=True):
-        assert found.isfinite().all()
-        assert_same(moved, found)
-        if len(found):
-            (alone,) = scores_of(scorer, family, [prompt])
-            assert_same(alone, found)
+    in_batch = samples_of(scorer, family, prompts)
+    others = {
+        "another order": samples_of(scorer, family, prompts[::-1])[::-1],
+        "padding on the right": samples_of(scorer, family, prompts, padding_side="right"),
+    }
+    for number, (scores, kept) in enumerate(in_batch):
+        assert scores.isfinite().all()
+        assert int(kept.sum()) == round(0.25 * len(scores))
+        found = {name: samples[number] for name, samples in others.items()}
+        if len(scores):
+            (found["alone"],) = samples_of(scorer, family, [prompts[number]])
+        for name, (own_scores, own_kept) in found.items():
+            assert_same(own_scores, scores)
+            assert torch.equal(own_kept, kept), name
 
 
-@each_case
-def test_scores_do_not_depend_on_the_padding_side(scorer: str, family: str, title: str) -> None:
-    prompts = tiny_family(family).prompts[title]
-    left = scores_of(scorer, family, prompts, padding_side="left")
-    right = scores_of(scorer, family, prompts, padding_side="right")
-    for found, expected in zip(right, left, strict=True):
-        assert_same(found, expected)
+@pytest.mark.parametrize("name", CHOOSE_SETS)
+def test_scorers_that_choose_sets_refuse_top_p(name: str) -> None:
+    with pytest.raises(ValueError, match=f"Scorer '{name}' cannot be used with top_p"):
+        compress(tiny_model(), {"scorer": name, "top_p": 0.5})

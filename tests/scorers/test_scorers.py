@@ -242,9 +242,9 @@ OFF_GRID = {
 
 
 def kept_newlines(prompt: Any, ratio: float) -> Tensor:
-    """Which newline tokens of a prompt LLaVA-OneVision keeps, bool in their order."""
+    """Which newline tokens LLaVA-OneVision keeps by their scores alone, bool in their order."""
     config = {"scorer": "uniform", "retention_ratio": ratio, "min_visual_tokens": 0}
-    model = compress(tiny_model(family="llava_onevision"), config)
+    model = compress(tiny_model(family="llava_onevision"), {**config, "structure_share": 0.0})
     # With padding, so that positions in the prompt and in the batch differ.
     inputs = make_inputs([TEXT_ONLY, prompt], family="llava_onevision")
     sample = samples_of(model, inputs)[1]

@@ -29,7 +29,6 @@ from vila_reference import CHECKPOINT
 
 from hf_token_compress import RelevanceMapper, load_tiny
 from hf_token_compress.compression.reading import read_prompt
-from hf_token_compress.data.answers import is_right
 from hf_token_compress.data.chat import conversation, encode_samples
 from hf_token_compress.data.composed import ClipSource, SceneSource
 from hf_token_compress.data.sample import Sample
@@ -552,7 +551,7 @@ def test_a_collection_without_a_single_sample(tiny: tuple[Any, Any], tmp_path: P
     ("options", "kind", "words"),
     [
         ({"modality": "sound"}, ValueError, ("modality", "'image' or 'video'", "'sound'")),
-        ({"match": "Contains"}, ValueError, ("match", "'exact' or 'contains'", "'Contains'")),
+        ({"metric": "Contains"}, ValueError, ("metric", "'exact'", "'contains'", "'Contains'")),
         ({"targets": "nope"}, ValueError, ("targets", "'per_token' or 'sum'", "'nope'")),
         ({"instruction": "lastturn"}, ValueError, ("instruction", "'last_turn'", "'lastturn'")),
         ({"shard_size": 0}, ValueError, ("shard_size", "at least 1", "0")),
@@ -573,9 +572,9 @@ def test_options_that_there_are_not(
         CollectOptions(**options)
 
 
-def test_any_callable_may_match() -> None:
-    given = functools.partial(is_right, match="contains")
-    assert CollectOptions(match=given).to_dict()["match"] == "partial"
+def test_any_callable_may_be_the_metric() -> None:
+    given = functools.partial(str.startswith)
+    assert CollectOptions(metric=given).to_dict()["metric"] == "partial"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""Statistics of a model's word embeddings, computed once per model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ..word_statistics import WordStatistics
+from .precision import without_autocast
+from .twin import make_twin
+
+_IDS_PER_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Statistics, and which weights they are of."""
+
+    weights: tuple[Any, ...]
+    statistics: WordStatistics
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def word_statistics(model: Any) -> WordStatistics:
+    """Mean and covariance of the embeddings of all ids of the vocabulary.
+
+    They are kept with the embeddings until these are changed. V ids of D dimensions take V · D²
+    multiplications, and D² floats of memory.
+    """
+    embeddings: nn.Module = model.get_input_embeddings()
+    weights = tuple(_version(own) for own in embeddings.parameters())
+    known = _KNOWN.get(embeddings)
+    if known is None or known.weights != weights:
+        known = _KNOWN[embeddings] = _Known(weights, _statistics(embeddings))
+    return known.statistics
+
+
+def _statistics(embeddings: Any) -> WordStatistics:
+    weight = embeddings.weight
+    count = len(weight)
+    # Accelerate moves inputs to where offloaded weights are loaded.
+    ids = torch.arange(count, device="cpu" if weight.is_meta else weight.device)
+    twin = make_twin(embeddings, samples=1)
+    with torch.no_grad(), without_autocast(), twin.running():
+
+        def words(chunk: Tensor) -> Tensor:
+            return twin.module(chunk[None])[0].float()  # [ids, D]
+
+        chunks = ids.split(_IDS_PER_CHUNK)
+        mean = torch.stack([words(chunk).sum(dim=0) for chunk in chunks]).sum(dim=0) / count  # [D]
+        covariance = mean.new_zeros(len(mean), len(mean))  # [D, D]
+        for chunk in chunks:
+            centred = words(chunk) - mean
+            covariance.addmm_(centred.T, centred, alpha=1 / count)
+    return WordStatistics(mean, covariance)
+
+
+def _version(weight: Tensor) -> tuple[Any, ...]:
+    """Differs if a weight is replaced or written to; weights of inference mode tell no writes."""
+    return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version

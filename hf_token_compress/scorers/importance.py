@@ -1,0 +1,51 @@
+"""What selection rules share that take importance from another scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from typing_extensions import override
+
+from ..checks import check_type
+from ..prompt import MultimodalPrompt
+from .base import Scorer
+from .registry import build_scorer
+
+if TYPE_CHECKING:
+    from ..mapper import ModelIdentity
+
+
+class ImportanceScorer(Scorer):
+    """The scores of another scorer, for a `select` that uses them.
+
+    Args:
+        importance: Name of the other scorer.
+        importance_options: Its keyword arguments.
+
+    Raises:
+        TypeError: An option has the wrong type.
+        ValueError: There is no such scorer, or it does not take one of the options.
+    """
+
+    def __init__(
+        self, importance: str, importance_options: Mapping[str, Any] | None = None
+    ) -> None:
+        check_type("importance", importance, str)
+        check_type("importance_options", importance_options or {}, Mapping)
+        self.importance = build_scorer(importance, importance_options or {})
+        self.needs = self.importance.needs
+        self.scoring_depth = self.importance.scoring_depth
+
+    @override
+    def query_mask(self, prompt: MultimodalPrompt) -> Tensor:
+        return self.importance.query_mask(prompt)
+
+    @override
+    def check_model(self, identify: Callable[[], ModelIdentity]) -> None:
+        self.importance.check_model(identify)
+
+    @override
+    def score(self, prompt: MultimodalPrompt, *args: Any, **needed: Any) -> Tensor:
+        return self.importance.score(prompt, **needed)

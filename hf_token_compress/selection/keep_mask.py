@@ -1,0 +1,157 @@
+"""From scores to the tokens that stay: structure first, then minimums, then a rule's choice."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..config import Selection, TokenCompressionConfig
+from ..prompt import VisualSpan
+from .budgets import top_p_budget, visual_token_budget
+from .candidates import Candidates, no_embeddings
+from .diverse import greedy_diverse
+from .floors import best_of_each_group, groups_of_frames, groups_of_visuals
+from .structure import spread_evenly, structure_tokens
+from .top_k import top_k
+
+Rule = Callable[[Candidates], Tensor]
+"""Chooses `count` of the candidates that are not kept yet: int64 [count], distinct indices."""
+
+RULES: Mapping[Selection, Rule] = {"top_k": top_k, "diverse": greedy_diverse}
+
+
+def select_tokens(
+    attention_mask: Tensor,
+    visuals: Iterable[Sequence[VisualSpan]],
+    scores: Tensor | None,
+    configs: Sequence[TokenCompressionConfig],
+    *,
+    inputs_embeds: Callable[[], Tensor] = no_embeddings,
+    own_rule: Callable[[int, Candidates], Tensor | None] | None = None,
+) -> Tensor:
+    """Keep all text, and the visual tokens of each prompt that its setting chooses.
+
+    Args:
+        attention_mask: bool [B, S], False on padding.
+        visuals: For each prompt, its images and videos in order of appearance.
+        scores: float [B, S]; only those of visual tokens are read. None keeps everything.
+        configs: The setting of each prompt.
+        inputs_embeds: Computes float [B, S, D], the prompts as they enter the language model.
+            Rules that read no embeddings do without.
+        own_rule: A scorer's own rule for a sample of the batch; where it returns None, the setting
+            names the rule.
+
+    Returns:
+        bool [B, S], True on the tokens to keep.
+
+    Raises:
+        ValueError: A score is negative, but `top_p` is set.
+    """
+    keep = attention_mask.clone()
+    if scores is None:
+        return keep
+    for sample, (spans, config) in enumerate(zip(visuals, configs, strict=True)):
+        lengths = [len(span.positions) for span in spans]
+        if not spans or sum(lengths) < config.min_visual_tokens:
+            continue
+        positions = torch.cat([span.positions for span in spans])  # [N]
+        floors = [(groups_of_visuals(lengths), config.min_tokens_per_visual)]
+        if config.min_tokens_per_frame > 0:
+            floors.append((groups_of_frames(spans), config.min_tokens_per_frame))
+        kept = select_visual_tokens(
+            scores[sample, positions],
+            visual_token_budget(sum(lengths), config),
+            floors=floors,
+            structure=structure_tokens(spans),
+            structure_share=config.structure_share,
+            top_p=config.top_p,
+            rule=functools.partial(_choose, RULES[config.selection], own_rule, sample),
+            embed=functools.partial(_embeddings, inputs_embeds, sample, positions),
+        )
+        # The last token stays, whatever it is: the next token is predicted from it.
+        last = attention_mask[sample].nonzero()[-1]
+        keep[sample, positions] = kept | (positions == last)
+    return keep
+
+
+def select_visual_tokens(
+    scores: Tensor,
+    budget: int,
+    *,
+    floors: Sequence[tuple[Tensor, int]] = (),
+    structure: Tensor | None = None,
+    structure_share: float = 0.0,
+    top_p: float | None = None,
+    rule: Rule = top_k,
+    embed: Callable[[], Tensor] = no_embeddings,
+) -> Tensor:
+    """Keep visual tokens of one prompt.
+
+    Structure tokens come first, within their share of the budget and what the minimums leave of it.
+    Then every image, video and frame keeps its minimum of its best-scored other tokens. The rule
+    spends the rest.
+
+    Args:
+        scores: float [N], one score per visual token of the prompt, in order.
+        budget: Number of tokens to keep in all. Minimums may exceed it.
+        floors: int64 [N] each, which group each token belongs to, negative for none; and the tokens
+            that every group keeps (all, if it has fewer).
+        structure: int64 [n], ascending, which tokens are structure.
+        structure_share: Largest share of the budget that goes to them first.
+        top_p: Keep the fewest tokens whose scores sum to this share of the total, if they are
+            fewer than the budget.
+        rule: Chooses among the tokens that are not kept yet.
+        embed: Computes float32 [N, D], the tokens as they enter the language model.
+
+    Returns:
+        bool [N], True on the tokens to keep.
+
+    Raises:
+        ValueError: A score is negative, but `top_p` is set.
+    """
+    device = scores.device
+    limit = budget
+    if top_p is not None:
+        budget = min(limit, top_p_budget(scores, top_p))
+    keep = torch.zeros_like(scores, dtype=torch.bool)  # [N]
+    # 1. Structure.
+    if structure is not None and len(structure) > 0:
+        needed = sum(_most_needed(groups, floor) for groups, floor in floors)
+        most = max(0, min(int(structure_share * budget), budget - needed))
+        keep[spread_evenly(structure, most).to(device)] = True
+        if top_p is not None:
+            budget = min(limit, top_p_budget(scores, top_p, keep))
+    # 2. The minimum of each image, video and frame, which structure does not count towards.
+    others = ~keep
+    for groups, floor in floors:
+        if floor > 0:
+            own = torch.where(others, groups.to(device), -1)
+            keep |= best_of_each_group(scores, own, floor)
+    # 3. The rule's choice of the rest.
+    count = min(budget, len(scores)) - int(keep.sum())
+    if count > 0:
+        keep[rule(Candidates(scores, keep.clone(), count, embed))] = True
+    return keep
+
+
+def _most_needed(groups: Tensor, floor: int) -> int:
+    """Tokens that all groups together keep at least."""
+    _, sizes = groups[groups >= 0].unique(return_counts=True)
+    return int(sizes.clamp(max=floor).sum())
+
+
+def _choose(
+    rule: Rule,
+    own_rule: Callable[[int, Candidates], Tensor | None] | None,
+    sample: int,
+    candidates: Candidates,
+) -> Tensor:
+    chosen = None if own_rule is None else own_rule(sample, candidates)
+    return rule(candidates) if chosen is None else chosen
+
+
+def _embeddings(inputs_embeds: Callable[[], Tensor], sample: int, positions: Tensor) -> Tensor:
+    return inputs_embeds()[sample, positions].float()  # [N, D]
