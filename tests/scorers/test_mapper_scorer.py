@@ -178,6 +178,23 @@ def test_scores_sum_to_one_and_the_highest_are_kept() -> None:
     assert scores[sample.kept_visual].sum() >= 0.5
 
 
+def test_temperature_evens_the_shares_out() -> None:
+    model = tiny_model().eval()
+    mapper = mapper_of(model)
+    inputs = make_inputs([ONE_IMAGE])
+    with torch.no_grad():
+        prompt, layer = read_prompt(model, inputs)
+    plain, warm = (
+        MapperScorer(mapper, temperature=value).score(prompt, scoring_layer=layer)[
+            prompt.visual_mask
+        ]
+        for value in (1.0, 3.0)
+    )
+    assert_same(warm, plain ** (1 / 3) / (plain ** (1 / 3)).sum())
+    with one_sentence(ValueError, "temperature"):
+        MapperScorer(mapper, temperature=0.0)
+
+
 def test_each_modality_is_scored_by_its_own_mapper() -> None:
     model = tiny_model().eval()
     image, video = mapper_of(model, 1), mapper_of(model, 2, modality="video")
