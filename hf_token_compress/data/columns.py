@@ -97,7 +97,7 @@ class Columns:
             ValueError: There is such a column.
         """
         for key in USUAL_NAMES:
-            if any(name in known for name in self.names(key)):
+            if key in self.given or any(name in known for name in USUAL_NAMES[key]):
                 continue
             for name in known:
                 # A lower cutoff takes "id" for "kind".
@@ -121,7 +121,9 @@ class Columns:
         if key in self.given and len(names) > 1:
             several = [value_of(name, row) for name in names]
             # The places of choices count, those of images do not.
-            return several if key == "choices" else [x for x in several if not is_missing(x)]
+            return (
+                several if key == "choices" else [x for x in several if not is_missing(x)] or None
+            )
         values = {name: value_of(name, row) for name in names}
         present = [name for name, value in values.items() if not _is_empty(value)]
         if len(present) > 1:

@@ -15,7 +15,6 @@ from .rows import Rows
 TABLES = {".csv": "csv", ".parquet": "parquet"}
 """Builders of `datasets` by the extension of the files that they read."""
 
-
 _BLOCK = 1000
 
 

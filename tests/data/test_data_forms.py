@@ -244,7 +244,11 @@ def test_tables_give_the_samples_of_json(media: Path) -> None:
     ("content", "arguments", "words"),
     [
         ([ASKED], ["--answer-column", "anser"], ["'anser'", "it has image, question"]),
-        ([{**ASKED, "answer": "x"}], ["--answer-column", "anser"], ["did you mean 'answer'?"]),
+        (
+            [{**ASKED, "answer": "x"}],
+            ["--answer-column", "anser"],
+            ["column 'anser' (did you mean 'answer'?)"],
+        ),
         ([ASKED], ["--filter", "source=web"], ["no column 'source'"]),
         ([{**ASKED, "n": 1}], ["--filter", "n=2"], ["no sample with n=2", "it has 1"]),
         ([{**ASKED, "n": 1}], ["--filter", "n=2", "--filter", "n=1"], ["--filter", "'n' twice"]),
@@ -269,6 +273,7 @@ def test_tables_give_the_samples_of_json(media: Path) -> None:
         ),
         ([{**ASKED, "choices": WORDS, "answer": "D"}], [], ["'D' is none of its 3 choices"]),
         ([ASKED], ["--limit", "0"], ["limit", "at least 1"]),
+        ([ASKED], ["--modality", "video"], ["--modality video", "no sample"]),
         ([ASKED], ["--media-folder", "none"], ["no folder 'none'"]),
         ([ASKED], ["--subset", "x"], ["--subset", "--dataset"]),
         ([ASKED], ["--dataset", "x"], ["--data and --dataset"]),
