@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from ..config import TokenCompressionConfig
 from ..training.options import CollectOptions
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
-from .console import counting, notices
+from .console import counting
 from .data_options import DATA, DataOptions
-from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
+from .errors import CommandError, one_sentence_errors, stoppable
 from .evaluate_options import EvaluateOptions
 from .evaluate_table import print_evaluation
 from .options import JsonFlag, Kinds, OutputFile, listed, takes
 from .outputs import check_output, numbered_paths, write_json
+from .questions import name_left_out, read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation, EvaluationSetting, Evaluator, LeftOut, Questions
-
-_MOST_NAMED = 5
+    from ..evaluation import Evaluation, EvaluationSetting, Evaluator, Questions
 
 
 @one_sentence_errors
@@ -85,7 +83,7 @@ def evaluate(
     source = find_checkpoint(model_options)
     if mapper is None and "mapper" in scorers:
         mapper = source.mapper.get("mapper")
-    questions = _questions(data, composed, listed(kind), answers.metric, options.frames)
+    questions = read_questions(data, composed, listed(kind), answers.metric, options.frames)
     settings = options.settings(scorers, mapper, questions)
     about: dict[str, Any] = {"model": source.options.model, "mapper": mapper}
     if data.given:
@@ -99,7 +97,7 @@ def evaluate(
         passes = 1 + len(settings)
         with counting("Asking", passes * len(questions)) as done:
             found = evaluator.run(settings, after_batch=done, known_answers=done.earlier)
-    _name_left_out(found.left_out, len(questions) + len(questions.left_out))
+    name_left_out(found.left_out, len(questions) + len(questions.left_out))
     run.write(found)
 
 
@@ -147,20 +145,6 @@ class _Run:
         return f"{shown}: run the same command again to go on."
 
 
-def _questions(
-    data: DataOptions, composed: SceneOptions, kinds: tuple[str, ...], metric: Any, frames: int
-) -> Questions:
-    """The user's own questions, or those about composed images."""
-    from ..evaluation import Questions
-
-    if not data.given:
-        with wrong_arguments():
-            return Questions(composed.samples(kinds))
-    source = data.source()
-    data.check(source, metric)
-    return Questions(source, kinds=kinds, num_frames=frames)
-
-
 def _evaluator(
     checkpoint: Checkpoint,
     questions: Questions,
@@ -182,16 +166,6 @@ def _evaluator(
         log_probability=options.log_probability,
         answers=None if output is None else output.with_suffix(".answers.jsonl"),
     )
-
-
-def _name_left_out(left_out: Sequence[LeftOut], samples: int) -> None:
-    """Count and name on stderr the questions that no figure counts."""
-    if not left_out:
-        return
-    named = [f"sample {item.number}, {item.reason}" for item in left_out[:_MOST_NAMED]]
-    more = "; …" if len(left_out) > _MOST_NAMED else ""
-    text = f"{len(left_out)} of {samples} questions are left out: {'; '.join(named)}{more}"
-    notices().print(Text(text, style="yellow"), soft_wrap=True)
 
 
 def _check_outputs(markdown: bool, as_json: bool, output: Path | None, plot: Path | None) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from .._version import __version__
-from ..data.metrics import MetricOption
 from ..data.chat import batches_of_one_shape
+from ..data.metrics import MetricOption
 from ..data.sample import Sample
 from ..data.sources import SampleSource
 from .answers import Answers, AnswersFile
