@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from errors import one_sentence
-from hf_token_compress.data.answers import is_right
 from lmms_runs import TASKS, run, write_questions
 from PIL import Image
 
