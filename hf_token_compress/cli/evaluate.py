@@ -101,7 +101,8 @@ def _questions(
             return Questions(composed.samples(kinds))
     source = data.source()
     data.check(source, metric)
-    return Questions(source, kinds=kinds, num_frames=frames)
+    with wrong_arguments():
+        return Questions(source, kinds=kinds, num_frames=frames)
 
 
 def _evaluator(

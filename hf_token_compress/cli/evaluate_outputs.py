@@ -103,7 +103,7 @@ def _name(left_out: Sequence[LeftOut]) -> None:
         return
     named = [f"sample {item.number}, {item.reason}" for item in left_out[:_MOST_NAMED]]
     more = "; …" if len(left_out) > _MOST_NAMED else ""
-    text = f"Left out: {len(left_out)} questions: {'; '.join(named)}{more}"
+    text = f"Left out ({len(left_out)}): {'; '.join(named)}{more}"
     notices().print(Text(text, style="yellow"), soft_wrap=True)
 
 
