@@ -12,21 +12,24 @@ from ..training.options import CollectOptions
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting
 from .data_options import DATA, DataOptions
-from .errors import one_sentence_errors, stoppable, wrong_arguments
+from .errors import one_sentence_errors, stoppable
 from .evaluate_options import EvaluateOptions
 from .evaluate_outputs import Outputs, Run
 from .options import JsonFlag, Kinds, OutputFile, listed, takes
+from .questions import read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluator, Questions
+
+_OF_SETTINGS = ("mapper", "structure_share", "selection", "position_ids")
 
 
 @one_sentence_errors
 @takes(ModelOptions, "model_options")
 @takes(EvaluateOptions, "options")
 @takes(CollectOptions, "answers", only=("metric",))
-@takes(TokenCompressionConfig, "changes", only=("mapper",), built=False)
+@takes(TokenCompressionConfig, "changes", only=_OF_SETTINGS, built=False)
 @takes(DataOptions, "data", panel=DATA)
 @takes(SceneOptions, "scenes", panel=SCENES, built=False)
 def evaluate(
@@ -69,10 +72,10 @@ def evaluate(
     outputs.check()
     composed = scene_options(scenes, composed=not data.given, clips="clip_frames" in scenes)
     source = find_checkpoint(model_options)
-    scorers, mapper = options.scorers(changes.get("mapper"), source)
-    questions = _questions(data, composed, listed(kind), answers.metric, options.frames)
-    settings = options.settings(scorers, mapper, questions)
-    about = {"model": source.options.model, "mapper": mapper, **_about(data, composed)}
+    scorers, mapper = options.scorers(changes.pop("mapper", None), source)
+    questions = read_questions(data, composed, listed(kind), answers.metric, options.frames)
+    settings = options.settings(scorers, mapper, questions, changes)
+    about = {"model": source.options.model, "mapper": mapper, **changes, **_about(data, composed)}
     run = Run(outputs, about, settings)
     checkpoint = load_checkpoint(source, TokenCompressionConfig())
     _measure(run, _evaluator(checkpoint, questions, options, answers.metric, output))
@@ -88,21 +91,6 @@ def _measure(run: Run, evaluator: Evaluator) -> None:
 
 def _about(data: DataOptions, composed: SceneOptions) -> dict[str, Any]:
     return {"data": str(data.data or data.dataset)} if data.given else {"seed": composed.seed}
-
-
-def _questions(
-    data: DataOptions, composed: SceneOptions, kinds: tuple[str, ...], metric: Any, frames: int
-) -> Questions:
-    """The user's own questions, or those about composed images."""
-    from ..evaluation import Questions
-
-    if not data.given:
-        with wrong_arguments():
-            return Questions(composed.samples(kinds))
-    source = data.source()
-    data.check(source, metric)
-    with wrong_arguments():
-        return Questions(source, kinds=kinds, num_frames=frames)
 
 
 def _evaluator(

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.text import Text
 
-from .console import notices
 from .errors import CommandError
 from .evaluate_table import print_evaluation
 from .outputs import check_output, numbered_paths, write_json
+from .questions import name_left_out
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation, EvaluationSetting, Evaluator, LeftOut
-
-_MOST_NAMED = 5
+    from ..evaluation import Evaluation, EvaluationSetting, Evaluator
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Run:
         """Print the results, and write and draw them where that was asked for."""
         from ..evaluation.table import sample_rows, table_rows
 
-        _name(found.left_out)
+        name_left_out(found.left_out)
         outputs, model, rows = self.outputs, self.about["model"], table_rows(found)
         if outputs.plot is not None:
             _draw(outputs.plot, model, rows)
@@ -95,16 +92,6 @@ class Run:
             return f"No question was answered with all settings yet: {remedy}."
         self.write(found, stopped=True)
         return f"The table is about the {answered} questions answered with all settings: {remedy}."
-
-
-def _name(left_out: Sequence[LeftOut]) -> None:
-    """Count and name on stderr the questions that no figure counts."""
-    if not left_out:
-        return
-    named = [f"sample {item.number}, {item.reason}" for item in left_out[:_MOST_NAMED]]
-    more = "; …" if len(left_out) > _MOST_NAMED else ""
-    text = f"Left out ({len(left_out)}): {'; '.join(named)}{more}"
-    notices().print(Text(text, style="yellow"), soft_wrap=True)
 
 
 def _draw(path: Path, model: str, rows: Sequence[dict[str, Any]]) -> None:
