@@ -155,19 +155,23 @@ class PromptBench:
         return with_whole_features(family, inputs, layout.encoded), milliseconds
 
     def _round(self, new_tokens: int, *, backwards: bool = False) -> list[_Turn]:
-        """One turn of every entry; every other round backwards, so that neighbours change."""
+        """One turn of every entry; backwards every other time, so that none always comes first."""
         entries = self.entries[::-1] if backwards else self.entries
-        turns = [self._turn(entry, new_tokens) for entry in entries]
+        turns = [self._turn(entry, new_tokens, own_first=backwards) for entry in entries]
         return turns[::-1] if backwards else turns
 
-    def _turn(self, entry: _Entry, new_tokens: int) -> _Turn:
+    def _turn(self, entry: _Entry, new_tokens: int, *, own_first: bool) -> _Turn:
         missing = 0 if self._depth is None else self._depth.missing
+        # Layers are timed where no scorer runs them.
         if entry.ideal_inputs is None:
             stock = self._timed(entry.inputs, False, new_tokens, self._layers)
             return _Turn(with_layers(stock, stock, missing))
-        # Layers are timed where no scorer runs them.
-        ideal = self._timed(entry.ideal_inputs, False, new_tokens, self._layers)
-        call = self._timed(entry.inputs, entry.value, new_tokens, None)
+        of_own = (entry.inputs, entry.value, new_tokens, None)
+        of_ideal = (entry.ideal_inputs, False, new_tokens, self._layers)
+        if own_first:
+            call, ideal = self._timed(*of_own), self._timed(*of_ideal)
+        else:
+            ideal, call = self._timed(*of_ideal), self._timed(*of_own)
         report = self._model.token_compression.last
         scoring = report.scoring_ms
         if entry.runs_model and self._depth is not None:
