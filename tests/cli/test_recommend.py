@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from hf_token_compress import load_tiny
-from hf_token_compress.cli import app, recommend
+from hf_token_compress.cli import app
 from hf_token_compress.data.scenes import make_scene
 from hf_token_compress.evaluation import measure_retention, scene_samples
+from hf_token_compress.tiny import resolve_model
 
 FEW = ("--kind", "colour", "--per-kind", "10", "--max-new-tokens", "4", "--min-visual-tokens", "20")
 RATIOS = (0.5, 0.1, 0.02)
@@ -71,17 +72,16 @@ def test_without_answers_agreement_counts(tmp_path: Path) -> None:
     assert (again.stdout, answers.stat().st_size) == (first.stdout, size)
 
 
-def test_too_few_questions_load_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*arguments: Any) -> None:
-        raise AssertionError("the model should not be loaded")
-
-    monkeypatch.setattr(recommend.__module__ + ".load_checkpoint", load)
-    outcome = call(*FEW, "--scorer", "uniform", "--json")
-    assert outcome.exit_code == 3
+def test_too_few_questions_load_no_model(tmp_path: Path) -> None:
+    """The model's folder has a config, but no weights."""
+    shutil.copy(Path(resolve_model("tiny-qwen2-vl")) / "config.json", tmp_path)
+    command = (*FEW, "--model", tmp_path, "--scorer", "uniform")
+    outcome = call(*command, "--json")
+    assert outcome.exit_code == 3, outcome.stderr
     found = json.loads(outcome.stdout)
     assert (found["verdict"], found["token_compression"]) == ("too_few_questions", None)
     assert found["questions"] == 10 < found["questions_needed"]
-    assert "The data is too small to tell" in call(*FEW, "--scorer", "uniform").stdout
+    assert "The data is too small to tell" in call(*command).stdout
 
 
 def test_nothing_is_recommended_where_all_lose_too_much(tmp_path: Path) -> None:
