@@ -13,7 +13,7 @@ from ..config import Modality, TokenCompressionConfig
 from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import counting, notices
+from .console import counting, notices, with_estimate
 from .data_options import DATA, DataOptions
 from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
 from .options import Kinds, OutputFolder, listed, takes
@@ -105,6 +105,7 @@ def collect(
         # Each process counts its own share of the shards.
         share = -(-len(source) // state.num_processes)
         with counting("Collecting", share, shown=state.is_main_process) as done:
+            estimated = with_estimate(done, len(source), after=2 * options.batch_size)
             collection = collect_shards(
                 checkpoint.model,
                 checkpoint.processor,
@@ -112,7 +113,7 @@ def collect(
                 output,
                 options,
                 base_model=known_as,
-                after_sample=done,
+                after_sample=estimated if state.is_main_process else done,
                 found_samples=done.earlier,
             )
     if state.is_main_process:

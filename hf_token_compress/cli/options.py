@@ -174,6 +174,8 @@ def _key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise CommandError(f"{option} takes KEY=VALUE, not {pair!r}.", exit_code=2)
+        if key in options:
+            raise CommandError(f"{option} names {key!r} twice: leave one out.", exit_code=2)
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:

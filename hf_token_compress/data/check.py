@@ -67,7 +67,8 @@ def check_samples(source: SampleSource) -> Checked:
         try:
             sample = source.peek(number)
         except (OSError, ValueError) as error:
-            found.bad.append((number, first_line(error).rstrip(".")))
+            reason = first_line(error).rstrip(".")
+            found.bad.append((number, reason[:1].lower() + reason[1:]))
             continue
         found.answered += bool(sample.answers)
         found.with_choices += bool(sample.choices)

@@ -12,7 +12,7 @@ from ..config import Selection, TokenCompressionConfig
 from ..prompt import VisualSpan
 from .budgets import top_p_budget, visual_token_budget
 from .candidates import Candidates, no_embeddings
-from .diverse import greedy_diverse
+from .diverse import diverse
 from .floors import best_of_each_group, groups_of_frames, groups_of_visuals
 from .structure import spread_evenly, structure_tokens
 from .top_k import top_k
@@ -20,7 +20,7 @@ from .top_k import top_k
 Rule = Callable[[Candidates], Tensor]
 """Chooses `count` of the candidates that are not kept yet: int64 [count], distinct indices."""
 
-RULES: Mapping[Selection, Rule] = {"top_k": top_k, "diverse": greedy_diverse}
+RULES: Mapping[Selection, Rule] = {"top_k": top_k, "diverse": diverse}
 
 
 def select_tokens(
@@ -55,7 +55,7 @@ def select_tokens(
         return keep
     for sample, (spans, config) in enumerate(zip(visuals, configs, strict=True)):
         lengths = [len(span.positions) for span in spans]
-        if not spans or sum(lengths) < config.min_visual_tokens:
+        if sum(lengths) < max(1, config.min_visual_tokens):
             continue
         positions = torch.cat([span.positions for span in spans])  # [N]
         floors = [(groups_of_visuals(lengths), config.min_tokens_per_visual)]
@@ -113,32 +113,35 @@ def select_visual_tokens(
         ValueError: A score is negative, but `top_p` is set.
     """
     device = scores.device
+    needed = sum(_least_kept(groups, floor) for groups, floor in floors)
     limit = budget
     if top_p is not None:
         budget = min(limit, top_p_budget(scores, top_p))
     keep = torch.zeros_like(scores, dtype=torch.bool)  # [N]
     # 1. Structure.
-    if structure is not None and len(structure) > 0:
-        needed = sum(_most_needed(groups, floor) for groups, floor in floors)
-        most = max(0, min(int(structure_share * budget), budget - needed))
-        keep[spread_evenly(structure, most).to(device)] = True
+    most = max(0, min(int(structure_share * budget), budget - needed))
+    if structure is not None and len(structure) > 0 and most > 0:
+        first = spread_evenly(structure, most)
+        keep[first.to(device)] = True
+        needed += len(first)
         if top_p is not None:
             budget = min(limit, top_p_budget(scores, top_p, keep))
-    # 2. The minimum of each image, video and frame, which structure does not count towards.
+    # 2. The minimum of each image, video and frame, which structure does not count towards. Any
+    # choice gives an only group its minimum.
     others = ~keep
     for groups, floor in floors:
-        if floor > 0:
+        if floor > 0 and bool((groups != groups[0]).any()):
             own = torch.where(others, groups.to(device), -1)
             keep |= best_of_each_group(scores, own, floor)
     # 3. The rule's choice of the rest.
-    count = min(budget, len(scores)) - int(keep.sum())
+    count = min(max(budget, needed), len(scores)) - int(keep.sum())
     if count > 0:
         keep[rule(Candidates(scores, keep.clone(), count, embed))] = True
     return keep
 
 
-def _most_needed(groups: Tensor, floor: int) -> int:
-    """Tokens that all groups together keep at least."""
+def _least_kept(groups: Tensor, floor: int) -> int:
+    """Tokens that keep the minimum of every group."""
     _, sizes = groups[groups >= 0].unique(return_counts=True)
     return int(sizes.clamp(max=floor).sum())
 

@@ -139,10 +139,16 @@ class TrainOptions:
     weight_decay: float = option(0.0, "Weight decay of AdamW. 0 is Adam.", "[0, inf)")
     random_flip: bool = option(False, "Flip and transpose the grids at random. For few samples.")
     head_dropout: float = option(
-        0.0, "Probability of hiding each attention head. For few samples.", "[0, 1)"
+        0.0,
+        "Probability of hiding each attention head, and each channel of the other inputs. For few "
+        "samples.",
+        "[0, 1)",
     )
     noise: float = option(
-        0.0, "Standard deviation of the noise on the log attention. For few samples.", "[0, inf)"
+        0.0,
+        "Standard deviation of the noise on the log attention, and on the other inputs, which are "
+        "standardised. For few samples.",
+        "[0, inf)",
     )
     # Seeds of epochs are computed from it and must fit into 64 bits.
     seed: int = option(

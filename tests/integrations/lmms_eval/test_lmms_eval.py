@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 from errors import one_sentence
+from hf_token_compress.data.answers import is_right
 from lmms_runs import TASKS, run, write_questions
 from PIL import Image
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny
-from hf_token_compress.data.answers import is_right
 from hf_token_compress.data.media import with_frames
 from hf_token_compress.evaluation import Sample, answer_samples, clip_samples, scene_samples
 
