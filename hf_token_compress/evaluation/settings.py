@@ -13,7 +13,6 @@ TRUTH = "truth"
 """Name, among scorers, of the oracle that keeps first what the answer depends on."""
 
 
-
 @dataclass(frozen=True)
 class ConfiguredScorer:
     """A scorer with options, and what results call it.

@@ -132,7 +132,9 @@ def _row(result: RetentionResult, full: RetentionResult, smaller: RetentionResul
         "agreement": asdict(_mean(agreed, clusters)),
         "kl": _mean_of(samples, "kl"),
         "log_probability": _mean_of(samples, "log_probability"),
-        "downsampling": None if smaller is None or smaller is result else _split(result, full, smaller),
+        "downsampling": None
+        if smaller is None or smaller is result
+        else _split(result, full, smaller),
         "kinds": {kind: _accuracies(result, full, kind) for kind in result.asked},
     }
 
