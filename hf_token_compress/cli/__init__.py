@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .benchmark import benchmark
 from .collect import collect
 from .demo import demo
 from .env import env
@@ -18,6 +19,7 @@ from .evaluate import evaluate
 from .explain import explain
 from .families import families
 from .push import push
+from .recommend import recommend
 from .run import run
 from .train import train
 
@@ -29,7 +31,11 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, evaluate, explain, collect, train, push, families, env):
+_COMMANDS = (
+    *(demo, run, evaluate, recommend, benchmark, explain),
+    *(collect, train, push, families, env),
+)
+for command in _COMMANDS:
     app.command()(command)
 
 

@@ -170,8 +170,9 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
         if compression.scorer_name != "mapper":
             with wrong_arguments():
                 build_scorer(compression.scorer_name, compression.scorer_options)
-        device = _torch_device(source.options.device)
-        dtype = _torch_dtype(source, device)
+        device = torch_device(source.options.device)
+        saved_dtype = source.settings.get("dtype", source.settings.get("torch_dtype"))
+        dtype = dtype_name(source.options.dtype, saved_dtype, device)
         try:
             model = AutoModelForImageTextToText.from_pretrained(
                 source.location, token_compression=compression, dtype=dtype
@@ -194,11 +195,19 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
     return Checkpoint(name, model.eval(), processor)
 
 
-def _torch_dtype(source: CheckpointSource, device: Any) -> str:
+def dtype_name(dtype: str, saved: Any, device: Any) -> str:
+    """The dtype to load a checkpoint in; "auto" for its own.
+
+    Args:
+        dtype: As in `ModelOptions`.
+        saved: dtype that its config names.
+        device: torch device of the model.
+
+    Raises:
+        CommandError: There is no such dtype.
+    """
     import torch
 
-    dtype = source.options.dtype
-    saved = source.settings.get("dtype", source.settings.get("torch_dtype"))
     if dtype == "auto" and saved == "float16" and device.type == "cpu":
         return "float32"  # half precision is slow on a CPU
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
@@ -208,7 +217,12 @@ def _torch_dtype(source: CheckpointSource, device: Any) -> str:
     return dtype
 
 
-def _torch_device(name: str | None) -> Any:
+def torch_device(name: str | None) -> Any:
+    """The device of that name, or by default the accelerator if there is one.
+
+    Raises:
+        CommandError: There is no such device.
+    """
     import torch
 
     if name is None:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import Modality, TokenCompressionConfig
+from ..config import TokenCompressionConfig
 from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
-from .console import counting, notices
+from .console import counting, notices, with_estimate
 from .data_options import DATA, DataOptions
 from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
 from .options import Kinds, OutputFolder, listed, takes
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ..data.sources import SampleSource
     from ..training.shards import ShardFolder
@@ -87,9 +87,13 @@ def collect(
     """
     with wrong_arguments():
         options = CollectOptions(**given)
-    source, modality = _source(data, composed, scenes, listed(kind), options)
-    if "modality" not in given:
-        options = dataclasses.replace(options, modality=modality)
+    source, modalities = _source(data, composed, scenes, listed(kind), options)
+    if "modality" not in given and "image" not in modalities:
+        options = dataclasses.replace(options, modality="video")
+    if options.modality not in modalities:
+        raise CommandError(
+            f"--modality {options.modality} is that of no sample: leave it out.", exit_code=2
+        )
 
     from ..relevance.rules import build_rule
     from ..training.collect import collect as collect_shards
@@ -105,6 +109,7 @@ def collect(
         # Each process counts its own share of the shards.
         share = -(-len(source) // state.num_processes)
         with counting("Collecting", share, shown=state.is_main_process) as done:
+            estimated = with_estimate(done, len(source), after=2 * options.batch_size)
             collection = collect_shards(
                 checkpoint.model,
                 checkpoint.processor,
@@ -112,7 +117,7 @@ def collect(
                 output,
                 options,
                 base_model=known_as,
-                after_sample=done,
+                after_sample=estimated if state.is_main_process else done,
                 found_samples=done.earlier,
             )
     if state.is_main_process:
@@ -125,8 +130,8 @@ def _source(
     given: Mapping[str, Any],
     kinds: Sequence[str],
     options: CollectOptions,
-) -> tuple[SampleSource, Modality]:
-    """The samples and their modality.
+) -> tuple[SampleSource, Collection[str]]:
+    """The samples and their modalities.
 
     Args:
         data: The user's own data, if it is given.
@@ -152,16 +157,15 @@ def _source(
                 "--kind is about composed questions, not about your own: leave it out.", exit_code=2
             )
         source = data.source()
-        modalities = data.check(source, options.metric).modalities
-        return source, "video" if "image" not in modalities else "image"
+        return source, data.check(source, options.metric).modalities
 
     from ..data.composed import ClipSource, SceneSource
 
     with wrong_arguments():
         if composed.clips is not None:
-            return ClipSource(composed.clips, kinds=kinds, **chosen.layout(clips=True)), "video"
+            return ClipSource(composed.clips, kinds=kinds, **chosen.layout(clips=True)), ["video"]
         assert composed.scenes is not None  # one of the four is given
-        return SceneSource(composed.scenes, kinds=kinds, **chosen.layout(clips=False)), "image"
+        return SceneSource(composed.scenes, kinds=kinds, **chosen.layout(clips=False)), ["image"]
 
 
 def _kept(output: Path) -> str:

@@ -79,12 +79,21 @@ class Counter:
         return self._clock() - self._start
 
     @property
+    def new(self) -> int:
+        """What was done since the start, without what an earlier run has done."""
+        return self.done - self._earlier
+
+    def time_for(self, amount: int) -> str:
+        """How long an amount takes at the pace so far, in words, once something was done."""
+        return _duration(self.seconds / self.new * amount)
+
+    @property
     def left(self) -> str:
         """An estimate of the time left, in words; "" before anything was done and at the end."""
-        new, rest = self.done - self._earlier, self.total - self.done
-        if new < 1 or rest < 1:
+        rest = self.total - self.done
+        if self.new < 1 or rest < 1:
             return ""
-        return f"about {_duration(self.seconds / new * rest)} left"
+        return f"about {self.time_for(rest)} left"
 
     def next_line(self) -> str | None:
         """A line for a log at every tenth of the work, and after half a minute without one."""
@@ -143,6 +152,32 @@ def counting(text: str, total: int, *, shown: bool = True) -> Iterator[Counter]:
     if shown:
         line = f"{text}: {counter.done} of {total} in {counter.seconds:.1f} s"
         console.print(line, style="dim", soft_wrap=True)
+
+
+def with_estimate(counter: Counter, total: int, *, after: int) -> Callable[[int], None]:
+    """Count, and say once on stderr how long all samples take.
+
+    Args:
+        counter: What counts.
+        total: All samples, of which the counter may count a share: other processes do the others.
+        after: How many new samples the estimate needs.
+    """
+    told = False
+
+    def count(done: int) -> None:
+        nonlocal told
+        counter(done)
+        rest = counter.total - counter.done
+        if told or rest < 1 or counter.new < after:
+            return
+        told = True
+        notices().print(
+            f"At this pace all {total} samples take about {counter.time_for(counter.total)}, and "
+            f"the rest about {counter.time_for(rest)}.",
+            soft_wrap=True,
+        )
+
+    return count
 
 
 def _duration(seconds: float) -> str:

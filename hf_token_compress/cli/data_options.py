@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ DATA = "Your own data: --data or --dataset"
 
 _DATASET_ONLY = ("subset", "split", "revision")
 _MOST_NAMED = 5
-_TABLES = {".csv": "csv", ".parquet": "parquet"}
 
 
 def _column(what: str, metavar: str = "NAME") -> Any:
@@ -139,7 +139,8 @@ class DataOptions:
         Raises:
             ImportError, OSError, ValueError: They cannot be read.
         """
-        from ..data.sources import HubDataset, JsonLines
+        from ..data.sources import HubDataset, JsonLines, TableFile
+        from ..data.tables import TABLES
 
         options: dict[str, Any] = {
             "columns": self._columns,
@@ -148,16 +149,15 @@ class DataOptions:
             "limit": self.limit,
             "prompt_suffix": self.prompt_suffix,
         }
+        in_table = self.data is not None and self.data.suffix.lower() in TABLES
+        if self.dataset is not None or in_table:
+            _hide_progress_of_datasets()
         if self.dataset is not None:
             if self.revision is not None:
                 options["revision"] = self.revision
             return HubDataset(self.dataset, self.split or "train", subset=self.subset, **options)
         assert self.data is not None
-        if builder := _TABLES.get(self.data.suffix.lower()):
-            if not self.data.is_file():
-                raise FileNotFoundError(f"There is no data file {str(self.data)!r}.")
-            return HubDataset(builder, data_files=str(self.data), **options)
-        return JsonLines(self.data, **options)
+        return (TableFile if in_table else JsonLines)(self.data, **options)
 
     @property
     def _columns(self) -> dict[str, Any]:
@@ -198,3 +198,13 @@ class DataOptions:
         with wrong_arguments():
             checked.check_metric(metric)
         return checked
+
+
+def _hide_progress_of_datasets() -> None:
+    """Keep its progress bars out of what is no terminal."""
+    if notices().is_terminal:
+        return
+    with suppress(ImportError):  # whoever reads the data says that it is missing
+        import datasets
+
+        datasets.disable_progress_bars()

@@ -122,8 +122,9 @@ def _parameter(item: Option, panel: str | None) -> inspect.Parameter:
 
 
 def _flag(item: Option) -> str:
-    # Several are given one by one: scorer_options by --scorer-option.
-    name = item.name.removesuffix("s") if item.kind in (dict, tuple) else item.name
+    # Several are given one by one (scorer_options by --scorer-option), but numbers in a list.
+    one_by_one = item.kind is dict or (item.kind is tuple and item.element not in (int, float))
+    name = item.name.removesuffix("s") if one_by_one else item.name
     return f"--{name.replace('_', '-')}"
 
 
@@ -173,6 +174,8 @@ def _key_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise CommandError(f"{option} takes KEY=VALUE, not {pair!r}.", exit_code=2)
+        if key in options:
+            raise CommandError(f"{option} names {key!r} twice: leave one out.", exit_code=2)
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:

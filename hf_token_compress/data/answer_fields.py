@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .choices import is_missing, right_choice
+from .choices import as_text, is_missing, right_choice
 
 _ASKING, _ANSWERING = ("human", "user"), ("gpt", "assistant")
 _PLACEHOLDER = re.compile(r"\s*<(?:image|video)>\s*")
@@ -64,7 +64,7 @@ def read_answers(value: Any, choices: Sequence[str]) -> tuple[str, ...]:
     if choices:
         items = [item for item in items if not is_missing(item)]
         return tuple(dict.fromkeys(right_choice(item, choices) for item in items))
-    return tuple(dict.fromkeys(map(str, items)))
+    return tuple(dict.fromkeys(map(as_text, items)))
 
 
 def _turn(item: Any) -> tuple[Any, Any]:

@@ -67,7 +67,7 @@ def read_choices(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list | tuple):
         raise ValueError(f"its choices must be a list, not {type(value).__name__}")
-    texts = ["" if is_missing(item) else str(item).strip() for item in value]
+    texts = ["" if is_missing(item) else as_text(item).strip() for item in value]
     while texts and not texts[-1]:
         texts.pop()
     if "" in texts:
@@ -112,6 +112,12 @@ def right_choice(answer: Any, choices: Sequence[str]) -> str:
             "number from 0, or the text of one"
         )
     return choices[found]
+
+
+def as_text(value: str | float) -> str:
+    """A value of a data set as text, whole numbers without ".0": tables with gaps add it."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value)
 
 
 def is_missing(value: Any) -> bool:

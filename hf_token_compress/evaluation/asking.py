@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.metrics import MetricOption, score_answer
 from ..data.chat import encode_samples
+from ..data.metrics import MetricOption, score_answer
 from ..data.sample import Sample
 from .answering import answer_batch
 from .digests import visuals_digest

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from .._version import __version__
-from ..data.metrics import MetricOption
 from ..data.chat import batches_of_one_shape
+from ..data.metrics import MetricOption
 from ..data.sample import Sample
 from ..data.sources import SampleSource
 from .answers import Answers, AnswersFile
@@ -78,6 +78,10 @@ class Evaluator:
         )
         self._answers = Answers() if answers is None else AnswersFile(answers, self._about())
         self._failed: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._questions)
 
     def run(
         self,

@@ -72,8 +72,8 @@ class RetentionResult:
 
     @property
     def scorer(self) -> str | None:
-        """Name or label of the scorer; None for the uncompressed model."""
-        return self.setting.scorer
+        """Name of the scorer, or "down-sampled"; None for the uncompressed model."""
+        return "down-sampled" if self.setting.downsampled else self.setting.scorer
 
     @property
     def retention_ratio(self) -> float:

@@ -108,7 +108,7 @@ def _table(
 
 
 def _row(result: RetentionResult, full: RetentionResult, smaller: RetentionResult | None) -> Row:
-    is_full = result is full
+    is_full, split_by = result is full, None if smaller is result else smaller
     pair = full.scores(), result.scores()
     has_right = full.accuracy() > 0
     samples, clusters = result.samples, result.clusters
@@ -117,7 +117,6 @@ def _row(result: RetentionResult, full: RetentionResult, smaller: RetentionResul
     return {
         "scorer": "full" if is_full else result.scorer,
         "name": result.setting.name,
-        "downsampled": result.setting.downsampled,
         "retention_ratio": result.retention_ratio,
         "max_visual_tokens": most,
         "top_p": top_p,
@@ -132,9 +131,7 @@ def _row(result: RetentionResult, full: RetentionResult, smaller: RetentionResul
         "agreement": asdict(_mean(agreed, clusters)),
         "kl": _mean_of(samples, "kl"),
         "log_probability": _mean_of(samples, "log_probability"),
-        "downsampling": None
-        if smaller is None or smaller is result
-        else _split(result, full, smaller),
+        "downsampling": None if split_by is None else _split(result, full, split_by),
         "kinds": {kind: _accuracies(result, full, kind) for kind in result.asked},
     }
 

@@ -43,8 +43,8 @@ Made with hf_token_compress {version}.
 
 _SECTIONS = """## Network{of}
 
-`{network}` with {options}; {heads} attention heads of a language model of {layers} layers and width
-{width}{revision}.
+`{network}` with {options}, on {inputs}; {heads} attention heads of a language model of {layers}
+layers and width {width}{revision}.
 
 ## Training{of}
 
@@ -107,7 +107,8 @@ def mapper_card(
 
 def _summary(mappers: Sequence[tuple[MapperConfig, int]]) -> str:
     depth = mappers[0][0].scoring_depth
-    layer = f"from attention in decoder layer {depth} alone,"
+    alone = all(config.inputs == ("attention",) for config, _ in mappers)
+    layer = f"from attention in decoder layer {depth}{' alone' if alone else ' and embeddings'},"
     if len(mappers) == 1:
         return f"A network of {mappers[0][1]:,} parameters that predicts, {layer}"
     sizes = [f"{count:,} parameters for {config.modality}s" for config, count in mappers]
@@ -120,6 +121,7 @@ def _sections(config: MapperConfig, *, alone: bool) -> str:
         of="" if alone else f" for {config.modality}s",
         network=config.network,
         options=json.dumps(config.network_options, sort_keys=True),
+        inputs=", ".join(config.inputs),
         heads=base.heads,
         layers=base.layers,
         width=base.hidden_size,

@@ -81,9 +81,9 @@ class RelevanceMapper(nn.Module):
         return self.network(inputs)
 
     @torch.no_grad()
-    def relevance(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
+    def relevance(self, inputs: Sequence[MapperInput], temperature: float = 1.0) -> list[Tensor]:
         """Predicted relevance of the visual tokens of each prompt, float32 [N]; sums to 1."""
-        return [logits.softmax(dim=0) for logits in self(inputs)]
+        return [(logits / temperature).softmax(dim=0) for logits in self(inputs)]
 
     @classmethod
     def from_pretrained(

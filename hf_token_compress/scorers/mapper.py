@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ..checks import check_number
 from ..mapper import MapperSet, ModelIdentity, RelevanceMapper, load_mappers
 from ..prompt import MultimodalPrompt
 from ..scoring_layer import ScoringLayer
@@ -21,17 +22,26 @@ class MapperScorer(Scorer):
     Args:
         mapper: Mapper, or its folder or Hub id.
         revision: Branch, tag or commit on the Hub.
+        temperature: The shares of the visual tokens are raised to 1 / temperature, above 0. Above 1
+            it evens them out, which changes what `top_p` and `selection="diverse"` keep.
 
     Raises:
         MapperNotFoundError: The mapper does not exist, or the Hub cannot be reached or refuses.
-        ValueError: A file of the mapper is damaged or not of a mapper.
+        TypeError: `temperature` is not a number.
+        ValueError: A file of the mapper is damaged or not of a mapper, or `temperature` is out of
+            range.
     """
 
     needs = frozenset({"scoring_layer"})
 
     def __init__(
-        self, mapper: str | RelevanceMapper | MapperSet, revision: str | None = None
+        self,
+        mapper: str | RelevanceMapper | MapperSet,
+        revision: str | None = None,
+        temperature: float = 1.0,
     ) -> None:
+        check_number("temperature of the scorer 'mapper'", temperature, "(0, inf)")
+        self.temperature = temperature
         if isinstance(mapper, str):
             mapper = load_mappers(mapper, revision)
         self.mappers = MapperSet.of(mapper) if isinstance(mapper, RelevanceMapper) else mapper
@@ -50,7 +60,8 @@ class MapperScorer(Scorer):
             mapper = self.mappers.for_modality(modality).to(device)
             inputs = mapper_inputs(prompt, scoring_layer, modality, mapper.config.inputs)
             samples = [sample for sample, item in enumerate(inputs) if item is not None]
-            relevance = mapper.relevance([item for item in inputs if item is not None])
+            present = [item for item in inputs if item is not None]
+            relevance = mapper.relevance(present, self.temperature)
             for sample, shares in zip(samples, relevance, strict=True):
                 visuals = [item for item in prompt.visuals[sample] if item.modality == modality]
                 positions = torch.cat([item.positions for item in visuals]).to(device)  # [N]

@@ -73,8 +73,8 @@ def mapper_inputs(
         text = embedding = None
         if not {"text", "embedding"}.isdisjoint(inputs):
             embeds = prompt.inputs_embeds[sample].to(device)  # [S, D]
-            asked = (prompt.instruction_mask & prompt.attention_mask)[sample].to(device)  # [S]
-            text, embedding = embedding_statistics(embeds[positions], embeds[asked])
+            query_mask = prompt.query_mask[sample].to(device)  # [S]
+            text, embedding = embedding_statistics(embeds[positions], embeds[query_mask])
         found.append(MapperInput(attention, tuple(grids), text, embedding))
     return found
 

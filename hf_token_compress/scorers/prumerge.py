@@ -24,11 +24,11 @@ class PruMergeScorer(VisionZipScorer):
 
     @override
     def select(self, prompt: MultimodalPrompt, sample: int, candidates: Candidates) -> Tensor:
-        scores, free = candidates.scores, ~candidates.kept  # [N] each
+        scores = candidates.scores  # [N], none negative
         low, high = scores.quantile(scores.new_tensor([0.25, 0.75]))
         outlier = scores > high + 1.5 * (high - low)  # [N]
-        # Outliers by attention before the others by their place.
+        # Outliers by their attention, which is above 0, then the others by their place.
         positions = torch.cat([visual.positions for visual in prompt.visuals[sample]])  # [N]
         places = UniformScorer().score(prompt)[sample, positions].to(scores)  # [N], at most 0
-        value = torch.where(outlier, 1 + scores, places).masked_fill(~free, float("-inf"))
+        value = torch.where(outlier, scores, places).masked_fill(candidates.kept, -torch.inf)
         return value.argsort(descending=True, stable=True)[: candidates.count]

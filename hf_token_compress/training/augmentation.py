@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..mapper import MapperInput
 
@@ -22,8 +23,10 @@ def augment(
         generator: Random number generator on the CPU.
         random_flip: Flip the grids vertically, horizontally and along the diagonal, each with a
             probability of one half, so that all directions become alike.
-        head_dropout: Probability that a head's attention is replaced by its mean, in [0, 1).
-        noise: Standard deviation of the noise on the log-attention.
+        head_dropout: Probability that a head's attention, or a channel of the other inputs, is
+            replaced by its mean, in [0, 1).
+        noise: Standard deviation of the noise on the log-attention; on the other inputs, in units
+            of their own standard deviation.
     """
     attention, grids = item.attention.float(), item.grids
     if random_flip:
@@ -42,4 +45,25 @@ def augment(
         dropped = torch.rand(1, attention.shape[1], 1, generator=generator) < head_dropout
         mean = attention.mean(dim=-1, keepdim=True)  # [2, heads, 1]
         attention = torch.where(dropped.to(attention.device), mean, attention)
-    return MapperInput(attention, grids)
+    others = [
+        _vary(values, generator, dropout=head_dropout, noise=noise)
+        for values in (item.text, item.embedding)
+    ]
+    return MapperInput(attention, grids, *others)
+
+
+def _vary(
+    values: Tensor | None, generator: torch.Generator, *, dropout: float, noise: float
+) -> Tensor | None:
+    """A variant of channels [C, N]."""
+    if values is None:
+        return None
+    mean = values.mean(dim=-1, keepdim=True)  # [C, 1]
+    if noise > 0.0:
+        deviation = (values - mean).square().mean(dim=-1, keepdim=True).sqrt()  # [C, 1]
+        normal = torch.randn(values.shape, generator=generator).to(values)
+        values = values + noise * deviation * normal
+    if dropout > 0.0:
+        dropped = torch.rand(len(values), 1, generator=generator) < dropout
+        values = torch.where(dropped.to(values.device), mean, values)
+    return values

@@ -18,7 +18,7 @@ from ..config import (
     Network,
     Targets,
 )
-from ..data.metrics import MetricOption
+from ..data.metrics import METRICS, MetricOption
 from ..options import check_options, documented, option
 
 
@@ -49,11 +49,9 @@ class CollectOptions:
     )
     metric: MetricOption = option(
         "auto",
-        'How answers are scored; right is a score of at least 0.5. "exact": equal but for case, '
-        'outer spaces and a full stop; "contains": the right answer occurs in it; "anls": '
-        'similarity of the characters; "choice": the letter or text of the right choice; '
-        '"relaxed_accuracy": numbers within 5 %, or exact; "auto": "choice" for questions with '
-        'choices, else "exact".',
+        "How answers are scored; at least 0.5 counts as right. "
+        + " ".join(f'"{item.name}": {item.help}.' for item in METRICS.values())
+        + ' "auto": "choice" for questions with choices, else "exact".',
     )
     rule: str = option(DEFAULT_RULE, "Name of the relevance rule.")
     rule_options: Mapping[str, Any] = option({}, "Keyword arguments of the relevance rule.")
@@ -139,10 +137,16 @@ class TrainOptions:
     weight_decay: float = option(0.0, "Weight decay of AdamW. 0 is Adam.", "[0, inf)")
     random_flip: bool = option(False, "Flip and transpose the grids at random. For few samples.")
     head_dropout: float = option(
-        0.0, "Probability of hiding each attention head. For few samples.", "[0, 1)"
+        0.0,
+        "Probability of hiding each attention head, and each channel of the other inputs. For few "
+        "samples.",
+        "[0, 1)",
     )
     noise: float = option(
-        0.0, "Standard deviation of the noise on the log attention. For few samples.", "[0, inf)"
+        0.0,
+        "Standard deviation of the noise on the log attention, and on the other inputs, which are "
+        "standardised. For few samples.",
+        "[0, inf)",
     )
     # Seeds of epochs are computed from it and must fit into 64 bits.
     seed: int = option(

@@ -16,6 +16,7 @@ from .figures import (
 from .heat_maps import answer_heat_maps, prompt_heat_maps
 from .overlays import heat_map, overlay
 from .sheets import contact_sheet
+from .speed import speed_curves
 from .video import frame_overlays, frame_sheet, frame_strip, kept_per_frame, save_animation
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "retention_curve",
     "save_animation",
     "save_figure",
+    "speed_curves",
     "training_curve",
 ]

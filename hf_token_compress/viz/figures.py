@@ -44,7 +44,8 @@ _DPI = 150
 def retention_curve(results: Sequence[Any], *, kind: str | None = None, title: str = "") -> Any:
     """Draw accuracy against the share of visual tokens kept, one curve per scorer.
 
-    Error bars are one standard error. Every curve starts at the uncompressed model.
+    Every curve starts at the uncompressed model. Rows of a file are drawn with a band, the interval
+    of the difference to that model; else error bars are one standard error.
 
     Args:
         results: The results of `hf_token_compress.evaluation.measure_retention`, or the "rows" of
@@ -73,10 +74,13 @@ def retention_curve(results: Sequence[Any], *, kind: str | None = None, title: s
     # Sort the points of each scorer by the share kept, and the curves by their last points.
     curves = {}
     for scorer, own in points.items():
-        shares, accuracies, errors = zip(
+        shares, accuracies, errors, bands = zip(
             *sorted([full[0], *own], key=lambda point: -point[0]), strict=True
         )
-        curves[str(scorer)] = Curve(shares, accuracies, errors)
+        with_bands = None not in bands
+        curves[str(scorer)] = Curve(
+            shares, accuracies, None if with_bands else errors, bands if with_bands else None
+        )
     ordered = dict(sorted(curves.items(), key=lambda item: -item[1].y[-1]))
     # Draw on a logarithmic axis with a tick at every share.
     label = "right answers, in percent" if kind is None else f"right answers ({kind}), in percent"
@@ -229,19 +233,25 @@ def _figure_beside_legend(
     return figure, axes
 
 
-def _read_point(result: Any, kind: str | None) -> tuple[str | None, float, float, float]:
-    """The scorer, and in percent: the share kept, the accuracy and its standard error."""
+def _read_point(result: Any, kind: str | None) -> tuple[str | None, float, float, float, Any]:
+    """The scorer, and in percent: the share kept, the accuracy, its standard error and its band."""
+    band = None
     try:
         if isinstance(result, Mapping):
             scorer = None if result["scorer"] == "full" else result["scorer"]
             own = result if kind is None else result["kinds"][kind]
             share, accuracy, error = result["kept_share"], own["accuracy"], own["standard_error"]
+            if "difference" in own:
+                # The uncompressed model is compared with itself.
+                difference = own["difference"] or {"value": 0.0, "low": 0.0, "high": 0.0}
+                whole = accuracy - difference["value"]
+                band = tuple(100 * (whole + difference[end]) for end in ("low", "high"))
         else:
             scorer, share = result.scorer, result.kept_share
             accuracy, error = result.accuracy(kind), result.standard_error(kind)
     except KeyError:
         raise ValueError(f"The results have no question of the kind {kind!r}.") from None
-    return scorer, 100 * share, 100 * accuracy, 100 * error
+    return scorer, 100 * share, 100 * accuracy, 100 * error, band
 
 
 def _mean_curve(samples: Sequence[SampleFaithfulness], order: RemovalOrder) -> Curve:
@@ -261,11 +271,17 @@ def _mean_curve(samples: Sequence[SampleFaithfulness], order: RemovalOrder) -> C
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points (x, y); `errors` are half lengths of the error bars."""
+    """A line through points (x, y).
+
+    Attributes:
+        errors: Half lengths of the error bars.
+        band: Lower and upper end of an interval around each point.
+    """
 
     x: Sequence[float]
     y: Sequence[float]
     errors: Sequence[float] | None = None
+    band: Sequence[tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -317,12 +333,16 @@ def line_figure(*panels: Panel) -> Any:
 def draw_curves(axes: Any, curves: Mapping[str, Curve]) -> None:
     """Draw curves in matplotlib's axes, each with its own colour, marker and line style."""
     for number, (name, curve) in enumerate(curves.items()):
+        color = COLOURS[number % len(COLOURS)]
+        if curve.band is not None:
+            low, high = zip(*curve.band, strict=True)
+            axes.fill_between(curve.x, low, high, color=color, alpha=0.15, linewidth=0)
         axes.errorbar(
             curve.x,
             curve.y,
             yerr=curve.errors,
             label=name,
-            color=COLOURS[number % len(COLOURS)],
+            color=color,
             marker=_MARKERS[number % len(_MARKERS)],
             linestyle=_LINES[number % len(_LINES)],
             markersize=5,

@@ -19,7 +19,7 @@ from hf_token_compress.data.composed import SceneSource, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.data.sources import SampleSource
-from hf_token_compress.evaluation.retention import (
+from hf_token_compress.evaluation import (
     RetentionResult,
     measure_retention,
     retention_markdown,
@@ -75,7 +75,10 @@ def measure_calibration(
             retention_ratios=retention_ratios,
         )
     named = [
-        replace(result, scorer=names.get(result.scorer, result.scorer)) if result.scorer else result
+        replace(
+            result,
+            setting=replace(result.setting, scorer=names.get(result.scorer or "", result.scorer)),
+        )
         for result in results
     ]
     return named, seconds

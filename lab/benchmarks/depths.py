@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_token_compress.evaluation.retention import (
-    TRUTH,
+from hf_token_compress.evaluation import (
     ConfiguredScorer,
     RetentionResult,
     measure_retention,
     retention_markdown,
 )
+from hf_token_compress.evaluation.settings import TRUTH
 
 from ..arguments import (
     add_model,

@@ -1,6 +1,7 @@
 """Collect the ground truth as relevance, to see how good a mapper on one layer's attention can be.
 
     python -m lab.benchmarks.layer_bound --model tiny-qwen2-vl --output truth
+    python -m lab.benchmarks.layer_bound --model testbed --data questions.jsonl --output truth
     hf-token-compress train --collection truth --output bound
     hf-token-compress evaluate --scorer mapper:bound,mapper
 
@@ -23,7 +24,8 @@ from hf_token_compress.data.chat import encode_samples
 from hf_token_compress.data.composed import clip_samples, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
-from hf_token_compress.evaluation.truth import true_relevance
+from hf_token_compress.data.sources import JsonLines, SampleSource
+from hf_token_compress.evaluation.truth import has_ground_truth, true_relevance
 from hf_token_compress.mapper.inputs import INPUTS
 from hf_token_compress.prompt import Modality
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
@@ -49,7 +51,7 @@ _BATCH = 32
 def collect_truth(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | SampleSource,
     folder: Path,
     *,
     scoring_depth: int = 0,
@@ -57,7 +59,7 @@ def collect_truth(
 ) -> None:
     """Write a collection whose relevance is 1 for the tokens an answer depends on, else 0.
 
-    Questions whose answer depends on no particular region are left out.
+    Questions whose answer depends on no particular region, or on an unknown one, are left out.
 
     Args:
         model: A loaded model of a supported family.
@@ -72,26 +74,29 @@ def collect_truth(
     options = CollectOptions(modality=modality, rule="truth", scoring_depth=scoring_depth)
     shards: list[Path] = []
     for start in range(0, len(samples), _BATCH):
-        batch = samples[start : start + _BATCH]
+        batch = [samples[number] for number in range(start, min(start + _BATCH, len(samples)))]
         prompt, layer = read_prompt(
             model, encode_samples(processor, batch), scoring_depth=scoring_depth
         )
         shard = Shard()
-        attention = mapper_inputs(prompt, layer, modality)
-        for index, (sample, seen) in enumerate(zip(batch, attention, strict=True)):
+        inputs = mapper_inputs(prompt, layer, modality)
+        for index, (sample, seen) in enumerate(zip(batch, inputs, strict=True)):
+            if seen is None or not has_ground_truth(sample):
+                continue
             (visual,) = prompt.visuals[index]
             relevance = true_relevance(sample, visual)
-            if seen is not None and relevance.any():
+            if relevance.any():
                 shard.samples.append(CollectedSample.of(start + index, seen, relevance))
         shards.append(shard_path(folder, len(shards)))
         write_shard(shards[-1], shard)
+    if isinstance(samples, SampleSource):
+        data = samples.describe()
+    else:
+        source = "clips" if modality == "video" else "scenes"
+        data = {"source": source, "samples": len(samples), "split": _SPLIT}
     settings = {
         "base_model": identify(model, name).to_dict(),
-        "data": {
-            "source": "clips" if modality == "video" else "scenes",
-            "samples": len(samples),
-            "split": _SPLIT,
-        },
+        "data": data,
         "options": options.to_dict(),
         "inputs": INPUTS,
     }
@@ -104,6 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser("lab.benchmarks.layer_bound", __doc__)
     add_model(parser)
     add_questions(parser, per_kind=500)
+    parser.add_argument(
+        "--data", type=Path, help="questions with relevant_boxes, in place of composed ones"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the collection")
     parser.add_argument(
         "--clip-frames", type=positive, help="ask about clips with this many scenes"
@@ -116,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, dtype="float32")
-    if options.clip_frames is None:
+    samples: Sequence[Sample] | SampleSource
+    if options.data is not None:
+        samples = JsonLines(options.data)
+    elif options.clip_frames is None:
         samples = scene_samples(KINDS, options.per_kind, seed=options.seed, split=_SPLIT)
     else:
         samples = clip_samples(

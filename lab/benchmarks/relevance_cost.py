@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from hf_token_compress.evaluation.speed.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from hf_token_compress.viz.figures import Curve, Panel, figure_class, line_figure, save_figure
 
 from ..arguments import add_task, make_parser, positive
-from .peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from .subprocess_task import run_in_own_process
 from .text_relevance import text_relevance
 

@@ -25,10 +25,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from hf_token_compress import compress
 from hf_token_compress.compression.inputs import PromptLayout, read_layout
 from hf_token_compress.compression.reading import read
+from hf_token_compress.evaluation.speed.peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from hf_token_compress.scorers.attention import instruction_attention
 
 from ..arguments import add_task, make_parser, positive
-from .peak_memory import MEASURED_ENVIRONMENT, PeakMemory
 from .subprocess_task import run_in_own_process
 
 Method = Literal["fast", "probe", "eager", "layer"]

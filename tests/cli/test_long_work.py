@@ -19,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 from hf_token_compress.cli import app
-from hf_token_compress.cli.console import Counter, counting
+from hf_token_compress.cli.console import Counter, counting, with_estimate
 from hf_token_compress.cli.errors import stoppable
 
 MODEL = "tiny-qwen2-vl"
@@ -70,6 +70,21 @@ def test_work_of_an_earlier_run_does_not_count_for_the_estimate() -> None:
     counter.earlier(80)
     assert counter.left == ""
     assert lines_of(counter, clock, [(5.0, 10)]) == ["Collecting: 90 of 100, about 5 s left"]
+
+
+def test_the_time_for_all_samples_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 1,000 samples, half are this process's, of which an earlier run has done 400."""
+    clock = Clock()
+    counter = Counter("Collecting", 500, clock)
+    count = with_estimate(counter, 1000, after=32)
+    counter.earlier(400)
+    told = []
+    for _ in range(6):
+        clock.now += 16 * 60
+        count(16)
+        told.append(capsys.readouterr().err)
+    line = "At this pace all 1000 samples take about 8 h 20 min, and the rest about 1 h 8 min.\n"
+    assert told == ["", line, "", "", "", ""]
 
 
 def test_without_a_terminal_progress_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

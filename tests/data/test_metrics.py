@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from errors import one_sentence
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_token_compress.data.choices import bare_answer
-from hf_token_compress.data.metrics import METRICS, is_right, score_answer
+from hf_token_compress.data.metrics import METRICS, MetricName, is_right, score_answer
 from hf_token_compress.data.sample import Sample
 
 ANIMALS = ("dog", "cat", "cat house", "42")
@@ -91,6 +91,10 @@ def test_articles_words_and_answers_that_name_no_choice(answer: str, right: str 
     assert scores == [float(choice == right) for choice in ANIMALS]
 
 
+def test_every_metric_has_a_name_that_options_take() -> None:
+    assert {"auto", *METRICS} == set(get_args(MetricName))
+
+
 def test_a_function_scores_every_right_answer() -> None:
     def spelt(answer: str, right: str) -> bool:
         return {"three": "3"}.get(right) == answer
@@ -113,7 +117,7 @@ ANSWERS = st.lists(TEXT.filter(lambda text: bare_answer(text) != ""), min_size=2
 
 
 @given(ANSWERS, TEXT, st.sampled_from(sorted(METRICS)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_scores_are_in_range_and_more_right_answers_never_lower_them(
     answers: list[str], answer: str, metric: Any
 ) -> None:

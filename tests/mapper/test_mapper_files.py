@@ -192,6 +192,39 @@ def test_a_flipped_bit(folder: Path) -> None:
         load_mappers(str(folder))
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_mapper_from_before_there_were_other_inputs_reads_attention(
+    network: str, tmp_path: Path
+) -> None:
+    mapper = make_mapper(network)
+    mapper.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    assert settings.pop("inputs") == ["attention"]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    again = RelevanceMapper.from_pretrained(tmp_path)
+    assert again.config == mapper.config
+    item = make_input((1, 3, 3))
+    assert torch.equal(again([item])[0], mapper([item])[0])
+    assert torch.equal(again([replace(item, text=None, embedding=None)])[0], mapper([item])[0])
+
+
+def test_inputs_come_in_one_order_and_only_known_ones() -> None:
+    mapper = make_mapper(inputs=["embedding", "attention"])
+    assert mapper.config.inputs == ("attention", "embedding")
+    for inputs in (["sound"], [], "text", [3]):
+        with one_sentence(ValueError, "inputs of a mapper", "'embedding'"):
+            make_mapper(inputs=inputs)
+
+
+def test_weights_for_other_inputs(folder: Path) -> None:
+    edit(folder, inputs=["attention", "text"])
+    with one_sentence(ValueError, "weights"):
+        load_mappers(str(folder))
+    edit(folder, inputs="text")
+    with one_sentence(ValueError, "inputs"):
+        load_mappers(str(folder))
+
+
 def test_weights_of_another_network(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights.popitem()
@@ -442,4 +475,4 @@ def test_a_saved_mapper_does_not_depend_on_defaults(network: str, tmp_path: Path
     mapper.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())["network_options"]
     parameters = inspect.signature(type(mapper.network)).parameters
-    assert set(saved) == set(parameters) - {"heads"}
+    assert set(saved) == set(parameters) - {"heads", "inputs"}

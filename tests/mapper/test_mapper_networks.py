@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from errors import one_sentence
 from hypothesis import given
 from hypothesis import strategies as st
 from mappers import HEADS, NETWORKS, make_input, make_mapper
@@ -14,12 +16,20 @@ from pairs import assert_same
 
 from hf_token_compress.mapper import MapperInput
 from hf_token_compress.mapper.conv1d import ACTIVATIONS, Conv1dNetwork
+from hf_token_compress.mapper.inputs import INPUTS
 
 pytestmark = pytest.mark.core
 
 MEAN_OVER_HEADS = {**NETWORKS["conv1d"], "input_heads": "mean"}
 each_network = pytest.mark.parametrize(
-    ("network", "options"), [*NETWORKS.items(), ("conv1d", MEAN_OVER_HEADS)]
+    ("network", "options"),
+    [
+        ("conv1d", {}),
+        ("grid", {}),
+        ("conv1d", {"network_options": MEAN_OVER_HEADS}),
+        ("conv1d", {"inputs": INPUTS}),
+        ("grid", {"inputs": INPUTS}),
+    ],
 )
 grid_shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
 prompts = st.tuples(st.lists(grid_shapes, max_size=3), st.integers(0, 3)).filter(
@@ -53,7 +63,7 @@ def test_a_prompt_gets_the_same_alone_and_in_a_batch(
     batch: list[tuple[list[tuple[int, int, int]], int]],
     seed: int,
 ) -> None:
-    mapper = make_mapper(network, network_options=options)
+    mapper = make_mapper(network, **options)
     inputs = [
         make_input(*grids, loose=loose, seed=seed + number)
         for number, (grids, loose) in enumerate(batch)
@@ -72,9 +82,62 @@ def test_a_constant_factor_on_the_attention_changes_nothing(
 ) -> None:
     """Such as when half of the attention goes to the system prompt."""
     item = make_input((1, 4, 4))
-    scaled = MapperInput(item.attention - 0.7, item.grids)
-    mapper = make_mapper(network, network_options=options)
+    scaled = replace(item, attention=item.attention - 0.7)
+    mapper = make_mapper(network, **options)
     assert_same(mapper([scaled])[0], mapper([item])[0])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("inputs", [("attention",), ("text",), ("attention", "embedding"), INPUTS])
+def test_a_network_sees_its_inputs_and_no_others(network: str, inputs: tuple[str, ...]) -> None:
+    mapper = make_mapper(network, inputs=inputs)
+    item = make_input((1, 4, 4))
+    before = mapper([item])[0]
+    for name in INPUTS:
+        other = replace(item, **{name: getattr(item, name) + torch.randn(item.count)})
+        assert torch.equal(mapper([other])[0], before) is (name not in inputs), name
+        if name in inputs[:1]:
+            continue
+        without = replace(item, **{name: None})
+        if name in inputs:
+            with one_sentence(ValueError, repr(name)):
+                mapper([without])
+        elif name != "attention":
+            assert torch.equal(mapper([without])[0], before)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_channels_of_embeddings_follow_those_of_attention(network: str) -> None:
+    item = make_input((1, 3, 5), loose=1)
+    mapper = make_mapper(network, inputs=INPUTS[::-1])
+    signal = mapper.network._signal(item)  # [N, C]
+    alone = make_mapper(network).network._signal(item)
+    assert torch.equal(signal[:, :-4], alone)
+    channels = torch.cat([item.text, item.embedding])  # [4, N]
+    deviation = channels.std(dim=1, correction=0)
+    assert_same(signal[:, -4:], ((channels.T - channels.mean(1)) / deviation))
+
+
+@each_network
+def test_scale_and_offset_of_the_channels_of_embeddings_change_nothing(
+    network: str, options: dict[str, Any]
+) -> None:
+    item = make_input((1, 4, 4))
+    moved = replace(item, text=3 * item.text + 1, embedding=item.embedding / 7 - 2)
+    mapper = make_mapper(network, **options)
+    assert_same(mapper([moved])[0], mapper([item])[0])
+
+
+def test_a_channel_that_does_not_vary_says_nothing() -> None:
+    """Rounding errors are not blown up to signals."""
+    item = make_input((1, 4, 4))
+    even = torch.full_like(item.text, 0.3)
+    rounded = even + 1e-7 * torch.randn(even.shape)
+    mapper = make_mapper("grid", inputs=INPUTS)
+    found = [mapper([replace(item, text=values)])[0] for values in (even, rounded)]
+    torch.testing.assert_close(*found, rtol=0, atol=2e-3)
+    single = make_input(loose=1)
+    assert mapper.relevance([single])[0].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("scale", ["raw", "share", "log_share"])
@@ -169,7 +232,7 @@ def test_grid_sees_neighbours_above_and_in_the_next_frame() -> None:
 def test_every_weight_learns_except_those_that_shift_all_logits(
     network: str, options: dict[str, Any]
 ) -> None:
-    mapper = make_mapper(network, network_options=options)
+    mapper = make_mapper(network, **options)
     inputs = [make_input((1, 4, 4), loose=2), make_input((2, 3, 3))]
     before = mapper.relevance(inputs)
     first, second = mapper(inputs)

@@ -22,7 +22,9 @@ from hf_token_compress import compress, prepare_inputs
 from hf_token_compress.compression.identity import identify
 from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.mapper import MapperConfig, MapperInput, MapperSet, RelevanceMapper
+from hf_token_compress.mapper.inputs import INPUTS
 from hf_token_compress.scorers.attention import instruction_attention
+from hf_token_compress.scorers.embedding_statistics import embedding_statistics
 from hf_token_compress.scorers.mapper import MapperScorer
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
 
@@ -73,6 +75,61 @@ def test_statistics_equal_those_of_the_stock_models_attention(depth: int) -> Non
         ]
 
 
+@pytest.mark.parametrize("count", [1, 7, 4099])
+def test_similarity_of_embeddings(count: int) -> None:
+    """Beyond the chunks in which it is computed, and with one token of zeros."""
+    visual, words = torch.randn(count, 8) * 3, torch.randn(5, 8)
+    visual[count // 2] = 0.0 if count > 1 else 1.0
+    text, embedding = embedding_statistics(visual, words)
+    cosines = torch.cosine_similarity(visual[:, None], words, dim=-1)  # [N, T]
+    assert_same(text, torch.stack([cosines.mean(1), cosines.amax(1)]))
+    centre = visual.mean(0)
+    assert_same(embedding[1], torch.cosine_similarity(visual, centre[None], dim=-1))
+    assert embedding.isfinite().all()
+    present = visual.any(dim=1)
+    assert_same(embedding[0, present], visual.norm(dim=1)[present].log())
+
+
+def test_embeddings_are_those_that_the_stock_model_gets() -> None:
+    """Of each prompt's own images and instruction; half precision costs a hundredth."""
+    model = tiny_model().eval()
+    inputs = make_inputs([TWO_TURNS, ONE_IMAGE])
+    given: list[torch.Tensor] = []
+    hook = model.model.language_model.layers[0].register_forward_pre_hook(
+        lambda _, arguments: given.append(arguments[0])
+    )
+    with torch.no_grad():
+        model(**inputs)
+        hook.remove()
+        prompt, layer = read_prompt(model, inputs)
+        found = mapper_inputs(prompt, layer, "image")
+        rounded = mapper_inputs(*read_prompt(model.bfloat16(), inputs), "image")
+    for sample, item in enumerate(found):
+        assert item is not None
+        embeds = given[0][sample]
+        text, embedding = embedding_statistics(
+            embeds[prompt.visual_mask[sample]], embeds[prompt.instruction_mask[sample]]
+        )
+        assert_same(item.text, text)
+        assert_same(item.embedding, embedding)
+        for name in ("text", "embedding"):
+            near = getattr(rounded[sample], name)
+            torch.testing.assert_close(near, getattr(item, name), rtol=2e-2, atol=2e-2)
+
+
+def test_a_mapper_with_all_inputs_scores_in_a_batch_as_alone() -> None:
+    model = tiny_model().eval()
+    mapper = mapper_of(model, inputs=INPUTS)
+    model = scoring(model, mapper)
+    together = scores_of(model, make_inputs([ONE_IMAGE, TWO_TURNS]))
+    for prompt, found in zip((ONE_IMAGE, TWO_TURNS), together, strict=True):
+        inputs = make_inputs([prompt])
+        assert_same(found, scores_of(model, inputs)[0])
+        with torch.no_grad():
+            (item,) = mapper_inputs(*read_prompt(model, inputs), "image")
+        assert_same(found, mapper.relevance([item])[0])
+
+
 def test_the_mean_equals_the_attention_scorers() -> None:
     model = tiny_model().eval()
     with torch.no_grad():
@@ -119,6 +176,23 @@ def test_scores_sum_to_one_and_the_highest_are_kept() -> None:
     (scores,) = scores_of(model, inputs)
     (sample,) = model.token_compression.last.samples
     assert scores[sample.kept_visual].sum() >= 0.5
+
+
+def test_temperature_evens_the_shares_out() -> None:
+    model = tiny_model().eval()
+    mapper = mapper_of(model)
+    inputs = make_inputs([ONE_IMAGE])
+    with torch.no_grad():
+        prompt, layer = read_prompt(model, inputs)
+    plain, warm = (
+        MapperScorer(mapper, temperature=value).score(prompt, scoring_layer=layer)[
+            prompt.visual_mask
+        ]
+        for value in (1.0, 3.0)
+    )
+    assert_same(warm, plain ** (1 / 3) / (plain ** (1 / 3)).sum())
+    with one_sentence(ValueError, "temperature"):
+        MapperScorer(mapper, temperature=0.0)
 
 
 def test_each_modality_is_scored_by_its_own_mapper() -> None:

@@ -1,4 +1,4 @@
-"""Small random mappers, and random attention for them."""
+"""Small random mappers, and random inputs for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_mapper(network: str = "grid", seed: int = 0, **options: Any) -> Relevan
 
 
 def make_input(*grids: tuple[int, int, int], loose: int = 0, seed: int = 0) -> MapperInput:
-    """Random attention to visual tokens on grids (frames, rows, columns), and `loose` more."""
+    """Random inputs for visual tokens on grids (frames, rows, columns), and `loose` more."""
     generator = torch.Generator().manual_seed(seed)
     indices = []
     count = 0
@@ -43,4 +43,5 @@ def make_input(*grids: tuple[int, int, int], loose: int = 0, seed: int = 0) -> M
         count += size
     count += loose
     logits = torch.randn(2, HEADS, count, generator=generator) * 2 - 6
-    return MapperInput(logits.clamp(max=0.0), tuple(indices))
+    text, embedding = torch.randn(2, 2, count, generator=generator)
+    return MapperInput(logits.clamp(max=0.0), tuple(indices), text, embedding)

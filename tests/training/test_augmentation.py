@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ def test_without_options_nothing_changes(shapes: Any, seed: int) -> None:
     item = make_input(*shapes, loose=2)
     same = changed(item, seed)
     assert torch.equal(same.attention, item.attention)
+    assert torch.equal(same.text, item.text)
+    assert torch.equal(same.embedding, item.embedding)
     assert all(map(torch.equal, same.grids, item.grids))
 
 
@@ -64,6 +67,24 @@ def test_a_dropped_head_is_constant_over_the_tokens() -> None:
         assert torch.equal(attention[:, kept], item.attention[:, kept])
         dropped += int(even[0].sum())
     assert 0.2 < dropped / 300 < 0.4
+
+
+def test_the_other_inputs_vary_in_units_of_their_own_deviation() -> None:
+    item = make_input((1, 20, 20))
+    item = replace(item, text=item.text * torch.tensor([[0.01], [100.0]]) + 5)
+    noise = changed(item, 0, noise=0.5).text - item.text
+    assert noise.std(1).tolist() == pytest.approx((item.text.std(1) * 0.5).tolist(), rel=0.2)
+    dropped = 0
+    for seed in range(100):
+        other = changed(item, seed, head_dropout=0.3)
+        for before, after in ((item.text, other.text), (item.embedding, other.embedding)):
+            even = (after == after[:, :1]).all(dim=1)  # [2]
+            assert torch.equal(after[~even], before[~even])
+            torch.testing.assert_close(
+                after[even], before.mean(1, keepdim=True).expand_as(before)[even]
+            )
+            dropped += int(even.sum())
+    assert 0.2 < dropped / 400 < 0.4
 
 
 def test_noise_has_the_requested_standard_deviation() -> None:

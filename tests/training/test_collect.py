@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,8 +41,9 @@ from hf_token_compress.relevance import relevance
 from hf_token_compress.relevance.explain import explained_family, greedy_answers
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
 from hf_token_compress.training.collect import CollectOptions, collect
-from hf_token_compress.training.shards import INDEX_FILE, ShardFolder
+from hf_token_compress.training.shards import COLLECTION_FILE, INDEX_FILE, ShardFolder
 from hf_token_compress.training.train import Epoch, train_mapper
+from hf_token_compress.writing import write_json
 
 CLIPS = ClipSource(6, frames=3, frames_per_scene=2, seed=40)
 OPTIONS = CollectOptions(rule="edges_absolute", targets="sum", max_new_tokens=8)
@@ -96,6 +99,8 @@ def test_a_shard_holds_the_attention_and_the_relevance_of_right_answers(
             (seen,) = mapper_inputs(prompt, layer, "image")
         assert seen is not None
         torch.testing.assert_close(sample.attention, seen.attention.half(), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(sample.text, seen.text, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(sample.embedding, seen.embedding, rtol=1e-3, atol=1e-4)
         assert torch.equal(sample.grids[0], torch.arange(64).view(1, 8, 8))
 
 
@@ -141,6 +146,8 @@ def test_each_batch_is_encoded_once_and_collected_as_from_pixels(
         assert attention is not None
         assert torch.equal(collection[place].relevance, explained.scores)
         assert torch.equal(collection[place].attention, attention.attention.half())
+        assert torch.equal(collection[place].text, attention.text)
+        assert torch.equal(collection[place].embedding, attention.embedding)
 
 
 def test_a_model_in_training_is_asked_as_in_evaluation(tmp_path: Path) -> None:
@@ -297,6 +304,36 @@ def test_frames_of_a_video_file(tiny: tuple[Any, Any], tmp_path: Path) -> None:
         tokens("former", 4)
 
 
+def test_a_collection_of_an_earlier_version_continues_with_attention_only(
+    tiny: tuple[Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those have no inputs in their collection.json, and format 1 in their index."""
+    source = SampleList([Sample("image", (SCENES[0].image,), SCENES[0].question)] * 2)
+    options = dataclasses.replace(OPTIONS, shard_size=1)
+    collection = collect(*tiny, source, tmp_path, options)
+    assert collection is not None
+    attention = collection[0].attention
+    started = json.loads((tmp_path / COLLECTION_FILE).read_text())
+    assert started.pop("inputs") == ["attention", "text", "embedding"]
+    write_json(tmp_path / COLLECTION_FILE, started)
+    index = json.loads((tmp_path / INDEX_FILE).read_text())
+    write_json(tmp_path / INDEX_FILE, {**index, "format": 1})
+    assert ShardFolder(tmp_path).inputs == ("attention",)
+    (tmp_path / "shard-00001.safetensors").unlink()
+    with caplog.at_level(logging.WARNING):
+        collection = collect(*tiny, source, tmp_path, options)
+    assert "earlier version" in caplog.text
+    assert "text and embedding" in caplog.text
+    assert collection is not None
+    assert collection[1].text is None
+    assert torch.equal(collection[1].attention, attention)
+    assert set(load_file(tmp_path / "shard-00001.safetensors")) == {
+        "1.attention",
+        "1.relevance",
+        "1.grid.0",
+    }
+
+
 # Stopped, and by several processes
 
 
@@ -403,6 +440,25 @@ def test_another_collection_is_not_mixed_in(shards: ShardFolder, tiny: tuple[Any
     assert contents(shards.folder) == before
 
 
+def test_a_collection_that_was_started_with_match_goes_on(
+    shards: ShardFolder, tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """`match` is the former name of `metric`; its default was "exact"."""
+    folder = tmp_path / "shards"
+    shutil.copytree(shards.folder, folder)
+    started = json.loads((folder / COLLECTION_FILE).read_text())
+    assert started["options"].pop("metric") == "auto"
+    for former, metric in (("exact", "auto"), ("exact", "exact"), ("contains", "contains")):
+        started["options"]["match"] = former
+        (folder / COLLECTION_FILE).write_text(json.dumps(started))
+        options = dataclasses.replace(COLLECT, metric=metric)
+        collection = collect(*tiny, SCENES, folder, options)
+        assert collection is not None
+        assert len(collection) == len(shards)
+    with one_sentence(ValueError, "other options (metric)"):
+        collect(*tiny, SCENES, folder, COLLECT)
+
+
 # Data
 
 
@@ -445,7 +501,7 @@ def test_json_lines_with_every_kind_of_bad_sample(
         targets="sum",
         max_new_tokens=8,
         max_prompt_tokens=200,
-        match="contains",
+        metric="contains",
     )
     with caplog.at_level(logging.WARNING):
         collection = collect(*tiny, JsonLines(path), tmp_path, options)

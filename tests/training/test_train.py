@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from hf_token_compress.mapper import RelevanceMapper, label_divergence, load_mappers
+from hf_token_compress.mapper.inputs import INPUTS
 from hf_token_compress.training import train
 from hf_token_compress.training.metrics import rank_correlation, top_recall
 from hf_token_compress.training.shards import (
@@ -51,18 +53,28 @@ def left_of_the_brightest(item: Any, shape: tuple[int, int, int]) -> Tensor:
     return torch.nn.functional.pad(seen, (0, 1))[..., 1:].flatten() + 1e-6
 
 
+def best_word(item: Any, _: tuple[int, int, int]) -> Tensor:
+    """Relevance that only the text similarity tells."""
+    return item.text[1].exp()
+
+
 def write_collection(
-    folder: Path, count: int, first: int = 0, nan_in: int | None = None
+    folder: Path,
+    count: int,
+    first: int = 0,
+    nan_in: int | None = None,
+    inputs: Sequence[str] | None = INPUTS,
+    relevance: Callable[..., Tensor] = left_of_the_brightest,
 ) -> ShardFolder:
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
     for number in range(first, first + count):
         shape = SHAPES[number % len(SHAPES)]
         item = make_input(shape, seed=number)
-        relevance = left_of_the_brightest(item, shape)
+        label = relevance(item, shape)
         if number == nan_in:
-            relevance[2] = float("nan")
-        samples.append(CollectedSample(number, item.attention, relevance, item.grids))
+            label[2] = float("nan")
+        samples.append(CollectedSample.of(number, item, label))
     size = 16
     shards = [shard_path(folder, number) for number in range(-(-count // size))]
     for number, path in enumerate(shards):
@@ -75,7 +87,9 @@ def write_collection(
         **{"rule": "gae", "rule_options": {}, "targets": "sum", "recursive": False},
     }
     data = {"source": f"{first} to {first + count}"}
-    content = {"base_model": IDENTITY.to_dict(), "data": data, "options": options}
+    content: dict[str, Any] = {"base_model": IDENTITY.to_dict(), "data": data, "options": options}
+    if inputs is not None:
+        content["inputs"] = inputs
     write_json(folder / "collection.json", content)
     return ShardFolder(folder)
 
@@ -99,6 +113,48 @@ def test_grid_learns_what_lies_beside_what_one_head_sees(tmp_path: Path) -> None
     assert best["kl"] < 0.3 * first["kl"]
     assert best["recall_10"] > 0.8
     assert history[-1].train_loss < 0.3 * history[0].train_loss
+
+
+def test_grid_learns_from_what_attention_does_not_tell(tmp_path: Path) -> None:
+    """Relevance is a function of the text similarity; the attention is noise."""
+    collection = write_collection(tmp_path / "collection", 120, relevance=best_word)
+    options = TrainOptions(
+        network_options={"channels": 16, "blocks": 0}, epochs=20, train_batch_size=16
+    )
+    for inputs, found in ((None, True), (("attention", "embedding"), False)):
+        folder = tmp_path / f"{found}"
+        mapper = train_mapper(collection, folder, replace(options, inputs=inputs))
+        assert mapper.config.inputs == (inputs or INPUTS)
+        assert (mapper.config.metrics["recall_25"] > 0.9) is found
+
+
+def test_the_network_of_the_paper_sees_attention_unless_told(
+    collection: ShardFolder, tmp_path: Path
+) -> None:
+    paper = TrainOptions(network="conv1d", network_options=NETWORKS["conv1d"], epochs=1)
+    assert train_mapper(collection, tmp_path / "paper", paper).config.inputs == ("attention",)
+    richer = train_mapper(collection, tmp_path / "richer", replace(paper, inputs=("text",)))
+    assert richer.config.inputs == ("text",)
+    again = RelevanceMapper.from_pretrained(tmp_path / "richer")
+    item = make_input((1, 3, 3))
+    assert torch.equal(again([item])[0], richer.cpu()([item])[0])
+
+
+def test_collections_of_attention_train_mappers_of_attention(
+    collection: ShardFolder, tmp_path: Path
+) -> None:
+    """As earlier versions collected them; a run that one of these began goes on."""
+    former = write_collection(tmp_path / "former", 20, first=100, inputs=None)
+    assert former[0].text is None
+    assert train_mapper(former, tmp_path / "mapper", QUICK).config.inputs == ("attention",)
+    both = train_mapper([former, collection], tmp_path / "both", QUICK)
+    assert both.config.inputs == ("attention",)
+    with one_sentence(ValueError, str(former.folder), "text and embedding", "inputs attention"):
+        train_mapper([collection, former], tmp_path / "wanted", replace(QUICK, inputs=INPUTS))
+    assert "inputs" not in QUICK.to_dict()
+    for wrong in ("text", ("sound",), ()):
+        with pytest.raises((TypeError, ValueError), match="inputs"):
+            TrainOptions(inputs=wrong)
 
 
 def test_a_seed_decides_the_weights(collection: ShardFolder, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def write_collection(folder: Path) -> ShardFolder:
         for index in range(number * 4, number * 4 + 4):
             item = make_input((1, 4, 4), seed=index)
             relevance = item.attention[0, 1].exp()
-            samples.append(CollectedSample(index, item.attention, relevance, item.grids))
+            samples.append(CollectedSample.of(index, item, relevance))
         skipped = [SkippedSample(number * 4 + 4, "too long", "its prompt")]
         write_shard(shard_path(folder, number), Shard(samples, skipped))
     write_index(folder, [shard_path(folder, number) for number in range(2)])

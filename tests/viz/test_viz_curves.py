@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from retention_results import retention_result
 from test_viz import report
 from typer.testing import CliRunner
 
 from hf_token_compress.cli import app
-from hf_token_compress.cli.evaluate import as_rows
-from hf_token_compress.evaluation import RetentionResult
+from hf_token_compress.evaluation import Evaluation, RetentionResult
+from hf_token_compress.evaluation.table import table_rows
 from hf_token_compress.relevance.faithfulness import (
     FaithfulnessReport,
     RemovalCurve,
@@ -41,7 +42,7 @@ ASKED = {"place": 10, "where": 30}
 
 
 def result(scorer: str | None, kept: float, place: int, where: int) -> RetentionResult:
-    return RetentionResult(scorer, kept, kept, {"place": place, "where": where}, ASKED)
+    return retention_result(scorer, kept, {"place": place, "where": where}, ASKED)
 
 
 FOUND = [
@@ -86,20 +87,40 @@ def test_curves_of_one_kind() -> None:
     assert drawn(axes)["random"][1] == pytest.approx([100, 50, 40])
 
 
+def written(results: list[RetentionResult]) -> Any:
+    """The rows of the file that evaluate writes."""
+    return json.loads(json.dumps(table_rows(Evaluation(tuple(results)))))
+
+
 def test_what_evaluate_writes_gives_the_same_curves() -> None:
-    written = json.loads(json.dumps(as_rows(FOUND)))
+    rows = written(FOUND)
     for kind in (None, "where"):
         (axes,) = retention_curve(FOUND, kind=kind).axes
-        (again,) = retention_curve(written, kind=kind).axes
+        (again,) = retention_curve(rows, kind=kind).axes
         assert drawn(axes) == drawn(again)
-        assert lengths(axes, "random") == lengths(again, "random")
+    assert lengths(axes, "random") == lengths(again, "random")
+
+
+def test_what_evaluate_writes_has_bands() -> None:
+    """Of the interval of the paired difference, around the same points."""
+    rows = written(FOUND)
+    (axes,) = retention_curve(rows).axes
+    (mapper, random) = (band.get_paths()[0].vertices[:, 1] for band in axes.collections)
+    for name, band in (("mapper", mapper), ("random", random)):
+        ends = [
+            100 * (1 + row["difference"][end])
+            for row in rows
+            if row["scorer"] == name
+            for end in ("low", "high")
+        ]
+        assert sorted({round(y, 6) for y in band}) == sorted({round(y, 6) for y in (100, *ends)})
 
 
 def test_bad_retention_curves() -> None:
     for results in ([], FOUND[:1], FOUND[1:]):
         with pytest.raises(ValueError, match="uncompressed"):
             retention_curve(results)
-    for results in (FOUND, as_rows(FOUND)):
+    for results in (FOUND, written(FOUND)):
         with pytest.raises(ValueError, match="letter"):
             retention_curve(results, kind="letter")
 

@@ -6,11 +6,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...checks import refuse_unknown
 from ...config import TokenCompressionConfig
 from ...options import check_options, documented, option
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @documented
@@ -27,7 +29,7 @@ class LoadingArguments:
         "", 'Folder or Hub id of the model, or a tiny model such as "tiny-qwen2-vl".'
     )
     revision: str | None = option(None, "Branch, tag or commit of the model on the Hub.")
-    dtype: str = option("auto", '"auto" (the checkpoint\'s own), "float32", "bfloat16" …')
+    dtype: DType = option("auto", 'Type of the weights. "auto" is the checkpoint\'s own.')
     device: str | None = option(
         None,
         'Such as "cpu" or "cuda:0". By default the accelerator if there is one. Not used with '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedC
 from ...compression.mixin import CONFIG_KEY
 from ...config import TokenCompressionConfig
 from ...hub import explain_failure
+from ...mapper import MapperNotFoundError
 from ...scorers.registry import build_scorer
 from ...tiny import resolve_model
 from .arguments import LoadingArguments
@@ -36,6 +38,8 @@ def load(
             the processor does not take `min_pixels` or `max_pixels`.
     """
     location = resolve_model(arguments.pretrained)
+    if Path(location).is_dir() and not (Path(location) / "config.json").is_file():
+        raise OSError(f"{arguments.pretrained!r} is not a model's folder: it has no config.json.")
     # Only what was given, since not every model and processor takes all of it.
     source = {} if arguments.revision is None else {"revision": arguments.revision}
     placed = _given(arguments, "device_map", "attn_implementation")
@@ -47,11 +51,27 @@ def load(
         model: Any = AutoModelForImageTextToText.from_pretrained(
             location, token_compression=setting, dtype=arguments.dtype, **placed, **source
         )
+    except MapperNotFoundError:
+        raise
     except OSError as error:
         raise OSError(explain_failure("model", arguments.pretrained, error)) from error
     if arguments.device_map is None:
         model = model.to(device)
     return model.eval(), processor
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ValueError(
+            f"There is no device {name!r}: choose for instance cpu or cuda:0."
+        ) from None
 
 
 def _given(arguments: LoadingArguments, *names: str) -> dict[str, Any]:

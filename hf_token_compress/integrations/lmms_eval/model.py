@@ -19,7 +19,7 @@ from typing_extensions import override
 from ...data.chat import Conversation, encode
 from .arguments import read_arguments
 from .generation import cut_answer, generate_options, generated_lengths, stop_strings
-from .loading import load
+from .loading import find_device, load
 from .messages import batch_key, read_messages
 
 
@@ -53,7 +53,7 @@ class CompressedModel(lmms):
         self.accelerator = Accelerator()
         device = self.accelerator.device
         if arguments.device is not None and self.accelerator.num_processes == 1:
-            device = torch.device(arguments.device)
+            device = find_device(arguments.device)
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
         self._arguments = arguments

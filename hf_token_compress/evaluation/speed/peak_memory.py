@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ import torch
 # With these environment variables glibc's allocator maps every piece from 128 KiB on by itself, so
 # that the peak does not depend on how the heap happens to be cut up. It costs some time.
 MEASURED_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+
+_PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
@@ -33,7 +36,7 @@ class PeakMemory:
         else:
             _hand_back_freed_memory()
             # Writing 5 sets the high-water mark of resident memory back to the present.
-            Path("/proc/self/clear_refs").write_text("5")
+            _PEAK_RESET.write_text("5")
             self._before = _resident("VmRSS")
 
     def bytes(self) -> int:
@@ -60,3 +63,19 @@ def _resident(name: str) -> int:
         if line.startswith(name + ":"):
             return 1024 * int(line.split()[1])
     raise RuntimeError(f"/proc/self/status has no {name}: measure on Linux, or on a CUDA device.")
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes at the peak of a computation, beyond what was held before it.
+
+    Args:
+        run: The computation.
+        device: The device that computes.
+
+    Returns:
+        None where the system does not say: on other CPUs than Linux's, and other accelerators.
+    """
+    known = device.type == "cuda" or (device.type == "cpu" and _PEAK_RESET.exists())
+    memory = PeakMemory(device) if known else None
+    run()
+    return None if memory is None else memory.bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.benchmarks.peak_memory import PeakMemory
+from hf_token_compress.evaluation.speed.peak_memory import PeakMemory
 
 MIB = 2**20
 

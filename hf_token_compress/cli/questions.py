@@ -1,0 +1,47 @@
+"""The questions that `evaluate` and `recommend` ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from .console import notices
+from .data_options import DataOptions
+from .errors import wrong_arguments
+from .scene_options import SceneOptions
+
+if TYPE_CHECKING:
+    from ..evaluation import LeftOut, Questions
+
+_MOST_NAMED = 5
+
+
+def read_questions(
+    data: DataOptions, composed: SceneOptions, kinds: tuple[str, ...], metric: Any, frames: int
+) -> Questions:
+    """The user's own questions, or those about composed images.
+
+    Raises:
+        CommandError: Samples cannot be used, the metric does not fit them, or there is no question
+            of a kind.
+    """
+    from ..evaluation import Questions
+
+    if not data.given:
+        with wrong_arguments():
+            return Questions(composed.samples(kinds))
+    source = data.source()
+    data.check(source, metric)
+    return Questions(source, kinds=kinds, num_frames=frames)
+
+
+def name_left_out(left_out: Sequence[LeftOut]) -> None:
+    """Count and name on stderr the questions that no figure counts."""
+    if not left_out:
+        return
+    named = [f"sample {item.number}, {item.reason}" for item in left_out[:_MOST_NAMED]]
+    more = "; …" if len(left_out) > _MOST_NAMED else ""
+    text = f"Left out: {len(left_out)} questions: {'; '.join(named)}{more}"
+    notices().print(Text(text, style="yellow"), soft_wrap=True)
