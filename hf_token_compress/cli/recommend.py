@@ -161,7 +161,7 @@ def _search(
 
     with counting("Asking the full model", questions) as done:
         first = evaluator.run([], after_batch=done, known_answers=done.earlier)
-    name_left_out(first.left_out, questions)
+    name_left_out(first.left_out)
     (full,) = first.results
     return choose(
         full.scores(),

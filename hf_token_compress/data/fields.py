@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from .answer_fields import read_answers, read_question
-from .choices import read_choices
+from .choices import as_text, read_choices
 from .media import check_image, check_video, decode_image, read_image, upright
 from .media_folder import MediaFolder
 from .sample import Sample
@@ -108,9 +108,9 @@ def _video(item: Any, folder: MediaFolder, decoded: bool) -> Any:
         item = item.get("path")
     if item is HELD:
         return item
-    if isinstance(item, bool) or not isinstance(item, str | int):
+    if isinstance(item, bool) or not isinstance(item, str | int | float):
         raise ValueError(f"a video must be a path or a list of images, not {type(item).__name__}")
-    path = folder.path(str(item), "video")
+    path = folder.path(as_text(item), "video")
     if not decoded:
         check_video(path)
     return str(path)

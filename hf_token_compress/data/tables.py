@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..hub import first_line
+from .columns import columns_of
 from .fields import HELD
 from .rows import Rows
 
 TABLES = {".csv": "csv", ".parquet": "parquet"}
 """Builders of `datasets` by the extension of the files that they read."""
-
 
 _BLOCK = 1000
 
@@ -28,7 +28,8 @@ class _Table(Rows):
         known = dataset.column_names
         self._columns.check(data, known, self._filters)
         if self._filters:
-            dataset = dataset.select(self._chosen(data, dataset.select_columns([*self._filters])))
+            filtered = {c: None for name in self._filters for c in columns_of(name, known)}
+            dataset = dataset.select(self._chosen(data, dataset.select_columns([*filtered])))
         elif self._limit is not None:
             dataset = dataset.select(range(min(self._limit, len(dataset))))
         dataset = _with_paths_of_videos(dataset.select_columns(self._columns.used(known)))

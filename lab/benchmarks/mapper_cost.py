@@ -100,23 +100,16 @@ def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
     return counted
 
 
-def build_model(
-    layers: int,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    vocabulary: int = 16,
-) -> Any:
+def build_model(layers: int, dtype: torch.dtype) -> Any:
     """Qwen2-VL with the real widths of the language model and a minimal vision tower.
 
     Args:
         layers: Decoder layers.
         dtype: dtype of the weights, which are random.
-        device: Device on which the weights are made.
-        vocabulary: Size of the vocabulary.
     """
     config = Qwen2VLConfig(
         text_config={
-            "vocab_size": vocabulary,
+            "vocab_size": 16,
             "hidden_size": HIDDEN,
             "intermediate_size": MLP,
             "num_hidden_layers": layers,
@@ -137,29 +130,22 @@ def build_model(
         vision_start_token_id=_VISION_START,
         vision_end_token_id=_VISION_END,
     )
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        # Made in its own dtype: a 7B in float32 would need twice the memory for a moment.
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     return model.eval()
 
 
-def prompt_ids(shapes: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
-    """[1, S] ids of an image and a question, and which of them stand for the image."""
-    ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
-    input_ids = torch.tensor([[*ids, _TURN_END]])
-    return input_ids, input_ids == _IMAGE
-
-
 def make_prompt(shapes: Shapes, dtype: torch.dtype) -> dict[str, Any]:
     """Model inputs of an encoded image and a question."""
-    input_ids, is_image = prompt_ids(shapes)
+    ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
+    input_ids = torch.tensor([[*ids, _TURN_END]])
     features = torch.randn(shapes.visual, HIDDEN, generator=torch.Generator().manual_seed(0))
     encoded = BaseModelOutputWithPooling(pooler_output=[features.to(dtype)])  # type: ignore[arg-type]
     return {
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
-        "mm_token_type_ids": is_image.long(),
+        "mm_token_type_ids": (input_ids == _IMAGE).long(),
         "image_grid_thw": torch.tensor([[1, 2 * shapes.rows, 2 * shapes.columns]]),
         "mm_encoder_outputs": {"image": encoded},
     }

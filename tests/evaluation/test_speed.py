@@ -254,6 +254,8 @@ def test_the_command_measures_random_weights(
         (["--model", "qwen2-vl-7b"], "--random-weights"),
         (["--random-weights", "--layers", "5"], "at most 4"),
         (["--random-weights", "--mapper", MODEL], "--mapper"),
+        (["--scorer", "uniform", "--mapper", MODEL], "--mapper"),
+        (["--scorer", "mapper:tiny-none"], "tiny-none"),
         (["--attn-implementation", "fast"], "fast"),
         (["--markdown", "--json"], "--json"),
         (["--plot", "speed.txt"], "speed.txt"),
