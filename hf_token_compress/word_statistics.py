@@ -30,6 +30,6 @@ class WordStatistics:
         """
         if shrinkage not in self._factors:
             ridge = shrinkage * self.covariance.diagonal().mean()
-            identity = torch.eye(len(self.mean), device=self.mean.device)
+            identity = torch.eye(len(self.mean), dtype=torch.float32, device=self.mean.device)
             self._factors[shrinkage] = torch.linalg.cholesky(self.covariance + ridge * identity)
         return torch.cholesky_solve(vectors.T, self._factors[shrinkage]).T  # [R, D]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,86 +11,21 @@ from typing import Annotated, Any
 import typer
 
 from ..config import TokenCompressionConfig
-from ..options import check_options
 from .benchmark_findings import Findings, write_findings
 from .benchmark_model import BenchmarkedModel, SizeOptions, find_model
+from .benchmark_options import BenchmarkOptions
 from .checkpoint import ModelOptions
 from .console import counting, working
-from .errors import CommandError, one_sentence_errors, stoppable, wrong_arguments
+from .errors import CommandError, one_sentence_errors, stoppable
 from .options import JsonFlag, OutputFile, takes
 from .outputs import check_output, numbered_paths
-
-_DEFAULT_SCORERS = ("attention", "mapper")
-
-
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    """What is measured."""
-
-    scorer: tuple[str, ...] = field(
-        default=_DEFAULT_SCORERS,
-        metadata={
-            "help": (
-                "Scorers, separated by commas. "
-                '"mapper:NAME" scores with the mapper of that folder or Hub id; the plain "mapper" '
-                "with the model's own, or else with random weights, which takes as long."
-            ),
-            "metavar": "NAMES",
-        },
-    )
-    retention_ratio: tuple[float, ...] = field(
-        default=(0.5, 0.25, 0.1),
-        metadata={
-            "help": "Shares of the visual tokens to keep, separated by commas.",
-            "interval": "(0, 1]",
-            "metavar": "RATIOS",
-        },
-    )
-    visual_tokens: tuple[int, ...] = field(
-        default=(500, 1500, 6000),
-        metadata={
-            "help": (
-                "Visual tokens of a prompt, separated by commas. Images are made so large that the "
-                "model makes about as many."
-            ),
-            "interval": "[1, inf)",
-            "metavar": "COUNTS",
-        },
-    )
-    batch_size: tuple[int, ...] = field(
-        default=(1,),
-        metadata={
-            "help": "Prompts per batch, separated by commas.",
-            "interval": "[1, inf)",
-            "metavar": "COUNTS",
-        },
-    )
-    new_tokens: int = field(
-        default=8, metadata={"help": "Tokens to generate after the first.", "interval": "[0, inf)"}
-    )
-    repeats: int = field(
-        default=5,
-        metadata={"help": "Measurements of each, after one to warm up.", "interval": "[1, inf)"},
-    )
-    break_even: bool = field(
-        default=True,
-        metadata={
-            "help": (
-                "Whether to look for the number of visual tokens from which on compression is "
-                "faster, by bisection up to the largest of --visual-tokens."
-            )
-        },
-    )
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @one_sentence_errors
 @takes(ModelOptions, "model_options")
 @takes(SizeOptions, "sizes")
 @takes(BenchmarkOptions, "options")
-@takes(TokenCompressionConfig, "changes", only=("mapper",), built=False)
+@takes(TokenCompressionConfig, "changes", only=("mapper", "selection"), built=False)
 def benchmark(
     model_options: ModelOptions,
     sizes: SizeOptions,
@@ -128,8 +63,9 @@ def benchmark(
 
         numbered_paths(plot, 1)
         figure_class()
-    _check_scorers(options.scorer)
-    chosen = find_model(model_options, sizes, changes.get("mapper"))
+    mapper = changes.pop("mapper", None)
+    options.check_scorers(mapper)
+    chosen = find_model(model_options, sizes, mapper)
     found = Findings()
     write = partial(
         write_findings, found, markdown=markdown, as_json=as_json, output=output, plot=plot
@@ -142,44 +78,23 @@ def benchmark(
         return "The batches of prompts that were complete are above."
 
     with stoppable(kept):
-        _measure(found, chosen, options)
+        _measure(found, chosen, options, changes)
     write()
 
 
-def _check_scorers(names: Sequence[str]) -> None:
-    from ..mapper import load_mappers
-    from ..scorers import available_scorers
-
-    for name in names:
-        kind, _, mapper = name.partition(":")
-        if kind not in available_scorers() or (mapper and kind != "mapper"):
-            raise CommandError(
-                f"There is no scorer {name!r}: choose one of {', '.join(available_scorers())}.",
-                exit_code=2,
-            )
-        if mapper:
-            with wrong_arguments():
-                load_mappers(mapper)
-
-
-def _measure(found: Findings, chosen: BenchmarkedModel, options: BenchmarkOptions) -> None:
+def _measure(
+    found: Findings, chosen: BenchmarkedModel, options: BenchmarkOptions, further: dict[str, Any]
+) -> None:
     model, processor = chosen.load()
     from ..evaluation.speed import measure_speed
     from ..evaluation.speed.break_even import search_break_even
     from ..evaluation.speed.measure import call_setting, compressible, planned_calls
 
     scorers, ratios = options.scorer, options.retention_ratio
-    found.describe(
-        model,
-        chosen,
-        random_mapper=chosen.mapper is None and "mapper" in scorers,
-        batch_size=options.batch_size,
-        new_tokens=options.new_tokens,
-        repeats=options.repeats,
-    )
+    found.describe(model, chosen, options, further)
     batches = len(options.batch_size) * len(options.visual_tokens)
     calls = planned_calls(len(scorers) * len(ratios), batches, options.repeats)
-    with counting("Measuring", calls) as done:
+    with counting("Measuring", calls) as done, _enough_memory(found):
         measure_speed(
             model,
             processor,
@@ -188,13 +103,14 @@ def _measure(found: Findings, chosen: BenchmarkedModel, options: BenchmarkOption
             visual_tokens=options.visual_tokens,
             batch_sizes=options.batch_size,
             mapper=chosen.mapper,
+            further=further,
             new_tokens=options.new_tokens,
             repeats=options.repeats,
             depth=chosen.depth,
             after_call=done,
             after_results=found.results.extend,
         )
-    if not options.break_even:
+    if not options.break_even or found.out_of_memory:
         return
     with compressible(model, scorers, chosen.mapper):
         for scorer in scorers:
@@ -203,7 +119,7 @@ def _measure(found: Findings, chosen: BenchmarkedModel, options: BenchmarkOption
                     count = search_break_even(
                         model,
                         processor,
-                        call_setting(scorer, ratio),
+                        {**call_setting(scorer, ratio), **further},
                         batch_size=options.batch_size[0],
                         max_visual_tokens=max(options.visual_tokens),
                         repeats=options.repeats,
@@ -212,3 +128,22 @@ def _measure(found: Findings, chosen: BenchmarkedModel, options: BenchmarkOption
                 found.break_even.append(
                     {"scorer": scorer, "retention_ratio": ratio, "visual_tokens": count}
                 )
+
+
+@contextmanager
+def _enough_memory(found: Findings) -> Iterator[None]:
+    """Keep what was measured before the device's memory was full.
+
+    Raises:
+        CommandError: Nothing was.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        text = "ask for fewer --visual-tokens, a smaller --batch-size or fewer --layers."
+        if not found.results:
+            raise CommandError(f"The device has not enough memory: {text}") from error
+        found.out_of_memory = True
+        found.notes.append(f"The device had not enough memory for what is missing: {text}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .benchmark_model import BenchmarkedModel
+from .benchmark_options import BenchmarkOptions
 from .console import notices, results
 from .outputs import write_json
 
@@ -31,64 +32,49 @@ class Findings:
         notes: Sentences for the reader.
         results: The results.
         break_even: For each scorer and ratio, the visual tokens from which on it is faster.
+        out_of_memory: Whether the device had not enough memory for all of it.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     results: list[SpeedResult] = field(default_factory=list)
     break_even: list[dict[str, Any]] = field(default_factory=list)
+    out_of_memory: bool = False
 
     def describe(
         self,
         model: Any,
         chosen: BenchmarkedModel,
-        *,
-        random_mapper: bool,
-        batch_size: Sequence[int],
-        new_tokens: int,
-        repeats: int,
+        options: BenchmarkOptions,
+        further: Mapping[str, Any],
     ) -> None:
         """Note what is measured, and on what.
 
         Args:
             model: The loaded model.
             chosen: How it was chosen.
-            random_mapper: Whether the scorer "mapper" has random weights.
-            batch_size: Prompts per batch.
-            new_tokens: Tokens to generate after the first.
-            repeats: Measurements of each.
+            options: What is measured.
+            further: Settings of all calls.
         """
-        import torch
-        import transformers
+        from ..compression.report import count_text
+        from ..evaluation.speed import depth_text
 
-        from ..evaluation.speed.tables import depth_text
-
-        on_gpu = model.device.type == "cuda"
-        device = torch.cuda.get_device_name(model.device) if on_gpu else str(model.device)
-        threads = torch.get_num_threads()
-        dtype = str(model.dtype).removeprefix("torch.")
-        attention = model.config.get_text_config()._attn_implementation
+        random_mapper = chosen.mapper is None and "mapper" in options.scorer
         self.about = {
             "model": chosen.name,
             "random_weights": chosen.random_weights,
             "mapper": "random weights" if random_mapper else chosen.mapper,
-            "device": device,
-            "threads": threads,
-            "dtype": dtype,
-            "attn_implementation": attention,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            **_machine(model),
             "depth": None if chosen.depth is None else asdict(chosen.depth),
-            "batch_size": list(batch_size),
-            "new_tokens": new_tokens,
-            "repeats": repeats,
+            "batch_size": list(options.batch_size),
+            "new_tokens": options.new_tokens,
+            "repeats": options.repeats,
+            **further,
         }
-        where = device if on_gpu else f"{device} ({threads} threads)"
         self.notes = [
-            f"{chosen.name} on {where}, {dtype}, {attention}, torch {torch.__version__}, "
-            f"Transformers {transformers.__version__}.",
-            f"Medians of {repeats} repeats; ± is half the distance between the quartiles. The "
-            "ideal is the uncompressed model on the kept tokens alone.",
+            f"{chosen.name} on {_machine_text(self.about)}.",
+            f"Medians of {count_text(options.repeats, 'repeat')}; ± is half the distance between "
+            "the quartiles. The ideal is the uncompressed model on the kept tokens alone.",
         ]
         if scaled := depth_text(chosen.depth):
             self.notes.append(scaled)
@@ -97,6 +83,33 @@ class Findings:
             self.notes.append(
                 f"Random weights ({' and '.join(nouns)}): fine for timing, not for accuracy."
             )
+
+
+def _machine(model: Any) -> dict[str, Any]:
+    """What computes, and with what: JSON types."""
+    import torch
+    import transformers
+
+    on_gpu = model.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(model.device) if on_gpu else str(model.device),
+        "threads": None if on_gpu else torch.get_num_threads(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attn_implementation": model.config.get_text_config()._attn_implementation,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _machine_text(about: Mapping[str, Any]) -> str:
+    from ..compression.report import count_text
+
+    threads = about["threads"]
+    on_cpu = "" if threads is None else f" with {count_text(threads, 'thread')}"
+    return (
+        f"{about['device']}{on_cpu}, {about['dtype']}, {about['attn_implementation']}, "
+        f"torch {about['torch']}, Transformers {about['transformers']}"
+    )
 
 
 def write_findings(
@@ -111,7 +124,7 @@ def write_findings(
     """Print what was found, and write and draw it where that was asked for."""
     summary = {
         **found.about,
-        **({"stopped": True} if stopped else {}),
+        **({"stopped": True} if stopped or found.out_of_memory else {}),
         "results": [result.to_dict() for result in found.results],
         "break_even": found.break_even,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import Modality, TokenCompressionConfig
+from ..config import TokenCompressionConfig
 from ..options import check_options
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
@@ -20,7 +20,7 @@ from .options import Kinds, OutputFolder, listed, takes
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ..data.sources import SampleSource
     from ..training.shards import ShardFolder
@@ -87,9 +87,13 @@ def collect(
     """
     with wrong_arguments():
         options = CollectOptions(**given)
-    source, modality = _source(data, composed, scenes, listed(kind), options)
-    if "modality" not in given:
-        options = dataclasses.replace(options, modality=modality)
+    source, modalities = _source(data, composed, scenes, listed(kind), options)
+    if "modality" not in given and "image" not in modalities:
+        options = dataclasses.replace(options, modality="video")
+    if options.modality not in modalities:
+        raise CommandError(
+            f"--modality {options.modality} is that of no sample: leave it out.", exit_code=2
+        )
 
     from ..relevance.rules import build_rule
     from ..training.collect import collect as collect_shards
@@ -126,8 +130,8 @@ def _source(
     given: Mapping[str, Any],
     kinds: Sequence[str],
     options: CollectOptions,
-) -> tuple[SampleSource, Modality]:
-    """The samples and their modality.
+) -> tuple[SampleSource, Collection[str]]:
+    """The samples and their modalities.
 
     Args:
         data: The user's own data, if it is given.
@@ -153,16 +157,15 @@ def _source(
                 "--kind is about composed questions, not about your own: leave it out.", exit_code=2
             )
         source = data.source()
-        modalities = data.check(source, options.metric).modalities
-        return source, "video" if "image" not in modalities else "image"
+        return source, data.check(source, options.metric).modalities
 
     from ..data.composed import ClipSource, SceneSource
 
     with wrong_arguments():
         if composed.clips is not None:
-            return ClipSource(composed.clips, kinds=kinds, **chosen.layout(clips=True)), "video"
+            return ClipSource(composed.clips, kinds=kinds, **chosen.layout(clips=True)), ["video"]
         assert composed.scenes is not None  # one of the four is given
-        return SceneSource(composed.scenes, kinds=kinds, **chosen.layout(clips=False)), "image"
+        return SceneSource(composed.scenes, kinds=kinds, **chosen.layout(clips=False)), ["image"]
 
 
 def _kept(output: Path) -> str:

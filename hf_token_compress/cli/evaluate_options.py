@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..options import check_options
 from .errors import CommandError, wrong_arguments
@@ -12,6 +12,7 @@ from .options import FRAMES
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSetting, Questions
+    from .checkpoint import CheckpointSource
 
 _SCORERS = ("truth", "attention", "uniform", "random")
 _RATIOS = (0.5, 0.25, 0.1)
@@ -83,8 +84,10 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         check_options(self)
 
-    def scorers(self, mapper: str | None) -> tuple[str, ...]:
-        """The scorers to compare.
+    def scorers(
+        self, mapper: str | None, source: CheckpointSource
+    ) -> tuple[tuple[str, ...], str | None]:
+        """The scorers to compare, and the mapper that the plain name "mapper" stands for.
 
         Raises:
             CommandError: There is no such scorer, or `--mapper` is not used.
@@ -107,10 +110,16 @@ class EvaluateOptions:
                 "--scorer, or leave --mapper out.",
                 exit_code=2,
             )
-        return scorers
+        if mapper is None and "mapper" in scorers:
+            mapper = source.mapper.get("mapper")
+        return scorers, mapper
 
     def settings(
-        self, scorers: Sequence[str], mapper: str | None, questions: Questions
+        self,
+        scorers: Sequence[str],
+        mapper: str | None,
+        questions: Questions,
+        changes: Mapping[str, Any],
     ) -> tuple[EvaluationSetting, ...]:
         """The settings to compare, without "truth" where nobody asked for it and it is unknown.
 
@@ -126,5 +135,10 @@ class EvaluateOptions:
         with wrong_arguments():
             questions.check_scorers(scorers)
             return settings_of(
-                scorers, ratios, self.max_visual_tokens, mapper=mapper, downsample=self.downsample
+                scorers,
+                ratios,
+                self.max_visual_tokens,
+                mapper=mapper,
+                downsample=self.downsample,
+                **changes,
             )

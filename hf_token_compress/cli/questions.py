@@ -34,14 +34,15 @@ def read_questions(
             return Questions(composed.samples(kinds))
     source = data.source()
     data.check(source, metric)
-    return Questions(source, kinds=kinds, num_frames=frames)
+    with wrong_arguments():
+        return Questions(source, kinds=kinds, num_frames=frames)
 
 
-def name_left_out(left_out: Sequence[LeftOut], samples: int) -> None:
+def name_left_out(left_out: Sequence[LeftOut]) -> None:
     """Count and name on stderr the questions that no figure counts."""
     if not left_out:
         return
     named = [f"sample {item.number}, {item.reason}" for item in left_out[:_MOST_NAMED]]
     more = "; …" if len(left_out) > _MOST_NAMED else ""
-    text = f"{len(left_out)} of {samples} questions are left out: {'; '.join(named)}{more}"
+    text = f"Left out ({len(left_out)}): {'; '.join(named)}{more}"
     notices().print(Text(text, style="yellow"), soft_wrap=True)

@@ -165,7 +165,7 @@ def _search(
 
     with counting("Asking the full model", len(questions)) as done:
         first = evaluator.run([], after_batch=done, known_answers=done.earlier)
-    name_left_out(first.left_out, len(questions) + len(questions.left_out))
+    name_left_out(first.left_out)
     (full,) = first.results
     return choose(
         full.scores(),

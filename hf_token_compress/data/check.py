@@ -17,6 +17,7 @@ class Checked:
         samples: How many there are, good and bad.
         answered: How many have an answer.
         with_choices: How many have choices.
+        lettered: How many of these ask for the letter.
         numeric: How many have an answer that is a number.
         kinds: How many there are of each kind; None stands for those without a kind.
         modalities: How many there are of images, and of videos.
@@ -26,6 +27,7 @@ class Checked:
     samples: int = 0
     answered: int = 0
     with_choices: int = 0
+    lettered: int = 0
     numeric: int = 0
     kinds: dict[str | None, int] = field(default_factory=dict)
     modalities: dict[str, int] = field(default_factory=dict)
@@ -54,6 +56,11 @@ class Checked:
                 f"The {name} needs right answers, but no sample has one: leave --metric out, or "
                 "name the answers with --answer-column."
             )
+        if isinstance(metric, str) and metric != "choice" and self.lettered:
+            raise ValueError(
+                f"The {name} compares texts, but questions with choices ask for a letter: use the "
+                "metric choice, or ask for the text with --prompt-suffix."
+            )
         if needs == "numbers" and not self.numeric:
             raise ValueError(
                 f"The {name} is about numbers, but no answer is one: choose another metric."
@@ -72,6 +79,7 @@ def check_samples(source: SampleSource) -> Checked:
             continue
         found.answered += bool(sample.answers)
         found.with_choices += bool(sample.choices)
+        found.lettered += bool(sample.choices) and sample.prompt_suffix is None
         found.numeric += any(number_of(answer) is not None for answer in sample.answers)
         found.kinds[sample.kind] = found.kinds.get(sample.kind, 0) + 1
         found.modalities[sample.modality] = found.modalities.get(sample.modality, 0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from string import Formatter
 from typing import Any
 
 from .choices import is_missing
@@ -26,6 +27,9 @@ NAMEABLE = ("image", "video", "question", "answer", "choices", "kind")
 
 class Columns:
     """Finds what is known of a sample in a row of data.
+
+    A name may lead into a column of objects, as in "json.conversations", and may be a pattern of
+    several columns, as in "v_{video_name}.mp4".
 
     Args:
         given: For keys of `NAMEABLE`, the name of the column, or several names of columns that hold
@@ -50,7 +54,8 @@ class Columns:
 
     def used(self, known: Collection[str]) -> list[str]:
         """Those of the columns that a sample may be read from."""
-        wanted = {name for key in USUAL_NAMES for name in self.names(key)}
+        names = (name for key in USUAL_NAMES for name in self.names(key))
+        wanted = {column for name in names for column in columns_of(name, known)}
         return [name for name in known if name in wanted]
 
     def check(self, data: str, known: Collection[str], filters: Collection[str] = ()) -> None:
@@ -65,9 +70,13 @@ class Columns:
             ValueError: A column is missing.
         """
         for name in (*(name for names in self.given.values() for name in names), *filters):
-            if name not in known:
-                raise ValueError(f"{data} has no column {name!r}{_it_has(name, known)}.")
-        found = {key: any(name in known for name in self.names(key)) for key in USUAL_NAMES}
+            for column in columns_of(name, known):
+                if column not in known:
+                    raise ValueError(f"{data} has no column {column!r}{_it_has(column, known)}.")
+        found = {
+            key: key in self.given or any(name in known for name in names)
+            for key, names in USUAL_NAMES.items()
+        }
         if not found["question"]:
             raise ValueError(
                 f"{data} has no column 'question'{_it_has('question', known)}; name the right one "
@@ -88,7 +97,7 @@ class Columns:
             ValueError: There is such a column.
         """
         for key in USUAL_NAMES:
-            if any(name in known for name in self.names(key)):
+            if key in self.given or any(name in known for name in USUAL_NAMES[key]):
                 continue
             for name in known:
                 # A lower cutoff takes "id" for "kind".
@@ -110,16 +119,43 @@ class Columns:
     def _value(self, key: str, row: Mapping[str, Any]) -> Any:
         names = self.names(key)
         if key in self.given and len(names) > 1:
-            several = [row.get(name) for name in names]
+            several = [value_of(name, row) for name in names]
             # The places of choices count, those of images do not.
-            return several if key == "choices" else [x for x in several if not is_missing(x)]
-        present = [name for name in names if not _is_empty(row.get(name))]
+            return (
+                several if key == "choices" else [x for x in several if not is_missing(x)] or None
+            )
+        values = {name: value_of(name, row) for name in names}
+        present = [name for name, value in values.items() if not _is_empty(value)]
         if len(present) > 1:
             first, second = present[:2]
             raise ValueError(
                 f"it has both {first!r} and {second!r}: choose one with --{key}-column"
             )
-        return row[present[0]] if present else None
+        return values[present[0]] if present else None
+
+
+def columns_of(name: str, known: Collection[str]) -> list[str]:
+    """The columns that a name of the user reads."""
+    if name in known:
+        return [name]
+    if "{" in name:
+        return [field for _, field, _, _ in Formatter().parse(name) if field]
+    return [name.partition(".")[0]]
+
+
+def value_of(name: str, row: Mapping[str, Any]) -> Any:
+    """What a row has under a name of the user; None if it has nothing."""
+    if name in row:
+        return row[name]
+    if "{" in name:
+        columns = columns_of(name, row)
+        complete = all(row.get(column) is not None for column in columns)
+        return name.format_map(row) if complete else None
+    first, *others = name.split(".")
+    value = row.get(first)
+    for key in others:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _is_empty(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from .answer_fields import read_answers, read_question
-from .choices import read_choices
+from .choices import as_text, read_choices
 from .media import check_image, check_video, decode_image, read_image, upright
 from .media_folder import MediaFolder
 from .sample import Sample
@@ -42,6 +42,8 @@ def sample_from_fields(
     """
     question, answer = read_question(fields.get("question"))
     images, video = fields.get("image"), fields.get("video")
+    if images is video is HELD:
+        video = None  # which of the two columns holds something is not known yet
     if (images is None) == (video is None):
         raise ValueError('the sample needs either "image" or "video"')
     if isinstance(video, list):
@@ -108,9 +110,9 @@ def _video(item: Any, folder: MediaFolder, decoded: bool) -> Any:
         item = item.get("path")
     if item is HELD:
         return item
-    if isinstance(item, bool) or not isinstance(item, str | int):
+    if isinstance(item, bool) or not isinstance(item, str | int | float):
         raise ValueError(f"a video must be a path or a list of images, not {type(item).__name__}")
-    path = folder.path(str(item), "video")
+    path = folder.path(as_text(item), "video")
     if not decoded:
         check_video(path)
     return str(path)

@@ -61,8 +61,8 @@ class JsonLines(Rows):
         rows = [_parsed(item) for item in items]
         known = list(dict.fromkeys(key for row in rows if row is not None for key in row))
         if known:  # otherwise not one line can be read
-            self._columns.check_spelling(data, known)
             self._columns.check(data, known, self._filters)
+            self._columns.check_spelling(data, known)
         self._items = [items[number] for number in self._chosen(data, rows)]
 
     def __len__(self) -> int:

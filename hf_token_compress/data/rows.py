@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from ..checks import check_count
-from .columns import Columns
+from .columns import Columns, value_of
 from .fields import sample_from_fields
 from .media_folder import MediaFolder
 from .sample import Sample
@@ -74,10 +74,10 @@ class Rows(SampleSource):
             if len(chosen) == self._limit:
                 break
             # Whoever reads it finds out why it cannot be read.
-            if row is None or all(_equal(row.get(k), v) for k, v in self._filters.items()):
+            if row is None or all(_equal(value_of(k, row), v) for k, v in self._filters.items()):
                 chosen.append(number)
             elif len(values) <= _MOST_NAMED:
-                values |= {str(row.get(name)): None for name in list(self._filters)[:1]}
+                values |= {str(value_of(name, row)): None for name in list(self._filters)[:1]}
         if not chosen:
             name = next(iter(self._filters))
             first = list(values)[:_MOST_NAMED]

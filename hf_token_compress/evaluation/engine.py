@@ -79,6 +79,10 @@ class Evaluator:
         self._answers = Answers() if answers is None else AnswersFile(answers, self._about())
         self._failed: dict[int, str] = {}
 
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._questions)
+
     def run(
         self,
         settings: Sequence[EvaluationSetting],

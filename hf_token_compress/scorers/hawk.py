@@ -57,7 +57,7 @@ class HawkScorer(Scorer):
 
     def _weights(self, heads: int, device: torch.device) -> Tensor:
         if self.head_weights is None:
-            return torch.full((heads,), 1 / heads, device=device)
+            return torch.full((heads,), 1 / heads, dtype=torch.float32, device=device)
         if len(self.head_weights) != heads:
             raise ValueError(
                 f"head_weights has {len(self.head_weights)} weights, but layer 0 has {heads} query "

@@ -18,7 +18,7 @@ from ..config import (
     Network,
     Targets,
 )
-from ..data.metrics import MetricOption
+from ..data.metrics import METRICS, MetricOption
 from ..options import check_options, documented, option
 
 
@@ -49,11 +49,9 @@ class CollectOptions:
     )
     metric: MetricOption = option(
         "auto",
-        'How answers are scored; right is a score of at least 0.5. "exact": equal but for case, '
-        'outer spaces and a full stop; "contains": the right answer occurs in it; "anls": '
-        'similarity of the characters; "choice": the letter or text of the right choice; '
-        '"relaxed_accuracy": numbers within 5 %, or exact; "auto": "choice" for questions with '
-        'choices, else "exact".',
+        "How answers are scored; at least 0.5 counts as right. "
+        + " ".join(f'"{item.name}": {item.help}.' for item in METRICS.values())
+        + ' "auto": "choice" for questions with choices, else "exact".',
     )
     rule: str = option(DEFAULT_RULE, "Name of the relevance rule.")
     rule_options: Mapping[str, Any] = option({}, "Keyword arguments of the relevance rule.")

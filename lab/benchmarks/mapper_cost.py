@@ -63,12 +63,15 @@ def prefill_operations(tokens: int, layers: int = LAYERS) -> float:
 
 
 def scoring_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
-    """Floating-point operations of scoring: keys, queries, attention, and the mapper."""
+    """Floating-point operations of scoring: what the mapper's inputs need, and the mapper."""
     length = shapes.visual + shapes.instruction
     keys = length * HIDDEN * KEY_HEADS * HEAD_DIM
     queries = shapes.instruction * HIDDEN * HEADS * HEAD_DIM
     attention = shapes.instruction * length * HEADS * HEAD_DIM
-    return 2.0 * (keys + queries + attention) + mapper_operations(shapes, mapper)
+    # The norm of each embedding, and its cosine to the mean and to each word.
+    others = mapper.config.inputs != ("attention",)
+    embeddings = others * shapes.visual * (shapes.instruction + 2) * HIDDEN
+    return 2.0 * (keys + queries + attention + embeddings) + mapper_operations(shapes, mapper)
 
 
 def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
@@ -90,29 +93,23 @@ def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
         if isinstance(module, kinds)
     ]
     grid = torch.arange(shapes.visual).view(1, shapes.rows, shapes.columns)
-    mapper.relevance([MapperInput(torch.zeros(2, HEADS, shapes.visual), (grid,))])
+    others = torch.zeros(2, shapes.visual)
+    mapper.relevance([MapperInput(torch.zeros(2, HEADS, shapes.visual), (grid,), others, others)])
     for handle in handles:
         handle.remove()
     return counted
 
 
-def build_model(
-    layers: int,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-    vocabulary: int = 16,
-) -> Any:
+def build_model(layers: int, dtype: torch.dtype) -> Any:
     """Qwen2-VL with the real widths of the language model and a minimal vision tower.
 
     Args:
         layers: Decoder layers.
         dtype: dtype of the weights, which are random.
-        device: Device on which the weights are made.
-        vocabulary: Size of the vocabulary.
     """
     config = Qwen2VLConfig(
         text_config={
-            "vocab_size": vocabulary,
+            "vocab_size": 16,
             "hidden_size": HIDDEN,
             "intermediate_size": MLP,
             "num_hidden_layers": layers,
@@ -133,29 +130,22 @@ def build_model(
         vision_start_token_id=_VISION_START,
         vision_end_token_id=_VISION_END,
     )
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        # Made in its own dtype: a 7B in float32 would need twice the memory for a moment.
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     return model.eval()
 
 
-def prompt_ids(shapes: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
-    """[1, S] ids of an image and a question, and which of them stand for the image."""
-    ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
-    input_ids = torch.tensor([[*ids, _TURN_END]])
-    return input_ids, input_ids == _IMAGE
-
-
 def make_prompt(shapes: Shapes, dtype: torch.dtype) -> dict[str, Any]:
     """Model inputs of an encoded image and a question."""
-    input_ids, is_image = prompt_ids(shapes)
+    ids = [_VISION_START, *[_IMAGE] * shapes.visual, _VISION_END, *[_WORD] * shapes.instruction]
+    input_ids = torch.tensor([[*ids, _TURN_END]])
     features = torch.randn(shapes.visual, HIDDEN, generator=torch.Generator().manual_seed(0))
     encoded = BaseModelOutputWithPooling(pooler_output=[features.to(dtype)])  # type: ignore[arg-type]
     return {
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
-        "mm_token_type_ids": is_image.long(),
+        "mm_token_type_ids": (input_ids == _IMAGE).long(),
         "image_grid_thw": torch.tensor([[1, 2 * shapes.rows, 2 * shapes.columns]]),
         "mm_encoder_outputs": {"image": encoded},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from errors import one_sentence
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_token_compress.data.choices import bare_answer
-from hf_token_compress.data.metrics import METRICS, is_right, score_answer
+from hf_token_compress.data.metrics import METRICS, MetricName, is_right, score_answer
 from hf_token_compress.data.sample import Sample
 
 ANIMALS = ("dog", "cat", "cat house", "42")
@@ -89,6 +89,10 @@ def test_answers_that_name_the_second_choice(answer: str) -> None:
 def test_articles_words_and_answers_that_name_no_choice(answer: str, right: str | None) -> None:
     scores = [score_answer(answer, asked(choice, choices=ANIMALS)) for choice in ANIMALS]
     assert scores == [float(choice == right) for choice in ANIMALS]
+
+
+def test_every_metric_has_a_name_that_options_take() -> None:
+    assert {"auto", *METRICS} == set(get_args(MetricName))
 
 
 def test_a_function_scores_every_right_answer() -> None:

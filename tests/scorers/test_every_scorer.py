@@ -59,6 +59,9 @@ SCORERS: dict[str, Callable[[Any], Scorer]] = {
     "random": built("random"),
     "relevance": built("relevance", max_new_tokens=3),
     "scope": built("scope"),
+    "scope-of-priortr": built(
+        "scope", importance="priortr", importance_options={"scoring_depth": 1}
+    ),
     "text_similarity": built("text_similarity"),
     "uniform": built("uniform"),
     "visionzip": built("visionzip"),

@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "deeper": {"scorer": "attention", "scorer_options": {"scoring_depth": 2}},
     "conv1d": {"scorer": "uniform"},
     "grid": {"scorer": "uniform"},
+    "gated_fusion": {"scorer": "gated_fusion"},
     "relevance": {"scorer": "relevance", "scorer_options": {"max_new_tokens": 2}},
     "uniform": {"scorer": "uniform"},
     "random": {"scorer": "random"},

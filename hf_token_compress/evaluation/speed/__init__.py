@@ -2,8 +2,25 @@
 
 from .break_even import break_even
 from .measure import measure_speed
-from .random_model import Depth
+from .random_model import NAMED_SIZES, Depth, random_model, read_config, read_processor, shorten
 from .results import Comparison, SpeedResult
+from .tables import SpeedTable, cost_tables, depth_text, time_tables
 from .timing import Spread
 
-__all__ = ["Comparison", "Depth", "SpeedResult", "Spread", "break_even", "measure_speed"]
+__all__ = [
+    "NAMED_SIZES",
+    "Comparison",
+    "Depth",
+    "SpeedResult",
+    "SpeedTable",
+    "Spread",
+    "break_even",
+    "cost_tables",
+    "depth_text",
+    "measure_speed",
+    "random_model",
+    "read_config",
+    "read_processor",
+    "shorten",
+    "time_tables",
+]

@@ -26,6 +26,7 @@ def break_even(
     batch_size: int = 1,
     max_visual_tokens: int = 6000,
     repeats: int = 5,
+    depth: Depth | None = None,
     after_measurement: Callable[[int, float], None] | None = None,
 ) -> int | None:
     """The number of visual tokens from which on compression brings the first token earlier here.
@@ -42,6 +43,7 @@ def break_even(
         batch_size: Prompts per batch.
         max_visual_tokens: Longest prompt to try.
         repeats: Measurements at each number of tokens, after one to warm up.
+        depth: As in `measure_speed`.
         after_measurement: Called with each number of visual tokens and the median time to the
             first token, as a share of the uncompressed model's.
 
@@ -69,6 +71,7 @@ def break_even(
             batch_size=batch_size,
             max_visual_tokens=max_visual_tokens,
             repeats=repeats,
+            depth=depth,
             after_measurement=after_measurement,
         )
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ def measure_speed(
     visual_tokens: Sequence[int] = (500, 1500, 6000),
     batch_sizes: Sequence[int] = (1,),
     mapper: str | None = None,
+    further: Mapping[str, Any] | None = None,
     new_tokens: int = 8,
     repeats: int = 5,
     depth: Depth | None = None,
@@ -45,6 +46,7 @@ def measure_speed(
         batch_sizes: Prompts per batch.
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for; None for a
             network with random weights, which takes as long.
+        further: Settings of all calls, such as `{"selection": "diverse"}`.
         new_tokens: Tokens to generate after the first.
         repeats: Measurements of each, after one to warm up.
         depth: If the model is shorter than the real one: times and the KV cache are scaled to the
@@ -68,7 +70,7 @@ def measure_speed(
                 bench = PromptBench(model, prompt, depth=depth, after_call=after_call)
                 for scorer in scorers:
                     for ratio in retention_ratios:
-                        bench.add(scorer, call_setting(scorer, ratio))
+                        bench.add(scorer, {**call_setting(scorer, ratio), **(further or {})})
                 results = bench.measure(repeats, new_tokens)
                 found += results
                 if after_results is not None:

@@ -12,10 +12,7 @@ from PIL import Image
 from ...data.chat import encode, user_turn
 from ...models.registry import model_family
 
-QUESTION = (
-    "Describe what this shows: name the objects, say what colour each of them has and where it is, "
-    "read any text that you can see, and finish with one sentence about what is unusual."
-)
+QUESTION = "What is shown here? Name each thing, its colour and where it is."
 _FIRST_SIDE, _LARGEST_SIDE = 336, 8192
 _TRIES = 8
 _CLOSE_ENOUGH = 0.9

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 from errors import one_sentence
-from hf_token_compress.data.answers import is_right
 from lmms_runs import TASKS, run, write_questions
 from PIL import Image
 
 from hf_token_compress import TokenCompressionConfig, compress, load_tiny
 from hf_token_compress.data.media import with_frames
+from hf_token_compress.data.metrics import is_right
 from hf_token_compress.evaluation import Sample, answer_samples, clip_samples, scene_samples
 
 pytest.importorskip(
@@ -39,7 +39,7 @@ own_answers = partial(answer_samples, max_new_tokens=8, batch_size=4)
 
 def own_accuracy(answers: Sequence[str], samples: Sequence[Sample]) -> float:
     pairs = zip(answers, samples, strict=True)
-    return sum(is_right(answer, sample.answer) for answer, sample in pairs) / len(samples)
+    return sum(is_right(answer, sample) for answer, sample in pairs) / len(samples)
 
 
 @pytest.fixture
