@@ -21,7 +21,7 @@ import numpy as np
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.data.composed import SceneSource
-from hf_token_compress.evaluation import AnswersFile, Evaluation, Evaluator, settings_of
+from hf_token_compress.evaluation import Evaluation, Evaluator, settings_of
 from hf_token_compress.evaluation.recommend import Measured, Recommendation, recommend
 from hf_token_compress.evaluation.statistics import Scores
 from hf_token_compress.tiny import own_mapper
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SceneSource(options.images, seed=options.seed, split="test"),
         batch_size=options.batch_size,
         max_new_tokens=8,
-        answers=AnswersFile(options.answers, {"model": options.model, "seed": options.seed}),
+        answers=options.answers,
     )
     asked = 0
 
