@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TokenCompressionConfig
-from .console import results
+from .console import notices, results
 
 if TYPE_CHECKING:
     from ..evaluation.recommend import Recommendation, Step
@@ -41,6 +41,9 @@ def print_recommendation(
         title = f"{what} of {model} on {found.questions} questions, in percent of the full model's"
         console.print(Text(title, style="italic"))
         console.print(_table(found))
+        notices().print(
+            f"Each loss is at most that with {100 * found.level:g} % confidence.", style="dim"
+        )
     console.print(Text(_verdict(found)))
     if setting is not None:
         typer.echo(_how_to_use(model, setting, output))

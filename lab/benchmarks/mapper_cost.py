@@ -63,12 +63,15 @@ def prefill_operations(tokens: int, layers: int = LAYERS) -> float:
 
 
 def scoring_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
-    """Floating-point operations of scoring: keys, queries, attention, and the mapper."""
+    """Floating-point operations of scoring: what the mapper's inputs need, and the mapper."""
     length = shapes.visual + shapes.instruction
     keys = length * HIDDEN * KEY_HEADS * HEAD_DIM
     queries = shapes.instruction * HIDDEN * HEADS * HEAD_DIM
     attention = shapes.instruction * length * HEADS * HEAD_DIM
-    return 2.0 * (keys + queries + attention) + mapper_operations(shapes, mapper)
+    # The norm of each embedding, and its cosine to the mean and to each word.
+    others = mapper.config.inputs != ("attention",)
+    embeddings = others * shapes.visual * (shapes.instruction + 2) * HIDDEN
+    return 2.0 * (keys + queries + attention + embeddings) + mapper_operations(shapes, mapper)
 
 
 def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
@@ -90,7 +93,8 @@ def mapper_operations(shapes: Shapes, mapper: RelevanceMapper) -> float:
         if isinstance(module, kinds)
     ]
     grid = torch.arange(shapes.visual).view(1, shapes.rows, shapes.columns)
-    mapper.relevance([MapperInput(torch.zeros(2, HEADS, shapes.visual), (grid,))])
+    others = torch.zeros(2, shapes.visual)
+    mapper.relevance([MapperInput(torch.zeros(2, HEADS, shapes.visual), (grid,), others, others)])
     for handle in handles:
         handle.remove()
     return counted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,9 +27,9 @@ from lab.benchmarks.mapper_cost import (
 SHAPES = Shapes()
 
 
-def mapper_of_7b(network: str) -> RelevanceMapper:
+def mapper_of_7b(network: str, **options: Any) -> RelevanceMapper:
     identity = ModelIdentity("7B", None, "qwen2_vl", HIDDEN, LAYERS, HEADS)
-    return RelevanceMapper(MapperConfig(identity, network=network))
+    return RelevanceMapper(MapperConfig(identity, network=network, **options))
 
 
 def test_operations_of_the_papers_network_by_hand() -> None:
@@ -51,6 +52,15 @@ def test_scoring_is_a_hundredth_of_the_compressed_prefill_at_most(
     kept = round(ratio * SHAPES.visual) + SHAPES.instruction
     share = scoring_operations(SHAPES, mapper_of_7b(network)) / prefill_operations(kept)
     assert share <= 0.01
+
+
+def test_operations_of_the_other_inputs_by_hand() -> None:
+    """A width of 32 channels; of each embedding a norm, the mean's cosine and 40 words' cosines."""
+    costs = [
+        scoring_operations(SHAPES, mapper_of_7b("grid", inputs=inputs))
+        for inputs in (("attention",), ("attention", "text", "embedding"))
+    ]
+    assert costs[1] - costs[0] == 2 * 1500 * (4 * 32 + 42 * HIDDEN)
 
 
 def test_the_truth_is_collected_as_relevance(tmp_path: Path) -> None:
