@@ -43,7 +43,8 @@ class VisualLayout:
     Attributes:
         count: N, its visual tokens.
         grids: Grids over it, such as a coarse one over the whole image and a fine one over its
-            tiles. A token lies on one grid, or on none if it only separates others.
+            tiles. A token lies on one grid, or on none if it only separates others, as newline
+            tokens do; without any grid, nothing is known of places.
     """
 
     count: int

@@ -51,8 +51,8 @@ class SizeOptions:
         default=None,
         metadata={
             "help": (
-                "With --random-weights, layers of the vision tower to make: its time is scaled in "
-                "proportion. By default all."
+                "With --random-weights, layers of the vision tower to make: its time is scaled, "
+                "too. By default all."
             ),
             "interval": "[1, inf)",
         },

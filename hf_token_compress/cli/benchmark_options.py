@@ -64,7 +64,8 @@ class BenchmarkOptions:
         metadata={
             "help": (
                 "Whether to look for the number of visual tokens from which on compression is "
-                "faster, by bisection up to the largest of --visual-tokens."
+                "faster, with the first of --batch-size and by bisection up to the largest of "
+                "--visual-tokens."
             )
         },
     )

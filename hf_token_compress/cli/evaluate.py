@@ -22,12 +22,14 @@ from .scene_options import SCENES, SceneOptions, scene_options
 if TYPE_CHECKING:
     from ..evaluation import Evaluator, Questions
 
+_OF_SETTINGS = ("mapper", "structure_share", "selection", "position_ids")
+
 
 @one_sentence_errors
 @takes(ModelOptions, "model_options")
 @takes(EvaluateOptions, "options")
 @takes(CollectOptions, "answers", only=("metric",))
-@takes(TokenCompressionConfig, "changes", only=("mapper",), built=False)
+@takes(TokenCompressionConfig, "changes", only=_OF_SETTINGS, built=False)
 @takes(DataOptions, "data", panel=DATA)
 @takes(SceneOptions, "scenes", panel=SCENES, built=False)
 def evaluate(
@@ -70,10 +72,10 @@ def evaluate(
     outputs.check()
     composed = scene_options(scenes, composed=not data.given, clips="clip_frames" in scenes)
     source = find_checkpoint(model_options)
-    scorers, mapper = options.scorers(changes.get("mapper"), source)
+    scorers, mapper = options.scorers(changes.pop("mapper", None), source)
     questions = read_questions(data, composed, listed(kind), answers.metric, options.frames)
-    settings = options.settings(scorers, mapper, questions)
-    about = {"model": source.options.model, "mapper": mapper, **_about(data, composed)}
+    settings = options.settings(scorers, mapper, questions, changes)
+    about = {"model": source.options.model, "mapper": mapper, **changes, **_about(data, composed)}
     run = Run(outputs, about, settings)
     checkpoint = load_checkpoint(source, TokenCompressionConfig())
     _measure(run, _evaluator(checkpoint, questions, options, answers.metric, output))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..options import check_options
 from .errors import CommandError, wrong_arguments
@@ -115,7 +115,11 @@ class EvaluateOptions:
         return scorers, mapper
 
     def settings(
-        self, scorers: Sequence[str], mapper: str | None, questions: Questions
+        self,
+        scorers: Sequence[str],
+        mapper: str | None,
+        questions: Questions,
+        changes: Mapping[str, Any],
     ) -> tuple[EvaluationSetting, ...]:
         """The settings to compare, without "truth" where nobody asked for it and it is unknown.
 
@@ -131,5 +135,10 @@ class EvaluateOptions:
         with wrong_arguments():
             questions.check_scorers(scorers)
             return settings_of(
-                scorers, ratios, self.max_visual_tokens, mapper=mapper, downsample=self.downsample
+                scorers,
+                ratios,
+                self.max_visual_tokens,
+                mapper=mapper,
+                downsample=self.downsample,
+                **changes,
             )

@@ -34,7 +34,8 @@ def read_questions(
             return Questions(composed.samples(kinds))
     source = data.source()
     data.check(source, metric)
-    return Questions(source, kinds=kinds, num_frames=frames)
+    with wrong_arguments():
+        return Questions(source, kinds=kinds, num_frames=frames)
 
 
 def name_left_out(left_out: Sequence[LeftOut]) -> None:
@@ -43,5 +44,5 @@ def name_left_out(left_out: Sequence[LeftOut]) -> None:
         return
     named = [f"sample {item.number}, {item.reason}" for item in left_out[:_MOST_NAMED]]
     more = "; …" if len(left_out) > _MOST_NAMED else ""
-    text = f"Left out: {len(left_out)} questions: {'; '.join(named)}{more}"
+    text = f"Left out ({len(left_out)}): {'; '.join(named)}{more}"
     notices().print(Text(text, style="yellow"), soft_wrap=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from ..config import TokenCompressionConfig
+from ..hub import first_line
 from ..training.options import CollectOptions
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, notices, working
@@ -91,7 +93,7 @@ def recommend(
         checkpoint = load_checkpoint(source, TokenCompressionConfig())
         evaluator = _evaluator(checkpoint, questions, asking, answers.metric, answers_file)
         with stoppable(lambda: _kept(answers_file)):
-            found = _search(evaluator, len(questions), sequences, options)
+            found = _search(evaluator, questions, sequences, options)
             if found.chosen is not None:
                 setting = _with_minimum(checkpoint, found.chosen.config, options)
     if setting is not None:
@@ -102,7 +104,14 @@ def recommend(
         content = {"model": source.options.model, **found.to_dict(), "token_compression": saved}
         typer.echo(json.dumps(content, ensure_ascii=False))
     else:
-        print_recommendation(source.location, found, setting, output, labelled=questions.labelled)
+        print_recommendation(
+            source.options.model,
+            source.location,
+            found,
+            setting,
+            output,
+            labelled=questions.labelled,
+        )
     if found.verdict != "recommended":
         few = found.verdict == "too_few_questions"
         raise typer.Exit(EXIT_TOO_FEW_QUESTIONS if few else EXIT_TOO_MUCH_LOST)
@@ -116,7 +125,9 @@ def _too_few(questions: int, sequences: int, options: RecommendOptions) -> Recom
     least = least_questions(options.max_loss, level)
     if questions >= least:
         return None
-    return Recommendation(options.max_loss, options.confidence, questions, questions_needed=least)
+    return Recommendation(
+        options.max_loss, options.confidence, level, questions, questions_needed=least
+    )
 
 
 def _evaluator(
@@ -143,7 +154,7 @@ def _evaluator(
 
 def _search(
     evaluator: Evaluator,
-    questions: int,
+    questions: Questions,
     sequences: Mapping[str, Sequence[EvaluationSetting]],
     options: RecommendOptions,
 ) -> Recommendation:
@@ -155,11 +166,11 @@ def _search(
         for setting in settings:
             # The full model's answers, which are known, are counted again.
             text = f"Asking with {setting.name} at {setting.budget_text}"
-            with counting(text, 2 * questions) as done:
+            with counting(text, 2 * len(questions)) as done:
                 found = evaluator.run([setting], after_batch=done, known_answers=done.earlier)
             yield Measured.of(*found.results)
 
-    with counting("Asking the full model", questions) as done:
+    with counting("Asking the full model", len(questions)) as done:
         first = evaluator.run([], after_batch=done, known_answers=done.earlier)
     name_left_out(first.left_out)
     (full,) = first.results
@@ -178,18 +189,21 @@ def _with_minimum(
     """The setting for prompts of so many visual tokens that it is faster here."""
     from ..evaluation.speed import break_even
 
-    found = options.min_visual_tokens
-    if found is None:
-        with working("Measuring from how many visual tokens it is faster"):
+    if options.min_visual_tokens is not None:
+        return replace(setting, min_visual_tokens=options.min_visual_tokens)
+    reason = "compression does not bring the first token earlier on this machine"
+    found = None
+    with working("Measuring from how many visual tokens it is faster"):
+        try:
             found = break_even(checkpoint.model, checkpoint.processor, setting)
-    if found is None:
-        found = TokenCompressionConfig().min_visual_tokens
-        notices().print(
-            "However many visual tokens there are, the first token does not come earlier on this "
-            f"machine: min_visual_tokens stays at {found}.",
-            style="yellow",
-        )
-    return replace(setting, min_visual_tokens=found)
+        except ValueError as error:  # the recommendation holds all the same
+            reason = f"speed cannot be measured ({first_line(error).rstrip('.')})"
+    if found is not None:
+        return replace(setting, min_visual_tokens=found)
+    default = TokenCompressionConfig().min_visual_tokens
+    text = f"min_visual_tokens stays at {default}, because {reason}."
+    notices().print(Text(text, style="yellow"), soft_wrap=True)
+    return replace(setting, min_visual_tokens=default)
 
 
 def _kept(answers_file: Path | None) -> str:

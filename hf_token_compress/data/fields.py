@@ -42,6 +42,8 @@ def sample_from_fields(
     """
     question, answer = read_question(fields.get("question"))
     images, video = fields.get("image"), fields.get("video")
+    if images is video is HELD:
+        video = None  # which of the two columns holds something is not known yet
     if (images is None) == (video is None):
         raise ValueError('the sample needs either "image" or "video"')
     if isinstance(video, list):

@@ -27,15 +27,17 @@ class _Table(Rows):
             raise ValueError(f"{data} holds no samples: it is empty.")
         known = dataset.column_names
         self._columns.check(data, known, self._filters)
+        features = dataset.features
+        self._labels = {name: features[name] for name in features if _is_label(features[name])}
         if self._filters:
             filtered = {c: None for name in self._filters for c in columns_of(name, known)}
-            dataset = dataset.select(self._chosen(data, dataset.select_columns([*filtered])))
+            rows = map(self._with_labels, dataset.select_columns([*filtered]))
+            dataset = dataset.select(self._chosen(data, rows))
         elif self._limit is not None:
             dataset = dataset.select(range(min(self._limit, len(dataset))))
         dataset = _with_paths_of_videos(dataset.select_columns(self._columns.used(known)))
         features = dataset.features
         self._held = [name for name in features if _holds_media(features[name])]
-        self._labels = {name: features[name] for name in features if _is_label(features[name])}
         self._dataset = dataset
         self._block: dict[str, list[Any]] = {}
         self._block_start = -1
@@ -45,11 +47,21 @@ class _Table(Rows):
         return len(self._dataset)
 
     def _row(self, index: int, *, decoded: bool) -> Mapping[str, Any]:
-        row = dict(self._dataset[index]) if decoded else self._light_row(index)
-        for name, label in self._labels.items():
-            if row[name] is not None:
-                row[name] = label.int2str(row[name])
-        return row
+        if not decoded:
+            return self._with_labels(self._light_row(index))
+        try:
+            row = self._dataset[index]
+        except IndexError:
+            raise
+        except Exception as error:  # Pillow raises errors of many kinds for broken images
+            raise ValueError("an image that the dataset holds cannot be read") from error
+        return self._with_labels(row)
+
+    def _with_labels(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with the names of labels in place of their numbers."""
+        numbers = {name: row[name] for name in self._labels if row.get(name) is not None}
+        names = {name: self._labels[name].int2str(number) for name, number in numbers.items()}
+        return {**row, **names}
 
     def _light_row(self, index: int) -> dict[str, Any]:
         """A row without what it holds, read in blocks: all rows are looked at in turn."""

@@ -68,7 +68,7 @@ class Step:
         kept_share: Share of the visual tokens that it kept.
         percent_of_full: Mean score in percent of the full model's.
         loss_bound: Percent of the full model's mean score that it loses at most, with the
-            confidence of its scorer's sequence.
+            recommendation's `level`.
         accepted: Whether the bound is within the limit.
         questions_needed: About how many questions would show that the loss is within the limit, if
             it is what was measured; None if it was accepted, or if more is lost than the limit.
@@ -90,6 +90,7 @@ class Recommendation:
     Attributes:
         max_loss: The limit, in percent of the full model's mean score.
         confidence: That no accepted setting loses more.
+        level: Confidence of each single bound.
         questions: How many questions the full model was asked.
         steps: The settings that were tested, in order.
         questions_needed: About how many questions it takes to recommend anything, where the
@@ -98,6 +99,7 @@ class Recommendation:
 
     max_loss: float
     confidence: float
+    level: float
     questions: int
     steps: tuple[Step, ...] = field(default=())
     questions_needed: int | None = None
@@ -122,6 +124,7 @@ class Recommendation:
             "verdict": self.verdict,
             "max_loss": self.max_loss,
             "confidence": self.confidence,
+            "level": self.level,
             "questions": self.questions,
             "questions_needed": self.questions_needed,
             "token_compression": None if chosen is None else chosen.config.to_dict(),
@@ -165,7 +168,7 @@ def recommend(
         least = least_questions(
             max_loss, level, mean_score=float(full.mean()), per_image=len(full) / images
         )
-        return Recommendation(max_loss, confidence, len(full), questions_needed=least)
+        return Recommendation(max_loss, confidence, level, len(full), questions_needed=least)
     steps: list[Step] = []
     needed: list[int] = []
     for scorer, settings in sequences.items():
@@ -178,7 +181,9 @@ def recommend(
                 if number == 0 and step.questions_needed is not None:
                     needed.append(step.questions_needed)
                 break
-    return Recommendation(max_loss, confidence, len(full), tuple(steps), min(needed, default=None))
+    return Recommendation(
+        max_loss, confidence, level, len(full), tuple(steps), min(needed, default=None)
+    )
 
 
 def level_of_each(confidence: float, scorers: int) -> float:

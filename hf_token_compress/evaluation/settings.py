@@ -83,6 +83,7 @@ def settings_of(
     *,
     mapper: str | None = None,
     downsample: bool = False,
+    **changes: Any,
 ) -> tuple[EvaluationSetting, ...]:
     """Every scorer with every ratio and every number of tokens, without the uncompressed model.
 
@@ -93,16 +94,18 @@ def settings_of(
         max_visual_tokens: Numbers of visual tokens to keep of each prompt.
         mapper: Folder or Hub id of the mapper that the plain name "mapper" stands for.
         downsample: Whether to compare with down-sampled images, too.
+        **changes: Other options of `TokenCompressionConfig` that all scorers run with.
 
     Raises:
-        TypeError, ValueError: A ratio or a number is out of range, or two settings are equal.
+        TypeError, ValueError: A ratio, an option or a number is out of range, or two settings are
+            equal.
     """
     budgets: list[dict[str, Any]] = [{"retention_ratio": ratio} for ratio in retention_ratios]
     budgets += [{"retention_ratio": 1.0, "max_visual_tokens": most} for most in max_visual_tokens]
     found = []
     for scorer in scorers:
         label = scorer if isinstance(scorer, str) else scorer.label
-        scoring = _scoring(scorer, mapper)
+        scoring = {**changes, **_scoring(scorer, mapper)}
         found += [EvaluationSetting(label, _config(**scoring, **budget)) for budget in budgets]
     if downsample:
         found += [EvaluationSetting(None, _config(**budget), True) for budget in budgets]

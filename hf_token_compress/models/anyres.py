@@ -1,8 +1,7 @@
 """Images that are encoded twice: shrunk to one tile, and cut into tiles that form one fine grid.
 
-Newline tokens lie on no grid, but they are visual tokens like the others: each is kept or dropped
-by its own score. They all are the same trained vector, so dropping one loses no information, and
-every kept token keeps its own position.
+Newline tokens lie on no grid: they are structure, which is kept before scores count. They all are
+the same trained vector, but where they stand tells the language model how long rows are.
 """
 
 from __future__ import annotations

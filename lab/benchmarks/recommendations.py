@@ -1,12 +1,12 @@
 """Whether what `recommend` promises holds on fresh questions.
 
-    python -m lab.benchmarks.recommendations --images 4000 --repetitions 20 --max-loss 5 \
-      --answers FILE
+    python -m lab.benchmarks.recommendations --images 1700 --repetitions 20 --questions 850 \
+      --max-loss 3 --answers FILE
 
 Asks one question about each of many composed images, once with every setting, and prints the table
-of all settings. Then each repetition recommends a setting from its own questions, and the loss of
-that setting is measured on all the other images. No two repetitions share a question to recommend
-from. Answers are kept in the file, with which a stopped run goes on.
+of all settings. Then each repetition draws questions, recommends a setting from them, and measures
+the loss of that setting on all the other images. Answers are kept in the file, with which a stopped
+run goes on.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.data.composed import SceneSource
-from hf_token_compress.evaluation import AnswersFile, Evaluation, Evaluator, settings_of
+from hf_token_compress.evaluation import Evaluation, Evaluator, Questions, settings_of
 from hf_token_compress.evaluation.recommend import Measured, Recommendation, recommend
 from hf_token_compress.evaluation.statistics import Scores
 from hf_token_compress.tiny import own_mapper
@@ -52,12 +53,8 @@ class Pool:
     full: Scores
     sequences: dict[str, list[Measured]]
 
-    def part(self, chosen: Scores | slice) -> Pool:
-        """The pool of some of the questions.
-
-        Args:
-            chosen: A mask [N] or a slice.
-        """
+    def part(self, chosen: npt.NDArray[np.bool_]) -> Pool:
+        """The pool of some of the questions, by a mask [N]."""
         return Pool(
             self.full[chosen],
             {
@@ -98,13 +95,14 @@ class Pool:
 
 
 def repetitions(
-    pool: Pool, *, count: int, max_loss: float, confidence: float
+    pool: Pool, *, count: int, questions: int, max_loss: float, confidence: float
 ) -> Iterator[tuple[Recommendation, float | None]]:
-    """Recommend from disjoint questions, and measure the loss on all others.
+    """Recommend from drawn questions, and measure the loss on all others.
 
     Args:
         pool: The questions.
-        count: Repetitions; each recommends from as many questions as there are for it.
+        count: Repetitions; number `i` draws with the seed `i`.
+        questions: Questions that each recommends from, fewer than there are.
         max_loss: As `recommend` takes it.
         confidence: As `recommend` takes it.
 
@@ -112,10 +110,9 @@ def repetitions(
         The recommendation, and the percent lost on fresh questions; None where nothing is
         recommended.
     """
-    questions = len(pool.full) // count
     for number in range(count):
         own = np.zeros(len(pool.full), bool)
-        own[number * questions : (number + 1) * questions] = True
+        own[np.random.default_rng(number).permutation(len(own))[:questions]] = True
         found = pool.part(own).recommend(max_loss, confidence)
         chosen = found.chosen
         yield found, None if chosen is None else pool.part(~own).loss(chosen.config)
@@ -187,8 +184,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scorer", type=comma_list(str), default=["mapper", "attention"], help="scorers"
     )
     parser.add_argument("--repetitions", type=positive, default=20, help="repetitions")
-    parser.add_argument("--images", type=positive, default=4000, help="one question about each")
-    parser.add_argument("--max-loss", type=float, default=5.0, help="percent that may be lost")
+    parser.add_argument("--images", type=positive, default=1700, help="one question about each")
+    parser.add_argument("--questions", type=positive, default=850, help="questions of each")
+    parser.add_argument("--max-loss", type=float, default=3.0, help="percent that may be lost")
     parser.add_argument("--confidence", type=float, default=0.95, help="of the recommendation")
     parser.add_argument("--seed", type=int, default=700_000, help="seed of the first image")
     parser.add_argument("--batch-size", type=positive, default=64, help="questions per batch")
@@ -204,25 +202,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = settings_of(
         options.scorer, options.retention_ratios, mapper=own_mapper(options.model)
     )
+    questions = Questions(SceneSource(options.images, seed=options.seed, split="test"))
     evaluator = Evaluator(
         model,
         processor,
-        SceneSource(options.images, seed=options.seed, split="test"),
+        questions,
         batch_size=options.batch_size,
         max_new_tokens=8,
-        answers=AnswersFile(options.answers, {"model": options.model, "seed": options.seed}),
+        answers=options.answers,
     )
     asked = 0
 
     def show(count: int) -> None:
         nonlocal asked
         asked += count
-        print(f"{asked} of {len(evaluator) * (1 + len(settings))} answers", file=sys.stderr)
+        print(f"{asked} of {len(questions) * (1 + len(settings))} answers", file=sys.stderr)
 
     pool = pool_of(evaluator.run(settings, after_batch=show))
     print_settings(pool, options.max_loss)
     limits = {"max_loss": options.max_loss, "confidence": options.confidence}
-    found = repetitions(pool, count=options.repetitions, **limits)
+    found = repetitions(pool, count=options.repetitions, questions=options.questions, **limits)
     implied = pool.implied(options.max_loss)
     print_repetitions(list(found), implied, options.max_loss)
     step = pool.recommend(**limits).chosen

@@ -38,11 +38,12 @@ def test_the_table_implies_the_last_setting_before_a_loss_beyond_the_limit() -> 
 
 
 def test_a_repetition_is_checked_on_all_questions_but_its_own() -> None:
-    """Every answer of the first repetition's questions is right, and only those."""
+    """What the first repetition draws is answered, and nothing else."""
     pool = pool_with(0.0, 0.0, 0.0, questions=1000)
+    drawn = np.random.default_rng(0).permutation(1000)[:200]
     for item in pool.sequences["random"]:
-        item.compressed[200:] = 0
-    first, *others = repetitions(pool, count=5, max_loss=5, confidence=0.95)
+        item.compressed[:] = np.isin(np.arange(1000), drawn)
+    first, *others = repetitions(pool, count=5, questions=200, max_loss=5, confidence=0.95)
     assert first[0].chosen.config.retention_ratio == 0.1
     assert first[1] == 100
     assert all(found.chosen is None and fresh is None for found, fresh in others)
@@ -51,7 +52,11 @@ def test_a_repetition_is_checked_on_all_questions_but_its_own() -> None:
 def test_bounds_hold_on_fresh_questions_of_a_known_loss() -> None:
     found = list(
         repetitions(
-            pool_with(0.005, 0.02, 0.3, questions=6000), count=20, max_loss=5, confidence=0.95
+            pool_with(0.005, 0.02, 0.3, questions=6000),
+            count=20,
+            questions=300,
+            max_loss=5,
+            confidence=0.95,
         )
     )
     chosen = [(item.chosen, fresh) for item, fresh in found if item.chosen is not None]
@@ -62,7 +67,18 @@ def test_bounds_hold_on_fresh_questions_of_a_known_loss() -> None:
 def test_a_second_run_asks_nothing_and_prints_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--images", "24", "--repetitions", "2", "--max-loss", "60", "--scorer", "mapper"]
+    command = [
+        "--images",
+        "24",
+        "--repetitions",
+        "2",
+        "--questions",
+        "12",
+        "--max-loss",
+        "60",
+        "--scorer",
+        "mapper",
+    ]
     command += ["--retention-ratio", "0.5,0.05", "--answers", str(tmp_path / "answers.jsonl")]
     main(command)
     first, size = capsys.readouterr().out, (tmp_path / "answers.jsonl").stat().st_size

@@ -186,11 +186,11 @@ def test_demo_keeps_the_images_of_the_questions_that_were_answered(tmp_path: Pat
     assert stopped.stderr.splitlines()[-1].endswith("nothing is kept.")
 
 
-def test_evaluate_keeps_the_results_that_were_complete(tmp_path: Path) -> None:
+def test_evaluate_keeps_the_answers_of_a_stopped_run(tmp_path: Path) -> None:
     file = tmp_path / "table.json"
     words = (
         *("evaluate", "--model", MODEL, "--per-kind", "16", "--kind", "place", "--json"),
-        *("--scorer", "uniform,attention,random", "--retention-ratio", "0.5,0.25"),
+        *("--scorer", "uniform,random", "--retention-ratio", "0.5", "--batch-size", "2"),
         *("--output", str(file)),
     )
     process = subprocess.Popen(
@@ -200,16 +200,17 @@ def test_evaluate_keeps_the_results_that_were_complete(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    passes = [process.stderr.readline() for _ in range(2)]
+    while not process.stderr.readline().startswith("Asking: 16 of 48"):
+        assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate()
-    assert [line.split(",")[0] for line in passes] == ["Asking: 16 of 112", "Asking: 32 of 112"]
     assert process.returncode == 143, err
     table = json.loads(out)
     assert table["stopped"] is True
     assert table == json.loads(file.read_text())
-    assert table["rows"][0]["scorer"] == "full"
-    done = len(table["rows"])
-    assert 1 <= done < 7
-    assert f"The {done} results that were complete" in err.splitlines()[-1]
-    assert "random" in err.splitlines()[-1]
+    answered = table["rows"][0]["asked"]
+    assert 4 <= answered < 16
+    assert {row["asked"] for row in table["rows"]} == {answered}
+    assert [row["scorer"] for row in table["rows"]] == ["full", "uniform", "random"]
+    assert f"about the {answered} questions" in err.splitlines()[-1]
+    assert "run the same command again" in err.splitlines()[-1]

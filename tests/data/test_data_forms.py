@@ -197,8 +197,10 @@ def test_a_dataset_with_images_of_its_own(media: Path, tmp_path: Path) -> None:
     assert (checked.samples, checked.answered, checked.bad) == (3, 2, [])
     assert everything[0].visuals[0].getpixel((0, 0)) == (255, 0, 0)
     assert everything[0].answer == "cat"
-    with pytest.raises(Exception, match=r"(?i)image"):
+    with pytest.raises(ValueError, match="image that the dataset holds"):
         everything[1]
+    with pytest.raises(IndexError):
+        everything[3]
     several = source(names={"image": "images", "answer": "answers"})[1]
     assert [image.getpixel((0, 0)) for image in several.visuals] == [(255, 0, 0), (0, 0, 255)]
     assert several.answers == ("cat", "tabby")
@@ -206,6 +208,7 @@ def test_a_dataset_with_images_of_its_own(media: Path, tmp_path: Path) -> None:
     assert [image.getpixel((0, 0)) for image in joined.visuals] == [(0, 0, 255), (255, 0, 0)]
     web = source(filters={"source": "web"}, limit=2)
     assert [web[number].question for number in range(len(web))] == ["a?", "c?"]
+    assert source(filters={"label": "dog"}).peek(0).question == "b?"
     assert str(tmp_path) not in json.dumps(web.describe())
     descriptions = [everything.describe(), web.describe(), source(limit=2).describe()]
     assert all(descriptions.count(item) == 1 for item in descriptions)

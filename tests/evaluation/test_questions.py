@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from hf_token_compress.cli import app
 from hf_token_compress.data.composed import clip_samples, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.sources import JsonLines, SampleList
-from hf_token_compress.evaluation import Questions, measure_retention, retention_markdown
+from hf_token_compress.evaluation import (
+    Evaluator,
+    Questions,
+    measure_retention,
+    retention_markdown,
+    settings_of,
+)
 
 IMAGES = scene_samples(["colour", "presence"], 2)
 CLIPS = clip_samples(["first"], 2, frames=2)
@@ -65,17 +72,22 @@ def assert_refused(outcome: Any, *words: str) -> None:
 def test_a_file_gives_the_figures_of_its_samples(
     samples: list[Sample], tiny: tuple[Any, Any], tmp_path: Path
 ) -> None:
-    questions = Questions(JsonLines(write_questions(tmp_path, samples)), tiny[1])
+    questions = Questions(JsonLines(write_questions(tmp_path, samples)))
     assert len(questions) == len(samples)
-    assert questions.left_out == []
-    assert questions.have_ground_truth
-    options: Any = {"scorers": ["truth", "random"], "retention_ratios": [0.25]}
-    expected = measure_retention(*tiny, samples, **options)
-    assert measure_retention(*tiny, questions, **options) == expected
+    assert questions.left_out == ()
+    assert questions.without_ground_truth is None
+    settings = settings_of(["truth", "random"], [0.25])
+    expected = Evaluator(*tiny, samples).run(settings)
+    assert Evaluator(*tiny, questions).run(settings) == expected
+    assert measure_retention(
+        *tiny, samples, scorers=["truth", "random"], retention_ratios=[0.25]
+    ) == list(expected.results)
 
 
 def test_what_cannot_be_asked_is_named(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    """Before any question is asked as far as possible, and without harm to the others."""
     Image.new("RGB", (900, 2)).save(tmp_path / "thin.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     asked = {"question": "Where?", "answer": "here"}
     path = write_questions(
         tmp_path,
@@ -85,12 +97,15 @@ def test_what_cannot_be_asked_is_named(tiny: tuple[Any, Any], tmp_path: Path) ->
         {"image": "thin.png", **asked},
         {"video": "none.mp4", **asked},
         {"image": "0-0.png", "question": "Where?", "answer": " . "},
+        {"image": "broken.png", **asked},
     )
-    questions = Questions(JsonLines(path), tiny[1])
-    assert len(questions) == 1
-    assert [item.number for item in questions.left_out] == [0, 1, 2, 3, 4]
-    reasons = [item.reason for item in questions.left_out]
-    words = ("none.png", "no answer", "aspect ratio", "none.mp4", "answer is empty")
+    questions = Questions(JsonLines(path))
+    assert [item.number for item in questions.left_out] == [0, 1, 3, 4]
+    found = Evaluator(*tiny, questions).run(settings_of(["random"], [0.5]))
+    assert [sample.number for sample in found.results[1].samples] == [6]
+    assert [item.number for item in found.left_out] == [0, 1, 2, 3, 4, 5]
+    reasons = [item.reason for item in found.left_out]
+    words = ("none.png", "no answer", "aspect ratio", "none.mp4", "answer is empty", "broken.png")
     for reason, word in zip(reasons, words, strict=True):
         assert word in reason
 
@@ -101,39 +116,34 @@ def test_images_several_images_and_videos_are_asked_together(tiny: tuple[Any, An
     several = Sample("image", (first.image, second.image), first.question, "x")
     file = Sample("video", (str(DATA / "realshort.mp4"),), "What happens?", "x")
     mixed = [first, several, CLIPS[0], file, second]
-    questions = Questions(SampleList(mixed), tiny[1], num_frames=4)
-    assert not questions.have_ground_truth
-    alone = [
-        measure_retention(*tiny, [sample], scorers=[], retention_ratios=[0.5])[0].correct
-        for sample in questions
-    ]
-    full, compressed = measure_retention(
-        *tiny, questions, scorers=["uniform"], retention_ratios=[0.5]
-    )
-    assert sum(full.correct.values()) == sum(sum(correct.values()) for correct in alone)
+    questions = Questions(SampleList(mixed), num_frames=4)
+    assert questions.without_ground_truth == 1
+    full, compressed = Evaluator(*tiny, questions).run(settings_of(["uniform"], [0.5])).results
+    for number, sample in enumerate(mixed):
+        alone = Questions([sample], num_frames=4)
+        (expected,) = Evaluator(*tiny, alone).run([]).results
+        assert replace(expected.samples[0], number=number) == full.samples[number]
     assert full.asked == {first.kind: 1, "all": 2, CLIPS[0].kind: 1, second.kind: 1}
     assert compressed.kept_share == pytest.approx(0.5, abs=0.01)
 
 
-def test_kinds_choose_questions(tiny: tuple[Any, Any]) -> None:
-    questions = Questions(SampleList(IMAGES), tiny[1], kinds=["colour"])
-    assert {sample.kind for sample in questions} == {"colour"}
-    assert len(questions[:1]) == 1
+def test_kinds_choose_questions() -> None:
+    questions = Questions(SampleList(IMAGES), kinds=["colour"])
+    assert {IMAGES[number].kind for number in questions.numbers} == {"colour"}
     with one_sentence(ValueError, "kind 'smell'", "colour"):
-        Questions(SampleList(IMAGES), tiny[1], kinds=["smell"])
+        Questions(SampleList(IMAGES), kinds=["smell"])
 
 
-def test_not_one_question_can_be_asked(tiny: tuple[Any, Any]) -> None:
-    silent = Sample("image", IMAGES[0].visuals, "Where?")
-    with one_sentence(ValueError, "Not one of 1 samples", "no answer"):
-        Questions(SampleList([silent]), tiny[1])
-    with one_sentence(ValueError, "Sample 0 has no answer"):
-        measure_retention(*tiny, [silent], scorers=[], retention_ratios=[0.5])
+def test_not_one_question_can_be_asked(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps({"image": "none.png", "question": "Where?"}))
+    with one_sentence(ValueError, "Not one of 1 samples", "none.png"):
+        Questions(JsonLines(path))
 
 
 def test_ground_truth_is_needed_by_the_scorer_truth(tiny: tuple[Any, Any]) -> None:
     unknown = Sample("image", IMAGES[0].visuals, "Where?", "here")
-    with one_sentence(ValueError, "relevant boxes", "sample 1"):
+    with one_sentence(ValueError, "relevant_boxes", "sample 1"):
         measure_retention(*tiny, [IMAGES[0], unknown], scorers=["truth"], retention_ratios=[0.5])
 
 
@@ -152,8 +162,7 @@ def test_the_command_asks_a_file(tmp_path: Path) -> None:
     path = write_questions(tmp_path, IMAGES, {"image": "0-0.png", "question": "Where?"})
     outcome = evaluate("--data", path, "--retention-ratio", 0.5, "--json")
     assert outcome.exit_code == 0, outcome.stderr
-    assert "1 of 5 questions" in outcome.stderr
-    assert "sample 0, it has no answer" in outcome.stderr
+    assert "Left out (1): sample 0, it has no answer" in outcome.stderr
     table = json.loads(outcome.stdout)
     assert [row["scorer"] for row in table["rows"]] == (
         ["full", "truth", "attention", "uniform", "random"]

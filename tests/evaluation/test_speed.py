@@ -29,6 +29,8 @@ from hf_token_compress.evaluation.speed.random_model import (
 )
 from hf_token_compress.evaluation.speed.timing import TimedCall, generate, with_layers
 
+pytestmark = pytest.mark.core
+
 MODEL = "tiny-qwen2-vl"
 SMALLEST = 64
 """Visual tokens of the smallest image that the processor of the tiny Qwen2-VL makes."""
@@ -206,7 +208,7 @@ def test_shortened_models_say_so() -> None:
     config = read_config(MODEL)
     depth = shorten(config, layers=1, vision_layers=2)
     assert (depth.layers, depth.of_layers, depth.missing) == (1, 4, 3)
-    assert (depth.decoder_scale, depth.vision_scale) == (4.0, 2.0)
+    assert (depth.decoder_scale, depth.missing_vision) == (4.0, 2)
     assert config.text_config.layer_types == ["full_attention"]
     assert len(AutoModelForImageTextToText.from_config(config).get_decoder().layers) == 1
 

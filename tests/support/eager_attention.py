@@ -79,7 +79,8 @@ def assert_scores_and_tokens(
     Tokens whose expected score is within `tie` of the cut may go either way: newline tokens are all
     one vector, so a decoder without positions gives them one score, up to rounding.
     """
-    assert config.min_tokens_per_visual == 0, "otherwise the cut is not between two scores"
+    by_scores_alone = config.min_tokens_per_visual == config.structure_share == 0
+    assert by_scores_alone, "otherwise the cut is not between two scores"
     tokens = kept_visual(expected, prompt, config)
     parts = zip(samples, tokens, expected, _visual(prompt), strict=True)
     for sample, kept, row, positions in parts:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...compression import prepare_inputs
 from ...compression.inputs import read_layout
@@ -78,6 +79,9 @@ class PromptBench:
         self._layers: LayerClock | None = None
         if depth is not None and depth.missing:
             self._layers = LayerClock(list(decoder_layers(model.get_decoder())), model.device)
+        self._tower: LayerClock | None = None
+        if depth is not None and depth.missing_vision:
+            self._tower = LayerClock(_tower_layers(model, depth.vision_layers), model.device)
         self._batch_size, length = prompt.inputs["input_ids"].shape
         self._features, _ = self._encode()
         stock = _Entry(None, 1.0, self._features, False, prompt.visual_tokens, length)
@@ -141,25 +145,33 @@ class PromptBench:
     def _encode(self) -> tuple[dict[str, Any], float]:
         """The inputs with features in place of pixels, and the milliseconds of the vision part."""
         family, inputs = self._model.family, self._prompt.inputs
-        layout = read_layout(self._model, family, inputs)
+        with nullcontext() if self._tower is None else self._tower.running():
+            layout = read_layout(self._model, family, inputs)
         self._done(1)
-        scale = 1.0 if self._depth is None else self._depth.vision_scale
-        return with_whole_features(family, inputs, layout.encoded), layout.vision_ms * scale
+        milliseconds = layout.vision_ms
+        if self._depth is not None and self._tower is not None:
+            layer = self._tower.total() / self._depth.vision_layers
+            milliseconds += self._depth.missing_vision * layer
+        return with_whole_features(family, inputs, layout.encoded), milliseconds
 
     def _round(self, new_tokens: int, *, backwards: bool = False) -> list[_Turn]:
-        """One turn of every entry; every other round backwards, so that neighbours change."""
+        """One turn of every entry; backwards every other time, so that none always comes first."""
         entries = self.entries[::-1] if backwards else self.entries
-        turns = [self._turn(entry, new_tokens) for entry in entries]
+        turns = [self._turn(entry, new_tokens, own_first=backwards) for entry in entries]
         return turns[::-1] if backwards else turns
 
-    def _turn(self, entry: _Entry, new_tokens: int) -> _Turn:
+    def _turn(self, entry: _Entry, new_tokens: int, *, own_first: bool) -> _Turn:
         missing = 0 if self._depth is None else self._depth.missing
+        # Layers are timed where no scorer runs them.
         if entry.ideal_inputs is None:
             stock = self._timed(entry.inputs, False, new_tokens, self._layers)
             return _Turn(with_layers(stock, stock, missing))
-        # Layers are timed where no scorer runs them.
-        ideal = self._timed(entry.ideal_inputs, False, new_tokens, self._layers)
-        call = self._timed(entry.inputs, entry.value, new_tokens, None)
+        of_own = (entry.inputs, entry.value, new_tokens, None)
+        of_ideal = (entry.ideal_inputs, False, new_tokens, self._layers)
+        if own_first:
+            call, ideal = self._timed(*of_own), self._timed(*of_ideal)
+        else:
+            ideal, call = self._timed(*of_ideal), self._timed(*of_own)
         report = self._model.token_compression.last
         scoring = report.scoring_ms
         if entry.runs_model and self._depth is not None:
@@ -213,6 +225,19 @@ class PromptBench:
             to_full=_compared(own, [turn.own for turn in full]) if ideal else None,
             to_ideal=_compared(own, ideal) if ideal else None,
         )
+
+
+def _tower_layers(model: Any, count: int) -> list[nn.Module]:
+    """The layers of the vision tower, which are `count`."""
+    tower = model.get_encoder(modality="image")
+    lists = (part for part in tower.modules() if isinstance(part, nn.ModuleList))
+    found = next((part for part in lists if len(part) == count), None)
+    if found is None:
+        raise ValueError(
+            f"The layers of {type(tower).__name__} are not in one list, so their time cannot be "
+            "scaled: leave vision_layers out."
+        )
+    return list(found)
 
 
 def cache_bytes(output: Any) -> int:

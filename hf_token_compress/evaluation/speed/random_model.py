@@ -69,9 +69,9 @@ class Depth:
         return self.of_layers / self.layers
 
     @property
-    def vision_scale(self) -> float:
-        """What a figure that grows with the layers of the vision tower is multiplied with."""
-        return self.of_vision_layers / self.vision_layers
+    def missing_vision(self) -> int:
+        """Layers that the vision tower lacks."""
+        return self.of_vision_layers - self.vision_layers
 
 
 def read_config(name: str) -> Any:

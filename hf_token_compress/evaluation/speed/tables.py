@@ -80,7 +80,7 @@ def cost_tables(results: Sequence[SpeedResult]) -> list[SpeedTable]:
 
 def depth_text(depth: Depth | None) -> str:
     """Which layers ran; "" if all did."""
-    if depth is None or depth.decoder_scale == depth.vision_scale == 1.0:
+    if depth is None or not (depth.missing or depth.missing_vision):
         return ""
     return (
         f"Scaled: {depth.layers} of {depth.of_layers} decoder layers and {depth.vision_layers} of "

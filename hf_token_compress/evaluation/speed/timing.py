@@ -114,6 +114,10 @@ class LayerClock:
         first, later = found[: len(self.layers)], found[len(self.layers) :]
         return statistics.median(first), statistics.median(later) if later else None
 
+    def total(self) -> float:
+        """Milliseconds of all calls."""
+        return sum(_between(*marks) for marks in self._marks)
+
     def _mark(self) -> Any:
         if self.device.type != "cuda":
             return timer()
