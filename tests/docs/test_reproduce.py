@@ -7,15 +7,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from code_blocks import code_blocks, library_commands
+from errors import one_sentence
 from matrix import full_only
-from places import REPOSITORY
 from PIL import Image
+from places import REPOSITORY
 from published_datasets import (
     write_activitynet_qa,
     write_infinity_mm,
@@ -31,7 +33,7 @@ from hf_token_compress.cli.data_options import DataOptions
 from hf_token_compress.cli.options import takes
 from hf_token_compress.data.check import check_samples
 from hf_token_compress.data.sample import Sample
-from hf_token_compress.data.sources import SampleSource
+from hf_token_compress.data.sources import HubDataset, SampleSource
 from hf_token_compress.integrations.lmms_eval.arguments import read_arguments
 from hf_token_compress.mapper import load_mappers
 from hf_token_compress.tiny import resolve_model
@@ -87,23 +89,31 @@ def read_all(command: list[str]) -> list[Sample]:
     return [source.peek(number) for number in range(len(source))]
 
 
+def run_python(words: str) -> None:
+    """Run the one Python block that has these words."""
+    (block,) = [item.text for item in BLOCKS if item.language == "python" and words in item.text]
+    exec(compile(block, str(PAGE), "exec"), {})
+
+
 def unpack_infinity_mm() -> None:
     """As the page says, in the working directory."""
     (unpacking,) = [block for block in BLOCKS if "tar -xf" in block.text]
-    (drawing,) = [block for block in BLOCKS if "questions.jsonl" in block.text and block.language == "python"]
     subprocess.run(["bash", "-euc", unpacking.text], check=True)
-    exec(compile(drawing.text, str(PAGE), "exec"), {})
+    run_python("random.Random")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, to which paths of the page are relative."""
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 def test_infinity_mm_is_collected_and_trained_on(folder: Path) -> None:
     asked = write_infinity_mm(folder / "Infinity-MM")
+    # As the page says, and why it unpacks the files.
+    with one_sentence(ValueError, "cannot be read", "int too large"):
+        HubDataset("Infinity-MM", columns={"image": "jpg", "question": "json.conversations"})
     unpack_infinity_mm()
     command = with_value(about("collect", "Infinity-MM"), "--model", "tiny-qwen2-vl")
     samples = read_all(command)
@@ -112,17 +122,15 @@ def test_infinity_mm_is_collected_and_trained_on(folder: Path) -> None:
     assert all(sample.visuals[0].stat().st_size for sample in samples)
     done = run("collect", *command, "--dtype", "float32", "--max-new-tokens", "4")
     shards = Path(command[command.index("--output") + 1])
-    assert done.startswith(f"0 {len(ShardFolder(shards))} samples in"), done
+    assert f"\n{len(ShardFolder(shards))} samples in" in done, done
     assert len(ShardFolder(shards)) >= 2
-    done = run("train", *about("train", f"{NAME}/image"), "--epochs", "2")
+    done = run("train", *about("train", f"{NAME}/image"), "--epochs", "1")
     assert done.startswith("0 "), done
     mapper = load_mappers(f"mappers/{NAME}").mappers["image"]
     assert (mapper.config.network, mapper.config.inputs) == ("conv1d", ("attention",))
 
 
-@pytest.mark.parametrize(
-    "subset", ["0_30_s_academic_v0_1", "0_30_s_nextqa", "1_2_m_activitynetqa"]
-)
+@pytest.mark.parametrize("subset", ["0_30_s_academic_v0_1", "0_30_s_nextqa", "1_2_m_activitynetqa"])
 def test_llava_video(folder: Path, subset: str) -> None:
     asked = write_llava_video(folder / "LLaVA-Video-178K")[subset]
     command = about("collect", subset)
@@ -176,7 +184,7 @@ def test_train_commands_read_what_the_collect_commands_write() -> None:
     written = [command[command.index("--output") + 1] for command in commands("collect")]
     read = []
     for command in commands("train"):
-        values = [value for flag, value in zip(command, command[1:]) if flag == "--collection"]
+        values = [value for flag, value in pairwise(command) if flag == "--collection"]
         # Its options are right: only the collection is missing.
         assert values[0] in run("train", *command)
         read += values
@@ -215,14 +223,16 @@ def test_lmms_eval_commands_name_arguments_and_mappers_that_exist() -> None:
     assert kept == {1.0, 0.5, 0.25}
 
 
-@pytest.mark.parametrize(("model", "patch"), [("Qwen2-VL", 14), ("Qwen2.5-VL", 14), ("Qwen3-VL", 16)])
+@pytest.mark.parametrize(
+    ("model", "patch"), [("Qwen2-VL", 14), ("Qwen2.5-VL", 14), ("Qwen3-VL", 16)]
+)
 def test_pixels_for_1500_visual_tokens(model: str, patch: int) -> None:
     (written,) = re.findall(rf"^\| `Qwen/{model}-\S+` \| \S+ \| ([\d,]+) \|", TEXT, re.MULTILINE)
     pixels = int(written.replace(",", ""))
     processor = Qwen2VLImageProcessor(
         patch_size=patch, size={"shortest_edge": 3136, "longest_edge": pixels}
     )
-    for width, height, stated in ((4000, 3000, "1,485"), (3840, 2160, "1,508")):
+    for width, height, stated in ((1600, 1200, "1,485"), (1920, 1080, "1,508")):
         inputs = processor(images=Image.new("RGB", (width, height)), return_tensors="pt")
         assert f"{int(inputs['image_grid_thw'].prod()) // 4:,}" == stated
         assert stated in TEXT
@@ -231,6 +241,5 @@ def test_pixels_for_1500_visual_tokens(model: str, patch: int) -> None:
 def test_the_copy_of_a_checkpoint_shows_images_at_fewer_pixels(folder: Path) -> None:
     copy = folder / "models/qwen2-vl-7b"
     shutil.copytree(resolve_model("tiny-qwen2-vl"), copy, ignore=shutil.ignore_patterns("mapper*"))
-    (block,) = [block.text for block in BLOCKS if "longest_edge" in block.text]
-    exec(compile(block, str(PAGE), "exec"), {})
+    run_python("longest_edge")
     assert AutoProcessor.from_pretrained(copy).image_processor.size["longest_edge"] == 1204224
