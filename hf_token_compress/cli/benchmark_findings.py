@@ -170,7 +170,8 @@ def _drawn(table: SpeedTable) -> Table:
     title = Text(table.title, style="italic")
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for number, heading in enumerate(table.headings):
-        drawn.add_column(heading, justify="right" if number else "left", overflow="fold")
+        side: Any = "right" if number else "left"
+        drawn.add_column(heading, justify=side, overflow="fold", no_wrap=number > 0)
     for row in table.rows:
         drawn.add_row(*map(Text, row))
     return drawn

@@ -104,7 +104,14 @@ def recommend(
         content = {"model": source.options.model, **found.to_dict(), "token_compression": saved}
         typer.echo(json.dumps(content, ensure_ascii=False))
     else:
-        print_recommendation(source.location, found, setting, output, labelled=questions.labelled)
+        print_recommendation(
+            source.options.model,
+            source.location,
+            found,
+            setting,
+            output,
+            labelled=questions.labelled,
+        )
     if found.verdict != "recommended":
         few = found.verdict == "too_few_questions"
         raise typer.Exit(EXIT_TOO_FEW_QUESTIONS if few else EXIT_TOO_MUCH_LOST)

@@ -20,6 +20,7 @@ _WIDEST_SCORER = 24
 
 def print_recommendation(
     model: str,
+    location: str,
     found: Recommendation,
     setting: TokenCompressionConfig | None,
     output: Path | None,
@@ -29,7 +30,8 @@ def print_recommendation(
     """Print the settings that were tested, the verdict, and how to use what is recommended.
 
     Args:
-        model: Hub id or folder of the model.
+        model: What the user calls the model.
+        location: Its Hub id or folder.
         found: The recommendation.
         setting: The setting to save, if one is recommended.
         output: The file that has it, if one was asked for.
@@ -46,7 +48,7 @@ def print_recommendation(
         )
     console.print(Text(_verdict(found)))
     if setting is not None:
-        typer.echo(_how_to_use(model, setting, output))
+        typer.echo(_how_to_use(location, setting, output))
 
 
 def _table(found: Recommendation) -> Table:
@@ -62,7 +64,7 @@ def _table(found: Recommendation) -> Table:
         table.add_row(
             step.scorer,
             EvaluationSetting(step.scorer, step.config).budget_text,
-            f"{step.kept_share:.0%}",
+            f"{100 * step.kept_share:.0f} %",
             f"{step.percent_of_full:.1f}",
             f"{step.loss_bound:.1f}",
             _mark(step, found),
@@ -97,7 +99,7 @@ def _verdict(found: Recommendation) -> str:
     )
 
 
-def _how_to_use(model: str, setting: TokenCompressionConfig, output: Path | None) -> str:
+def _how_to_use(location: str, setting: TokenCompressionConfig, output: Path | None) -> str:
     """Lines of Python that load the model with the setting and save both."""
     if output is None:
         defaults = TokenCompressionConfig().to_dict()
@@ -112,7 +114,7 @@ def _how_to_use(model: str, setting: TokenCompressionConfig, output: Path | None
             "from transformers import AutoModelForImageTextToText",
             "",
             "model = AutoModelForImageTextToText.from_pretrained(",
-            f"    {model!r},",
+            f"    {location!r},",
             f"    token_compression={argument},",
             ")",
             'model.save_pretrained("FOLDER")  # with the setting',

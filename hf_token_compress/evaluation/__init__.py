@@ -3,7 +3,6 @@
 from ..data.composed import clip_samples, scene_samples
 from ..data.sample import Sample
 from .answering import answer_samples
-from .answers import Answers, AnswersFile
 from .engine import Evaluator
 from .questions import Questions
 from .results import Evaluation, LeftOut, RetentionResult, SampleResult
@@ -13,8 +12,6 @@ from .truth import TruthScorer
 
 __all__ = [
     "FULL",
-    "Answers",
-    "AnswersFile",
     "ConfiguredScorer",
     "Evaluation",
     "EvaluationSetting",

@@ -47,32 +47,35 @@ class AnswersFile(Answers):
         self._path = Path(path)
         content = self._path.read_bytes() if self._path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self._path, len(whole))
-        first, *lines = whole.splitlines() or [b""]
-        about = json.loads(json.dumps(about))
-        if not first:
-            self._append(about)
-            return
+        header = _line(about)
         try:
-            self._check(json.loads(first), about)
-            for line in lines:
-                batch = json.loads(line)
-                super().add(batch["setting"], [_read(item) for item in batch["answers"]])
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            if whole:
+                first, *lines = whole.splitlines()
+                self._check(json.loads(first), json.loads(header))
+                for line in lines:
+                    batch = json.loads(line)
+                    super().add(batch["setting"], [_read(item) for item in batch["answers"]])
+            elif not header.startswith(content):
+                raise TypeError
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(
                 f"The file {str(path)!r} holds no answers of an evaluation, or is damaged: delete "
                 "it, or choose another --output."
-            ) from error
+            ) from None
+        # Only now it is known to be ours.
+        if len(whole) < len(content):
+            os.truncate(self._path, len(whole))
+        if not whole:
+            self._append(header)
 
     def add(self, key: str, results: Sequence[SampleResult]) -> None:
         """Add the answers to a batch, and write them to the disk."""
-        self._append({"setting": key, "answers": [asdict(result) for result in results]})
+        self._append(_line({"setting": key, "answers": [asdict(own) for own in results]}))
         super().add(key, results)
 
-    def _append(self, content: Mapping[str, Any]) -> None:
+    def _append(self, line: bytes) -> None:
         with self._path.open("ab") as file:
-            file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
@@ -84,6 +87,10 @@ class AnswersFile(Answers):
                     f"{str(self._path)!r} holds the answers of a run with another {name} "
                     f"({_short(had)}, now {_short(has)}): choose another --output, or delete it."
                 )
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode() + b"\n"
 
 
 def _read(fields: dict[str, Any]) -> SampleResult:

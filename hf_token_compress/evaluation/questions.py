@@ -53,10 +53,10 @@ class Questions:
         num_frames: int | None = None,
     ) -> None:
         self._samples, self._num_frames = samples, num_frames
-        self.modalities: set[Modality] = set()
-        self.without_ground_truth: int | None = None
         unreadable: dict[int, str] = {}
         answers: dict[int, tuple[str, ...]] = {}
+        modalities: dict[int, Modality] = {}
+        vague: set[int] = set()  # without ground truth
         found: dict[str, None] = {}
         look = getattr(samples, "peek", samples.__getitem__)
         for number in range(len(samples)):
@@ -70,9 +70,9 @@ class Questions:
             if kinds and kind not in kinds:
                 continue
             answers[number] = sample.answers
-            self.modalities.add(sample.modality)
-            if self.without_ground_truth is None and not has_ground_truth(sample):
-                self.without_ground_truth = number
+            modalities[number] = sample.modality
+            if not has_ground_truth(sample):
+                vague.add(number)
         if unknown := [kind for kind in kinds if kind not in found]:
             raise ValueError(
                 f"There is no question of the kind {unknown[0]!r} in the data: it has "
@@ -86,6 +86,8 @@ class Questions:
                 if not any(map(bare_answer, own))
             }
         self.numbers = tuple(number for number in answers if number not in unreadable)
+        self.modalities = {modalities[number] for number in self.numbers}
+        self.without_ground_truth = next((n for n in self.numbers if n in vague), None)
         self.left_out = tuple(LeftOut(*item) for item in sorted(unreadable.items()))
         if not self.numbers:
             raise ValueError(none_can_be_asked(len(samples), self.left_out))

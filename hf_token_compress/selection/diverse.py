@@ -52,6 +52,7 @@ def diverse(candidates: Candidates, rounds: int = ROUNDS) -> Tensor:
     for remaining in range(min(rounds, missing), 0, -1):
         pool = values.argsort(descending=True, stable=True)[ranks]  # [P]
         products = weighted[pool] @ directions[pool].T  # [P, P]
+        # Only better tokens of the pool, which come first, lower a value.
         corrected = products.masked_fill_(not_better, torch.inf).amin(dim=1)
         corrected = torch.minimum(values[pool], corrected)  # [P]
         best = pool[corrected.topk(math.ceil(missing / remaining)).indices]

@@ -157,4 +157,5 @@ def _choose(
 
 
 def _embeddings(inputs_embeds: Callable[[], Tensor], sample: int, positions: Tensor) -> Tensor:
-    return inputs_embeds()[sample, positions].float()  # [N, D]
+    embeds = inputs_embeds()  # [B, S, D], where a split model has its embedding
+    return embeds[sample, positions.to(embeds.device)].float().to(positions.device)  # [N, D]

@@ -197,6 +197,7 @@ def at_depth(depth: int) -> TokenCompressionConfig:
         retention_ratio=0.25,
         min_visual_tokens=0,
         min_tokens_per_visual=0,
+        structure_share=0.0,
         scorer="attention",
         scorer_options={"scoring_depth": depth},
     )

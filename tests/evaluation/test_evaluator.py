@@ -223,9 +223,15 @@ def test_answers_of_another_model_and_other_files_are_refused(
     other, processor = load_tiny("qwen2-vl-video")
     with one_sentence(ValueError, "another model "):
         Evaluator(other, processor, SAMPLES, answers=path)
-    path.write_text('{"image": "0.png"}\nno\n')
-    with one_sentence(ValueError, str(path)):
-        Evaluator(*tiny, SAMPLES, answers=path)
+    header = path.read_bytes()
+    for content in (b'{"image": "0.png"}\nno\n', b"[]\n", b"notes", header + b"notes\n"):
+        path.write_bytes(content)
+        with one_sentence(ValueError, str(path)):
+            Evaluator(*tiny, SAMPLES, answers=path)
+        assert path.read_bytes() == content
+    path.write_bytes(header[:30])
+    Evaluator(*tiny, SAMPLES, answers=path)
+    assert path.read_bytes() == header
 
 
 def test_a_longer_file_of_questions_asks_only_what_is_new(

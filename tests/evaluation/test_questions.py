@@ -180,11 +180,13 @@ def test_without_boxes_the_command_leaves_out_the_scorer_truth(tmp_path: Path) -
     path.write_text(json.dumps({"image": "0.png", "question": "Where?", "answer": "here"}))
     outcome = evaluate("--data", path, "--retention-ratio", 0.5, "--markdown")
     assert outcome.exit_code == 0, outcome.stderr
-    first, _, *lines = outcome.stdout.splitlines()
-    assert first == "| scorer | kept | all |"
-    assert [line.split(" | ")[0] for line in lines] == (
-        ["| (all visual tokens)", "| attention", "| uniform", "| random"]
-    )
+    accuracies, costs = outcome.stdout.split("\n\n")
+    for table, heading in ((accuracies, "| scorer | kept | all |"), (costs, "| scorer | tokens |")):
+        first, _, *lines = table.splitlines()
+        assert first.startswith(heading)
+        assert [line.split(" | ")[0] for line in lines] == (
+            ["| (all visual tokens)", "| attention", "| uniform", "| random"]
+        )
     assert_refused(evaluate("--data", path, "--scorer", "truth"), "truth", "relevant_boxes")
     assert_refused(evaluate("--data", path, "--kind", "smell"), "'smell'", "all")
 
@@ -197,6 +199,9 @@ def test_without_boxes_the_command_leaves_out_the_scorer_truth(tmp_path: Path) -
         (["--data", "x", "--seed", 0], ("--seed",)),
         (["--data", "none.jsonl"], ("no data file",)),
         (["--metric", "nearly"], ("metric",)),
+        (["--scorer", "random,random"], ("random", "twice")),
+        (["--max-visual-tokens", "64,many"], ("--max-visual-tokens", "whole numbers", "'many'")),
+        (["--max-visual-tokens", 0], ("max_visual_tokens", "0")),
     ],
 )
 def test_options_that_exclude_each_other(arguments: list[Any], words: tuple[str, ...]) -> None:

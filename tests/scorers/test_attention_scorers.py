@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from eager_attention import eager_maps
+from errors import one_sentence
 from made_prompts import reading_of
 from matrix import full_only
-from tiny_models import RAGGED, Prompt, make_inputs, tiny_family, tiny_model
+from tiny_models import RAGGED, Prompt, make_inputs, marked_families, tiny_family, tiny_model
 from torch import Tensor
 
 from hf_token_compress import compress, prepare_inputs
@@ -21,11 +22,18 @@ pytestmark = pytest.mark.core
 PROMPTS: tuple[Prompt, ...] = (*RAGGED, (3, (4, 4)))
 """The last one ends with an image."""
 
-each_family = pytest.mark.parametrize(
-    "family",
-    # With the fast path, with and without axes of positions, and with the probe.
-    ["qwen2_vl", "llava_onevision", "gemma3", full_only("vila15"), full_only("paligemma")],
-)
+# With the fast path, with and without axes of positions, and with the probe.
+CHOSEN = ("qwen2_vl", "llava_onevision", "gemma3")
+each_family = pytest.mark.parametrize("family", CHOSEN)
+
+
+def all_families() -> list[Any]:
+    """Every family, by default only the chosen ones."""
+    return [
+        parameter if parameter.values[0] in CHOSEN else full_only(*parameter.values)
+        for parameter in marked_families()
+        if not parameter.marks
+    ]
 
 
 def scores_of(scorer: str, family: str, inputs: dict[str, Tensor], **options: Any) -> list[Tensor]:
@@ -42,16 +50,27 @@ def in_one_place(family: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**inputs, "position_ids": torch.zeros_like(ids)}
 
 
-@each_family
+@pytest.mark.parametrize("family", all_families())
 def test_attention_without_rope_is_that_of_tokens_in_one_place(family: str) -> None:
-    inputs = make_inputs(RAGGED, family=family)
+    maker = tiny_family(family)
+    inputs = make_inputs(maker.prompts["ragged"], family=family)
     stock = tiny_model(family=family)
     prompt, _ = read_prompt(stock, inputs)
-    maps = eager_maps(stock, in_one_place(family, inputs))[0].mean(1)  # [B, S, S]
-    found = scores_of("attention_without_rope", family, inputs)
-    for sample, scores in enumerate(found):
+    found = eager_maps(stock, in_one_place(family, inputs), maker.attention_layers)
+    maps = found[min(found)].mean(1)  # [B, S, S]
+    for sample, scores in enumerate(scores_of("attention_without_rope", family, inputs)):
         own = maps[sample][prompt.query_mask[sample]].mean(0)[prompt.visual_mask[sample]]
         torch.testing.assert_close(scores, own, rtol=1e-4, atol=1e-7)
+
+
+def test_a_decoder_that_counts_positions_itself_has_rope() -> None:
+    model = tiny_model(family="llava_onevision")
+    model.get_decoder().register_forward_pre_hook(
+        lambda _, args, kwargs: (args, {**kwargs, "position_ids": None}), with_kwargs=True
+    )
+    compress(model, {"scorer": "attention_without_rope", "min_visual_tokens": 0})
+    with one_sentence(ValueError, "counts positions by itself"):
+        prepare_inputs(model, **make_inputs(RAGGED, family="llava_onevision"))
 
 
 @each_family

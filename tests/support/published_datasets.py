@@ -15,7 +15,7 @@ from hf_token_compress.data.composed import ClipSource
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import make_scene
 
-_SOURCE = ClipSource(2, frames=2)
+_SOURCE = ClipSource(2, frames=4, frames_per_scene=2)
 CLIPS = [_SOURCE[number] for number in range(len(_SOURCE))]
 Row = dict[str, Any]
 

@@ -43,10 +43,10 @@ class LoadingArguments:
     )
     batch_size: int = option(1, "Prompts per batch.", "[1, inf)")
     min_pixels: int | None = option(
-        None, "Least pixels of an image or a frame. By default the processor's.", "[1, inf)"
+        None, "Least pixels of an image, or of a frame. By default the processor's.", "[1, inf)"
     )
     max_pixels: int | None = option(
-        None, "Most pixels of an image or a frame. By default the processor's.", "[1, inf)"
+        None, "Most pixels of an image, or of a frame. By default the processor's.", "[1, inf)"
     )
     max_num_frames: int = option(
         32, "Most frames to take from each video. Some processors round the number.", "[1, inf)"

@@ -47,7 +47,8 @@ def load(
         saved, _ = PreTrainedConfig.get_config_dict(location, **source)
         setting = _setting(saved.get(CONFIG_KEY), changes)
         # The processor first: it is small, and an argument that it refuses is found at once.
-        processor = _load_processor(location, _given(arguments, "min_pixels", "max_pixels"), source)
+        processor = AutoProcessor.from_pretrained(location, **source)
+        limit_pixels(processor, _given(arguments, *_EDGES))
         model: Any = AutoModelForImageTextToText.from_pretrained(
             location, token_compression=setting, dtype=arguments.dtype, **placed, **source
         )
@@ -94,14 +95,20 @@ def _setting(saved: Any, changes: Mapping[str, Any]) -> TokenCompressionConfig:
     return setting
 
 
-def _load_processor(location: str, pixels: Mapping[str, int], source: Mapping[str, Any]) -> Any:
-    processor = AutoProcessor.from_pretrained(location, **source)
-    parts = (processor.image_processor, getattr(processor, "video_processor", None))
-    for name, value in pixels.items():
-        for part in filter(None, parts):
-            if name not in part.valid_kwargs.__annotations__:
-                raise ValueError(
-                    f"{name} is not an option of this model's {type(part).__name__}: leave it out."
-                )
-            part.size = replace(part.size, **{_EDGES[name]: value})
-    return processor
+def limit_pixels(processor: Any, limits: Mapping[str, int]) -> None:
+    """Set `min_pixels` and `max_pixels` of images, and of frames where the processor counts those.
+
+    Video processors that limit the pixels of a whole video, such as Qwen3-VL's, are left alone.
+
+    Raises:
+        ValueError: The image processor does not take one of them.
+    """
+    images, videos = processor.image_processor, getattr(processor, "video_processor", None)
+    for name, value in limits.items():
+        if name not in images.valid_kwargs.__annotations__:
+            raise ValueError(
+                f"{name} is not an option of this model's {type(images).__name__}: leave it out."
+            )
+        images.size = replace(images.size, **{_EDGES[name]: value})
+        if videos is not None and name in videos.valid_kwargs.__annotations__:
+            videos.size = replace(videos.size, **{_EDGES[name]: value})

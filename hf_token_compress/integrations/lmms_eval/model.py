@@ -22,6 +22,11 @@ from .generation import cut_answer, generate_options, generated_lengths, stop_st
 from .loading import find_device, load
 from .messages import batch_key, read_messages
 
+_GENERATES_ONLY = (
+    "hf_token_compress answers with generated text in one turn: choose a task whose output_type is "
+    "generate_until."
+)
+
 
 @dataclass(frozen=True)
 class _Batch:
@@ -79,7 +84,7 @@ class CompressedModel(lmms):
                     tokens += answer.token_counts.output_tokens
                 progress.update(len(answers))
         logger.info(f"Token compression: {totals.summary()}")
-        # These are also written into the results, as averages over the tasks' request types.
+        # lmms-eval writes these into the results, too.
         visual_tokens = {
             "visual_tokens_before": totals.visual_tokens_before,
             "visual_tokens_after": totals.visual_tokens_after,
@@ -133,9 +138,3 @@ class CompressedModel(lmms):
             GenerationResult(cut_answer(text, stops), TokenCounts(output_tokens=length))
             for text, length in zip(texts, lengths, strict=True)
         ]
-
-
-_GENERATES_ONLY = (
-    "hf_token_compress answers with generated text in one turn: choose a task whose output_type is "
-    "generate_until."
-)

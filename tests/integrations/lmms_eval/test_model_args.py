@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from errors import one_sentence
+from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.integrations.lmms_eval.arguments import LoadingArguments, read_arguments
@@ -16,7 +18,11 @@ from hf_token_compress.integrations.lmms_eval.generation import (
     generated_lengths,
     stop_strings,
 )
-from hf_token_compress.integrations.lmms_eval.loading import find_device, load
+from hf_token_compress.integrations.lmms_eval.loading import (
+    find_device,
+    limit_pixels,
+    load,
+)
 
 GREEDY = {"max_new_tokens": 9, "do_sample": False}
 
@@ -69,6 +75,18 @@ def test_models_and_settings_that_cannot_be(
     arguments, changes = read_arguments({"pretrained": "tiny-llava-onevision", **given})
     with one_sentence(kind, *words):
         load(arguments, changes, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("video_processor", [Qwen2VLVideoProcessor, Qwen3VLVideoProcessor])
+def test_pixels_limit_frames_only_where_frames_are_limited(video_processor: type[Any]) -> None:
+    videos = video_processor()
+    processor = SimpleNamespace(image_processor=Qwen2VLImageProcessor(), video_processor=videos)
+    of_video, least = videos.size.longest_edge, processor.image_processor.size.shortest_edge
+    limit_pixels(processor, {"max_pixels": 200_704})
+    assert processor.image_processor.size.longest_edge == 200_704
+    assert processor.image_processor.size.shortest_edge == least
+    limited = video_processor is Qwen2VLVideoProcessor
+    assert videos.size.longest_edge == (200_704 if limited else of_video)
 
 
 def test_devices_that_cannot_be() -> None:
