@@ -93,7 +93,7 @@ def _config(rng: random.Random, model: str) -> TokenCompressionConfig:
         min_tokens_per_visual=rng.choice((1, 0, rng.randint(2, 6))),
         min_tokens_per_frame=rng.choice((0, 0, rng.randint(1, 4))),
         top_p=rng.uniform(0.05, 1.0) if sums_to_one and rng.random() < 0.3 else None,
-        position_ids=rng.choice(("original", "original", "compact")),
+        position_ids=rng.choice(("original", "original", "grid", "compact")),
         instruction=rng.choice(("last_turn", "last_turn", "after_visual", "all_text")),
         **scorer,
     )
