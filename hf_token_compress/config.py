@@ -111,8 +111,8 @@ class TokenCompressionConfig(dict[str, Any]):
     mapper_revision: str | None = option(None, "Branch, tag or commit of the mapper on the Hub.")
     position_ids: PositionIdPolicy = option(
         "original",
-        '"original" keeps the position ids of the whole prompt; "grid" keeps them inside each image '
-        "and video, and moves what follows up behind the last grid row or column that is kept; "
+        '"original" keeps the position ids of the whole prompt; "grid" keeps the grid inside each '
+        "image and video, and moves what follows up behind the last row or column that is kept; "
         '"compact" numbers the kept tokens 0, 1, 2, … on every axis.',
     )
     instruction: InstructionScope = option("last_turn", INSTRUCTION_HELP)
