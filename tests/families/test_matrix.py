@@ -42,7 +42,7 @@ pytestmark = pytest.mark.core
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 LOGITS = {"return_dict_in_generate": True, "output_logits": True}
-GRID = {"position_ids": "grid", "retention_ratio": 0.2}
+GRID = {"position_ids": "grid", "retention_ratio": 0.25, "structure_share": 0.0}
 
 
 class Cell(NamedTuple):
