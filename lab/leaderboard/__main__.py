@@ -87,9 +87,9 @@ def _run(options: argparse.Namespace) -> None:
         options.output,
         options.stream,
         _subjects(options),
-        options.testbed,
-        options.testbed_mapper,
-        options.batch_size,
+        testbed=options.testbed,
+        testbed_mapper=options.testbed_mapper,
+        batch_size=options.batch_size,
     )
     progress = run_all(run, options.limit_seconds)
     for name, seconds in progress.seconds_per_answer().items():

@@ -52,7 +52,7 @@ class Progress:
         self._last = now
         if now - self._shown > _EVERY:
             self.show(task)
-        if self._limit is not None and now - self._start > self._limit:
+        if count and self._limit is not None and now - self._start > self._limit:
             raise TimeUpError
 
     def show(self, task: Task) -> None:

@@ -14,6 +14,7 @@ from hf_token_compress.tiny import own_mapper
 
 from ..loading import load_model
 from .progress import Progress, TimeUpError
+from .rows import ROWS, Row
 from .schedule import Task, schedule
 from .subjects import SUBJECTS, TESTBED, Pool, Stream, Subject, questions_of
 
@@ -28,6 +29,7 @@ class Run:
         folder: Where answers go, one file per model and source.
         stream: Which questions.
         subjects: Models and sources.
+        rows: Which rows.
         testbed: Folder of the testbed.
         testbed_mapper: Folder of its mapper, if there is one.
         batch_size: Questions of tiny models per batch; of the testbed, a quarter of it.
@@ -36,6 +38,7 @@ class Run:
     folder: Path
     stream: Stream
     subjects: tuple[Subject, ...] = SUBJECTS
+    rows: tuple[Row, ...] = ROWS
     testbed: str = TESTBED
     testbed_mapper: str | None = None
     batch_size: int = 64
@@ -43,7 +46,7 @@ class Run:
     def tasks(self) -> list[Task]:
         """All that is to be measured, in order."""
         mapped = [own.model for own in self.subjects if self.mapper(own.model)]
-        return list(schedule(self.subjects, mapped))
+        return list(schedule(self.subjects, self.rows, mapped))
 
     def mapper(self, model: str) -> str | None:
         """The mapper of a model."""

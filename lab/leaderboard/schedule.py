@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .rows import ROWS, Group, Row
+from .rows import Group, Row
 from .subjects import Subject
 
 PHASES: tuple[tuple[Group, float], ...] = (
@@ -44,18 +44,21 @@ class Task:
         return self.questions * (1 + len(self.rows))
 
 
-def schedule(subjects: Sequence[Subject], mapped: Sequence[str]) -> Iterator[Task]:
+def schedule(
+    subjects: Sequence[Subject], every: Sequence[Row], mapped: Sequence[str]
+) -> Iterator[Task]:
     """All tasks; in each phase, subjects take turns.
 
     Args:
         subjects: Models and questions.
+        every: The rows.
         mapped: Names of the models that have a mapper.
     """
     for group, ratio in PHASES:
         for subject in subjects:
             rows = tuple(
                 row
-                for row in ROWS
+                for row in every
                 if row.group == group
                 and subject.takes(row, ratio)
                 and (row.scorer != "mapper" or subject.model in mapped)
