@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..models.generic import GenericFamily
 from ..prompt import MultimodalPrompt
-from ..scorers.base import Scorer, checked_scores
-from ..selection import may_drop_tokens, select_tokens
+from ..scorers.base import checked_choice, checked_scores
+from ..selection import Candidates, may_drop_tokens, select_tokens
 from .fast_path import FastPath
 from .generic_check import check_decoder_entry
 from .inputs import PromptLayout, read_layout
@@ -99,7 +98,7 @@ def compress_inputs(
                 )
             # 3. Select the tokens to keep.
             with rewriting.running():
-                keep = _select(setting.scorer, prompt, scores, budgets)
+                keep = _select(setting, prompt, scores, budgets)
     # 4. Rewrite the inputs.
     with rewriting.running():
         compressed = rewrite_prompt(
@@ -170,19 +169,25 @@ def _score(
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 @without_autocast()
 def _select(
-    scorer: Scorer,
+    setting: Setting,
     prompt: MultimodalPrompt,
     scores: Tensor,
     budgets: Sequence[TokenCompressionConfig],
 ) -> Tensor:
     """The tokens to keep, bool [B, S]."""
+    scorer, name = setting.scorer, setting.base.scorer_name
+
+    def own_rule(sample: int, candidates: Candidates) -> Tensor | None:
+        chosen = scorer.select(prompt, sample, candidates)
+        return None if chosen is None else checked_choice(chosen, candidates, name)
+
     return select_tokens(
         prompt.attention_mask,
         prompt.visuals,
         scores,
         budgets,
         inputs_embeds=lambda: prompt.inputs_embeds,
-        own_rule=partial(scorer.select, prompt) if scorer.selects else None,
+        own_rule=own_rule if scorer.selects else None,
     )
 
 

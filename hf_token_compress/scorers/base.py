@@ -130,3 +130,27 @@ def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -
             f"{sample}: every visual token needs a finite score."
         )
     return scores
+
+
+def checked_choice(chosen: object, candidates: Candidates, scorer_name: str) -> Tensor:
+    """What a scorer's `select` returned, after a check.
+
+    Raises:
+        TypeError: It is not an int64 tensor.
+        ValueError: It does not choose as many other tokens as are asked for.
+    """
+    if not isinstance(chosen, Tensor) or chosen.dtype != torch.int64:
+        kind = chosen.dtype if isinstance(chosen, Tensor) else type(chosen).__name__
+        raise TypeError(
+            f"Scorer {scorer_name!r} must choose tokens by an int64 tensor, but returned {kind}."
+        )
+    kept, count = candidates.kept, candidates.count
+    chosen = chosen.to(kept.device)
+    known = torch.arange(len(kept), device=kept.device)
+    free = torch.isin(known, chosen) & ~kept  # [N]
+    if chosen.shape != (count,) or int(free.sum()) != count:
+        raise ValueError(
+            f"Scorer {scorer_name!r} must choose {count} tokens that are not kept yet, each once, "
+            f"but chose {chosen.flatten().tolist()}."
+        )
+    return chosen

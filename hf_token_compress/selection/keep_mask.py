@@ -58,9 +58,11 @@ def select_tokens(
         if sum(lengths) < max(1, config.min_visual_tokens):
             continue
         positions = torch.cat([span.positions for span in spans])  # [N]
-        floors = [(groups_of_visuals(lengths), config.min_tokens_per_visual)]
+        floors = []
         if config.min_tokens_per_frame > 0:
             floors.append((groups_of_frames(spans), config.min_tokens_per_frame))
+        if config.min_tokens_per_visual > 0:
+            floors.append((groups_of_visuals(lengths), config.min_tokens_per_visual))
         kept = select_visual_tokens(
             scores[sample, positions],
             visual_token_budget(sum(lengths), config),
@@ -98,7 +100,7 @@ def select_visual_tokens(
         scores: float [N], one score per visual token of the prompt, in order.
         budget: Number of tokens to keep in all. Minimums may exceed it.
         floors: int64 [N] each, which group each token belongs to, negative for none; and the tokens
-            that every group keeps (all, if it has fewer).
+            that every group keeps (all, if it has fewer), those of earlier floors among them.
         structure: int64 [n], ascending, which tokens are structure.
         structure_share: Largest share of the budget that goes to them first.
         top_p: Keep the fewest tokens whose scores sum to this share of the total, if they are
@@ -113,7 +115,10 @@ def select_visual_tokens(
         ValueError: A score is negative, but `top_p` is set.
     """
     device = scores.device
-    needed = sum(_least_kept(groups, floor) for groups, floor in floors)
+    # Any choice gives an only group its minimum.
+    several = [(groups, floor) for groups, floor in floors if bool((groups != groups[0]).any())]
+    least = max((_least_kept(groups, floor) for groups, floor in floors), default=0)
+    needed = max(least, sum(_least_kept(groups, floor) for groups, floor in several))
     limit = budget
     if top_p is not None:
         budget = min(limit, top_p_budget(scores, top_p))
@@ -121,20 +126,20 @@ def select_visual_tokens(
     # 1. Structure.
     most = max(0, min(int(structure_share * budget), budget - needed))
     if structure is not None and len(structure) > 0 and most > 0:
-        first = spread_evenly(structure, most)
-        keep[first.to(device)] = True
-        needed += len(first)
+        keep[spread_evenly(structure, most).to(device)] = True
         if top_p is not None:
             budget = min(limit, top_p_budget(scores, top_p, keep))
-    # 2. The minimum of each image, video and frame, which structure does not count towards. Any
-    # choice gives an only group its minimum.
+    # 2. The minimum of each image, video and frame, which structure does not count towards, but
+    # what frames keep counts towards that of their video.
     others = ~keep
-    for groups, floor in floors:
-        if floor > 0 and bool((groups != groups[0]).any()):
-            own = torch.where(others, groups.to(device), -1)
-            keep |= best_of_each_group(scores, own, floor)
+    for groups, floor in several:
+        own = torch.where(others, groups.to(device), -1)
+        keep |= best_of_each_group(scores.masked_fill(keep, torch.inf), own, floor)
     # 3. The rule's choice of the rest.
-    count = min(max(budget, needed), len(scores)) - int(keep.sum())
+    total = max(budget, least)
+    if total >= len(scores):
+        return torch.ones_like(keep)
+    count = total - int(keep.sum())
     if count > 0:
         keep[rule(Candidates(scores, keep.clone(), count, embed))] = True
     return keep

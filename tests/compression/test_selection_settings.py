@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -98,6 +99,54 @@ def test_a_scorer_may_choose_tokens_itself() -> None:
     kept = int(sample.kept_visual.sum())
     assert kept == round(0.25 * len(sample.kept_visual))
     assert sample.kept_visual[-kept:].all()
+
+
+class Free(Scorer):
+    """Chooses what `rule` makes of the first free tokens."""
+
+    def __init__(self, rule: Callable[[Tensor], Any]) -> None:
+        self.rule = rule
+
+    def score(self, prompt: MultimodalPrompt) -> Tensor:
+        return torch.zeros(prompt.visual_mask.shape)
+
+    def select(self, prompt: MultimodalPrompt, sample: int, candidates: Candidates) -> Any:
+        free = (~candidates.kept).nonzero().flatten()
+        return self.rule(free[: candidates.count])
+
+
+@pytest.mark.parametrize(
+    ("error", "rule"),
+    [
+        (ValueError, lambda free: free[1:]),
+        (ValueError, lambda free: free[:1].expand(len(free))),
+        (ValueError, lambda free: free - 1_000),
+        (ValueError, lambda free: free + 1_000),
+        (TypeError, lambda free: free.bool()),
+        (TypeError, lambda free: free.tolist()),
+    ],
+    ids=["too few", "twice", "below", "above", "a mask", "a list"],
+)
+def test_a_scorer_that_does_not_choose_what_is_asked_for(error: type[Exception], rule: Any) -> None:
+    model = compress(tiny_model(), QUARTER)
+    model.token_compression.scorer = Free(rule)
+    with one_sentence(error, "Free"):
+        model(**make_inputs([ONE_IMAGE]))
+
+
+def test_a_scorer_does_not_choose_for_a_prompt_that_keeps_all() -> None:
+    chosen: list[Tensor] = []
+
+    def note(free: Tensor) -> Tensor:
+        chosen.append(free)
+        return free
+
+    model = compress(tiny_model(), QUARTER)
+    model.token_compression.scorer = Free(note)
+    model(**make_inputs([ONE_IMAGE, ONE_IMAGE]), token_compression=[1.0, 0.25])
+    whole, quarter = model.token_compression.last.samples
+    assert whole.kept_visual.all()
+    assert [len(own) for own in chosen] == [quarter.visual_tokens_after]
 
 
 @pytest.mark.parametrize("change", [{"top_p": 0.5}, {"selection": "diverse"}])

@@ -170,6 +170,41 @@ def test_every_frame_keeps_its_best(
         assert not keep[:4].any()
 
 
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=3),
+    rest=st.integers(0, 2),
+    of_frame=st.integers(1, 3),
+    of_video=st.integers(0, 5),
+    budget=st.integers(0, 40),
+    data=st.data(),
+)
+def test_what_frames_keep_counts_towards_the_minimum_of_their_video(
+    shapes: list[tuple[int, int]],
+    rest: int,
+    of_frame: int,
+    of_video: int,
+    budget: int,
+    data: st.DataObject,
+) -> None:
+    """Videos of (frames, tokens of a frame), each with tokens on no frame behind it."""
+    lengths = [frames * size + rest for frames, size in shapes]
+    groups, number = [], 0
+    for frames, size in shapes:
+        groups += [number + place // size for place in range(frames * size)] + [-1] * rest
+        number += frames
+    numbers = st.lists(st.integers(-3, 3), min_size=sum(lengths), max_size=sum(lengths))
+    scores = torch.tensor(data.draw(numbers)).float()
+    floors = [(torch.tensor(groups), of_frame), (groups_of_visuals(lengths), of_video)]
+    keep = select_visual_tokens(scores, budget, floors=floors)
+    needed = [
+        max(frames * min(of_frame, size), min(of_video, length))
+        for (frames, size), length in zip(shapes, lengths, strict=True)
+    ]
+    assert int(keep.sum()) == min(max(budget, sum(needed)), len(scores))
+    for part, length in zip(keep.split(lengths), lengths, strict=True):
+        assert int(part.sum()) >= min(of_video, length)
+
+
 @given(values=score_lists, budget=st.integers(0, 45))
 def test_between_equal_scores_the_earlier_wins(values: list[float], budget: int) -> None:
     keep = select_visual_tokens(torch.tensor(values), budget)
