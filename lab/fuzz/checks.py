@@ -190,28 +190,63 @@ def _selected(sample: Any, config: Any) -> set[int]:
     """Visual tokens of one prompt to keep, in plain Python."""
     scores = sample.scores.tolist()
     order = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
-    budget = max(1, round(config.retention_ratio * len(scores))) if scores else 0
+    visuals, frames, structure = _groups(sample.visuals)
+    floors = [(frames, config.min_tokens_per_frame), (visuals, config.min_tokens_per_visual)]
+    limit = max(1, round(config.retention_ratio * len(scores))) if scores else 0
     if config.max_visual_tokens is not None:
-        budget = min(budget, config.max_visual_tokens)
-    if config.top_p is not None and sum(scores) > 0:
-        reached, needed = 0.0, 0
-        while reached < config.top_p * sum(scores) and needed < len(scores):
-            reached += scores[order[needed]]
-            needed += 1
-        budget = min(budget, needed)
-    kept: set[int] = set()
+        limit = min(limit, config.max_visual_tokens)
+    budget = min(limit, _reaching(scores, order, config.top_p))
+    # Structure gets what the minimums leave; any choice gives an only group its minimum.
+    least = [sum(min(len(group), floor) for group in groups) for groups, floor in floors]
+    several = [sum(map(len, groups)) < len(scores) or len(groups) > 1 for groups, _ in floors]
+    needed = max(*least, sum(least[place] for place in range(2) if several[place]))
+    most = max(0, min(int(config.structure_share * budget), budget - needed))
+    if len(structure) > most:
+        steps = range(most)
+        structure = [structure[(2 * step + 1) * len(structure) // (2 * most)] for step in steps]
+    if structure:
+        first = [*structure, *(token for token in order if token not in structure)]
+        needed_first = _reaching(scores, first, config.top_p)
+        budget = min(limit, max(needed_first, len(structure)))
+    kept = set(structure)
+    for (groups, floor), is_several in zip(floors, several, strict=True):
+        for group in groups if is_several else ():
+            inside = [token for token in order if token in group and token not in structure]
+            kept.update(sorted(inside, key=lambda token: token not in kept)[:floor])
+    rest = [token for token in order if token not in kept]
+    return kept | set(rest[: max(0, max(budget, *least) - len(kept))])
+
+
+def _reaching(scores: list[float], order: list[int], top_p: float | None) -> int:
+    """How many tokens, in that order, reach that share of all scores; all if there is none."""
+    if top_p is None or sum(scores) == 0:
+        return len(scores)
+    reached, needed = 0.0, 0
+    while reached < top_p * sum(scores) and needed < len(scores):
+        reached += scores[order[needed]]
+        needed += 1
+    return needed
+
+
+def _groups(visuals: Any) -> tuple[list[set[int]], list[set[int]], list[int]]:
+    """The visual tokens of each image or video, of each frame, and those on no grid."""
+    wholes: list[set[int]] = []
+    frames: list[set[int]] = []
+    structure: list[int] = []
     first = 0
-    for visual in sample.visuals:
-        own = range(first, first + len(visual.positions))
-        kept.update([token for token in order if token in own][: config.min_tokens_per_visual])
+    for visual in visuals:
+        whole = range(first, first + len(visual.positions))
+        cells = [{first + int(i) for i in grid.index.ravel()} for grid in visual.grids]
+        wholes.append(set(whole))
+        if cells:
+            structure += sorted(set(whole).difference(*cells))
         if visual.modality == "video":
             for frame in range(visual.grids[0].shape[0] if visual.grids else 0):
-                cells = {first + int(i) for grid in visual.grids for i in grid.index[frame].ravel()}
-                inside = [token for token in order if token in cells]
-                kept.update(inside[: config.min_tokens_per_frame])
+                frames.append(
+                    {first + int(i) for grid in visual.grids for i in grid.index[frame].ravel()}
+                )
         first += len(visual.positions)
-    rest = [token for token in order if token not in kept]
-    return kept | set(rest[: max(0, budget - len(kept))])
+    return wholes, frames, structure
 
 
 def _prepared(batch: Batch) -> Iterator[str]:
