@@ -52,7 +52,13 @@ def test_names_of_kinds_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]
         print_evaluation("model", found, table_rows(found), markdown=markdown)
         shown = capsys.readouterr()
         (heading,) = (line for line in shown.out.splitlines() if "[/list]" in line)
-        assert heading.replace("|", " ").split()[:5] == ["scorer", "kept", "[/list]", "(no", "kind)"]
+        assert heading.replace("|", " ").split()[:5] == [
+            "scorer",
+            "kept",
+            "[/list]",
+            "(no",
+            "kind)",
+        ]
         assert markdown or "2 [/list]" in shown.err
 
 
