@@ -12,10 +12,11 @@ from ..training.options import CollectOptions
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting
 from .data_options import DATA, DataOptions
-from .errors import one_sentence_errors, stoppable
+from .errors import CommandError, one_sentence_errors, stoppable
 from .evaluate_options import EvaluateOptions
 from .evaluate_outputs import Outputs, Run
 from .options import JsonFlag, Kinds, OutputFile, listed, takes
+from .outputs import check_apart
 from .questions import read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 
@@ -70,10 +71,17 @@ def evaluate(
     """
     outputs = Outputs(markdown, as_json, output, plot)
     outputs.check()
+    check_apart({"--data": data.data, "--output": output, "--plot": plot})
     composed = scene_options(scenes, composed=not data.given, clips="clip_frames" in scenes)
     source = find_checkpoint(model_options)
     scorers, mapper = options.scorers(changes.pop("mapper", None), source)
     questions = read_questions(data, composed, listed(kind), answers.metric, options.frames)
+    if options.log_probability and not questions.labelled:
+        raise CommandError(
+            "--log-probability needs right answers, but no sample has one: leave it out, or name "
+            "the answers with --answer-column.",
+            exit_code=2,
+        )
     settings = options.settings(scorers, mapper, questions, changes)
     about = {"model": source.options.model, "mapper": mapper, **changes, **_about(data, composed)}
     run = Run(outputs, about, settings)

@@ -59,6 +59,28 @@ def check_output(path: Path | None) -> None:
         raise CommandError(f"There is no folder for {str(path)!r}: make it first.", exit_code=2)
 
 
+def check_apart(files: Mapping[str, Path | None]) -> None:
+    """Refuse to write two outputs to one file, or one over the data.
+
+    Args:
+        files: What each option names.
+
+    Raises:
+        CommandError: Two options name the same file.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        first = seen.setdefault(path.resolve(), option)
+        if first != option:
+            raise CommandError(
+                f"{first} and {option} name the same file, {str(path)!r}: choose another for "
+                f"{option}.",
+                exit_code=2,
+            )
+
+
 def write_json(content: Mapping[str, Any], path: Path | None) -> None:
     """Write an object to the file of `--output`, if there is one."""
     if path is not None:

@@ -20,7 +20,7 @@ from .data_options import DATA, DataOptions
 from .errors import one_sentence_errors, stoppable
 from .evaluate_options import EvaluateOptions
 from .options import JsonFlag, Kinds, listed, takes
-from .outputs import check_output, write_json
+from .outputs import check_apart, check_output, write_json
 from .questions import name_left_out, read_questions
 from .recommend_options import RecommendOptions
 from .recommend_table import print_recommendation
@@ -85,6 +85,7 @@ def recommend(
     """
     for path in (output, answers_file):
         check_output(path)
+    check_apart({"--data": data.data, "--answers": answers_file, "--output": output})
     composed = scene_options(scenes, composed=not data.given, clips="clip_frames" in scenes)
     source = find_checkpoint(model_options)
     named = changes.get("mapper")

@@ -79,7 +79,7 @@ def check_samples(source: SampleSource) -> Checked:
             continue
         found.answered += bool(sample.answers)
         found.with_choices += bool(sample.choices)
-        found.lettered += bool(sample.choices) and sample.prompt_suffix is None
+        found.lettered += sample.asks_for_letter
         found.numeric += any(number_of(answer) is not None for answer in sample.answers)
         found.kinds[sample.kind] = found.kinds.get(sample.kind, 0) + 1
         found.modalities[sample.modality] = found.modalities.get(sample.modality, 0) + 1

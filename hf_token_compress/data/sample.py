@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .choices import choices_prompt
+from .choices import choices_prompt, named_choice
 from .scenes import Box
 
 if TYPE_CHECKING:
@@ -50,6 +51,18 @@ class Sample:
     def answers(self) -> tuple[str, ...]:
         """All right answers; empty if they are unknown."""
         return () if self.answer is None else (self.answer, *self.other_answers)
+
+    @property
+    def asks_for_letter(self) -> bool:
+        """Whether the prompt asks for the letter of the right choice."""
+        return bool(self.choices) and self.prompt_suffix is None
+
+    @property
+    def expected_answer(self) -> str:
+        """The first right answer, as a letter if that is asked for; empty if it is unknown."""
+        answer = self.answer or ""
+        index = named_choice(answer, self.choices) if self.asks_for_letter else None
+        return answer if index is None else ascii_uppercase[index]
 
     @property
     def prompt(self) -> str:

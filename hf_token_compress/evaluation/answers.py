@@ -60,7 +60,7 @@ class AnswersFile(Answers):
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(
                 f"The file {str(path)!r} holds no answers of an evaluation, or is damaged: delete "
-                "it, or choose another --output."
+                "it, or choose another file."
             ) from None
         # Only now it is known to be ours.
         if len(whole) < len(content):
@@ -85,7 +85,7 @@ class AnswersFile(Answers):
             if had != has:
                 raise ValueError(
                     f"{str(self._path)!r} holds the answers of a run with another {name} "
-                    f"({_short(had)}, now {_short(has)}): choose another --output, or delete it."
+                    f"({_short(had)}, now {_short(has)}): choose another file, or delete it."
                 )
 
 

@@ -163,7 +163,7 @@ class Measures:
     ) -> list[float | None]:
         if not self.log_probability:
             return [None] * len(samples)
-        answers = [answer_ids(processor, sample.answers[0]) for sample in samples]
+        answers = [answer_ids(processor, sample.expected_answer) for sample in samples]
         found = forced_log_probabilities(model, inputs, answers)
         return [answer_log_probability(*pair) for pair in zip(found, answers, strict=True)]
 

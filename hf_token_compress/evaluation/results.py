@@ -40,8 +40,8 @@ class SampleResult:
         kl: KL divergence of the setting's next-token distribution from the uncompressed model's,
             in nats: the mean over the first tokens of the uncompressed model's own answer. None if
             it was not measured.
-        log_probability: Of the right answer, in nats, the sum over its tokens. None if it was not
-            measured.
+        log_probability: Of the right answer (of its letter, if that is asked for), in nats, the sum
+            over its tokens. None if it was not measured.
         first_tokens: Ids of the answer's first tokens.
     """
 

@@ -112,6 +112,7 @@ def test_nothing_is_recommended_where_all_lose_too_much(tmp_path: Path) -> None:
         (("--model", "tiny-vila", "--mapper", "x", "--scorer", "uniform"), "not used without"),
         (("--output", "/nowhere/setting.json"), "There is no folder"),
         (("--data", "missing.jsonl"), "missing.jsonl"),
+        (("--data", "x.json", "--output", "./x.json"), "--data and --output name the same file"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:

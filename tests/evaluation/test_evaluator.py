@@ -123,6 +123,15 @@ def test_the_log_probability_is_that_of_the_right_answer(
     assert sample.log_probability == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_log_probability_of_a_choice_is_that_of_its_letter(tiny: tuple[Any, Any]) -> None:
+    model, processor = tiny
+    sample = replace(SAMPLES[0], choices=("something else", SAMPLES[0].answer))
+    (found,) = Evaluator(*tiny, [sample], log_probability=True, max_new_tokens=1).run([]).results
+    (letter,) = processor.tokenizer("B", add_special_tokens=False)["input_ids"]
+    (likely,) = log_probabilities(model, encode_samples(processor, [sample]), 1)
+    assert found.samples[0].log_probability == pytest.approx(float(likely[letter]), abs=1e-5)
+
+
 def test_without_right_answers_those_of_the_whole_model_count(
     found: Evaluation, tiny: tuple[Any, Any]
 ) -> None:

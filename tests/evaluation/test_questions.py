@@ -189,6 +189,13 @@ def test_without_boxes_the_command_leaves_out_the_scorer_truth(tmp_path: Path) -
         )
     assert_refused(evaluate("--data", path, "--scorer", "truth"), "truth", "relevant_boxes")
     assert_refused(evaluate("--data", path, "--kind", "smell"), "'smell'", "all")
+    assert_refused(evaluate("--data", path, "--output", path), "--data and --output", "same file")
+
+
+def test_the_log_probability_needs_right_answers(tmp_path: Path) -> None:
+    path = write_questions(tmp_path, IMAGES[:1])
+    path.write_text(json.dumps([{"image": "0-0.png", "question": "Where?"}]))
+    assert_refused(evaluate("--data", path, "--log-probability"), "needs right answers")
 
 
 @pytest.mark.parametrize(
