@@ -113,6 +113,11 @@ class Checkpoint:
     model: Any
     processor: Any
 
+    @property
+    def hub_id(self) -> str | None:
+        """Its name on the Hub; None for a folder."""
+        return None if Path(self.name).exists() else self.name
+
 
 def find_checkpoint(options: ModelOptions) -> CheckpointSource:
     """Read the config of a checkpoint and check that its family is supported.

@@ -80,7 +80,6 @@ def collect(
 
     ```
     hf-token-compress collect --model tiny-qwen2-vl --scenes 3000 --output shards
-    hf-token-compress collect --model tiny-llava-onevision --clips 3000 --output clip_shards
     accelerate launch --module hf_token_compress.cli collect \
       --model Qwen/Qwen2-VL-7B-Instruct --data questions.jsonl --output shards
     ```
@@ -88,27 +87,19 @@ def collect(
     with wrong_arguments():
         options = CollectOptions(**given)
     source, modalities = _source(data, composed, scenes, listed(kind), options)
-    if "modality" not in given and "image" not in modalities:
-        options = dataclasses.replace(options, modality="video")
-    if options.modality not in modalities:
-        raise CommandError(
-            f"--modality {options.modality} is that of no sample: leave it out.", exit_code=2
-        )
+    options = _of_modality(options, modalities, chosen="modality" in given)
 
     from ..relevance.rules import build_rule
     from ..training.collect import collect as collect_shards
     from ..training.distributed import process_state
 
-    # Fail before a large model is loaded.
     with wrong_arguments():
         build_rule(options.rule, options.rule_options)
     state = process_state()
     with stoppable(lambda: _kept(output), shown=state.is_main_process):
         checkpoint = _load(model_options, state)
-        known_as = base_model or (None if Path(checkpoint.name).exists() else checkpoint.name)
-        # Each process counts its own share of the shards.
-        share = -(-len(source) // state.num_processes)
-        with counting("Collecting", share, shown=state.is_main_process) as done:
+        own_share = -(-len(source) // state.num_processes)
+        with counting("Collecting", own_share, shown=state.is_main_process) as done:
             estimated = with_estimate(done, len(source), after=2 * options.batch_size)
             collection = collect_shards(
                 checkpoint.model,
@@ -116,12 +107,25 @@ def collect(
                 source,
                 output,
                 options,
-                base_model=known_as,
+                base_model=base_model or checkpoint.hub_id,
                 after_sample=estimated if state.is_main_process else done,
                 found_samples=done.earlier,
             )
-    if state.is_main_process:
-        _print_summary(collection, output)
+        if state.is_main_process:
+            _print_summary(collection, output)
+
+
+def _of_modality(
+    options: CollectOptions, modalities: Collection[str], *, chosen: bool
+) -> CollectOptions:
+    """The options, for videos where there is nothing else and the user did not choose."""
+    if not chosen and "image" not in modalities:
+        options = dataclasses.replace(options, modality="video")
+    if options.modality not in modalities:
+        raise CommandError(
+            f"--modality {options.modality} is that of no sample: leave it out.", exit_code=2
+        )
+    return options
 
 
 def _source(

@@ -28,10 +28,18 @@ from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSetting, Evaluator, Questions
-    from ..evaluation.recommend import Measured, Recommendation
-    from .checkpoint import Checkpoint
+    from ..evaluation.recommend import Measured, Recommendation, Verdict
+    from .checkpoint import Checkpoint, CheckpointSource
 
-EXIT_TOO_FEW_QUESTIONS, EXIT_TOO_MUCH_LOST = 3, 4
+SettingFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="File to write the setting to.", metavar="FILE"),
+]
+EXIT_CODES: Mapping[Verdict, int] = {
+    "recommended": 0,
+    "too_few_questions": 3,
+    "too_much_lost": 4,
+}
 
 
 @one_sentence_errors
@@ -59,27 +67,22 @@ def recommend(
             metavar="FILE",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write the setting to.", metavar="FILE"),
-    ] = None,
+    output: SettingFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    r"""Find the setting that keeps the fewest visual tokens and loses no more than `--max-loss`.
+    """Find the setting that keeps the fewest visual tokens and loses no more than `--max-loss`.
 
     The questions are your own, or about composed images, as for `evaluate`. Without answers, what
-    counts is how often the compressed model answers as the full model does. The exit code is 3
-    if the questions are too few to tell, and 4 if every setting loses too much.
+    counts is how often the compressed model answers as the full model does. The exit code is 3 if
+    the questions are too few to tell, and 4 if every setting loses too much.
 
     **Examples**
 
     ```
     hf-token-compress recommend --max-loss 5 --per-kind 150
-    hf-token-compress recommend --model Qwen/Qwen2-VL-2B-Instruct --data questions.jsonl \
-      --max-loss 2 --output setting.json
+    hf-token-compress recommend --model Qwen/Qwen2-VL-2B-Instruct --data questions.jsonl
     ```
     """
-    # Everything that can be wrong is checked before the model is loaded.
     for path in (output, answers_file):
         check_output(path)
     composed = scene_options(scenes, composed=not data.given, clips="clip_frames" in scenes)
@@ -87,8 +90,7 @@ def recommend(
     named = changes.get("mapper")
     sequences = options.sequences(named or source.mapper.get("mapper"), named=named is not None)
     questions = read_questions(data, composed, listed(kind), answers.metric, asking.frames)
-    setting: TokenCompressionConfig | None = None
-    found = _too_few(len(questions), len(sequences), options)
+    found, setting = _too_few(len(questions), len(sequences), options), None
     if found is None:
         checkpoint = load_checkpoint(source, TokenCompressionConfig())
         evaluator = _evaluator(checkpoint, questions, asking, answers.metric, answers_file)
@@ -96,25 +98,30 @@ def recommend(
             found = _search(evaluator, questions, sequences, options)
             if found.chosen is not None:
                 setting = _with_minimum(checkpoint, found.chosen.config, options)
+    _show(found, setting, source, output, labelled=questions.labelled, as_json=as_json)
+    raise typer.Exit(EXIT_CODES[found.verdict])
+
+
+def _show(
+    found: Recommendation,
+    setting: TokenCompressionConfig | None,
+    source: CheckpointSource,
+    output: Path | None,
+    *,
+    labelled: bool,
+    as_json: bool,
+) -> None:
+    """Print what was found, and write the setting where that was asked for."""
+    model = source.options.model
     if setting is not None:
         write_json(setting.to_dict(), output)
     if as_json:
         # The setting to save says from how many tokens it is used; those that were tested do not.
         saved = None if setting is None else setting.to_dict()
-        content = {"model": source.options.model, **found.to_dict(), "token_compression": saved}
+        content = {"model": model, **found.to_dict(), "token_compression": saved}
         typer.echo(json.dumps(content, ensure_ascii=False))
     else:
-        print_recommendation(
-            source.options.model,
-            source.location,
-            found,
-            setting,
-            output,
-            labelled=questions.labelled,
-        )
-    if found.verdict != "recommended":
-        few = found.verdict == "too_few_questions"
-        raise typer.Exit(EXIT_TOO_FEW_QUESTIONS if few else EXIT_TOO_MUCH_LOST)
+        print_recommendation(model, source.location, found, setting, output, labelled=labelled)
 
 
 def _too_few(questions: int, sequences: int, options: RecommendOptions) -> Recommendation | None:

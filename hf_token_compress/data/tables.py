@@ -182,7 +182,7 @@ def _loaded(data: str, *arguments: Any, **options: Any) -> Any:
     datasets = _datasets()
     try:
         return datasets.load_dataset(*arguments, **options)
-    except (datasets.exceptions.DatasetBuildError, ValueError) as error:
+    except (datasets.exceptions.DatasetBuildError, OverflowError, ValueError) as error:
         reason = first_line(error.__cause__ or error).rstrip(".!").replace(". ", "; ")
         raise ValueError(f"{data} cannot be read: {reason}.") from error
 

@@ -1,0 +1,1 @@
+"""Every scorer on every small model, by one protocol, and the table of the documentation."""
