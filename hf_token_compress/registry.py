@@ -75,7 +75,7 @@ class Registry(Generic[Base]):
         """Make an instance of the class of that name.
 
         Raises:
-            ValueError: There is no such class, or it does not take one of the options.
+            ValueError: There is no such class, it does not take one of the options, or lacks one.
         """
         cls: Any = self.find(name)
         if cls is None:
@@ -86,6 +86,18 @@ class Registry(Generic[Base]):
             )
         accepted = inspect.signature(cls).parameters
         refuse_unknown(f"{self.noun.capitalize()} {name!r}", "option", options, accepted)
+        missing = [
+            name
+            for name, item in accepted.items()
+            if item.default is item.empty
+            and item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
+            and name not in options
+        ]
+        if missing:
+            raise ValueError(
+                f"{self.noun.capitalize()} {name!r} needs the option {' and '.join(missing)}: pass "
+                "it among its options."
+            )
         instance: Base = cls(**options)
         return instance
 

@@ -27,9 +27,19 @@ class WordStatistics:
         Args:
             vectors: float32 [R, D].
             shrinkage: Share of the mean variance that is added to every variance, above 0.
+
+        Raises:
+            ValueError: The regularised covariance cannot be inverted.
         """
         if shrinkage not in self._factors:
             ridge = shrinkage * self.covariance.diagonal().mean()
             identity = torch.eye(len(self.mean), dtype=torch.float32, device=self.mean.device)
-            self._factors[shrinkage] = torch.linalg.cholesky(self.covariance + ridge * identity)
+            factor, info = torch.linalg.cholesky_ex(self.covariance + ridge * identity)
+            if int(info) != 0:
+                raise ValueError(
+                    "The covariance of the word embeddings cannot be inverted (they hold NaN, or "
+                    "hardly differ): choose a larger shrinkage, or a scorer that does not need "
+                    "word_statistics, such as 'attention'."
+                )
+            self._factors[shrinkage] = factor
         return torch.cholesky_solve(vectors.T, self._factors[shrinkage]).T  # [R, D]

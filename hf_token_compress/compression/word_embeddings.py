@@ -18,9 +18,9 @@ _IDS_PER_CHUNK = 4096
 
 @dataclass(frozen=True)
 class _Known:
-    """Statistics, and which weights they are of."""
+    """Statistics, and which weights and adapters they are of."""
 
-    weights: tuple[Any, ...]
+    state: tuple[Any, ...]
     statistics: WordStatistics
 
 
@@ -30,14 +30,15 @@ _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 def word_statistics(model: Any) -> WordStatistics:
     """Mean and covariance of the embeddings of all ids of the vocabulary.
 
-    They are kept with the embeddings until these are changed. V ids of D dimensions take V · D²
-    multiplications, and D² floats of memory.
+    They are kept with the embeddings until these, or their adapters, are changed. V ids of D
+    dimensions take V · D² multiplications, and D² floats of memory.
     """
     embeddings: nn.Module = model.get_input_embeddings()
-    weights = tuple(_version(own) for own in embeddings.parameters())
+    weights = [_version(own) for own in embeddings.parameters()]
+    state = (*weights, *map(_adapters, embeddings.modules()))
     known = _KNOWN.get(embeddings)
-    if known is None or known.weights != weights:
-        known = _KNOWN[embeddings] = _Known(weights, _statistics(embeddings))
+    if known is None or known.state != state:
+        known = _KNOWN[embeddings] = _Known(state, _statistics(embeddings))
     return known.statistics
 
 
@@ -64,3 +65,9 @@ def _statistics(embeddings: Any) -> WordStatistics:
 def _version(weight: Tensor) -> tuple[Any, ...]:
     """Differs if a weight is replaced or written to; weights of inference mode tell no writes."""
     return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def _adapters(module: nn.Module) -> tuple[Any, ...]:
+    """Which adapters of PEFT a module uses."""
+    names = tuple(getattr(module, "active_adapters", ()))
+    return names, getattr(module, "disable_adapters", False)

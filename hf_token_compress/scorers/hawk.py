@@ -29,13 +29,16 @@ class HawkScorer(Scorer):
             heads off; by default all heads weigh the same.
 
     Raises:
-        TypeError: A weight is not a number.
+        TypeError: They are not a list of numbers.
         ValueError: A weight is not finite; when scoring, there is not one per head.
     """
 
     needs = frozenset({"unrotated_layer"})
 
     def __init__(self, head_weights: Sequence[float] | None = None) -> None:
+        if not isinstance(head_weights, Sequence | None):
+            kind = type(head_weights).__name__
+            raise TypeError(f"head_weights must be a list of numbers, not {kind}.")
         for weight in head_weights or ():
             check_number("head_weights", weight, None)
         self.head_weights = None if head_weights is None else tuple(head_weights)

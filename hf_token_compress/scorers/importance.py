@@ -26,15 +26,22 @@ class ImportanceScorer(Scorer):
 
     Raises:
         TypeError: An option has the wrong type.
-        ValueError: There is no such scorer, or it does not take one of the options.
+        ValueError: There is no such scorer, it does not take one of the options, or only the order
+            of its scores means anything.
     """
 
     def __init__(
         self, importance: str, importance_options: Mapping[str, Any] | None = None
     ) -> None:
         check_type("importance", importance, str)
-        check_type("importance_options", importance_options or {}, Mapping)
-        self.importance = build_scorer(importance, importance_options or {})
+        options = {} if importance_options is None else importance_options
+        check_type("importance_options", options, Mapping)
+        self.importance = build_scorer(importance, options)
+        if self.importance.ranks_only:
+            raise ValueError(
+                f"importance cannot be {importance!r}, because only the order of its scores means "
+                "anything: choose another scorer, such as 'attention'."
+            )
         self.needs = self.importance.needs
         self.scoring_depth = self.importance.scoring_depth
 

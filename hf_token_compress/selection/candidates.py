@@ -16,8 +16,8 @@ class Candidates:
 
     Attributes:
         scores: float32 [N].
-        kept: bool [N], structure tokens that come first, and the minimum of each image, video and
-            frame.
+        kept: bool [N], structure tokens that come first and, where there are several images,
+            videos or frames, the minimum of each.
         count: How many more are to be chosen; at least one, and at most those that are not kept.
         embed: Computes `embeddings`.
     """

@@ -91,8 +91,9 @@ def _sketch(embeddings: Tensor) -> Tensor:
     if width <= _SKETCH_WIDTH:
         return embeddings
     generator = torch.Generator().manual_seed(0)
-    signs = torch.randn(width, generator=generator).sign().to(embeddings)
-    signed = pad(embeddings * signs, (0, -width % _SKETCH_WIDTH))
+    # Whatever the default dtype and device are: other draws would be other signs.
+    drawn = torch.randn(width, generator=generator, dtype=torch.float32, device="cpu")
+    signed = pad(embeddings * drawn.sign().to(embeddings), (0, -width % _SKETCH_WIDTH))
     return signed.view(count, -1, _SKETCH_WIDTH).sum(dim=1)
 
 

@@ -28,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..mapper import MapperInput, ModelIdentity
+from ..mapper.inputs import INPUTS
 from ..writing import write_json, write_whole
 
 COLLECTION_FILE = "collection.json"
@@ -232,6 +233,12 @@ class ShardFolder(torch.utils.data.Dataset[CollectedSample]):
                 f"The relevance of sample {number} in {path.name} holds NaN or infinite values: "
                 "delete that shard and collect again."
             )
+        missing = [name for name in self.inputs if f"{number}.{name}" not in file.keys()]  # noqa: SIM118
+        if missing:
+            raise ValueError(
+                f"Sample {number} in {path.name} has no {' and no '.join(missing)}: delete that "
+                "shard and collect again."
+            )
         seen = {name: file.get_tensor(f"{number}.{name}") for name in self.inputs}
         return CollectedSample(number, relevance=relevance, grids=tuple(grids), **seen)
 
@@ -269,8 +276,20 @@ def read_collection_file(folder: Path, name: str) -> dict[str, Any]:
         for key, kind in _KEYS[name].items():
             if not isinstance(content.get(key), kind):
                 raise ValueError(f"it has no {key}")
+        if name == COLLECTION_FILE:
+            _check_inputs(content.get("inputs", list(_INPUTS_OF_FORMAT_1)))
     except ValueError as error:
         raise ValueError(
             f"{name} of the collection in {str(folder)!r} is damaged ({error}): {_REPAIR[name]}."
         ) from error
     return content
+
+
+def _check_inputs(inputs: object) -> None:
+    """Raise a ValueError unless a collection may name these groups of input channels."""
+    if (
+        not isinstance(inputs, list)
+        or "attention" not in inputs
+        or not all(name in INPUTS for name in inputs)
+    ):
+        raise ValueError(f"its inputs cannot be {inputs!r}")

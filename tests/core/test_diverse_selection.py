@@ -143,6 +143,20 @@ def test_the_fast_form_is_close_to_the_exact_rule(width: int) -> None:
     assert worth(own, fast) - worth(own, best) > 0.95 * gained
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_does_not_change_the_choice(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(2)
+    embeddings = torch.randn(200, 1000, generator=generator)
+    scores = torch.rand(200, generator=generator)
+    own = Candidates(scores, torch.zeros(200, dtype=torch.bool), 30, lambda: embeddings)
+    chosen, before = diverse(own), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        assert torch.equal(diverse(own), chosen)
+    finally:
+        torch.set_default_dtype(before)
+
+
 def operations(own: Candidates) -> int:
     """Operations of the fast form."""
     with LoggingMode() as mode:

@@ -98,6 +98,8 @@ def test_hawk_takes_a_weight_for_each_head() -> None:
         scores_of("hawk", "qwen2_vl", make_inputs(RAGGED), head_weights=[1, 2])
     with pytest.raises(TypeError, match="head_weights must be a number, not str"):
         build_scorer("hawk", {"head_weights": ["a"]})
+    with one_sentence(TypeError, "head_weights must be a list of numbers", "float"):
+        build_scorer("hawk", {"head_weights": 1.0})
 
 
 @pytest.mark.parametrize("depth", [0, full_only(1)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors import one_sentence
 from made_prompts import made_prompt
 from torch import Tensor
 
@@ -48,6 +49,21 @@ def chosen_by(
     assert found is not None
     assert found.dtype == torch.int64
     return [int(index) for index in found]
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "words"),
+    [
+        (ValueError, {"importance": "uniform"}, ("importance", "uniform", "order")),
+        (ValueError, {"importance": "mapper"}, ("mapper", "needs the option")),
+        (TypeError, {"importance_options": 0}, ("importance_options", "int")),
+    ],
+)
+def test_importance_that_cannot_be_used(
+    error: type[Exception], options: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    with one_sentence(error, *words):
+        build_scorer("zoo_prune", options)
 
 
 def cosines_of(visual: Tensor) -> list[list[float]]:

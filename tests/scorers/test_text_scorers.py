@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from errors import one_sentence
 from made_prompts import made_prompt, reading_of
+from peft import LoraConfig, inject_adapter_in_model
 from tiny_models import ONE_IMAGE, make_inputs, tiny_model
 from torch import Tensor, nn
 
@@ -124,6 +126,22 @@ def test_word_statistics_are_kept_until_the_embeddings_change() -> None:
     resized = nn.Embedding(10, 48)
     model.set_input_embeddings(resized)
     torch.testing.assert_close(word_statistics(model).mean, resized.weight.detach().mean(0))
+
+
+def test_word_statistics_are_of_the_adapter_in_use() -> None:
+    model = tiny_model()
+    plain = word_statistics(model)
+    config = LoraConfig(target_modules=["embed_tokens"], r=2, init_lora_weights=False)
+    inject_adapter_in_model(config, model)
+    assert not torch.allclose(word_statistics(model).mean, plain.mean)
+    model.get_input_embeddings().enable_adapters(False)
+    assert torch.equal(word_statistics(model).mean, plain.mean)
+
+
+def test_word_embeddings_without_a_covariance_are_refused() -> None:
+    words = statistics_of(torch.ones(40, 4))
+    with one_sentence(ValueError, "covariance of the word embeddings", "word_statistics"):
+        words.precision_times(torch.ones(1, 4), 0.1)
 
 
 # Gated fusion

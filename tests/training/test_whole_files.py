@@ -206,6 +206,28 @@ def test_a_damaged_file_of_a_collection(name: str, content: bytes, tmp_path: Pat
         ShardFolder(tmp_path)
 
 
+@pytest.mark.parametrize("inputs", [None, "text", ["text"], ["attention", "colour"]])
+def test_a_collection_names_inputs_that_there_are(inputs: object, tmp_path: Path) -> None:
+    write_collection(tmp_path)
+    content = json.loads((tmp_path / "collection.json").read_text())
+    write_json(tmp_path / "collection.json", {**content, "inputs": inputs})
+    with one_sentence(ValueError, "collection.json of the collection", "inputs", repr(inputs)):
+        ShardFolder(tmp_path)
+
+
+def test_a_shard_without_an_input_of_its_collection(tmp_path: Path) -> None:
+    """As where a collection.json is written anew beside shards of an earlier version."""
+    write_collection(tmp_path)
+    content = json.loads((tmp_path / "collection.json").read_text())
+    everything = ["attention", "text", "embedding"]
+    write_json(tmp_path / "collection.json", {**content, "inputs": everything})
+    item = make_input((1, 4, 4))
+    old = CollectedSample(0, item.attention, item.attention[0, 1].exp(), item.grids)
+    write_shard(shard_path(tmp_path, 0), Shard([old]))
+    with one_sentence(ValueError, "shard-00000", "no text and no embedding", "collect again"):
+        ShardFolder(tmp_path)[0]
+
+
 def test_a_cut_collection_file_is_named_and_can_be_written_anew(tmp_path: Path) -> None:
     collect_scenes(str(tmp_path))
     before = contents(tmp_path)
