@@ -16,7 +16,7 @@ from ._version import __version__
 from .checks import refuse_unknown
 from .options import check_options, documented, option
 
-PositionIdPolicy = Literal["original", "compact"]
+PositionIdPolicy = Literal["original", "grid", "compact"]
 Selection = Literal["top_k", "diverse"]
 InstructionScope = Literal["last_turn", "after_visual", "all_text"]
 Modality = Literal["image", "video"]
@@ -111,8 +111,9 @@ class TokenCompressionConfig(dict[str, Any]):
     mapper_revision: str | None = option(None, "Branch, tag or commit of the mapper on the Hub.")
     position_ids: PositionIdPolicy = option(
         "original",
-        '"original" keeps the position ids of the whole prompt; "compact" numbers the kept tokens '
-        "0, 1, 2, … on every axis.",
+        '"original" keeps the position ids of the whole prompt; "grid" keeps the grid inside each '
+        "image and video, and moves what follows up behind the last row or column that is kept; "
+        '"compact" numbers the kept tokens 0, 1, 2, … on every axis.',
     )
     instruction: InstructionScope = option("last_turn", INSTRUCTION_HELP)
 

@@ -22,13 +22,13 @@ _LONGEST_SILENCE = 30
 
 
 def results() -> Console:
-    """The console on stdout: results only."""
-    return Console()
+    """The console on stdout: results only. Square brackets in names and data are no markup."""
+    return Console(markup=False)
 
 
 def notices() -> Console:
-    """The console on stderr: progress and notices."""
-    return Console(stderr=True)
+    """The console on stderr: progress and notices. Square brackets are no markup here either."""
+    return Console(stderr=True, markup=False)
 
 
 @contextmanager

@@ -81,9 +81,11 @@ def kinds_tables(
 
 
 def _kinds_table(found: Sequence[RetentionResult], kinds: Sequence[str]) -> Table:
+    from ..evaluation.retention import kind_title
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("scorer", max_width=_WIDEST_SCORER, overflow="fold")
-    for heading in ("kept", *kinds):
+    for heading in ("kept", *map(kind_title, kinds)):
         table.add_column(heading, justify="right")
     for result in found:
         cells = [f"{100 * result.accuracy(kind):.1f}" for kind in kinds]

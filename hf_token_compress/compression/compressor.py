@@ -23,7 +23,7 @@ from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import read
 from .report import CompressionReport, SampleReport
-from .rewriting import CompressedInputs, Padding, rewrite_prompt, with_features
+from .rewriting import CompressedInputs, Padding, check_policy, rewrite_prompt, with_features
 from .setting import Setting
 from .state import TokenCompression
 from .stopwatch import Stopwatch
@@ -64,10 +64,11 @@ def compress_inputs(
 
     Raises:
         TypeError, ValueError: An input is missing or does not fit the others, a prompt has no
-            instruction token but the scorer needs one, or the scorer did not return one finite
-            score per token.
+            instruction token but the scorer needs one, the scorer did not return one finite score
+            per token, or the positions of the model cannot follow the setting.
     """
     config = setting.base
+    check_policy(model, family, config.position_ids)
     if isinstance(inputs.get("logits_to_keep"), Tensor):
         raise ValueError(
             "logits_to_keep must be a number with token compression: indices would point into the "
@@ -107,7 +108,7 @@ def compress_inputs(
         policy = config.position_ids
         unchecked = isinstance(family, GenericFamily) and policy not in compression.checked
         if unchecked and compressed.index is not None:
-            check_decoder_entry(model, inputs, layout, compressed, positions=policy == "original")
+            check_decoder_entry(model, inputs, layout, compressed, policy)
             compression.checked.add(policy)
     report = CompressionReport(
         samples=_sample_reports(layout, keep, scores, budgets),

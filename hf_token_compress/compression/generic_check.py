@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import PositionIdPolicy
 from .inputs import PromptLayout
 from .precision import without_autocast
 from .probe import DecoderEntry, Probe
-from .rewriting import CompressedInputs
+from .rewriting import CompressedInputs, moved_up
 
 # Of the largest embedding. The features are computed twice, with the same kernels.
 _TOLERANCE = 1e-2
@@ -25,20 +26,20 @@ def check_decoder_entry(
     inputs: Mapping[str, Any],
     layout: PromptLayout,
     compressed: CompressedInputs,
-    *,
-    positions: bool,
+    policy: PositionIdPolicy,
 ) -> None:
     """Compare what the decoder gets of a compressed prompt with what it gets of the whole one.
 
     The stock forward runs twice, up to the decoder: on the caller's inputs, and on the rewritten
-    ones. Kept tokens must have the same embeddings, and positions that are as far apart.
+    ones. Kept tokens must have the same embeddings, and positions that are as far apart, or as the
+    policy "grid" moves them; "compact" ones are not compared.
 
     Args:
         model: The loaded model.
         inputs: Keyword arguments of the stock forward.
         layout: The batch of B prompts of S tokens.
         compressed: What was made of it.
-        positions: Compare positions, too: kept tokens have their original position ids.
+        policy: The policy of position ids that it follows.
 
     Raises:
         ValueError: They differ.
@@ -50,7 +51,12 @@ def check_decoder_entry(
     expected, actual = whole.inputs_embeds[compressed.keep], short.inputs_embeds[left]
     if expected.shape != actual.shape or not _close(expected, actual):
         raise _unlike(model, "embeddings")
-    if positions and not _same_steps(whole, short, compressed.keep, left):
+    if policy == "compact":
+        return
+    places = _positions(whole, layout.attention_mask)  # [A, B, S]
+    if policy == "grid":
+        places = moved_up(places, layout, compressed.keep)
+    if not _same_steps(places, _positions(short, left), compressed.keep, left):
         raise _unlike(model, "positions")
 
 
@@ -60,9 +66,8 @@ def _close(expected: Tensor, actual: Tensor) -> bool:
     return bool(((expected - actual).abs().max() <= _TOLERANCE * scale).item())
 
 
-def _same_steps(whole: DecoderEntry, short: DecoderEntry, keep: Tensor, left: Tensor) -> bool:
-    """Whether the positions of kept tokens are as far from each other as in the whole prompt."""
-    expected, actual = _positions(whole, keep), _positions(short, left)
+def _same_steps(expected: Tensor, actual: Tensor, keep: Tensor, left: Tensor) -> bool:
+    """Whether the positions of kept tokens are as far from each other, [A, B, S] and [A, B, K]."""
     if expected.shape[0] != actual.shape[0]:
         return False
     for sample in range(len(keep)):

@@ -89,6 +89,16 @@ class PromptLayout:
                 mask[sample, span.positions] = True
         return mask
 
+    def run_starts(self) -> Tensor:
+        """Bool [B, S], True on visual tokens that follow text or begin an image or video."""
+        mask = torch.zeros_like(self.attention_mask)
+        for sample, spans in enumerate(self.visuals):
+            for span in spans:
+                gaps = span.positions.diff() != 1  # [N - 1]
+                mask[sample, span.positions[:1]] = True
+                mask[sample, span.positions[1:][gaps]] = True
+        return mask
+
     def with_features(self, word_embeddings: Tensor) -> Tensor:
         """Visual features in place of the word embeddings, [B, S, D], of their placeholders."""
         for modality in self.spans:

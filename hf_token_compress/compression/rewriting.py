@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..config import TokenCompressionConfig
+from ..config import PositionIdPolicy, TokenCompressionConfig
+from ..grid_positions import grid_position_ids
 from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
 from ..prompt import Modality
@@ -78,7 +79,9 @@ def rewrite_prompt(
             if rewritten.get(name) is not None:
                 rewritten[name] = gather_positions(rewritten[name], index, 0)
         rewritten.update(short_labels(inputs, index))
-        # 4. Kept tokens keep their position ids, or are renumbered.
+        # 4. Kept tokens keep their position ids, move up, or are renumbered.
+        if config.position_ids == "grid":
+            position_ids = moved_up(position_ids, layout, keep)  # [A, B, S] or [B, S]
         position_ids = gather_positions(position_ids, index, 0)  # [A, B, K] or [B, K]
         if config.position_ids == "compact" or family.renumbers_tokens:
             shortened = (layout.attention_mask & ~keep).any(dim=1)  # [B]
@@ -90,6 +93,21 @@ def rewrite_prompt(
             position_ids[axis] = text_order
     rewritten["position_ids"] = position_ids
     return CompressedInputs(rewritten, keep, index)
+
+
+def moved_up(position_ids: Tensor, layout: PromptLayout, keep: Tensor) -> Tensor:
+    """Position ids of the whole prompts, [A, B, S] or [B, S], by the policy "grid"."""
+    return grid_position_ids(position_ids, keep, layout.visual_mask(), layout.run_starts())
+
+
+def check_policy(model: Any, family: ModelFamily, policy: PositionIdPolicy) -> None:
+    """Raise where the positions of a family cannot follow the policy."""
+    if policy == "grid" and (family.renumbers_tokens or family.numbers_visuals):
+        what = "its tokens itself" if family.renumbers_tokens else "the images of a prompt"
+        raise ValueError(
+            f"position_ids='grid' does not fit {type(model).__name__}, which numbers {what}: use "
+            "'original' or 'compact'."
+        )
 
 
 def with_features(

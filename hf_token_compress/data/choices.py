@@ -57,7 +57,11 @@ def read_choices(value: Any) -> tuple[str, ...]:
         ValueError: It is something else, a choice is empty, or there are more than 26.
     """
     if isinstance(value, Mapping):
-        value = value.get("text")
+        if "text" not in value:
+            raise ValueError(
+                f"its choices are an object with the keys {', '.join(map(str, value))}: give a list"
+            )
+        value = value["text"]
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             value = ast.literal_eval(value.strip())

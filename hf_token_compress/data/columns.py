@@ -135,11 +135,21 @@ class Columns:
 
 
 def columns_of(name: str, known: Collection[str]) -> list[str]:
-    """The columns that a name of the user reads."""
+    """The columns that a name of the user reads.
+
+    Raises:
+        ValueError: It is a pattern that cannot be read.
+    """
     if name in known:
         return [name]
     if "{" in name:
-        return [field for _, field, _, _ in Formatter().parse(name) if field]
+        try:
+            fields = [field for _, field, _, _ in Formatter().parse(name) if field is not None]
+        except ValueError as error:
+            raise ValueError(f"The pattern {name!r} cannot be read: {error}.") from error
+        if "" in fields:
+            raise ValueError(f"The pattern {name!r} has braces without the name of a column.")
+        return fields
     return [name.partition(".")[0]]
 
 

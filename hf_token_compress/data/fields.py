@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 
 from .answer_fields import read_answers, read_question
-from .choices import as_text, read_choices
+from .choices import as_text, is_missing, read_choices
 from .media import check_image, check_video, decode_image, read_image, upright
 from .media_folder import MediaFolder
 from .sample import Sample
@@ -41,7 +42,9 @@ def sample_from_fields(
         ValueError: Something is missing, or is something else.
     """
     question, answer = read_question(fields.get("question"))
-    images, video = fields.get("image"), fields.get("video")
+    images, video = (
+        None if is_missing(item) else item for item in (fields.get("image"), fields.get("video"))
+    )
     if images is video is HELD:
         video = None  # which of the two columns holds something is not known yet
     if (images is None) == (video is None):
@@ -129,6 +132,6 @@ def _boxes(value: Any) -> tuple[Box, ...] | None:
 
 def _numbers(value: Any, key: str) -> tuple[int, ...]:
     numbers = value if isinstance(value, list | tuple) else (value,)
-    if not all(isinstance(item, int | float) for item in numbers):
-        raise ValueError(f'"{key}" must hold numbers')
+    if not all(isinstance(item, int | float) and math.isfinite(item) for item in numbers):
+        raise ValueError(f'"{key}" must hold finite numbers')
     return tuple(numbers)

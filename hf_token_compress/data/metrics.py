@@ -143,6 +143,7 @@ def is_right(given: str, sample: Sample, metric: MetricOption = "auto") -> bool:
 
 def chosen(given: str, choices: Sequence[str]) -> int | None:
     """Which choice an answer names, counted from 0; None if it names none or several."""
+    given = given.replace("**", "")  # Markdown's bold type
     if (found := named_choice(given, choices)) is not None:
         return found
     for pattern, text in ((_LABEL.match, given.strip()), (_SENTENCE.search, given)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .sample import Sample
@@ -23,6 +23,9 @@ class SampleSource(ABC):
         Raises:
             OSError, ValueError: It cannot be read.
         """
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
 
     def peek(self, index: int) -> Sample:
         """A sample whose images may be paths, or anything else that stands for them.

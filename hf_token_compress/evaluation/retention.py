@@ -87,7 +87,7 @@ def retention_markdown(results: Sequence[RetentionResult]) -> str:
     """The results as a Markdown table: accuracy in percent, with its standard error over all."""
     kinds = named_kinds(results[0])
     lines = [
-        "| " + " | ".join(["scorer", "kept", *kinds, ALL]) + " |",
+        "| " + " | ".join(["scorer", "kept", *map(kind_title, kinds), ALL]) + " |",
         "|---|---|" + "---|" * (len(kinds) + 1),
     ]
     for result in results:
@@ -102,3 +102,8 @@ def named_kinds(result: RetentionResult) -> list[str]:
     """Kinds of questions to show beside the accuracy over all: none if the samples have none."""
     kinds = list(result.asked)
     return [] if kinds == [ALL] else kinds
+
+
+def kind_title(kind: str) -> str:
+    """What tables that also have an accuracy over all call a kind."""
+    return "(no kind)" if kind == ALL else kind

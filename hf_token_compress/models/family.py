@@ -46,9 +46,9 @@ class ModelFamily:
     Attributes:
         pixel_inputs: For each modality, the forward keyword that carries its pixels.
         numbers_visuals: Whether position ids number the images of the whole prompt, so that those
-            of new tokens cannot be computed from the new tokens alone.
+            of new tokens cannot be computed from the new tokens alone, nor text be moved up.
         renumbers_tokens: Whether the stock `generate` numbers tokens itself, so that kept tokens
-            are always numbered 0, 1, 2, …
+            are always numbered 0, 1, 2, …, and text cannot be moved up.
     """
 
     pixel_inputs: ClassVar[Mapping[Modality, str]] = MappingProxyType(

@@ -28,6 +28,7 @@ from .subjects import (
     Subject,
     carried,
     extended,
+    moved_up,
     right_padded,
     sample_states,
     subject,
@@ -243,6 +244,9 @@ def _hidden_inputs(batch: Batch) -> dict[str, Tensor]:
     axes = positions[1:] if positions.ndim == 3 and len(positions) == 4 else positions
     for number, sample in enumerate(batch.samples):
         mask[number, sample.kept_indices] = 1
+        if batch.trial.config.position_ids == "grid":
+            visuals = [own.positions for own in sample.visuals]
+            axes[..., number, :] = moved_up(axes[..., number, :], mask[number], visuals)
         if batch.trial.config.position_ids == "compact" and not bool(sample.kept_visual.all()):
             axes[..., number, sample.kept_indices] = torch.arange(len(sample.kept_indices))
     return {**batch.inputs, "attention_mask": mask, "position_ids": positions}

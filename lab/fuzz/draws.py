@@ -9,7 +9,7 @@ from typing import Any
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.tiny import available_mappers, resolve_mapper
 
-from .subjects import IMAGES_ONLY, RANDOM, TRAINED, kinds
+from .subjects import IMAGES_ONLY, RANDOM, RENUMBERED, TRAINED, kinds
 
 USES = ("labels", "uncached", "static", "beams", "turn", "own_loop")
 _QUESTIONS = (
@@ -86,6 +86,7 @@ def _config(rng: random.Random, model: str) -> TokenCompressionConfig:
     scorers += [{"mapper": resolve_mapper(name)} for name in mappers]
     scorer = rng.choice(scorers)
     sums_to_one = scorer.get("scorer") not in ("uniform", "random")
+    moving = () if model in RENUMBERED else ("grid",)
     return TokenCompressionConfig(
         retention_ratio=rng.choice((rng.uniform(0.01, 1.0), 0.25, 0.5, 1.0)),
         min_visual_tokens=rng.choice((0, 0, 0, rng.randint(1, 40))),
@@ -93,7 +94,7 @@ def _config(rng: random.Random, model: str) -> TokenCompressionConfig:
         min_tokens_per_visual=rng.choice((1, 0, rng.randint(2, 6))),
         min_tokens_per_frame=rng.choice((0, 0, rng.randint(1, 4))),
         top_p=rng.uniform(0.05, 1.0) if sums_to_one and rng.random() < 0.3 else None,
-        position_ids=rng.choice(("original", "original", "compact")),
+        position_ids=rng.choice(("original", "original", "compact", *moving)),
         instruction=rng.choice(("last_turn", "last_turn", "after_visual", "all_text")),
         **scorer,
     )

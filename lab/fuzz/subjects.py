@@ -26,6 +26,7 @@ from ..cases.common import KEEP_ALL
 # The random models are those of the tests, which are not a package.
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
 import conversation
+import moved_positions
 import pairs
 import tiny_models
 from families import _grids
@@ -47,10 +48,13 @@ _NEVER_ALONE = ("ernie4_5_vl_moe", "hunyuan_vl")
 RANDOM = tuple(
     name for name in tiny_models.every_family() if _can_run(name) and name not in _NEVER_ALONE
 )
+RENUMBERED = ("exaone4_5", "hyperclovax_vision_v2")
+"""Random families whose tokens are always numbered 0, 1, 2, …"""
 IMAGES_ONLY = ("qwen2-vl",)
 """Trained models that take no videos."""
 
 carried, sample_states = pairs.carried, pairs.sample_states
+moved_up = moved_positions.moved_up
 Conversation, ModelPair, ENDLESS = conversation.Conversation, pairs.ModelPair, conversation.ENDLESS
 
 _ANY_SIZE = ("mistral3",)

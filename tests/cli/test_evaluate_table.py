@@ -9,7 +9,7 @@ import pytest
 from retention_results import retention_result
 from rich.console import Console
 
-from hf_token_compress.cli.evaluate_table import kinds_tables, rich_table
+from hf_token_compress.cli.evaluate_table import kinds_tables, print_evaluation, rich_table
 from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.evaluation import Evaluation
 from hf_token_compress.evaluation.retention import named_kinds
@@ -42,6 +42,24 @@ def test_no_heading_and_no_figure_of_a_kind_is_cut(width: int, count: int) -> No
     assert [word for word in headings if word not in ("scorer", "kept")] == list(KINDS)
     cells = [cell for line in lines if "attention" in line for cell in line.split()[2:]]
     assert cells == ["46.5"] * len(KINDS)
+
+
+def test_names_of_kinds_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are not markup, and questions without a kind are not called "all"."""
+    right = {"[/list]": 1, "all": 0}
+    found = Evaluation((retention_result(None, 1.0, right, dict.fromkeys(right, 2)),))
+    for markdown in (False, True):
+        print_evaluation("model", found, table_rows(found), markdown=markdown)
+        shown = capsys.readouterr()
+        (heading,) = (line for line in shown.out.splitlines() if "[/list]" in line)
+        assert heading.replace("|", " ").split()[:5] == [
+            "scorer",
+            "kept",
+            "[/list]",
+            "(no",
+            "kind)",
+        ]
+        assert markdown or "2 [/list]" in shown.err
 
 
 def test_the_differences_are_whole_at_80_columns() -> None:

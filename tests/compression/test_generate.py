@@ -57,7 +57,7 @@ SINGLE_SAMPLE_MODES: dict[str, dict[str, Any]] = {
 each_family = pytest.mark.parametrize("family", FAMILIES)
 EVERY_MODE = [
     *(pytest.param(RAGGED, options, id=name) for name, options in MODES.items()),
-    *(pytest.param([ONE_IMAGE], options, id=name) for name, options in SINGLE_SAMPLE_MODES.items()),
+    *(pytest.param([TWO_IMAGES], own, id=name) for name, own in SINGLE_SAMPLE_MODES.items()),
 ]
 
 

@@ -12,6 +12,7 @@ import transformers
 from conversation import ENDLESS, Conversation, extended, logits_of, text
 from errors import one_sentence
 from matrix import full_only
+from moved_positions import moved_up
 from packaging.version import Version
 from pairs import QUARTER, answer, assert_same, carried, make_pair, whole_position_ids
 from tiny_models import (
@@ -229,6 +230,30 @@ def test_compact_positions() -> None:
         if chat.visuals:
             chat.drop(output.compression_report.samples, start)
         positions = (chat.kept.cumsum(1) - 1).clamp(min=0).expand(4, -1, -1)
+        assert_close(logits_of(output), logits_of(chat.recomputed(0, position_ids=positions)))
+        chat.hear(answer(output.sequences, chat.tokens))
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", full_only("llava_onevision"), full_only("glm4v")])
+def test_grid_positions(family: str) -> None:
+    """Later turns move up by what the images of all earlier ones lost."""
+    config = replace(QUARTER, position_ids="grid", retention_ratio=0.1, scorer="uniform")
+    chat = Conversation(make_pair(config, family=family), family)
+    model, cache = chat.pair.compressed, DynamicCache()
+    visuals: list[Tensor] = []
+    for number, prompts in enumerate(CHAT[:4]):
+        start = chat.kept.shape[1]
+        chat.say(prompts, seed=number)
+        output = model.generate(**chat.tokens, **chat.visuals, **carried(cache), **ENDLESS)
+        if chat.visuals:
+            samples = output.compression_report.samples
+            chat.drop(samples, start)
+            visuals += [own.positions for own in samples[0].visuals]
+        whole = whole_position_ids(chat.pair.stock, chat.everything())
+        positions = moved_up(whole[..., 0, :], chat.kept[0], visuals)[..., None, :]
+        assert (positions[..., -1] < whole[..., -1]).all()
+        if len(positions) == 4:
+            positions[0] = whole[0]
         assert_close(logits_of(output), logits_of(chat.recomputed(0, position_ids=positions)))
         chat.hear(answer(output.sequences, chat.tokens))
 

@@ -30,7 +30,7 @@ settings = st.builds(
     top_p=st.none() | shares,
     scorer=st.none() | st.just("random"),
     scorer_options=st.dictionaries(st.text(), st.integers() | st.text() | st.booleans()),
-    position_ids=st.sampled_from(["original", "compact"]),
+    position_ids=st.sampled_from(["original", "grid", "compact"]),
     instruction=st.sampled_from(["last_turn", "after_visual", "all_text"]),
 )
 

@@ -16,7 +16,7 @@ FLOORS = (
     {"_version", "checks", "hub", "lazy", "notices", "writing"},
     {"options", "registry"},
     {"config"},
-    {"prompt", "rewrite", "scoring_layer", "word_statistics"},
+    {"grid_positions", "prompt", "rewrite", "scoring_layer", "word_statistics"},
     {"selection"},
     {"kernels"},
     {"data", "models", "tiny"},

@@ -64,7 +64,7 @@ def test_scores_by_hand(metric: Any, answer: str, right: list[str], score: float
     [
         *("B", "b", "(b)", "B.", "B)", "(B) cat", "B. cat", "b: a dog", "cat", " Cat. "),
         *("The answer is B", "The answer is (b).", "Answer: B", "Option B is right."),
-        *("The correct choice is B, the cat.", "It is a cat."),
+        *("The correct choice is B, the cat.", "It is a cat.", "**B**", "Answer: **B**"),
     ],
 )
 def test_answers_that_name_the_second_choice(answer: str) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset, Features, Image, Value
 from errors import one_sentence
 from sample_files import question, write_lines
 
+from hf_token_compress.data.composed import ClipSource
 from hf_token_compress.data.scenes import make_scene
 from hf_token_compress.data.sources import HubDataset, JsonLines, SampleSource
 
@@ -154,3 +155,8 @@ def test_data_that_is_not_there(
 ) -> None:
     with one_sentence(kind, words):
         make(tmp_path)
+
+
+def test_iteration_ends() -> None:
+    source = ClipSource(2)
+    assert [sample.question for sample in source] == [source[0].question, source[1].question]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,14 @@ def own_model() -> Any:
     return model
 
 
-@pytest.mark.parametrize("prompts", [RAGGED, RAGGED_VIDEOS], ids=["images", "videos"])
-def test_a_class_of_nobody_equals_stock(prompts: Any) -> None:
+@pytest.mark.parametrize(
+    ("prompts", "policy"),
+    [(RAGGED, "original"), (RAGGED_VIDEOS, "original"), (RAGGED_VIDEOS, "grid")],
+    ids=["images", "videos", "moved"],
+)
+def test_a_class_of_nobody_equals_stock(prompts: Any, policy: Any) -> None:
     inputs = make_inputs(prompts, family="qwen3_vl")
-    stock, compressed = own_model(), compress(own_model(), HALF)
+    stock, compressed = own_model(), compress(own_model(), replace(HALF, position_ids=policy))
     with torch.no_grad():
         prepared = prepare_inputs(compressed, **inputs)
         assert compressed.token_compression.checked
@@ -275,6 +280,7 @@ class CountsByTwo(LlavaModel):
         (ScalesFeatures, "original", "embeddings"),
         (ScalesFeatures, "compact", "embeddings"),
         (CountsByTwo, "original", "positions"),
+        (CountsByTwo, "grid", "positions"),
     ],
 )
 def test_the_first_prompt_of_a_model_that_is_other_than_it_looks(

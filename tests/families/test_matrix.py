@@ -17,6 +17,7 @@ import torch
 import transformers
 from eager_attention import assert_scores_and_tokens, eager_scores
 from errors import one_sentence
+from moved_positions import moved_up
 from packaging.version import Version
 from pairs import HALF, ModelPair, answer, assert_same, make_pair, masked_inputs, sample_states
 from relevance_reference import expected_relevance
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.core
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 LOGITS = {"return_dict_in_generate": True, "output_logits": True}
+GRID = {"position_ids": "grid", "retention_ratio": 0.25, "structure_share": 0.0}
 
 
 class Cell(NamedTuple):
@@ -65,8 +67,8 @@ class Cell(NamedTuple):
     @contextmanager
     def stock(self) -> Iterator[None]:
         """Around what the stock model does: where it is known to fail, it must."""
-        faults = tiny_family(self.family).faults
-        fault = faults.get(self.kind) or faults.get(f"{self.kind}-{self.title}")
+        faults, kind = tiny_family(self.family).faults, self.kind.removeprefix("grid_")
+        fault = faults.get(kind) or faults.get(f"{kind}-{self.title}")
         if fault is None or Version(transformers.__version__) < Version(fault.since):
             yield
             return
@@ -85,11 +87,12 @@ def prepared_inputs(cell: Cell, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return dict(prepare_inputs(cell.pair.compressed, **inputs))
 
 
-def keeping_all_equals_stock(cell: Cell) -> None:
+def keeping_all_equals_stock(cell: Cell, **changes: Any) -> None:
     inputs = cell.inputs(padding_side="right")
     with cell.stock():
         expected = cell.pair.stock(**inputs).logits
-    assert torch.equal(cell.pair.compressed(**inputs, token_compression=1.0).logits, expected)
+    setting = {**changes, "retention_ratio": 1.0}
+    assert torch.equal(cell.pair.compressed(**inputs, token_compression=setting).logits, expected)
 
 
 def keeping_all_of_a_base_model_equals_stock(cell: Cell) -> None:
@@ -111,12 +114,22 @@ def equals_stock_on_prepared_inputs(cell: Cell) -> None:
         assert abs(2 * int(sample.kept_visual.sum()) - len(sample.kept_visual)) <= 1
 
 
-def equals_stock_with_dropped_tokens_hidden(cell: Cell) -> None:
+def equals_stock_with_dropped_tokens_hidden(cell: Cell, **changes: Any) -> None:
     inputs = cell.inputs(padding_side="right")
-    actual = cell.pair.compressed(**inputs).logits
+    actual = cell.pair.compressed(**inputs, token_compression=changes).logits
+    hidden, samples = masked_inputs(cell.pair, inputs), _samples(cell)
+    if changes.get("position_ids") == "grid":
+        whole = hidden["position_ids"].clone()
+        # Where there are four axes, the first only says where sequences begin.
+        axes = whole[1:] if whole.ndim == 3 and len(whole) == 4 else whole
+        for number, sample in enumerate(samples):
+            visuals = [own.positions for own in sample.visuals]
+            keep = hidden["attention_mask"][number]
+            axes[..., number, :] = moved_up(axes[..., number, :], keep, visuals)
+        assert not torch.equal(hidden["position_ids"], whole)
+        hidden["position_ids"] = whole
     with cell.stock():
-        expected = cell.pair.stock(**masked_inputs(cell.pair, inputs)).logits
-    samples = cell.pair.compressed.token_compression.last.samples
+        expected = cell.pair.stock(**hidden).logits
     for number, sample in enumerate(samples):
         own = sample_states(actual, number, inputs, samples)
         assert_same(own, expected[number, sample.kept_indices])
@@ -161,26 +174,45 @@ def given_whole_features_are_read_like_pixels(cell: Cell) -> None:
         assert torch.equal(actual.position_ids, expected.position_ids)
 
 
-def a_sample_in_a_batch_equals_the_sample_alone(cell: Cell) -> None:
+def a_sample_in_a_batch_equals_the_sample_alone(cell: Cell, **changes: Any) -> None:
     prompts = tiny_family(cell.family).prompts[cell.title]
     inputs = cell.inputs()
-    together = cell.pair.compressed(**inputs).logits
-    samples = cell.pair.compressed.token_compression.last.samples
+    together = cell.pair.compressed(**inputs, token_compression=changes).logits
+    samples = _samples(cell)
     for number, prompt in enumerate(prompts):
         own = make_inputs([prompt], family=cell.family)
-        alone = cell.pair.compressed(**own).logits[0]
+        alone = cell.pair.compressed(**own, token_compression=changes).logits[0]
         assert_same(sample_states(together, number, inputs, samples), alone)
 
 
-def cached_equals_recomputed(cell: Cell) -> None:
-    inputs = cell.inputs()
-    cached = cell.pair.compressed.generate(**inputs, **GREEDY, **LOGITS)
+def cached_equals_recomputed(cell: Cell, **changes: Any) -> None:
+    inputs, model = cell.inputs(), cell.pair.compressed
+    options = {**GREEDY, **LOGITS, "token_compression": changes}
+    cached = model.generate(**inputs, **options)
     with cell.stock():
         cell.pair.stock.generate(**inputs, **GREEDY, use_cache=False)
-    recomputed = cell.pair.compressed.generate(**inputs, **GREEDY, **LOGITS, use_cache=False)
+    recomputed = model.generate(**inputs, **options, use_cache=False)
     assert torch.equal(cached.sequences, recomputed.sequences)
     assert_same(torch.stack(cached.logits), torch.stack(recomputed.logits))
-    assert_same(cached.logits[0], cell.pair.compressed(**inputs).logits[:, -1])
+    assert_same(cached.logits[0], model(**inputs, token_compression=changes).logits[:, -1])
+
+
+def _samples(cell: Cell) -> Any:
+    return cell.pair.compressed.token_compression.last.samples
+
+
+def _with_grid_positions(check: Callable[..., None]) -> Callable[[Cell], None]:
+    """The check under the policy "grid", or that models are refused that cannot follow it."""
+
+    def checked(cell: Cell) -> None:
+        family = model_family(type(cell.pair.stock))
+        if cell.title != "text_only" and (family.renumbers_tokens or family.numbers_visuals):
+            with one_sentence(ValueError, "position_ids='grid'"):
+                cell.pair.compressed(**cell.inputs(), token_compression=GRID)
+            return
+        check(cell, **GRID)
+
+    return checked
 
 
 def _generates_as_stock(cell: Cell, **options: Any) -> None:
@@ -259,6 +291,7 @@ class Kind(NamedTuple):
         prompts: Whether the check is about batches of several prompts, or about one prompt alone;
             None if about both.
         since: First version of Transformers that can do it.
+        families: Families for which the cell runs by default; all if there are none.
     """
 
     check: Callable[[Cell], None]
@@ -266,6 +299,7 @@ class Kind(NamedTuple):
     exact: bool = True
     prompts: Literal["one", "several"] | None = None
     since: str = "5.19.0"
+    families: tuple[str, ...] = ()
 
 
 ALL = ("ragged_videos", "ragged")
@@ -277,7 +311,9 @@ ABOUT_VISUALS = (
     "teacher",
     "scores",
     "deeper_scores",
+    "grid_hidden",
 )
+GRID_FAMILIES = ("qwen2_vl", "llava_onevision", "hunyuan_vl")
 KINDS = {
     "keep_all": Kind(keeping_all_equals_stock, ALL),
     "base": Kind(keeping_all_of_a_base_model_equals_stock),
@@ -309,6 +345,28 @@ KINDS = {
     "deeper_scores": Kind(
         functools.partial(_scores_equal_eager_attention, depth=2), ALL, exact=False
     ),
+    "grid_keep_all": Kind(
+        _with_grid_positions(keeping_all_equals_stock), ALL, families=GRID_FAMILIES[:2]
+    ),
+    "grid_hidden": Kind(
+        _with_grid_positions(equals_stock_with_dropped_tokens_hidden),
+        ALL,
+        exact=False,
+        families=GRID_FAMILIES,
+    ),
+    "grid_alone": Kind(
+        _with_grid_positions(a_sample_in_a_batch_equals_the_sample_alone),
+        ALL,
+        exact=False,
+        prompts="several",
+        families=GRID_FAMILIES[:2],
+    ),
+    "grid_cached": Kind(
+        _with_grid_positions(cached_equals_recomputed),
+        ("several_images",),
+        exact=False,
+        families=GRID_FAMILIES[:2],
+    ),
 }
 
 
@@ -316,6 +374,8 @@ def cells(family: str, *, every: bool) -> Iterator[Any]:
     """Cells of one family: one of each kind, or every one."""
     maker = tiny_family(family)
     for name, kind in KINDS.items():
+        if not every and kind.families and family not in kind.families:
+            continue
         titles = maker.prompts if every else [own for own in kind.default if own in maker.prompts]
         for title in list(titles) if every else titles[:1]:
             number = "one" if len(maker.prompts[title]) == 1 else "several"
@@ -333,7 +393,7 @@ def _parameter(cell: Cell) -> Any:
     maker = tiny_family(cell.family)
     since = max(maker.since, KINDS[cell.kind].since, key=Version)
     marks = [skipped_before(since)] if skipped_before(since) else []
-    if cell.kind == "hidden" and maker.hiding_differs:
+    if cell.kind in ("hidden", "grid_hidden") and maker.hiding_differs:
         marks.append(pytest.mark.skip(reason=maker.hiding_differs))
     if reason := maker.stock_differs.get(f"{cell.kind}-{cell.title}"):
         marks.append(pytest.mark.xfail(reason=reason, raises=AssertionError, strict=True))
