@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def _measure(
     progress.show(task)
 
 
-def about(subject: Subject, stream: Stream) -> Mapping[str, Any]:
+def about(subject: Subject, stream: Stream) -> dict[str, Any]:
     """What the questions of a subject are, which the header of its file says."""
     return {
         "stream": stream,
