@@ -17,7 +17,7 @@ from .benchmark_options import BenchmarkOptions
 from .checkpoint import ModelOptions
 from .console import counting, working
 from .errors import CommandError, one_sentence_errors, stoppable
-from .options import JsonFlag, OutputFile, takes
+from .options import JsonFlag, MarkdownFlag, OutputFile, takes
 from .outputs import check_output, numbered_paths
 
 
@@ -31,9 +31,7 @@ def benchmark(
     sizes: SizeOptions,
     options: BenchmarkOptions,
     changes: dict[str, Any],
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown tables and nothing else.")
-    ] = False,
+    markdown: MarkdownFlag = False,
     output: OutputFile = None,
     as_json: JsonFlag = False,
     plot: Annotated[

@@ -9,19 +9,19 @@ import typer
 
 from ..config import TokenCompressionConfig
 from ..training.options import CollectOptions
-from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
+from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting
 from .data_options import DATA, DataOptions
 from .errors import CommandError, one_sentence_errors, stoppable
 from .evaluate_options import EvaluateOptions
 from .evaluate_outputs import Outputs, Run
-from .options import JsonFlag, Kinds, OutputFile, listed, takes
+from .options import JsonFlag, Kinds, MarkdownFlag, OutputFile, listed, takes
 from .outputs import check_apart
-from .questions import read_questions
+from .questions import make_evaluator, read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluator, Questions
+    from ..evaluation import Evaluator
 
 _OF_SETTINGS = ("mapper", "structure_share", "selection", "position_ids")
 
@@ -41,9 +41,7 @@ def evaluate(
     data: DataOptions,
     scenes: dict[str, Any],
     kind: Kinds = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown tables and nothing else.")
-    ] = False,
+    markdown: MarkdownFlag = False,
     output: OutputFile = None,
     as_json: JsonFlag = False,
     plot: Annotated[
@@ -86,7 +84,16 @@ def evaluate(
     about = {"model": source.options.model, "mapper": mapper, **changes, **_about(data, composed)}
     run = Run(outputs, about, settings)
     checkpoint = load_checkpoint(source, TokenCompressionConfig())
-    _measure(run, _evaluator(checkpoint, questions, options, answers.metric, output))
+    evaluator = make_evaluator(
+        checkpoint,
+        questions,
+        options,
+        answers.metric,
+        None if output is None else _answers_file(output),
+        divergence=options.divergence or None,
+        log_probability=options.log_probability,
+    )
+    _measure(run, evaluator)
 
 
 def _measure(run: Run, evaluator: Evaluator) -> None:
@@ -101,24 +108,6 @@ def _about(data: DataOptions, composed: SceneOptions) -> dict[str, Any]:
     return {"data": str(data.data or data.dataset)} if data.given else {"seed": composed.seed}
 
 
-def _evaluator(
-    checkpoint: Checkpoint,
-    questions: Questions,
-    options: EvaluateOptions,
-    metric: Any,
-    output: Path | None,
-) -> Evaluator:
-    from ..compression import uncompress
-    from ..evaluation import Evaluator
-
-    return Evaluator(
-        uncompress(checkpoint.model),
-        checkpoint.processor,
-        questions,
-        batch_size=options.batch_size,
-        max_new_tokens=options.max_new_tokens,
-        metric=metric,
-        divergence=options.divergence or None,
-        log_probability=options.log_probability,
-        answers=None if output is None else output.with_suffix(".answers.jsonl"),
-    )
+def _answers_file(output: Path) -> Path:
+    name = output.stem if output.suffix == ".json" else output.name
+    return output.with_name(f"{name}.answers.jsonl")

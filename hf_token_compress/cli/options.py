@@ -30,6 +30,9 @@ Kinds = Annotated[
         metavar="KINDS",
     ),
 ]
+MarkdownFlag = Annotated[
+    bool, typer.Option("--markdown", help="Print Markdown tables and nothing else.")
+]
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")
 ]

@@ -13,7 +13,11 @@ from .errors import wrong_arguments
 from .scene_options import SceneOptions
 
 if TYPE_CHECKING:
-    from ..evaluation import LeftOut, Questions
+    from pathlib import Path
+
+    from ..evaluation import Evaluator, LeftOut, Questions
+    from .checkpoint import Checkpoint
+    from .evaluate_options import EvaluateOptions
 
 _MOST_NAMED = 5
 
@@ -36,6 +40,43 @@ def read_questions(
     data.check(source, metric)
     with wrong_arguments():
         return Questions(source, kinds=kinds, num_frames=frames)
+
+
+def make_evaluator(
+    checkpoint: Checkpoint,
+    questions: Questions,
+    options: EvaluateOptions,
+    metric: Any,
+    answers: Path | None,
+    *,
+    divergence: bool | None = False,
+    log_probability: bool = False,
+) -> Evaluator:
+    """What asks them of a model.
+
+    Args:
+        checkpoint: The model.
+        questions: The questions.
+        options: How they are asked.
+        metric: How answers are scored.
+        answers: File that keeps the answers.
+        divergence: As `Evaluator` takes it.
+        log_probability: As `Evaluator` takes it.
+    """
+    from ..compression import uncompress
+    from ..evaluation import Evaluator
+
+    return Evaluator(
+        uncompress(checkpoint.model),
+        checkpoint.processor,
+        questions,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        metric=metric,
+        divergence=divergence,
+        log_probability=log_probability,
+        answers=answers,
+    )
 
 
 def name_left_out(left_out: Sequence[LeftOut]) -> None:

@@ -21,7 +21,7 @@ from .errors import one_sentence_errors, stoppable
 from .evaluate_options import EvaluateOptions
 from .options import JsonFlag, Kinds, listed, takes
 from .outputs import check_apart, check_output, write_json
-from .questions import name_left_out, read_questions
+from .questions import make_evaluator, name_left_out, read_questions
 from .recommend_options import RecommendOptions
 from .recommend_table import print_recommendation
 from .scene_options import SCENES, SceneOptions, scene_options
@@ -94,7 +94,7 @@ def recommend(
     found, setting = _too_few(len(questions), len(sequences), options), None
     if found is None:
         checkpoint = load_checkpoint(source, TokenCompressionConfig())
-        evaluator = _evaluator(checkpoint, questions, asking, answers.metric, answers_file)
+        evaluator = make_evaluator(checkpoint, questions, asking, answers.metric, answers_file)
         with stoppable(lambda: _kept(answers_file)):
             found = _search(evaluator, questions, sequences, options)
             if found.chosen is not None:
@@ -135,28 +135,6 @@ def _too_few(questions: int, sequences: int, options: RecommendOptions) -> Recom
         return None
     return Recommendation(
         options.max_loss, options.confidence, level, questions, questions_needed=least
-    )
-
-
-def _evaluator(
-    checkpoint: Checkpoint,
-    questions: Questions,
-    asking: EvaluateOptions,
-    metric: Any,
-    answers_file: Path | None,
-) -> Evaluator:
-    from ..compression import uncompress
-    from ..evaluation import Evaluator
-
-    return Evaluator(
-        uncompress(checkpoint.model),
-        checkpoint.processor,
-        questions,
-        batch_size=asking.batch_size,
-        max_new_tokens=asking.max_new_tokens,
-        metric=metric,
-        divergence=False,
-        answers=answers_file,
     )
 
 
