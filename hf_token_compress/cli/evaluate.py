@@ -9,7 +9,7 @@ import typer
 
 from ..config import TokenCompressionConfig
 from ..training.options import CollectOptions
-from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
+from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting
 from .data_options import DATA, DataOptions
 from .errors import CommandError, one_sentence_errors, stoppable
@@ -21,7 +21,7 @@ from .questions import make_evaluator, read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluator
+    from ..evaluation import Questions
 
 _OF_SETTINGS = ("mapper", "structure_share", "selection", "position_ids")
 
@@ -84,19 +84,22 @@ def evaluate(
     about = {"model": source.options.model, "mapper": mapper, **changes, **_about(data, composed)}
     run = Run(outputs, about, settings)
     checkpoint = load_checkpoint(source, TokenCompressionConfig())
+    _measure(run, checkpoint, questions, options, answers.metric)
+
+
+def _measure(
+    run: Run, checkpoint: Checkpoint, questions: Questions, options: EvaluateOptions, metric: Any
+) -> None:
+    output = run.outputs.output
     evaluator = make_evaluator(
         checkpoint,
         questions,
         options,
-        answers.metric,
+        metric,
         None if output is None else _answers_file(output),
         divergence=options.divergence or None,
         log_probability=options.log_probability,
     )
-    _measure(run, evaluator)
-
-
-def _measure(run: Run, evaluator: Evaluator) -> None:
     with stoppable(lambda: run.kept(evaluator)):
         passes = 1 + len(run.settings)
         with counting("Asking", passes * len(evaluator)) as done:
