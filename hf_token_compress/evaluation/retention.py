@@ -28,6 +28,7 @@ def measure_retention(
     max_new_tokens: int = 64,
     metric: MetricOption = "auto",
     after_batch: Callable[[int], None] | None = None,
+    **changes: Any,
 ) -> list[RetentionResult]:
     """Ask every question of the whole model, then with every scorer at every ratio.
 
@@ -47,6 +48,7 @@ def measure_retention(
         max_new_tokens: Longest answer, in tokens.
         metric: How answers are scored, as `hf_token_compress.data.metrics.score_answer` takes it.
         after_batch: Called with the number of answers after each batch, for progress bars.
+        **changes: Other options of `TokenCompressionConfig` that all scorers run with.
 
     Returns:
         The uncompressed model's result, then one per scorer and ratio. Samples that cannot be
@@ -60,7 +62,12 @@ def measure_retention(
             before the first question is asked. Or not one sample can be asked.
     """
     settings = settings_of(
-        scorers, retention_ratios, max_visual_tokens, mapper=mapper, downsample=downsample
+        scorers,
+        retention_ratios,
+        max_visual_tokens,
+        mapper=mapper,
+        downsample=downsample,
+        **changes,
     )
     evaluator = Evaluator(
         model,

@@ -71,6 +71,8 @@ def measure_depths(
 ) -> list[RetentionResult]:
     """Accuracy by scorer and retention ratio, as `measure_retention` returns it.
 
+    Tokens on no grid are scored like all others, so that only scores decide.
+
     Args:
         model: An uncompressed model of a supported family.
         processor: Its processor.
@@ -83,7 +85,9 @@ def measure_depths(
     """
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
     chosen = [scorer_at_depth(name, layers) for name in scorers]
-    return measure_retention(model, processor, samples, scorers=chosen, **options)
+    return measure_retention(
+        model, processor, samples, scorers=chosen, structure_share=0.0, **options
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
