@@ -18,7 +18,7 @@ from .checkpoint import ModelOptions
 from .console import counting, working
 from .errors import CommandError, one_sentence_errors, stoppable
 from .options import JsonFlag, MarkdownFlag, OutputFile, takes
-from .outputs import check_output, numbered_paths
+from .outputs import Outputs
 
 
 @one_sentence_errors
@@ -52,15 +52,7 @@ def benchmark(
     hf-token-compress benchmark --model qwen2-vl-7b --random-weights --layers 2 --vision-layers 1
     ```
     """
-    # Everything that can be wrong is checked before the model is loaded.
-    if markdown and as_json:
-        raise CommandError("--markdown and --json exclude each other.", exit_code=2)
-    check_output(output)
-    if plot is not None:
-        from ..viz.figures import figure_class
-
-        numbered_paths(plot, 1)
-        figure_class()
+    Outputs(markdown, as_json, output, plot).check()
     mapper = changes.pop("mapper", None)
     options.check_scorers(mapper)
     chosen = find_model(model_options, sizes, mapper)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
@@ -16,9 +16,11 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
 )
+from rich.text import Text
 
 _MINUTE = 60
 _LONGEST_SILENCE = 30
+_MOST_NAMED = 5
 
 
 def results() -> Console:
@@ -29,6 +31,13 @@ def results() -> Console:
 def notices() -> Console:
     """The console on stderr: progress and notices. Square brackets are no markup here either."""
     return Console(stderr=True, markup=False)
+
+
+def name_samples(heading: str, samples: Sequence[tuple[int, str]]) -> None:
+    """Name on stderr the first of some samples, by number, and what is wrong with each."""
+    named = "; ".join(f"sample {number}, {reason}" for number, reason in samples[:_MOST_NAMED])
+    more = "; …" if len(samples) > _MOST_NAMED else ""
+    notices().print(Text(f"{heading}: {named}{more}", style="yellow"), soft_wrap=True)
 
 
 @contextmanager

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from ..options import check_options
-from .console import notices
+from .console import name_samples, notices
 from .errors import CommandError, wrong_arguments
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 DATA = "Your own data: --data or --dataset"
 
 _DATASET_ONLY = ("subset", "split", "revision")
-_MOST_NAMED = 5
 
 
 def _column(what: str, metavar: str = "NAME") -> Any:
@@ -191,10 +188,7 @@ class DataOptions:
                 f"Sample {number}{others} cannot be used, because {reason}: {remedy}.", exit_code=2
             )
         if bad:
-            named = "; ".join(f"sample {number}, {reason}" for number, reason in bad[:_MOST_NAMED])
-            more = "; …" if len(bad) > _MOST_NAMED else ""
-            text = f"{len(bad)} of {count} samples are left out: {named}{more}"
-            notices().print(Text(text, style="yellow"), soft_wrap=True)
+            name_samples(f"{len(bad)} of {count} samples are left out", bad)
         with wrong_arguments():
             checked.check_metric(metric)
         return checked

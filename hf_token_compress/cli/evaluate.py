@@ -14,9 +14,9 @@ from .console import counting
 from .data_options import DATA, DataOptions
 from .errors import CommandError, one_sentence_errors, stoppable
 from .evaluate_options import EvaluateOptions
-from .evaluate_outputs import Outputs, Run
+from .evaluate_outputs import Run
 from .options import JsonFlag, Kinds, MarkdownFlag, OutputFile, listed, takes
-from .outputs import check_apart
+from .outputs import Outputs, check_apart
 from .questions import make_evaluator, read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 

@@ -10,39 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .errors import CommandError
 from .evaluate_table import print_evaluation
-from .outputs import check_output, numbered_paths, write_json
+from .outputs import Outputs, write_json
 from .questions import name_left_out
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation, EvaluationSetting, Evaluator
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What is printed, written and drawn."""
-
-    markdown: bool
-    as_json: bool
-    output: Path | None
-    plot: Path | None
-
-    def check(self) -> None:
-        """Fail before the work and not after it.
-
-        Raises:
-            CommandError: Options exclude each other, or a file cannot be written.
-            ImportError: matplotlib is not installed, but needed.
-        """
-        if self.markdown and self.as_json:
-            raise CommandError("--markdown and --json exclude each other.", exit_code=2)
-        check_output(self.output)
-        if self.plot is not None:
-            from ..viz.figures import figure_class
-
-            numbered_paths(self.plot, 1)
-            figure_class()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,32 @@ def check_output(path: Path | None) -> None:
         )
     if not path.parent.is_dir():
         raise CommandError(f"There is no folder for {str(path)!r}: make it first.", exit_code=2)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is printed, written and drawn."""
+
+    markdown: bool
+    as_json: bool
+    output: Path | None
+    plot: Path | None
+
+    def check(self) -> None:
+        """Fail before the work and not after it.
+
+        Raises:
+            CommandError: Options exclude each other, or a file cannot be written.
+            ImportError: matplotlib is not installed, but needed.
+        """
+        if self.markdown and self.as_json:
+            raise CommandError("--markdown and --json exclude each other.", exit_code=2)
+        check_output(self.output)
+        if self.plot is not None:
+            from ..viz.figures import figure_class
+
+            numbered_paths(self.plot, 1)
+            figure_class()
 
 
 def check_apart(files: Mapping[str, Path | None]) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
-from .console import notices
+from .console import name_samples
 from .data_options import DataOptions
 from .errors import wrong_arguments
 from .scene_options import SceneOptions
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from ..evaluation import Evaluator, LeftOut, Questions
     from .checkpoint import Checkpoint
     from .evaluate_options import EvaluateOptions
-
-_MOST_NAMED = 5
 
 
 def read_questions(
@@ -83,7 +79,4 @@ def name_left_out(left_out: Sequence[LeftOut]) -> None:
     """Count and name on stderr the questions that no figure counts."""
     if not left_out:
         return
-    named = [f"sample {item.number}, {item.reason}" for item in left_out[:_MOST_NAMED]]
-    more = "; …" if len(left_out) > _MOST_NAMED else ""
-    text = f"Left out ({len(left_out)}): {'; '.join(named)}{more}"
-    notices().print(Text(text, style="yellow"), soft_wrap=True)
+    name_samples(f"Left out ({len(left_out)})", [(item.number, item.reason) for item in left_out])

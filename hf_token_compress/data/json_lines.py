@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from .rows import Rows
+from typing_extensions import override
+
+from .rows import DataFile
 
 
-class JsonLines(Rows):
+class JsonLines(DataFile):
     """A file with one JSON object per line, or with one JSON array of objects, in UTF-8.
 
     The keys are "image" (a path, or a list of paths) or "video" (a path, or a list of paths of its
@@ -38,23 +38,8 @@ class JsonLines(Rows):
         ValueError: It holds no samples, it is not UTF-8, or a key is missing or misspelt.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        columns: Mapping[str, str | Sequence[str]] | None = None,
-        *,
-        media_folder: str | Path | None = None,
-        filters: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        prompt_suffix: str | None = None,
-    ) -> None:
-        self._path = Path(path)
-        if not self._path.is_file():
-            raise FileNotFoundError(f"There is no data file {str(path)!r}.")
-        super().__init__(self._path.parent, columns, media_folder, filters, limit, prompt_suffix)
-        content = self._path.read_bytes()
-        self._digest = hashlib.sha256(content).hexdigest()
-        data = f"The data file {str(path)!r}"
+    @override
+    def _read(self, data: str, content: bytes) -> None:
         items = _items(data, content)
         if not items:
             raise ValueError(f"{data} holds no samples: it is empty.")
@@ -77,11 +62,6 @@ class JsonLines(Rows):
         if not isinstance(row, Mapping):
             raise ValueError("it is not a JSON object")
         return row
-
-    def describe(self) -> dict[str, Any]:
-        """File name, number of samples, SHA-256, and the options that were given."""
-        own = {"source": self._path.name, "samples": len(self), "sha256": self._digest}
-        return {**own, **self._described()}
 
 
 def _items(data: str, content: bytes) -> list[Any]:

@@ -82,7 +82,7 @@ def choice(given: str, answers: Sequence[str], choices: Sequence[str]) -> float:
 
 
 def relaxed_accuracy(given: str, answers: Sequence[str], choices: Sequence[str] = ()) -> float:
-    """1 if the answer is a number within 5 % of a right one; what is no number as in `exact`.
+    """1 if the answer is a number within 5 % of a right one; other texts as in `exact`.
 
     "12 %" is the number 0.12.
 

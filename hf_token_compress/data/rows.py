@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,42 @@ class Rows(SampleSource):
             "prompt_suffix": self._prompt_suffix,
         }
         return {key: value for key, value in found.items() if value not in ({}, None)}
+
+
+class DataFile(Rows):
+    """Samples that are read from one file.
+
+    Args:
+        path: The file.
+        columns, media_folder, filters, limit, prompt_suffix: As of `JsonLines`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        columns: Mapping[str, str | Sequence[str]] | None = None,
+        *,
+        media_folder: str | Path | None = None,
+        filters: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        prompt_suffix: str | None = None,
+    ) -> None:
+        self._path = Path(path)
+        if not self._path.is_file():
+            raise FileNotFoundError(f"There is no data file {str(path)!r}.")
+        super().__init__(self._path.parent, columns, media_folder, filters, limit, prompt_suffix)
+        content = self._path.read_bytes()
+        self._digest = hashlib.sha256(content).hexdigest()
+        self._read(f"The data file {str(path)!r}", content)
+
+    @abstractmethod
+    def _read(self, data: str, content: bytes) -> None:
+        """Take the rows; `data` names the file in messages, `content` is what it holds."""
+
+    def describe(self) -> dict[str, Any]:
+        """File name, number of samples, SHA-256, and the options that were given."""
+        own = {"source": self._path.name, "samples": len(self), "sha256": self._digest}
+        return {**own, **self._described()}
 
 
 def _equal(value: Any, wanted: Any) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from ..hub import first_line
 from .columns import columns_of
 from .fields import HELD
-from .rows import Rows
+from .rows import DataFile, Rows
 
 TABLES = {".csv": "csv", ".parquet": "parquet"}
 """Builders of `datasets` by the extension of the files that they read."""
@@ -127,7 +128,7 @@ class HubDataset(_Table):
         }
 
 
-class TableFile(_Table):
+class TableFile(DataFile, _Table):
     """A table in one file: CSV or Parquet.
 
     Args:
@@ -140,30 +141,11 @@ class TableFile(_Table):
         ValueError: It holds no samples, or has no such column.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        columns: Mapping[str, str | Sequence[str]] | None = None,
-        *,
-        media_folder: str | Path | None = None,
-        filters: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        prompt_suffix: str | None = None,
-    ) -> None:
-        self._path = Path(path)
-        if not self._path.is_file():
-            raise FileNotFoundError(f"There is no data file {str(path)!r}.")
-        super().__init__(self._path.parent, columns, media_folder, filters, limit, prompt_suffix)
-        data = f"The data file {str(path)!r}"
+    @override
+    def _read(self, data: str, content: bytes) -> None:
         builder = TABLES[self._path.suffix.lower()]
-        dataset = _loaded(data, builder, data_files=str(path), split="train")
-        self._digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
+        dataset = _loaded(data, builder, data_files=str(self._path), split="train")
         self._use(dataset, data)
-
-    def describe(self) -> dict[str, Any]:
-        """File name, number of samples, SHA-256, and the options that were given."""
-        own = {"source": self._path.name, "samples": len(self), "sha256": self._digest}
-        return {**own, **self._described()}
 
 
 def _datasets() -> Any:

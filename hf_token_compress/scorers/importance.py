@@ -31,7 +31,7 @@ class ImportanceScorer(Scorer):
     """
 
     def __init__(
-        self, importance: str, importance_options: Mapping[str, Any] | None = None
+        self, importance: str = "attention", importance_options: Mapping[str, Any] | None = None
     ) -> None:
         check_type("importance", importance, str)
         options = {} if importance_options is None else importance_options

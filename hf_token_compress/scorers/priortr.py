@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..checks import check_count
 from ..prompt import MultimodalPrompt
 from ..scoring_layer import ScoringLayer
-from .attention import instruction_attention
-from .base import Scorer
+from .attention import AttentionScorer, instruction_attention
 
 _SMALLEST_SHARE = 1e-9
 
 
-class PriorTRScorer(Scorer):
+class PriorTRScorer(AttentionScorer):
     """P log(P / Q): how much more the instruction attends to a token than attention does anyway.
 
     From PriorTR (https://arxiv.org/abs/2606.24156). P is the attention of the instruction tokens to
@@ -33,12 +31,6 @@ class PriorTRScorer(Scorer):
         TypeError: `scoring_depth` is not a whole number.
         ValueError: It is below 0.
     """
-
-    needs = frozenset({"scoring_layer"})
-
-    def __init__(self, scoring_depth: int = 0) -> None:
-        check_count("scoring_depth", scoring_depth, at_least=0)
-        self.scoring_depth = scoring_depth
 
     @override
     def query_mask(self, prompt: MultimodalPrompt) -> Tensor:

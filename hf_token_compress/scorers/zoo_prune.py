@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 from typing_extensions import override
 
@@ -29,13 +26,6 @@ class ZooPruneScorer(ImportanceScorer):
     Raises:
         TypeError, ValueError: As in `ImportanceScorer`.
     """
-
-    def __init__(
-        self,
-        importance: str = "attention",
-        importance_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(importance, importance_options)
 
     @override
     def select(self, prompt: MultimodalPrompt, sample: int, candidates: Candidates) -> Tensor:
