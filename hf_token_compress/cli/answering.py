@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NewType
 
+from ..data.download import download_image, is_address
 from ..data.media import check_video, read_image, read_video
 from ..options import check_options
 from .checkpoint import Checkpoint
+from .console import working
 from .errors import CommandError
 from .options import FRAMES
 
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
 
     from ..compression.report import CompressionReport
 
+# A file, or an address on the web; neither is split at its commas.
+MediaSource = NewType("MediaSource", str)
+
 
 @dataclass(frozen=True)
 class QuestionOptions:
     """A question, and what it is about."""
 
     prompt: str = field(metadata={"help": "The question."})
-    image: tuple[Path, ...] = field(default=(), metadata={"help": "An image.", "metavar": "FILE"})
-    video: tuple[Path, ...] = field(
+    image: tuple[MediaSource, ...] = field(
+        default=(),
+        metadata={"help": "An image: a file, or its address on the web.", "metavar": "FILE|URL"},
+    )
+    video: tuple[MediaSource, ...] = field(
         default=(),
         metadata={
             "help": (
@@ -53,14 +60,19 @@ class QuestionOptions:
         """The images; the videos are only looked for, as reading them needs the processor.
 
         Raises:
-            CommandError: None is named.
-            OSError, ValueError: A file is missing, or is not an image.
+            CommandError: None is named, or a video by its address.
+            OSError, ValueError: A file is missing, cannot be downloaded, or is not an image.
         """
         if not (self.image or self.video):
             raise CommandError("There is nothing to look at: give --image or --video.", exit_code=2)
-        for path in self.video:
-            check_video(path)
-        return [read_image(path) for path in self.image]
+        for source in self.video:
+            if is_address(source):
+                raise CommandError(
+                    f"--video takes files: download {source!r} first, and name the file.",
+                    exit_code=2,
+                )
+            check_video(source)
+        return [_image(source) for source in self.image]
 
     def read_videos(self, processor: Any) -> list[list[Image.Image]]:
         """The frames of each video that the model sees.
@@ -68,7 +80,14 @@ class QuestionOptions:
         Raises:
             ImportError, OSError, ValueError: A video cannot be read.
         """
-        return [read_video(path, processor, self.frames) for path in self.video]
+        return [read_video(source, processor, self.frames) for source in self.video]
+
+
+def _image(source: str) -> Image.Image:
+    if not is_address(source):
+        return read_image(source)
+    with working(f"Downloading {source}"):
+        return download_image(source)
 
 
 @dataclass(frozen=True)
