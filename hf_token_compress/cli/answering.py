@@ -98,12 +98,14 @@ class Answer:
         text: The answer, without special tokens.
         new_tokens: Tokens that were generated.
         milliseconds: Of the whole call: vision, scoring, rewriting and generation.
+        kv_bytes: Bytes of the KV cache after the answer.
         report: What the last compressed call did.
     """
 
     text: str
     new_tokens: int
     milliseconds: float
+    kv_bytes: int
     report: CompressionReport
 
 
@@ -141,20 +143,23 @@ def answer(
         retention_ratio: Overrides the model's setting; 1.0 runs the stock model.
     """
     from ..compression.stopwatch import Stopwatch
+    from ..evaluation.speed.bench import cache_bytes
 
     model = checkpoint.model
     stopwatch = Stopwatch(model.device)
     with stopwatch.running():
-        sequences = model.generate(
+        output = model.generate(
             **inputs,
             token_compression=False if retention_ratio == 1.0 else retention_ratio,
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            return_dict_in_generate=True,
         )
-    new_ids = sequences[0, inputs["input_ids"].shape[1] :]
+    new_ids = output.sequences[0, inputs["input_ids"].shape[1] :]
     return Answer(
         text=checkpoint.processor.decode(new_ids, skip_special_tokens=True).strip(),
         new_tokens=len(new_ids),
         milliseconds=stopwatch.milliseconds,
+        kv_bytes=cache_bytes(output),
         report=model.token_compression.last,
     )
