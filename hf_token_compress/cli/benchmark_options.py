@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..config import DEFAULT_SCORER
 from ..options import check_options
 from .errors import CommandError, wrong_arguments
 
-_DEFAULT_SCORERS = ("attention", "mapper")
+_DEFAULT_SCORERS = (DEFAULT_SCORER, "mapper")
 
 
 @dataclass(frozen=True)

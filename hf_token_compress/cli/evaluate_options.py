@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..config import DEFAULT_SCORER
 from ..options import check_options
 from .errors import CommandError, wrong_arguments
 from .options import FRAMES
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..evaluation import EvaluationSetting, Questions
     from .checkpoint import CheckpointSource
 
-_SCORERS = ("truth", "attention", "uniform", "random")
+_SCORERS = ("truth", DEFAULT_SCORER, "attention", "uniform", "random")
 _RATIOS = (0.5, 0.25, 0.1)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...compression import compress, uncompress
 from ...compression.identity import identify
+from ...config import DEFAULT_SCORER
 from ...mapper import MapperConfig, RelevanceMapper
 from .bench import PromptBench
 from .prompts import sized_prompt
@@ -19,7 +20,7 @@ def measure_speed(
     model: Any,
     processor: Any,
     *,
-    scorers: Sequence[str] = ("attention",),
+    scorers: Sequence[str] = (DEFAULT_SCORER,),
     retention_ratios: Sequence[float] = (0.5, 0.25, 0.1),
     visual_tokens: Sequence[int] = (500, 1500, 6000),
     batch_sizes: Sequence[int] = (1,),
