@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: check style types test matrix families lab notebooks
+.PHONY: check style types test matrix families lab notebooks site preview
 
 check:  ## what continuous integration does
 	bash .ci/run
@@ -26,3 +26,9 @@ lab:
 
 notebooks:  ## run them and store what they print and draw
 	$(PYTHON) notebooks/execute.py
+
+site:  ## build the documentation site into build/site and check its links, in .venv-docs
+	bash .ci/run site
+
+preview:  ## serve it on this machine and follow changes
+	.venv-docs/bin/mkdocs serve

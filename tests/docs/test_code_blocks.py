@@ -32,7 +32,7 @@ from hf_token_compress.data.scenes import make_scene
 DOCUMENTS = sorted(
     [
         *REPOSITORY.glob("*.md"),
-        *(REPOSITORY / "docs").glob("*.md"),
+        *(REPOSITORY / "docs").rglob("*.md"),
         *(REPOSITORY / "hf_token_compress/tiny").glob("*/README.md"),
         REPOSITORY / "notebooks/README.md",
     ]
