@@ -71,9 +71,9 @@ def _broken(address: str, path: Path) -> str | None:
         target /= "index.html"
     if not target.is_file():
         return "does not exist"
-    if parts.fragment and target.suffix == ".html":
-        if unquote(parts.fragment) not in _read(target.resolve()).ids:
-            return "has no such anchor"
+    is_page = target.suffix == ".html"
+    if is_page and parts.fragment and unquote(parts.fragment) not in _read(target.resolve()).ids:
+        return "has no such anchor"
     return None
 
 
