@@ -56,6 +56,11 @@ class Subject:
         return f"{self.model} {self.source}"
 
     @property
+    def dtype(self) -> str:
+        """Of the model; the testbed's is that of its files."""
+        return "bfloat16" if self.model == TESTBED else "float32"
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of its questions."""
         clips = self.source == "clips"

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
 import warnings
 from typing import Any
 
@@ -69,6 +70,29 @@ def test_unknown_keys_warn_with_their_names_and_are_ignored() -> None:
         config = TokenCompressionConfig.from_dict(written)
     assert len(caught) == 1
     assert config == TokenCompressionConfig(retention_ratio=0.3)
+
+
+@pytest.mark.parametrize(
+    ("written", "reading", "later"),
+    [
+        ("0.2.0.dev0", "0.1.0", True),
+        ("0.1.0", "0.1.0.dev0", True),
+        ("0.1.0.dev0", "0.1.0", False),
+        ("0.1.0", "0.2.0.dev0", False),
+        ("0.9.0", "0.10.0.dev0", False),
+    ],
+)
+def test_a_development_version_is_between_the_releases(
+    written: str, reading: str, later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_token_compress.config.__version__", reading)
+    settings = {"hf_token_compress_version": written, "aura": 2}
+    if later:
+        with pytest.warns(UserWarning, match=rf"version {re.escape(written)}.*aura"):
+            TokenCompressionConfig.from_dict(settings)
+    else:
+        with one_sentence(ValueError, "aura"):
+            TokenCompressionConfig.from_dict(settings)
 
 
 @pytest.mark.parametrize("version", [None, "0.0.1", __version__, "no version"])
