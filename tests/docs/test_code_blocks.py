@@ -73,6 +73,7 @@ def files_of(path: Path) -> dict[str, str]:
     ]
     files = {
         "receipt.jpg": content.getvalue(),
+        "token_compression_demo/images/07-relation.png": content.getvalue(),
         "questions.jsonl": "".join(json.dumps(row) + "\n" for row in asked).encode(),
         "clip.mp4": (DATA / "cockatoo.mp4").read_bytes(),
     }
