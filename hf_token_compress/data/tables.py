@@ -80,10 +80,13 @@ class HubDataset(_Table):
     Args:
         name: Hub id, folder or builder's name, as `datasets.load_dataset` takes it.
         split: Name of the split.
-        columns, filters, limit, prompt_suffix: As of `JsonLines`. All other columns are ignored.
+        columns: As of `JsonLines`. All other columns are ignored.
         subset: Name of the subset, which `load_dataset` calls `name`.
         media_folder: As of `JsonLines`. By default paths are relative to the dataset's folder, or
             to the working directory for a dataset of the Hub.
+        filters: As of `JsonLines`.
+        limit: As of `JsonLines`.
+        prompt_suffix: As of `JsonLines`.
         **options: Further arguments of `load_dataset`, such as `revision` or `data_files`.
 
     Raises:
@@ -133,7 +136,11 @@ class TableFile(DataFile, _Table):
 
     Args:
         path: The file.
-        columns, media_folder, filters, limit, prompt_suffix: As of `JsonLines`.
+        columns: As of `JsonLines`.
+        media_folder: As of `JsonLines`.
+        filters: As of `JsonLines`.
+        limit: As of `JsonLines`.
+        prompt_suffix: As of `JsonLines`.
 
     Raises:
         FileNotFoundError: There is no such file or folder.

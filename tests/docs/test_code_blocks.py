@@ -32,7 +32,7 @@ from hf_token_compress.data.scenes import make_scene
 DOCUMENTS = sorted(
     [
         *REPOSITORY.glob("*.md"),
-        *(REPOSITORY / "docs").glob("*.md"),
+        *(REPOSITORY / "docs").rglob("*.md"),
         *(REPOSITORY / "hf_token_compress/tiny").glob("*/README.md"),
         REPOSITORY / "notebooks/README.md",
     ]
@@ -73,6 +73,7 @@ def files_of(path: Path) -> dict[str, str]:
     ]
     files = {
         "receipt.jpg": content.getvalue(),
+        "token_compression_demo/images/07-relation.png": content.getvalue(),
         "questions.jsonl": "".join(json.dumps(row) + "\n" for row in asked).encode(),
         "clip.mp4": (DATA / "cockatoo.mp4").read_bytes(),
     }

@@ -12,6 +12,7 @@ from hf_token_compress.tiny import resolve_mapper, resolve_model
 
 STAND_INS = {
     "Qwen/Qwen2-VL-7B-Instruct": resolve_model("tiny-qwen2-vl"),
+    "Qwen/Qwen2.5-VL-3B-Instruct": resolve_model("tiny-qwen2-vl"),
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": resolve_model("tiny-llava-onevision"),
     "Efficient-Large-Model/VILA1.5-3b": resolve_model("tiny-vila"),
     "someone/qwen2-vl-7b-token-mapper": resolve_mapper("tiny-qwen2-vl"),

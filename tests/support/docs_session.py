@@ -44,6 +44,7 @@ def run_document(request: dict[str, Any]) -> str | None:
     os.makedirs(request["folder"])
     os.chdir(request["folder"])
     for name, content in request["files"].items():
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
         with open(name, "wb") as stream:
             stream.write(bytes.fromhex(content))
     names: dict[str, Any] = {"__name__": "__main__"}

@@ -28,7 +28,7 @@ _DEFAULT_VISION_CONFIG = {
 class VilaConfig(LlavaConfig):
     """Configuration of a VILA1.5 model.
 
-    Args:
+    Attributes:
         vision_config: Configuration of the vision tower; by default SigLIP so400m at 384 pixels.
         text_config: Configuration of the language model; by default a LLaMA.
         image_token_index: Placeholder id, one per visual token of an image.
