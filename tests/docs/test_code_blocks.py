@@ -35,6 +35,7 @@ DOCUMENTS = sorted(
         *(REPOSITORY / "docs").rglob("*.md"),
         *(REPOSITORY / "hf_token_compress/tiny").glob("*/README.md"),
         REPOSITORY / "notebooks/README.md",
+        REPOSITORY / "examples/README.md",
     ]
 )
 DIARIES = sorted((REPOSITORY / "lab").rglob("*.md"))

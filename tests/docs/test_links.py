@@ -10,7 +10,7 @@ from places import REPOSITORY
 
 PAGES = sorted(
     path
-    for folder in (".", "docs", "docs/reference", "notebooks", "lab", ".github")
+    for folder in (".", "docs", "docs/reference", "notebooks", "examples", "lab", ".github")
     for path in (REPOSITORY / folder).glob("*.md")
 ) + sorted((REPOSITORY / "hf_token_compress/tiny").glob("*/README.md"))
 
