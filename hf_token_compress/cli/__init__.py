@@ -12,6 +12,7 @@ import typer
 
 from .._version import __version__
 from .benchmark import benchmark
+from .browser import app as browser_app
 from .collect import collect
 from .demo import demo
 from .env import env
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS = (
-    *(demo, run, evaluate, recommend, benchmark, explain),
+    *(demo, browser_app, run, evaluate, recommend, benchmark, explain),
     *(collect, train, push, families, env),
 )
 for command in _COMMANDS:

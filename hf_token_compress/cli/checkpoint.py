@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..asking import Checkpoint as Checkpoint
 from ..config import SCORING, TokenCompressionConfig
 from ..hub import explain_failure, first_line
 from .console import working
@@ -103,20 +104,6 @@ class CheckpointSource:
             # The saved options and mapper do not fit another way of scoring.
             saved = saved.with_scoring()
         return replace(saved, **changes)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A loaded model with compression on it, in evaluation mode, and its processor."""
-
-    name: str
-    model: Any
-    processor: Any
-
-    @property
-    def hub_id(self) -> str | None:
-        """Its name on the Hub; None for a folder."""
-        return None if Path(self.name).exists() else self.name
 
 
 def find_checkpoint(options: ModelOptions) -> CheckpointSource:

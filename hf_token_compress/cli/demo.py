@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
+from ..asking import Answer, answer, prepare_question
 from ..config import TokenCompressionConfig
 from ..data.composed import composed_sample
 from ..data.metrics import is_right
 from ..data.sample import Sample
 from ..data.scenes import KINDS, make_scene, scene_questions
-from .answering import answer, prepare_question
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import counting, results, working
 from .demo_outputs import (
@@ -136,7 +136,16 @@ def _warm_up(checkpoint: Checkpoint, sample: Sample) -> None:
     with working("Warming up"):
         inputs = prepare_question(checkpoint, [sample.image], sample.question)
         for share in _SHARES[:2]:
-            answer(checkpoint, inputs, max_new_tokens=_MAX_NEW_TOKENS, retention_ratio=share)
+            _answer(checkpoint, inputs, share)
+
+
+def _answer(checkpoint: Checkpoint, inputs: Mapping[str, Any], share: float) -> Answer:
+    return answer(
+        checkpoint,
+        inputs,
+        max_new_tokens=_MAX_NEW_TOKENS,
+        token_compression=False if share == 1.0 else share,
+    )
 
 
 def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:
@@ -147,10 +156,7 @@ def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:
     attempts = []
     # The stock model is last: the report of the call before it has its counts.
     for share in reversed(_SHARES):
-        answers = [
-            answer(checkpoint, inputs, max_new_tokens=_MAX_NEW_TOKENS, retention_ratio=share)
-            for _ in range(_REPEATS)
-        ]
+        answers = [_answer(checkpoint, inputs, share) for _ in range(_REPEATS)]
         text, kept = answers[0].text, answers[0].report.samples[0]
         whole = share == 1.0
         attempts.append(

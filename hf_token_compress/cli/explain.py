@@ -11,14 +11,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ..asking import prepare_question
 from ..config import TokenCompressionConfig
 from ..training.options import CollectOptions
-from .answering import QuestionOptions, prepare_question
 from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, results, working
 from .errors import one_sentence_errors
 from .options import JsonFlag, OutputFolder, takes
 from .outputs import make_folder, write_json
+from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,13 +10,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ..asking import Answer, answer, prepare_question
 from ..config import TokenCompressionConfig
-from .answering import Answer, QuestionOptions, answer, prepare_question
 from .checkpoint import Checkpoint, ModelOptions, find_checkpoint, load_checkpoint
 from .console import notices, results, working
 from .errors import one_sentence_errors, wrong_arguments
 from .options import JsonFlag, OutputFile, takes
 from .outputs import check_output, numbered_paths, write_json
+from .question_options import QuestionOptions
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -56,7 +56,7 @@ def test_help_and_wrong_arguments_do_not_load_torch():
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from hf_token_compress.cli import app\n"
-        "verbs = 'run demo evaluate recommend benchmark explain'.split()\n"
+        "verbs = 'run demo app evaluate recommend benchmark explain'.split()\n"
         "verbs += 'collect train push families env'.split()\n"
         "for words in (['--help'], *([verb, '--help'] for verb in verbs), ['--version']):\n"
         "    outcome = CliRunner().invoke(app, words)\n"

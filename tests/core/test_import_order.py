@@ -25,6 +25,8 @@ FLOORS = (
     {"compression"},
     {"relevance"},
     {"evaluation", "training", "viz"},
+    {"asking"},
+    {"app"},
     {"cli", "integrations"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

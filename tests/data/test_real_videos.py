@@ -18,8 +18,8 @@ from places import DATA
 from typer.testing import CliRunner
 
 from hf_token_compress import compress, load_tiny
+from hf_token_compress.asking import prepare_question
 from hf_token_compress.cli import app
-from hf_token_compress.cli.answering import prepare_question
 from hf_token_compress.cli.checkpoint import Checkpoint
 from hf_token_compress.data.media import read_video
 from hf_token_compress.viz import frame_overlays, kept_per_frame

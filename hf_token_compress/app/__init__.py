@@ -1,0 +1,1 @@
+"""The demo in the browser: a page that asks a model with all and with some visual tokens."""

@@ -1,0 +1,141 @@
+"""Ask a model a question with all and with some of its visual tokens, and explain the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from ..asking import Answer, Checkpoint, answer, prepare_question
+from ..compression.report import SampleReport
+from ..config import Modality, TokenCompressionConfig
+from ..data.media import read_image, read_video
+from ..hub import first_line
+from ..relevance import relevance
+from ..viz import frame_sheet, heat_map, overlay, prompt_heat_maps
+
+EXPECTED_ERRORS = (ImportError, NotImplementedError, OSError, TypeError, ValueError)
+"""Errors that the user can do something about; their first line says what."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One question, asked with all visual tokens and with those that a setting keeps.
+
+    Attributes:
+        full: The stock model's answer.
+        compressed: The answer with the kept tokens.
+        kept: The image, or a sheet of the video's frames, with the kept tokens lit.
+        relevance: Heat maps of what the stock model's answer depends on; None if they were not
+            asked for or cannot be made.
+        unexplained: Why they cannot be made, in one sentence; "" otherwise.
+    """
+
+    full: Answer
+    compressed: Answer
+    kept: Image.Image
+    relevance: Image.Image | None
+    unexplained: str
+
+    @property
+    def report(self) -> SampleReport:
+        """What the compressed call did."""
+        return self.compressed.report.samples[0]
+
+
+@dataclass
+class Comparer:
+    """Asks one model, for any number of users.
+
+    Every call has its own setting and no other state, so threads do not interfere.
+
+    Attributes:
+        checkpoint: The model.
+        settings: The setting that each modality starts from.
+        frames: Frames to take of a video.
+        max_new_tokens: Longest answer, in tokens.
+    """
+
+    checkpoint: Checkpoint
+    settings: Mapping[Modality, TokenCompressionConfig]
+    frames: int
+    max_new_tokens: int
+    _timed: set[tuple[Any, ...]] = field(default_factory=set)
+
+    def __call__(
+        self,
+        question: str,
+        files: Sequence[str | Path],
+        *,
+        modality: Modality = "image",
+        changes: Mapping[str, Any],
+        explained: bool = True,
+    ) -> Comparison:
+        """Ask a question about an image or a video.
+
+        Args:
+            question: The question.
+            files: The image; or the video, as one file or as the images that are its frames.
+            modality: Which of the two it is.
+            changes: Settings to change for this call, such as the retention ratio.
+            explained: Whether to draw what the answer depends on.
+
+        Raises:
+            ImportError, NotImplementedError, OSError, TypeError, ValueError: Something is missing,
+                cannot be read, or does not fit the model; the first line says what.
+        """
+        if not question.strip():
+            raise ValueError("There is no question: type one, or take an example.")
+        if not files:
+            raise ValueError(f"There is no {modality} to look at: drop one, or take an example.")
+        setting = self.settings[modality].changed(changes)
+        images, videos = self._read(files, modality)
+        inputs = prepare_question(self.checkpoint, images, question.strip(), videos)
+        full, compressed = self._answers(inputs, modality, setting)
+        sample = compressed.report.samples[0]
+        kept = overlay(images[0], sample) if images else frame_sheet(videos[0], sample)
+        heat, unexplained = None, ""
+        if explained:
+            try:
+                found = relevance(
+                    self.checkpoint.model, inputs, max_new_tokens=self.max_new_tokens
+                ).samples[0]
+                heat = heat_map(images[0], found) if images else prompt_heat_maps(videos, found)
+            except EXPECTED_ERRORS as error:
+                unexplained = f"The answer cannot be explained: {first_line(error)}"
+        return Comparison(full, compressed, kept, heat, unexplained)
+
+    def _read(
+        self, files: Sequence[str | Path], modality: Modality
+    ) -> tuple[list[Image.Image], list[list[Image.Image]]]:
+        """Images and videos of the prompt, of which there is one."""
+        if modality == "image":
+            return [read_image(files[0])], []
+        if len(files) > 1:
+            return [], [[read_image(file) for file in files]]
+        return [], [read_video(files[0], self.checkpoint.processor, self.frames)]
+
+    def _answers(
+        self, inputs: Mapping[str, Any], modality: Modality, setting: TokenCompressionConfig
+    ) -> tuple[Answer, Answer]:
+        """Both answers, neither of them by a first call."""
+        key = (modality, setting.scorer_name, setting.selection)
+        # What only a first call costs is not timed.
+        for _ in range(1 if key in self._timed else 2):
+            compressed = self._answer(inputs, setting)
+            full = self._answer(inputs, False)
+        self._timed.add(key)
+        return full, compressed
+
+    def _answer(
+        self, inputs: Mapping[str, Any], setting: TokenCompressionConfig | Literal[False]
+    ) -> Answer:
+        return answer(
+            self.checkpoint,
+            inputs,
+            max_new_tokens=self.max_new_tokens,
+            token_compression=setting,
+        )

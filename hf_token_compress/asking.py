@@ -1,0 +1,103 @@
+"""Ask a loaded model one question, and time it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .compression.report import CompressionReport
+    from .config import SettingLike
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with compression on it, in evaluation mode, and its processor."""
+
+    name: str
+    model: Any
+    processor: Any
+
+    @property
+    def hub_id(self) -> str | None:
+        """Its name on the Hub; None for a folder."""
+        return None if Path(self.name).exists() else self.name
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and what it cost.
+
+    Attributes:
+        text: The answer, without special tokens.
+        new_tokens: Tokens that were generated.
+        milliseconds: Of the whole call: vision, scoring, rewriting and generation.
+        kv_bytes: Bytes of the KV cache after the answer.
+        report: What the last compressed call did.
+    """
+
+    text: str
+    new_tokens: int
+    milliseconds: float
+    kv_bytes: int
+    report: CompressionReport
+
+
+def prepare_question(
+    checkpoint: Checkpoint,
+    images: Sequence[Image.Image],
+    text: str,
+    videos: Sequence[Sequence[Image.Image]] = (),
+) -> Mapping[str, Any]:
+    """One user turn: images, then videos, then the text, as tensors on the model's device.
+
+    Raises:
+        ValueError: An image has a shape that the processor refuses.
+    """
+    from .data.chat import encode, user_turn
+
+    inputs = encode(checkpoint.processor, [user_turn(text, images, videos)])
+    prepared: Mapping[str, Any] = inputs.to(checkpoint.model.device, checkpoint.model.dtype)
+    return prepared
+
+
+def answer(
+    checkpoint: Checkpoint,
+    inputs: Mapping[str, Any],
+    *,
+    max_new_tokens: int,
+    token_compression: SettingLike | Literal[False] | None = None,
+) -> Answer:
+    """Generate greedily and time it.
+
+    Args:
+        checkpoint: The model.
+        inputs: From `prepare_question`.
+        max_new_tokens: Most tokens to generate.
+        token_compression: Setting of this call, as `generate` takes it; False runs the stock model.
+    """
+    from .compression.stopwatch import Stopwatch
+    from .evaluation.speed.bench import cache_bytes
+
+    model = checkpoint.model
+    stopwatch = Stopwatch(model.device)
+    with stopwatch.running():
+        output = model.generate(
+            **inputs,
+            token_compression=token_compression,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            return_dict_in_generate=True,
+        )
+    new_ids = output.sequences[0, inputs["input_ids"].shape[1] :]
+    return Answer(
+        text=checkpoint.processor.decode(new_ids, skip_special_tokens=True).strip(),
+        new_tokens=len(new_ids),
+        milliseconds=stopwatch.milliseconds,
+        kv_bytes=cache_bytes(output),
+        report=model.token_compression.last,
+    )
