@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+_IDS_PER_CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +23,23 @@ class WordStatistics:
     mean: Tensor
     covariance: Tensor
     _factors: dict[float, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def over(cls, ids: Tensor, embed: Callable[[Tensor], Tensor]) -> WordStatistics:
+        """The statistics over a vocabulary.
+
+        Args:
+            ids: int64 [V], all ids.
+            embed: Embeds ids, int64 [C], as float [C, D].
+        """
+        count, chunks = len(ids), ids.split(_IDS_PER_CHUNK)
+        sums = [embed(chunk).float().sum(dim=0) for chunk in chunks]  # [D] each
+        mean = torch.stack(sums).sum(dim=0) / count  # [D]
+        covariance = mean.new_zeros(len(mean), len(mean))  # [D, D]
+        for chunk in chunks:
+            centred = embed(chunk).float() - mean
+            covariance.addmm_(centred.T, centred, alpha=1 / count)
+        return cls(mean, covariance)
 
     def precision_times(self, vectors: Tensor, shrinkage: float) -> Tensor:
         """Vectors times the inverse of the regularised covariance, float32 [R, D].

@@ -15,8 +15,8 @@ from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..models.generic import GenericFamily
 from ..prompt import MultimodalPrompt
-from ..scorers.base import checked_choice, checked_scores
-from ..selection import Candidates, may_drop_tokens, select_tokens
+from ..scorers.base import checked_scores, own_rule
+from ..selection import may_drop_tokens, select_tokens
 from .fast_path import FastPath
 from .generic_check import check_decoder_entry
 from .inputs import PromptLayout, read_layout
@@ -176,19 +176,13 @@ def _select(
     budgets: Sequence[TokenCompressionConfig],
 ) -> Tensor:
     """The tokens to keep, bool [B, S]."""
-    scorer, name = setting.scorer, setting.base.scorer_name
-
-    def own_rule(sample: int, candidates: Candidates) -> Tensor | None:
-        chosen = scorer.select(prompt, sample, candidates)
-        return None if chosen is None else checked_choice(chosen, candidates, name)
-
     return select_tokens(
         prompt.attention_mask,
         prompt.visuals,
         scores,
         budgets,
         inputs_embeds=lambda: prompt.inputs_embeds,
-        own_rule=own_rule if scorer.selects else None,
+        own_rule=own_rule(setting.scorer, prompt, setting.base.scorer_name),
     )
 
 

@@ -13,8 +13,6 @@ from ..word_statistics import WordStatistics
 from .precision import without_autocast
 from .twin import make_twin
 
-_IDS_PER_CHUNK = 4096
-
 
 @dataclass(frozen=True)
 class _Known:
@@ -49,17 +47,7 @@ def _statistics(embeddings: Any) -> WordStatistics:
     ids = torch.arange(count, device="cpu" if weight.is_meta else weight.device)
     twin = make_twin(embeddings, samples=1)
     with torch.no_grad(), without_autocast(), twin.running():
-
-        def words(chunk: Tensor) -> Tensor:
-            return twin.module(chunk[None])[0].float()  # [ids, D]
-
-        chunks = ids.split(_IDS_PER_CHUNK)
-        mean = torch.stack([words(chunk).sum(dim=0) for chunk in chunks]).sum(dim=0) / count  # [D]
-        covariance = mean.new_zeros(len(mean), len(mean))  # [D, D]
-        for chunk in chunks:
-            centred = words(chunk) - mean
-            covariance.addmm_(centred.T, centred, alpha=1 / count)
-    return WordStatistics(mean, covariance)
+        return WordStatistics.over(ids, lambda chunk: twin.module(chunk[None])[0])
 
 
 def _version(weight: Tensor) -> tuple[Any, ...]:

@@ -154,3 +154,17 @@ def checked_choice(chosen: object, candidates: Candidates, scorer_name: str) -> 
             f"but chose {chosen.flatten().tolist()}."
         )
     return chosen
+
+
+def own_rule(
+    scorer: Scorer, prompt: MultimodalPrompt, scorer_name: str
+) -> Callable[[int, Candidates], Tensor | None] | None:
+    """The scorer's `select` for a sample of the prompts, with its check; None if it has none."""
+    if not scorer.selects:
+        return None
+
+    def rule(sample: int, candidates: Candidates) -> Tensor | None:
+        chosen = scorer.select(prompt, sample, candidates)
+        return None if chosen is None else checked_choice(chosen, candidates, scorer_name)
+
+    return rule

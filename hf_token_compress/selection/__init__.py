@@ -2,10 +2,12 @@
 
 from .budgets import may_drop_tokens, top_p_budget, visual_token_budget
 from .candidates import Candidates
-from .keep_mask import select_tokens, select_visual_tokens
+from .keep_mask import keep_of_visuals, kept_count, select_tokens, select_visual_tokens
 
 __all__ = [
     "Candidates",
+    "keep_of_visuals",
+    "kept_count",
     "may_drop_tokens",
     "select_tokens",
     "select_visual_tokens",

@@ -54,29 +54,69 @@ def select_tokens(
     if scores is None:
         return keep
     for sample, (spans, config) in enumerate(zip(visuals, configs, strict=True)):
-        lengths = [len(span.positions) for span in spans]
-        if sum(lengths) < max(1, config.min_visual_tokens):
+        if all(len(span.positions) == 0 for span in spans):
             continue
         positions = torch.cat([span.positions for span in spans])  # [N]
-        floors = []
-        if config.min_tokens_per_frame > 0:
-            floors.append((groups_of_frames(spans), config.min_tokens_per_frame))
-        if config.min_tokens_per_visual > 0:
-            floors.append((groups_of_visuals(lengths), config.min_tokens_per_visual))
-        kept = select_visual_tokens(
+        kept = keep_of_visuals(
+            spans,
             scores[sample, positions],
-            visual_token_budget(sum(lengths), config),
-            floors=floors,
-            structure=structure_tokens(spans),
-            structure_share=config.structure_share,
-            top_p=config.top_p,
-            rule=functools.partial(_choose, RULES[config.selection_name], own_rule, sample),
+            config,
             embed=functools.partial(_embeddings, inputs_embeds, sample, positions),
+            own_rule=None if own_rule is None else functools.partial(own_rule, sample),
         )
         # The last token stays, whatever it is: the next token is predicted from it.
         last = attention_mask[sample].nonzero()[-1]
         keep[sample, positions] = kept | (positions == last)
     return keep
+
+
+def keep_of_visuals(
+    visuals: Sequence[VisualSpan],
+    scores: Tensor,
+    config: TokenCompressionConfig,
+    *,
+    embed: Callable[[], Tensor] = no_embeddings,
+    own_rule: Callable[[Candidates], Tensor | None] | None = None,
+) -> Tensor:
+    """The visual tokens of one prompt that its setting keeps, bool [N].
+
+    Args:
+        visuals: Its images and videos in order of appearance, at least one.
+        scores: float [N].
+        config: Its setting.
+        embed: Computes float32 [N, D], the tokens as they enter the language model.
+        own_rule: A scorer's own rule; where it returns None, the setting names the rule.
+
+    Raises:
+        ValueError: A score is negative, but `top_p` is set.
+    """
+    if len(scores) < config.min_visual_tokens:
+        return torch.ones_like(scores, dtype=torch.bool)
+    return select_visual_tokens(
+        scores,
+        visual_token_budget(len(scores), config),
+        floors=_floors(visuals, config),
+        structure=structure_tokens(visuals),
+        structure_share=config.structure_share,
+        top_p=config.top_p,
+        rule=functools.partial(_choose, RULES[config.selection_name], own_rule),
+        embed=embed,
+    )
+
+
+def kept_count(visual: VisualSpan, config: TokenCompressionConfig) -> int:
+    """How many tokens `keep_of_visuals` keeps of an image or video that is alone in its prompt.
+
+    Raises:
+        ValueError: The number depends on the scores, because `top_p` is set.
+    """
+    if config.top_p is not None:
+        raise ValueError("With top_p, the number of kept tokens depends on their scores.")
+    count = len(visual.positions)
+    if count < config.min_visual_tokens:
+        return count
+    least = _least_kept_of_all(_floors([visual], config))
+    return min(count, max(visual_token_budget(count, config), least))
 
 
 def select_visual_tokens(
@@ -117,7 +157,7 @@ def select_visual_tokens(
     device = scores.device
     # Any choice gives an only group its minimum.
     several = [(groups, floor) for groups, floor in floors if bool((groups != groups[0]).any())]
-    least = max((_least_kept(groups, floor) for groups, floor in floors), default=0)
+    least = _least_kept_of_all(floors)
     needed = max(least, sum(_least_kept(groups, floor) for groups, floor in several))
     limit = budget
     if top_p is not None:
@@ -145,6 +185,24 @@ def select_visual_tokens(
     return keep
 
 
+def _floors(
+    visuals: Sequence[VisualSpan], config: TokenCompressionConfig
+) -> list[tuple[Tensor, int]]:
+    """The minimums of a setting, as `select_visual_tokens` takes them."""
+    floors = []
+    if config.min_tokens_per_frame > 0:
+        floors.append((groups_of_frames(visuals), config.min_tokens_per_frame))
+    if config.min_tokens_per_visual > 0:
+        lengths = [len(span.positions) for span in visuals]
+        floors.append((groups_of_visuals(lengths), config.min_tokens_per_visual))
+    return floors
+
+
+def _least_kept_of_all(floors: Sequence[tuple[Tensor, int]]) -> int:
+    """Tokens that keep the largest of the minimums."""
+    return max((_least_kept(groups, floor) for groups, floor in floors), default=0)
+
+
 def _least_kept(groups: Tensor, floor: int) -> int:
     """Tokens that keep the minimum of every group."""
     _, sizes = groups[groups >= 0].unique(return_counts=True)
@@ -153,11 +211,10 @@ def _least_kept(groups: Tensor, floor: int) -> int:
 
 def _choose(
     rule: Rule,
-    own_rule: Callable[[int, Candidates], Tensor | None] | None,
-    sample: int,
+    own_rule: Callable[[Candidates], Tensor | None] | None,
     candidates: Candidates,
 ) -> Tensor:
-    chosen = None if own_rule is None else own_rule(sample, candidates)
+    chosen = None if own_rule is None else own_rule(candidates)
     return rule(candidates) if chosen is None else chosen
 
 

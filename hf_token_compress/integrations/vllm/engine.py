@@ -1,0 +1,52 @@
+"""Refuse engine options with which answers would be wrong, or were never compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .setting import KEY
+
+
+def check_engine(vllm_config: Any, *, has_grid_positions: bool) -> None:
+    """Check the options of an engine.
+
+    Args:
+        vllm_config: vLLM's configuration.
+        has_grid_positions: As in `server_setting`.
+
+    Raises:
+        ValueError: One of them is refused; the sentence names all that are.
+    """
+    refused = list(_refused(vllm_config, has_grid_positions))
+    if refused:
+        raise ValueError(f"A compressed model cannot be served with {'; nor with '.join(refused)}.")
+
+
+def _refused(vllm_config: Any, has_grid_positions: bool) -> Iterator[str]:
+    model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    multimodal, compilation = model.multimodal_config, vllm_config.compilation_config
+    if vllm_config.lora_config is not None:
+        yield "LoRA, which would change the layer that scores: merge the adapter into the model"
+    if vllm_config.speculative_config is not None:
+        yield "speculative decoding, whose draft model would see the uncompressed positions"
+    if parallel.pipeline_parallel_size > 1:
+        yield "pipeline parallelism, which was not tested: use tensor parallelism"
+    if parallel.use_ubatching:
+        yield "micro-batches (enable_dbo or ubatch_size)"
+    if vllm_config.ec_transfer_config is not None or multimodal.mm_encoder_only:
+        yield "a disaggregated encoder, which has no decoder layer to score with"
+    if multimodal.enable_mm_embeds or model.enable_prompt_embeds:
+        yield "embeddings as inputs (enable_mm_embeds or enable_prompt_embeds)"
+    if multimodal.video_pruning_rate:
+        yield "vLLM's own video pruning (video_pruning_rate): choose one of the two"
+    if compilation.cudagraph_mm_encoder:
+        yield "CUDA graphs of the encoder (cudagraph_mm_encoder)"
+    mode = compilation.cudagraph_mode
+    if has_grid_positions and mode is not None and mode.mixed_mode().name == "FULL":
+        yield "full CUDA graphs of prefill (cudagraph_mode FULL): use FULL_AND_PIECEWISE"
+    if KEY in (multimodal.mm_processor_kwargs or {}):
+        yield f"{KEY} in the server's mm_processor_kwargs: put it into hf_overrides"
+    text = model.hf_text_config
+    if getattr(text, "use_sliding_window", False):
+        yield "a sliding window"

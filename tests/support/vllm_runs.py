@@ -1,0 +1,351 @@
+"""The same prompts in vLLM and in Transformers; vLLM is imported only where it is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typing_extensions import override
+
+from hf_token_compress import Scorer, TokenCompressionConfig, register_scorer
+from hf_token_compress.compression.reading import read_prompt
+from hf_token_compress.data.scenes import make_clip, make_scene
+from hf_token_compress.scorers import build_scorer
+from hf_token_compress.selection import keep_of_visuals
+from hf_token_compress.tiny import resolve_model
+
+NEW_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A prompt: images, videos (uint8 [frames, height, width, 3]), and a question after them."""
+
+    question: str
+    images: tuple[Image.Image, ...] = ()
+    videos: tuple[np.ndarray, ...] = ()
+
+    def text(self, processor: Any) -> str:
+        """The prompt as the processor and vLLM take it, with one placeholder a visual."""
+        content = [{"type": "image"} for _ in self.images]
+        content += [{"type": "video"} for _ in self.videos]
+        content += [{"type": "text", "text": self.question}]
+        messages = [{"role": "user", "content": content}]
+        return str(processor.apply_chat_template(messages, add_generation_prompt=True))
+
+    def request(self, processor: Any, changes: Any = None) -> dict[str, Any]:
+        """The prompt for `LLM.generate`."""
+        media = {"image": list(self.images), "video": list(self.videos)}
+        request: dict[str, Any] = {
+            "prompt": self.text(processor),
+            "multi_modal_data": {name: own for name, own in media.items() if own},
+        }
+        if changes is not None:
+            request["mm_processor_kwargs"] = {"token_compression": changes}
+        return request
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered.
+
+    Attributes:
+        kept: Kept tokens of each image or video, as indices into its tokens.
+        tokens: The generated ids.
+        log_probabilities: For each of them, those of a few ids.
+        prompt_length: Tokens of the compressed prompt.
+        cached: Prompt tokens from vLLM's prefix cache.
+    """
+
+    kept: list[list[int]]
+    tokens: list[int]
+    log_probabilities: list[dict[int, float]]
+    prompt_length: int
+    cached: int = 0
+
+
+def image(seed: int, rows: int = 2, columns: int = 2) -> Image.Image:
+    """An image like those that the tiny models were trained on."""
+    return make_scene(seed, rows, columns).image
+
+
+def video(seed: int, frames: int = 4) -> np.ndarray:
+    """A clip like those that the tiny models were trained on."""
+    return np.stack([np.asarray(own) for own in make_clip(seed, frames, 2, 2).images])
+
+
+# 1. Checkpoints.
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """A folder with a model that vLLM loads: that of a tiny model, or a random "qwen2_5_vl"."""
+    if name == "qwen2_5_vl":
+        return _random_qwen2_5_vl(folder)
+    source = Path(resolve_model(f"tiny-{name}"))
+    if name != "llava-onevision":
+        return source
+    for file in source.iterdir():
+        if file.is_file() and file.name != "model.safetensors":
+            shutil.copy(file, folder)
+    # vLLM knows the names that towers had before Transformers 5.
+    weights = {
+        key.replace("vision_tower.", "vision_tower.vision_model."): weight
+        for key, weight in load_file(source / "model.safetensors").items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def _random_qwen2_5_vl(folder: Path) -> Path:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    source = Path(resolve_model("tiny-qwen2-vl-video"))
+    for file in source.iterdir():
+        if file.suffix in (".json", ".jinja") and file.name != "config.json":
+            text = file.read_text(encoding="utf-8")
+            text = text.replace("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+            (folder / file.name).write_text(text, encoding="utf-8")
+    known = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    text_config = {
+        **known["text_config"],
+        "model_type": "qwen2_5_vl_text",
+        "hidden_size": 128,
+        "intermediate_size": 192,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": ["full_attention"] * 3,
+        "initializer_range": 0.1,
+    }
+    vision_config = {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_heads": 4,
+        "out_hidden_size": 128,
+        "patch_size": 12,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "tokens_per_second": 2,
+        "window_size": 48,
+        "fullatt_block_indexes": [1],
+        "initializer_range": 0.1,
+    }
+    special = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    config = Qwen2_5_VLConfig(
+        text_config=text_config,
+        vision_config=vision_config,
+        tie_word_embeddings=True,
+        **{name: known[name] for name in special},
+    )
+    torch.manual_seed(0)
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+# 2. Transformers.
+
+
+@register_scorer("vllm_test_given")
+class GivenScorer(Scorer):
+    """One for the given positions of the only prompt, else zero."""
+
+    def __init__(self, positions: Sequence[int] = ()) -> None:
+        self.positions = list(positions)
+
+    @override
+    def score(self, prompt: Any) -> Tensor:
+        scores = torch.zeros(prompt.visual_mask.shape)
+        scores[:, self.positions] = 1.0
+        return scores
+
+
+@dataclass
+class Reference:
+    """Answers of Transformers.
+
+    Attributes:
+        folder: The model's folder.
+        config: The setting.
+    """
+
+    folder: Path
+    config: TokenCompressionConfig
+
+    @cached_property
+    def processor(self) -> Any:
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(self.folder)
+
+    @cached_property
+    def model(self) -> Any:
+        from transformers import AutoModelForImageTextToText
+
+        model = AutoModelForImageTextToText.from_pretrained(
+            self.folder, token_compression=self.config, dtype="float32"
+        ).eval()
+        model.generation_config.eos_token_id = None
+        return model
+
+    @torch.no_grad()
+    def answer(self, ask: Ask, changes: Any = None) -> Answer:
+        """The answer to a prompt.
+
+        vLLM scores each of several images or videos as if it were alone in the prompt, so that is
+        done here, too.
+        """
+        given: dict[str, Any] = {}
+        if ask.images:
+            given["images"] = list(ask.images)
+        if ask.videos:
+            given["videos"] = list(ask.videos)
+        inputs = self.processor(text=ask.text(self.processor), return_tensors="pt", **given)
+        config = self.config if changes is None else self.config.changed(changes)
+        if len(ask.images) + len(ask.videos) > 1:
+            config = self._given(inputs, config)
+        output = self.model.generate(
+            **inputs,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+            token_compression=config,
+        )
+        (sample,) = output.compression_report.samples
+        counts = [len(span.positions) for span in sample.visuals]
+        return Answer(
+            kept=[own.nonzero().flatten().tolist() for own in sample.kept_visual.split(counts)],
+            tokens=output.sequences[0, -NEW_TOKENS:].tolist(),
+            log_probabilities=[
+                dict(enumerate(own[0].float().log_softmax(-1).tolist())) for own in output.logits
+            ],
+            prompt_length=len(sample.kept_indices),
+        )
+
+    def _given(self, inputs: Any, config: TokenCompressionConfig) -> TokenCompressionConfig:
+        """A setting that keeps what each image or video of the prompt keeps by itself."""
+        options = dict(config.scorer_options)
+        if config.mapper is not None:
+            options["mapper"] = config.mapper
+        scorer = build_scorer(config.scorer_name, options)
+        prompt, layer = read_prompt(self.model, inputs)
+        positions: list[int] = []
+        for span in prompt.visuals[0]:
+            others = prompt.visual_mask.clone()
+            others[0, span.positions] = False
+            alone = replace(
+                prompt,
+                attention_mask=prompt.attention_mask & ~others,
+                visual_mask=prompt.visual_mask & ~others,
+                visuals=((span,),),
+            )
+            seen = replace(layer, key_mask=layer.key_mask & ~others)
+            scores = scorer.score(alone, scoring_layer=seen)[0, span.positions]
+            embeds = prompt.inputs_embeds[0, span.positions]
+            keep = keep_of_visuals([span], scores, config, embed=embeds.float)
+            positions += span.positions[keep].tolist()
+        return TokenCompressionConfig(
+            scorer="vllm_test_given",
+            scorer_options={"positions": positions},
+            retention_ratio=1.0,
+            max_visual_tokens=len(positions),
+            min_visual_tokens=0,
+            min_tokens_per_visual=0,
+            structure_share=0.0,
+            position_ids=config.position_ids,
+        )
+
+
+# 3. vLLM.
+
+
+def engine_options(folder: Path, architecture: str, config: Any) -> dict[str, Any]:
+    """Arguments of `LLM` and of `EngineArgs`: prompts of more than 64 tokens come in chunks."""
+    return {
+        "model": str(folder),
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 1024,
+        "block_size": 32,
+        "max_num_batched_tokens": 64,
+        "max_num_seqs": 8,
+        "hf_overrides": {"architectures": [architecture], "token_compression": config},
+    }
+
+
+class Engine:
+    """vLLM in this process, and what its model kept.
+
+    Args:
+        folder: The model's folder.
+        architecture: A compressed one.
+        config: The setting of the server.
+    """
+
+    def __init__(self, folder: Path, architecture: str, config: TokenCompressionConfig) -> None:
+        from vllm import LLM
+
+        from hf_token_compress.integrations.vllm.model import CompressedModel
+
+        self.kept: dict[tuple[tuple[int, ...], str], dict[int, list[int]]] = {}
+        keep = CompressedModel._keep
+
+        def recorded(model: Any, features: Tensor, record: Any) -> Tensor:
+            kept: Tensor = keep(model, features, record)
+            key = record.prompt_ids, json.dumps(record.setting, sort_keys=True)
+            self.kept.setdefault(key, {})[record.number] = kept.tolist()
+            return kept
+
+        CompressedModel._keep = recorded  # type: ignore[method-assign]
+        self.llm = LLM(**engine_options(folder, architecture, config.to_dict()))
+        self.config = config
+
+    def answers(self, asks: Sequence[Ask], processor: Any, changes: Any = None) -> list[Answer]:
+        """The answers to prompts that are sent at once."""
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(
+            temperature=0, max_tokens=NEW_TOKENS, logprobs=3, ignore_eos=True, detokenize=False
+        )
+        requests = [ask.request(processor, changes) for ask in asks]
+        config = self.config if changes is None else self.config.changed(changes)
+        answers = []
+        for ask, output in zip(asks, self.llm.generate(requests, sampling, use_tqdm=False)):
+            (completion,) = output.outputs
+            ids = processor.tokenizer(ask.text(processor)).input_ids
+            key = tuple(ids), json.dumps(config.to_dict(), sort_keys=True)
+            kept = self.kept.get(key, {})
+            answers.append(
+                Answer(
+                    kept=[kept[number] for number in sorted(kept)],
+                    tokens=list(completion.token_ids),
+                    log_probabilities=[
+                        {token: own.logprob for token, own in step.items()}
+                        for step in completion.logprobs
+                    ],
+                    prompt_length=len(output.prompt_token_ids),
+                    cached=output.num_cached_tokens or 0,
+                )
+            )
+        return answers
+
+
+def assert_same(answer: Answer, reference: Answer) -> None:
+    """The same tokens were kept and generated, with the same log-probabilities."""
+    assert answer.kept == reference.kept
+    assert answer.prompt_length == reference.prompt_length
+    assert answer.tokens == reference.tokens
+    for own, theirs in zip(answer.log_probabilities, reference.log_probabilities, strict=True):
+        for token, value in own.items():
+            assert abs(value - theirs[token]) <= 1e-5 * max(1.0, abs(theirs[token])), token
