@@ -321,7 +321,9 @@ class Engine:
         requests = [ask.request(processor, changes) for ask in asks]
         config = self.config if changes is None else self.config.changed(changes)
         answers = []
-        for ask, output in zip(asks, self.llm.generate(requests, sampling, use_tqdm=False)):
+        for ask, output in zip(
+            asks, self.llm.generate(requests, sampling, use_tqdm=False), strict=True
+        ):
             (completion,) = output.outputs
             ids = processor.tokenizer(ask.text(processor)).input_ids
             key = tuple(ids), json.dumps(config.to_dict(), sort_keys=True)
