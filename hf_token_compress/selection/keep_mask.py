@@ -70,7 +70,7 @@ def select_tokens(
             structure=structure_tokens(spans),
             structure_share=config.structure_share,
             top_p=config.top_p,
-            rule=functools.partial(_choose, RULES[config.selection], own_rule, sample),
+            rule=functools.partial(_choose, RULES[config.selection_name], own_rule, sample),
             embed=functools.partial(_embeddings, inputs_embeds, sample, positions),
         )
         # The last token stays, whatever it is: the next token is predicted from it.

@@ -85,7 +85,7 @@ class Subject:
         return ratio in wanted
 
 
-_FEW: dict[str, Any] = {"per_kind": 50, "per_kind_of_others": 25}
+_FEW: dict[str, Any] = {"per_kind": 25, "per_kind_of_others": 25}
 _TILES: dict[str, Any] = {**_FEW, "has_structure": True}
 
 SUBJECTS: tuple[Subject, ...] = (

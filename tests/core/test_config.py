@@ -46,7 +46,9 @@ def test_json_round_trip(config: TokenCompressionConfig) -> None:
 def test_a_setting_saved_before_an_option_existed_is_as_it_was() -> None:
     written = TokenCompressionConfig(retention_ratio=0.3).to_dict()
     del written["structure_share"], written["selection"]
-    before = TokenCompressionConfig(retention_ratio=0.3, structure_share=0.0)
+    before = TokenCompressionConfig(
+        retention_ratio=0.3, structure_share=0.0, scorer="attention", selection="top_k"
+    )
     assert TokenCompressionConfig.from_dict(written) == before
     # What a user writes has no version, and takes today's defaults.
     by_hand = TokenCompressionConfig.from_dict({"retention_ratio": 0.3})
@@ -111,10 +113,28 @@ def test_an_older_file_with_fewer_keys_takes_the_defaults() -> None:
 
 
 def test_scorer_by_default_is_the_one_that_needs_no_training_or_the_named_mapper() -> None:
-    assert TokenCompressionConfig().scorer_name == "attention"
+    assert TokenCompressionConfig().scorer_name == "gated_fusion"
     assert TokenCompressionConfig(mapper="folder").scorer_name == "mapper"
     assert TokenCompressionConfig(scorer="random").scorer_name == "random"
     assert TokenCompressionConfig.coerce("folder") == TokenCompressionConfig(mapper="folder")
+
+
+@pytest.mark.parametrize(
+    ("settings", "selection"),
+    [
+        ({}, "diverse"),
+        ({"scorer": "gated_fusion"}, "diverse"),
+        ({"top_p": 0.9}, "top_k"),  # it adds up scores
+        ({"selection": "top_k"}, "top_k"),
+        ({"scorer": "attention"}, "top_k"),
+        ({"scorer": "attention", "selection": "diverse"}, "diverse"),
+        ({"mapper": "folder"}, "top_k"),
+    ],
+)
+def test_the_default_scorer_has_the_diverse_selection(
+    settings: dict[str, Any], selection: str
+) -> None:
+    assert TokenCompressionConfig(**settings).selection_name == selection
 
 
 @pytest.mark.parametrize("name", ["retention_ratio", "top_p"])
