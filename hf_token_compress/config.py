@@ -98,13 +98,14 @@ class TokenCompressionConfig(dict[str, Any]):
     selection: Selection | None = option(
         None,
         '"top_k" keeps the visual tokens with the highest scores; "diverse" those that score high '
-        f'and are unlike the ones already kept. By default "diverse" with "{DEFAULT_SCORER}", '
-        'unless top_p is set, and "top_k" with all others.',
+        f'and are unlike the ones already kept. By default "diverse" with "{DEFAULT_SCORER}", and '
+        '"top_k" with all others.',
     )
     scorer: str | None = option(
         None,
         'Name of the scorer. By default "mapper" if a mapper is named, else '
-        f'"{DEFAULT_SCORER}", which needs no training.',
+        f'"{DEFAULT_SCORER}", which needs no training; with top_p, whose scores must be shares, '
+        '"attention".',
     )
     scorer_options: dict[str, Any] = option(
         {}, 'Keyword arguments of the scorer, such as seed=1 for "random".'
@@ -167,15 +168,16 @@ class TokenCompressionConfig(dict[str, Any]):
         """Name of the scorer that is used, after defaults."""
         if self.scorer is not None:
             return self.scorer
-        return "mapper" if self.mapper is not None else DEFAULT_SCORER
+        if self.mapper is not None:
+            return "mapper"
+        return DEFAULT_SCORER if self.top_p is None else "attention"
 
     @property
     def selection_name(self) -> Selection:
         """How tokens are chosen from their scores, after defaults."""
         if self.selection is not None:
             return self.selection
-        is_default = self.scorer_name == DEFAULT_SCORER and self.top_p is None
-        return "diverse" if is_default else "top_k"
+        return "diverse" if self.scorer_name == DEFAULT_SCORER else "top_k"
 
     @property
     def scoring(self) -> tuple[Any, ...]:

@@ -232,7 +232,11 @@ def test_missing_weights_are_still_reported_by_transformers(saved: Path) -> None
             ValueError,
             ["'attention'", "'scoring_dept'", "'scoring_depth'"],
         ),
-        ({"scorer_options": {"scoring_depth": 9}}, ValueError, ["scoring_depth"]),
+        (
+            {"scorer": "attention", "scorer_options": {"scoring_depth": 9}},
+            ValueError,
+            ["scoring_depth"],
+        ),
         ({"scorer": "atention"}, ValueError, ["atention"]),
         ("no/such/mapper/here", MapperNotFoundError, ["no/such/mapper/here"]),
     ],

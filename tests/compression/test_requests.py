@@ -162,7 +162,11 @@ def test_every_thread_gets_its_own_answers_reports_and_totals(calls: int) -> Non
     model = make_pair().compressed
     prompts = ([ONE_IMAGE], [TWO_IMAGES], [TWO_IMAGES, ONE_IMAGE], [TEXT_ONLY], RAGGED)
     settings = [
-        {"retention_ratio": ratio, "scorer_options": {"scoring_depth": depth}}
+        {
+            "retention_ratio": ratio,
+            "scorer": "attention",
+            "scorer_options": {"scoring_depth": depth},
+        }
         for ratio in (0.125, 0.5, 1.0)
         for depth in (0, 2)
     ]

@@ -292,7 +292,7 @@ def assert_compresses_alike(*models: Any) -> None:
 
 def test_a_model_without_a_mapper_cannot_be_saved_with_it(tmp_path: Path) -> None:
     model = compress(tiny_model(), QUARTER)
-    with one_sentence(ValueError, "save_mapper", "'attention'"):
+    with one_sentence(ValueError, "save_mapper", "'gated_fusion'"):
         model.save_pretrained(tmp_path / "model", save_mapper=True)
     with one_sentence(ValueError, "save_mapper", "push_to_hub"):
         model.save_pretrained(tmp_path / "model", save_mapper=True, push_to_hub=True)

@@ -152,7 +152,7 @@ def test_an_image_may_lose_all_its_tokens() -> None:
 
 
 def test_kept_tokens_are_the_best_scored() -> None:
-    _, compressed = make_pair(setting(min_tokens_per_visual=0))
+    _, compressed = make_pair(setting(scorer="attention", min_tokens_per_visual=0))
     compressed(**make_inputs(RAGGED))
     for sample in compressed.token_compression.last.samples:
         if sample.visual_tokens_before == 0:

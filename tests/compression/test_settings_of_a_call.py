@@ -40,7 +40,7 @@ CHANGES: list[Any] = [
     {"max_visual_tokens": 5},
     {"retention_ratio": 0.5, "position_ids": "compact"},
     {"scorer": "uniform"},
-    {"scorer_options": {"scoring_depth": 1}},
+    {"scorer": "attention", "scorer_options": {"scoring_depth": 1}},
     TokenCompressionConfig(retention_ratio=0.5, min_visual_tokens=0, scorer="random"),
 ]
 
@@ -284,8 +284,8 @@ def test_a_mapper_of_a_call(pair: ModelPair, tmp_path: Path) -> None:
     expected = other(**inputs).logits
     for value in (named, {"mapper": named}):
         assert torch.equal(pair.compressed(**inputs, token_compression=value).logits, expected)
-    with_attention = other(**inputs, token_compression={"scorer": "attention"}).logits
-    assert torch.equal(with_attention, pair.compressed(**inputs).logits)
+    untrained = other(**inputs, token_compression={"scorer": "gated_fusion"}).logits
+    assert torch.equal(untrained, pair.compressed(**inputs).logits)
     mapper_of(tiny_model(seed=5)).save_pretrained(tmp_path / "other")
     with one_sentence(ValueError, "other weights"):
         pair.compressed(**inputs, token_compression=str(tmp_path / "other"))
@@ -297,7 +297,8 @@ def test_a_mapper_of_a_call(pair: ModelPair, tmp_path: Path) -> None:
 def test_threads_with_other_settings_and_depths(family: str) -> None:
     model = make_pair(family=family).compressed
     inputs = make_inputs([ONE_IMAGE, TWO_IMAGES], family=family)
-    changes = [None, False, [0.5, 0.125], {"scorer_options": {"scoring_depth": 2}}, *CHANGES[3:5]]
+    deeper = {"scorer": "attention", "scorer_options": {"scoring_depth": 2}}
+    changes = [None, False, [0.5, 0.125], deeper, *CHANGES[3:5]]
 
     def call(change: Any) -> torch.Tensor:
         with torch.no_grad():
@@ -333,7 +334,7 @@ def test_an_update_is_as_compressing_anew(pair: ModelPair) -> None:
     model, setting = pair.compressed, QUARTER
     for changes in (
         {"retention_ratio": 0.5},
-        {"scorer_options": {"scoring_depth": 1}, "max_visual_tokens": 5},
+        {"scorer": "attention", "scorer_options": {"scoring_depth": 1}, "max_visual_tokens": 5},
         {"scorer": "random"},
     ):
         setting = setting.changed(changes)
@@ -351,7 +352,11 @@ def test_an_update_is_as_compressing_anew(pair: ModelPair) -> None:
         ({"retention_ratio": 2}, ValueError, "retention_ratio"),
         ({"retention_ratio": [0.5]}, TypeError, "retention_ratio"),
         ({"retention_ration": 0.5}, ValueError, "'retention_ratio'"),
-        ({"scorer_options": {"scoring_depth": 9}}, ValueError, "scoring_depth"),
+        (
+            {"scorer": "attention", "scorer_options": {"scoring_depth": 9}},
+            ValueError,
+            "scoring_depth",
+        ),
     ],
 )
 def test_a_refused_update_changes_nothing(

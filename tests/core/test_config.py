@@ -114,6 +114,7 @@ def test_an_older_file_with_fewer_keys_takes_the_defaults() -> None:
 
 def test_scorer_by_default_is_the_one_that_needs_no_training_or_the_named_mapper() -> None:
     assert TokenCompressionConfig().scorer_name == "gated_fusion"
+    assert TokenCompressionConfig(top_p=0.9).scorer_name == "attention"  # it needs shares
     assert TokenCompressionConfig(mapper="folder").scorer_name == "mapper"
     assert TokenCompressionConfig(scorer="random").scorer_name == "random"
     assert TokenCompressionConfig.coerce("folder") == TokenCompressionConfig(mapper="folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_spans(prompt: Prompt, spans: Any, pair: ModelPair) -> None:
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 def test_scores_equal_the_stock_attention_of_layer_0(padding_side: Any) -> None:
     """The map of eager attention, averaged over heads and over the queries of the last turn."""
-    stock, compressed = make_pair(family=FAMILY, attention="eager")
+    setting = dataclasses.replace(QUARTER, scorer="attention")
+    stock, compressed = make_pair(setting, family=FAMILY, attention="eager")
     prompts = [ONE_IMAGE, TWO_TURNS, IMAGE_AND_VIDEO, TWO_VIDEOS]
     inputs = make_inputs(prompts, family=FAMILY, padding_side=padding_side)
     with torch.no_grad():

@@ -34,6 +34,9 @@ from hf_token_compress.scorers.uniform import dither_rank
 pytestmark = pytest.mark.core
 
 
+ATTENTION: Any = {"scorer": "attention", "retention_ratio": 0.25, "min_visual_tokens": 0}
+
+
 def compressed_by(scorer: str, ratio: float = 0.25, **options: Any) -> Any:
     setting = {"scorer": scorer, "scorer_options": options, "retention_ratio": ratio}
     return compress(tiny_model(), {**setting, "min_visual_tokens": 0})
@@ -72,7 +75,7 @@ def test_attention_equals_that_of_the_stock_model_in_layer_0(
     options: dict[str, Any] = {}
     if window is not None:
         options = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
-    config = {"retention_ratio": 0.25, "min_visual_tokens": 0, "instruction": scope}
+    config = {**ATTENTION, "instruction": scope}
     stock, compressed = make_pair(config, attention="eager", **options)
     prompts = [
         ONE_IMAGE,
@@ -95,7 +98,7 @@ def test_attention_equals_that_of_the_stock_model_in_layer_0(
 
 
 def test_attention_with_an_instruction_mask() -> None:
-    stock, compressed = make_pair(attention="eager")
+    stock, compressed = make_pair(ATTENTION, attention="eager")
     inputs = make_inputs(RAGGED)
     mask = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
     mask[:, -3:-1] = True
