@@ -87,11 +87,12 @@ def test_an_update_keeps_places_and_notes() -> None:
             "",
         ]
     )
-    first, second = Path("first.py"), Path("second.py")
+    first, second, third = Path("one/first.py"), Path("two/second.py"), Path("two/new/third.py")
     found = {
         "There is no folder … here: make it.": [first],
         "Run `this` instead: now.": [second],
         "Entirely new in its words: so be it.": [second],
+        "From a folder that is new too.": [third],
     }
     after = updated(page, found)
     assert after.split("\n")[3:] == [
@@ -100,6 +101,7 @@ def test_an_update_keeps_places_and_notes() -> None:
         "## Second",
         "- `` Run `this` instead: now. `` Because.",
         "- `Entirely new in its words: so be it.`",
+        "- `From a folder that is new too.`",
         "",
     ]
     assert updated(after, found) == after

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 
 from messages import messages
@@ -67,18 +68,31 @@ def _item(message: str, note: str = "") -> str:
 
 
 def _place(lines: Sequence[str], found: Mapping[str, Sequence[Path]], files: Sequence[Path]) -> int:
-    """After the last item of the section with most messages of these files, or of their folders."""
-    near: Counter[int] = Counter()
-    section, ends = 0, {0: len(lines)}
+    """After the last item of the section with most messages of the same or the nearest files."""
+    near: Counter[tuple[int, int]] = Counter()  # of (folders in common, section)
+    section, ends = 0, {}
     for number, line in enumerate(lines):
         if line.startswith("#"):
             section = number
         message, _ = _read(line)
-        if message in found:
+        for file in found.get(message, ()):
             ends[section] = number + 1
-            for file in found[message]:
-                near[section] += 1000 * (file in files) + (file.parent == files[0].parent)
-    return ends[max(near, key=lambda number: near[number])]
+            near[max(_in_common(file, own) for own in files), section] += 1
+    if not near:
+        return len(lines)
+    closest = max(depth for depth, _ in near)
+    _, best = max((count, section) for (depth, section), count in near.items() if depth == closest)
+    return ends[best]
+
+
+def _in_common(first: Path, second: Path) -> int:
+    """Leading parts of two paths that are the same."""
+    return sum(
+        1
+        for _ in takewhile(
+            lambda pair: pair[0] == pair[1], zip(first.parts, second.parts, strict=False)
+        )
+    )
 
 
 if __name__ == "__main__":
