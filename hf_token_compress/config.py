@@ -38,8 +38,11 @@ INSTRUCTION_HELP = (
     '"after_visual": all text after the last visual token; "all_text": all text.'
 )
 
+DEFAULT_SCORER = "gated_fusion"
+"""What scores without a mapper: the best untrained scorer (docs/leaderboard.md)."""
+
 _VERSION_KEY = "hf_token_compress_version"
-_AS_BEFORE: Mapping[str, Any] = {"structure_share": 0.0}
+_AS_BEFORE: Mapping[str, Any] = {"structure_share": 0.0, "selection": "top_k"}
 """Options that saved settings may lack, with values that leave these as they were."""
 
 
@@ -92,15 +95,16 @@ class TokenCompressionConfig(dict[str, Any]):
         "any other token.",
         "[0, 1]",
     )
-    selection: Selection = option(
-        "top_k",
+    selection: Selection | None = option(
+        None,
         '"top_k" keeps the visual tokens with the highest scores; "diverse" those that score high '
-        "and are unlike the ones already kept.",
+        f'and are unlike the ones already kept. By default "diverse" with "{DEFAULT_SCORER}", '
+        'unless top_p is set, and "top_k" with all others.',
     )
     scorer: str | None = option(
         None,
-        'Name of the scorer. By default "mapper" if a mapper is named, else "attention", which '
-        "needs no training.",
+        'Name of the scorer. By default "mapper" if a mapper is named, else '
+        f'"{DEFAULT_SCORER}", which needs no training.',
     )
     scorer_options: dict[str, Any] = option(
         {}, 'Keyword arguments of the scorer, such as seed=1 for "random".'
@@ -124,15 +128,15 @@ class TokenCompressionConfig(dict[str, Any]):
         if self.scorer == "mapper" and self.mapper is None:
             raise ValueError(
                 "scorer='mapper' needs a trained mapper: pass mapper='<folder or Hub id>', train "
-                "one with `hf-token-compress collect` and `train`, or use scorer='attention', "
-                "which needs no training."
+                "one with `hf-token-compress collect` and `train`, or leave scorer out: the "
+                "default needs no training."
             )
         if self.mapper is not None and self.scorer not in (None, "mapper"):
             raise ValueError(
                 f"mapper={self.mapper!r} is not used by scorer={self.scorer!r}: leave one of the "
                 "two out, or use scorer='mapper'."
             )
-        if self.top_p is not None and self.selection != "top_k":
+        if self.top_p is not None and self.selection_name != "top_k":
             raise ValueError(
                 f"top_p keeps the tokens with the highest scores, but selection={self.selection!r} "
                 "does not: leave top_p out, or use selection='top_k'."
@@ -163,7 +167,15 @@ class TokenCompressionConfig(dict[str, Any]):
         """Name of the scorer that is used, after defaults."""
         if self.scorer is not None:
             return self.scorer
-        return "mapper" if self.mapper is not None else "attention"
+        return "mapper" if self.mapper is not None else DEFAULT_SCORER
+
+    @property
+    def selection_name(self) -> Selection:
+        """How tokens are chosen from their scores, after defaults."""
+        if self.selection is not None:
+            return self.selection
+        is_default = self.scorer_name == DEFAULT_SCORER and self.top_p is None
+        return "diverse" if is_default else "top_k"
 
     @property
     def scoring(self) -> tuple[Any, ...]:
@@ -224,6 +236,9 @@ class TokenCompressionConfig(dict[str, Any]):
         """
         written_by = settings.get(_VERSION_KEY)
         if written_by is not None:
+            if "selection" not in settings and settings.get("mapper") is None:
+                # The default scorer was another one.
+                settings = {**settings, "scorer": settings.get("scorer") or "attention"}
             settings = {**_AS_BEFORE, **settings}
         known = {item.name for item in dataclasses.fields(cls)}
         unknown = [name for name in settings if name not in {*known, _VERSION_KEY}]

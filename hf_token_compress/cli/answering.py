@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NewType
 
+from ..data.download import download_image, is_address
 from ..data.media import check_video, read_image, read_video
 from ..options import check_options
 from .checkpoint import Checkpoint
+from .console import working
 from .errors import CommandError
 from .options import FRAMES
 
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
 
     from ..compression.report import CompressionReport
 
+# A file, or an address on the web; neither is split at its commas.
+MediaSource = NewType("MediaSource", str)
+
 
 @dataclass(frozen=True)
 class QuestionOptions:
     """A question, and what it is about."""
 
     prompt: str = field(metadata={"help": "The question."})
-    image: tuple[Path, ...] = field(default=(), metadata={"help": "An image.", "metavar": "FILE"})
-    video: tuple[Path, ...] = field(
+    image: tuple[MediaSource, ...] = field(
+        default=(),
+        metadata={"help": "An image: a file, or its address on the web.", "metavar": "FILE|URL"},
+    )
+    video: tuple[MediaSource, ...] = field(
         default=(),
         metadata={
             "help": (
@@ -53,14 +60,19 @@ class QuestionOptions:
         """The images; the videos are only looked for, as reading them needs the processor.
 
         Raises:
-            CommandError: None is named.
-            OSError, ValueError: A file is missing, or is not an image.
+            CommandError: None is named, or a video by its address.
+            OSError, ValueError: A file is missing, cannot be downloaded, or is not an image.
         """
         if not (self.image or self.video):
             raise CommandError("There is nothing to look at: give --image or --video.", exit_code=2)
-        for path in self.video:
-            check_video(path)
-        return [read_image(path) for path in self.image]
+        for source in self.video:
+            if is_address(source):
+                raise CommandError(
+                    f"--video takes files: download {source!r} first, and name the file.",
+                    exit_code=2,
+                )
+            check_video(source)
+        return [_image(source) for source in self.image]
 
     def read_videos(self, processor: Any) -> list[list[Image.Image]]:
         """The frames of each video that the model sees.
@@ -68,7 +80,14 @@ class QuestionOptions:
         Raises:
             ImportError, OSError, ValueError: A video cannot be read.
         """
-        return [read_video(path, processor, self.frames) for path in self.video]
+        return [read_video(source, processor, self.frames) for source in self.video]
+
+
+def _image(source: str) -> Image.Image:
+    if not is_address(source):
+        return read_image(source)
+    with working(f"Downloading {source}"):
+        return download_image(source)
 
 
 @dataclass(frozen=True)
@@ -79,12 +98,14 @@ class Answer:
         text: The answer, without special tokens.
         new_tokens: Tokens that were generated.
         milliseconds: Of the whole call: vision, scoring, rewriting and generation.
+        kv_bytes: Bytes of the KV cache after the answer.
         report: What the last compressed call did.
     """
 
     text: str
     new_tokens: int
     milliseconds: float
+    kv_bytes: int
     report: CompressionReport
 
 
@@ -122,20 +143,23 @@ def answer(
         retention_ratio: Overrides the model's setting; 1.0 runs the stock model.
     """
     from ..compression.stopwatch import Stopwatch
+    from ..evaluation.speed.bench import cache_bytes
 
     model = checkpoint.model
     stopwatch = Stopwatch(model.device)
     with stopwatch.running():
-        sequences = model.generate(
+        output = model.generate(
             **inputs,
             token_compression=False if retention_ratio == 1.0 else retention_ratio,
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            return_dict_in_generate=True,
         )
-    new_ids = sequences[0, inputs["input_ids"].shape[1] :]
+    new_ids = output.sequences[0, inputs["input_ids"].shape[1] :]
     return Answer(
         text=checkpoint.processor.decode(new_ids, skip_special_tokens=True).strip(),
         new_tokens=len(new_ids),
         milliseconds=stopwatch.milliseconds,
+        kv_bytes=cache_bytes(output),
         report=model.token_compression.last,
     )

@@ -152,8 +152,8 @@ def _read(item: Option, value: Any) -> Any:
     if item.kind is dict:
         return _key_values(value, _flag(item)) if value else None
     if item.kind is tuple and value:
-        # A file's name may have a comma.
-        texts: tuple[Any, ...] = tuple(value) if item.element is Path else listed(value)
+        split = item.element in (str, int, float)  # the name of a file may have a comma
+        texts: tuple[Any, ...] = listed(value) if split else tuple(value)
         if item.element in (int, float):
             texts = tuple(_number(item, text) for text in texts)
         return texts or None  # a comma alone gives no value

@@ -89,8 +89,8 @@ def _settings(
 ) -> dict[str, Any]:
     return {
         "model": checkpoint.name,
-        "images": [str(path) for path in question.image],
-        "videos": [str(path) for path in question.video],
+        "images": list(question.image),
+        "videos": list(question.video),
         "prompt": question.prompt,
         "scorer": compression.scorer_name,
         "mapper": compression.mapper,

@@ -113,8 +113,8 @@ def check_selection(config: TokenCompressionConfig, scorer: Scorer) -> None:
     """
     if config.top_p is not None:
         asked, otherwise = "top_p", "leave it out"
-    elif config.selection != "top_k":
-        asked, otherwise = f"selection={config.selection!r}", "use selection='top_k'"
+    elif config.selection_name != "top_k":
+        asked, otherwise = f"selection={config.selection_name!r}", "use selection='top_k'"
     else:
         return
     reason = None

@@ -10,6 +10,7 @@ from PIL import Image
 
 from .answer_fields import read_answers, read_question
 from .choices import as_text, is_missing, read_choices
+from .download import is_address
 from .media import check_image, check_video, decode_image, read_image, upright
 from .media_folder import MediaFolder
 from .sample import Sample
@@ -101,6 +102,7 @@ def _image(item: Any, folder: MediaFolder, decoded: bool) -> Any:
         return item
     if not isinstance(item, str):
         raise ValueError(f"an image must be a path, not {type(item).__name__}")
+    _check_file("image", item)
     path = folder.path(item, "image")
     if decoded:
         return read_image(path)
@@ -115,10 +117,16 @@ def _video(item: Any, folder: MediaFolder, decoded: bool) -> Any:
         return item
     if isinstance(item, bool) or not isinstance(item, str | int | float):
         raise ValueError(f"a video must be a path or a list of images, not {type(item).__name__}")
+    _check_file("video", as_text(item))
     path = folder.path(as_text(item), "video")
     if not decoded:
         check_video(path)
     return str(path)
+
+
+def _check_file(modality: str, name: str) -> None:
+    if is_address(name):
+        raise ValueError(f"its {modality} {name!r} is an address, but must be a downloaded file")
 
 
 def _boxes(value: Any) -> tuple[Box, ...] | None:

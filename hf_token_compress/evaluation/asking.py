@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..data.chat import encode_samples
 from ..data.metrics import MetricOption, score_answer
 from ..data.sample import Sample
+from ..relevance.explain import encode_once
 from .answering import answer_batch
 from .digests import visuals_digest
 from .downsampling import downsampled
@@ -44,6 +46,18 @@ class Batch:
     def inputs(self) -> Any:
         """The encoded questions."""
         return self.encode(list(self.samples.values()))
+
+    @cached_property
+    def _with_features(self) -> dict[str, Any]:
+        with torch.inference_mode():
+            return encode_once(self.model.model, self.model.family, self.inputs)
+
+    def inputs_of(self, setting: EvaluationSetting) -> Any:
+        """The encoded questions as a setting gets them.
+
+        Most settings share the features of one run of the vision tower.
+        """
+        return self.inputs if self.model.needs_pixels(setting) else self._with_features
 
     @cached_property
     def digests(self) -> list[str]:
@@ -104,13 +118,15 @@ class Measures:
             ValueError: A question cannot be asked.
         """
         switched = batch.model
-        samples, inputs = list(batch.samples.values()), batch.inputs
+        samples = list(batch.samples.values())
         if setting.downsampled:
             samples = [
                 downsampled(sample, full[number].visual_tokens_before, setting.config)
                 for number, sample in batch.samples.items()
             ]
             inputs = batch.encode(samples)
+        else:
+            inputs = batch.inputs_of(setting)
         with switched.running(setting, samples) as model:
             answers = answer_batch(model, batch.processor, inputs, self.max_new_tokens)
             tokens = _visual_tokens(switched, inputs, setting)

@@ -82,6 +82,11 @@ class SwitchedModel:
         compression.use_setting(self.model, built)
         yield self.model
 
+    def needs_pixels(self, setting: EvaluationSetting) -> bool:
+        """Whether features of the vision tower are not enough for a setting."""
+        built = self._find(setting)
+        return built is None or "vision_attention" in built.scorer.needs
+
     def visual_tokens(self, inputs: Mapping[str, Any]) -> list[int]:
         """Visual tokens of each uncompressed prompt of a batch."""
         counts = [0] * len(inputs["input_ids"])

@@ -99,7 +99,7 @@ def keep_of_visuals(
         structure=structure_tokens(visuals),
         structure_share=config.structure_share,
         top_p=config.top_p,
-        rule=functools.partial(_choose, RULES[config.selection], own_rule),
+        rule=functools.partial(_choose, RULES[config.selection_name], own_rule),
         embed=embed,
     )
 

@@ -88,11 +88,11 @@ def run_all(run: Run, limit: float | None = None) -> Progress:
     tasks = run.tasks()
     progress = Progress(tasks, limit)
     (run.folder / run.stream).mkdir(parents=True, exist_ok=True)
-    load = cache(partial(load_model, dtype="float32"))
+    load = cache(load_model)
     samples = cache(lambda subject: questions_of(subject, subject.seed(run.stream)))
     try:
         for task in tasks:
-            model, processor = load(run.location(task.subject.model))
+            model, processor = load(run.location(task.subject.model), dtype=task.subject.dtype)
             _measure(run, task, model, processor, samples(task.subject), progress)
     except TimeUpError:
         pass

@@ -56,6 +56,11 @@ class Subject:
         return f"{self.model} {self.source}"
 
     @property
+    def dtype(self) -> str:
+        """Of the model; the testbed's is that of its files."""
+        return "bfloat16" if self.model == TESTBED else "float32"
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of its questions."""
         clips = self.source == "clips"
@@ -80,7 +85,7 @@ class Subject:
         return ratio in wanted
 
 
-_FEW: dict[str, Any] = {"per_kind": 50, "per_kind_of_others": 25}
+_FEW: dict[str, Any] = {"per_kind": 25, "per_kind_of_others": 25}
 _TILES: dict[str, Any] = {**_FEW, "has_structure": True}
 
 SUBJECTS: tuple[Subject, ...] = (

@@ -19,7 +19,7 @@ from lab.leaderboard.subjects import SUBJECTS
 
 TINY = SUBJECTS[0]
 BY_NAME = {row.name: row for row in ROWS}
-DEFAULT = "attention, diverse"
+DEFAULT = "gated_fusion, diverse"
 KINDS = ["place", "colour"]
 RIGHT = {
     FULL_ROW: "11111110",
@@ -110,7 +110,7 @@ def test_the_page_is_made_from_the_json_file_alone(tmp_path: Path) -> None:
     write_answers(tmp_path)
     write_page(page, file, DEFAULT, tmp_path, "choosing")
     first = page.read_text()
-    row = "| attention, diverse | 25 % | 16 | 8 | 75.0 | 85.7 ["
+    row = f"| {DEFAULT} | 25 % | 16 | 8 | 75.0 | 85.7 ["
     assert row in first
     assert first.endswith(f"{END}\n\nThe end.\n")
     write_page(page, file, DEFAULT, None, "choosing")

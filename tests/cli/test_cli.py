@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 
 from hf_token_compress import TokenCompressionConfig, __version__, load_tiny
 from hf_token_compress.cli import app
+from hf_token_compress.cli.checkpoint import ModelOptions
+from hf_token_compress.cli.demo_outputs import next_command
 from hf_token_compress.cli.errors import CommandError
 from hf_token_compress.data.scenes import make_scene, scene_questions
 from hf_token_compress.tiny import resolve_model
@@ -208,20 +211,61 @@ def test_run_uses_the_mapper_saved_in_a_model_folder(image, tmp_path):
     assert json.loads(outcome.stdout)["mapper"] == str(tmp_path)
 
 
-def test_demo_writes_an_image_per_question_and_is_mostly_right(tmp_path):
-    folder = tmp_path / "new" / "demo"
+def test_demo_writes_its_images_and_the_command_to_ask_again(tmp_path):
+    folder = tmp_path / "a new" / "demo"
     outcome = call("demo", "--output", folder, "--questions", 3, "--seed", 5)
     assert outcome.exit_code == 0, outcome.stderr
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["01-place.png", "02-colour.png", "03-letter.png"]
-    for name in names:
+    names = ["01-place.png", "02-colour.png", "03-letter.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "images"]
+    assert sorted(path.name for path in (folder / "images").iterdir()) == names
+    boards = ((4, 4), (4, 5), (5, 4))
+    scenes = [make_scene(5 + number, *boards[number], split="test") for number in range(3)]
+    for name, scene in zip(names, scenes, strict=True):
         sheet = Image.open(folder / name)
         assert sheet.width > 2 * sheet.height
         assert name in outcome.stdout
+        plain = Image.open(folder / "images" / name)
+        assert (np.asarray(plain) == np.asarray(scene.image)).all()
     assert "3 questions to tiny-qwen2-vl" in " ".join(outcome.stdout.split())
     # Three questions at four shares: each has its own row and its own verdict.
     assert outcome.stdout.count("right") + outcome.stdout.count("wrong") == 3 * 4 + 4
     assert outcome.stdout.count("right") - 4 >= 9
+    # Tokens and cache before times.
+    assert outcome.stdout.index("KV cache") < outcome.stdout.index("Time of a whole call")
+
+    words = shlex.split(outcome.stdout.splitlines()[-1])
+    assert words[:4] == [sys.executable, "-m", "hf_token_compress.cli", "run"]
+    found = answer_json(*words[4:])
+    number = names.index(Path(found["images"][0]).name)
+    (question,) = scene_questions(scenes[number], [names[number][3:-4]], seed=5 + number)
+    assert (found["prompt"], found["answer"]) == (question.text, question.answer)
+    assert (folder / "asked.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "program"),
+    [
+        ("/an env/bin/hf-token-compress", True, "hf-token-compress"),
+        ("/an env/bin/hf-token-compress", False, "'/an env/bin/hf-token-compress'"),
+        (".venv/bin/hf-token-compress", True, ".venv/bin/hf-token-compress"),
+    ],
+)
+def test_the_command_to_ask_again_is_called_as_demo_was(called, on_path, program, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [called, "demo"])
+    found = "/an env/bin/hf-token-compress" if on_path else None
+    monkeypatch.setattr("shutil.which", lambda name: found)
+    command = next_command(
+        ModelOptions(model=MODEL),
+        {"scorer": "uniform"},
+        Path("a b.png"),
+        "Where's it?",
+        0.1,
+        Path("out.png"),
+    )
+    assert command == (
+        f"{program} run --model {MODEL} --image 'a b.png' --prompt 'Where'\"'\"'s it?' "
+        "--retention-ratio 0.1 --overlay out.png --scorer uniform"
+    )
 
 
 def write_config(folder, text):

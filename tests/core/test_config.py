@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
 import warnings
 from typing import Any
 
@@ -45,7 +46,9 @@ def test_json_round_trip(config: TokenCompressionConfig) -> None:
 def test_a_setting_saved_before_an_option_existed_is_as_it_was() -> None:
     written = TokenCompressionConfig(retention_ratio=0.3).to_dict()
     del written["structure_share"], written["selection"]
-    before = TokenCompressionConfig(retention_ratio=0.3, structure_share=0.0)
+    before = TokenCompressionConfig(
+        retention_ratio=0.3, structure_share=0.0, scorer="attention", selection="top_k"
+    )
     assert TokenCompressionConfig.from_dict(written) == before
     # What a user writes has no version, and takes today's defaults.
     by_hand = TokenCompressionConfig.from_dict({"retention_ratio": 0.3})
@@ -71,6 +74,29 @@ def test_unknown_keys_warn_with_their_names_and_are_ignored() -> None:
     assert config == TokenCompressionConfig(retention_ratio=0.3)
 
 
+@pytest.mark.parametrize(
+    ("written", "reading", "later"),
+    [
+        ("0.2.0.dev0", "0.1.0", True),
+        ("0.1.0", "0.1.0.dev0", True),
+        ("0.1.0.dev0", "0.1.0", False),
+        ("0.1.0", "0.2.0.dev0", False),
+        ("0.9.0", "0.10.0.dev0", False),
+    ],
+)
+def test_a_development_version_is_between_the_releases(
+    written: str, reading: str, later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_token_compress.config.__version__", reading)
+    settings = {"hf_token_compress_version": written, "aura": 2}
+    if later:
+        with pytest.warns(UserWarning, match=rf"version {re.escape(written)}.*aura"):
+            TokenCompressionConfig.from_dict(settings)
+    else:
+        with one_sentence(ValueError, "aura"):
+            TokenCompressionConfig.from_dict(settings)
+
+
 @pytest.mark.parametrize("version", [None, "0.0.1", __version__, "no version"])
 def test_an_unknown_setting_is_refused_and_the_nearest_named(version: Any) -> None:
     written = {"hf_token_compress_version": version}
@@ -87,10 +113,28 @@ def test_an_older_file_with_fewer_keys_takes_the_defaults() -> None:
 
 
 def test_scorer_by_default_is_the_one_that_needs_no_training_or_the_named_mapper() -> None:
-    assert TokenCompressionConfig().scorer_name == "attention"
+    assert TokenCompressionConfig().scorer_name == "gated_fusion"
     assert TokenCompressionConfig(mapper="folder").scorer_name == "mapper"
     assert TokenCompressionConfig(scorer="random").scorer_name == "random"
     assert TokenCompressionConfig.coerce("folder") == TokenCompressionConfig(mapper="folder")
+
+
+@pytest.mark.parametrize(
+    ("settings", "selection"),
+    [
+        ({}, "diverse"),
+        ({"scorer": "gated_fusion"}, "diverse"),
+        ({"top_p": 0.9}, "top_k"),  # it adds up scores
+        ({"selection": "top_k"}, "top_k"),
+        ({"scorer": "attention"}, "top_k"),
+        ({"scorer": "attention", "selection": "diverse"}, "diverse"),
+        ({"mapper": "folder"}, "top_k"),
+    ],
+)
+def test_the_default_scorer_has_the_diverse_selection(
+    settings: dict[str, Any], selection: str
+) -> None:
+    assert TokenCompressionConfig(**settings).selection_name == selection
 
 
 @pytest.mark.parametrize("name", ["retention_ratio", "top_p"])

@@ -67,6 +67,8 @@ def test_a_misspelt_key_is_refused_and_other_keys_are_ignored(folder: Path) -> N
         ({"image": []}, "no image"),
         ({"image": 3}, "must be a path, not int"),
         ({"image": "none.png"}, "no image file"),
+        ({"image": "https://host/0.png"}, "is an address"),
+        ({"image": None, "video": "http://host/clip.mp4"}, "is an address"),
         ({"question": "  "}, "no question"),
         ({"answer": {"value": "x"}}, "keys value: it needs 'answer'"),
         ({"answer": [["x"]]}, "text or a number, not list"),

@@ -287,3 +287,18 @@ def test_a_killed_run_continues_and_gives_the_same_table(tmp_path: Path) -> None
     whole = CliRunner().invoke(app, words)
     assert json.loads(again.stdout) == json.loads(whole.stdout)
     assert json.loads((tmp_path / "killed.json").read_text()) == json.loads(whole.stdout)
+
+
+def test_settings_share_one_run_of_the_vision_tower(tiny: tuple[Any, Any]) -> None:
+    """Besides that of the uncompressed model, and those of scorers that read its attention."""
+    model, processor = tiny
+    runs = []
+    hook = model.get_encoder(modality="image").register_forward_hook(lambda *_: runs.append(1))
+    try:
+        evaluator = Evaluator(model, processor, SAMPLES, batch_size=len(SAMPLES))
+        evaluator.run(SETTINGS)
+        assert len(runs) == 2
+        evaluator.run(settings_of(["visionzip"], [0.5]))
+    finally:
+        hook.remove()
+    assert len(runs) == 3

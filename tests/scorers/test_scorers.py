@@ -107,11 +107,14 @@ def test_attention_with_an_instruction_mask() -> None:
         torch.testing.assert_close(sample.scores, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_attention_is_the_default() -> None:
-    default = compress(tiny_model(), {"retention_ratio": 0.25, "min_visual_tokens": 0})
+def test_gated_fusion_with_the_diverse_selection_is_the_default() -> None:
+    settings = {"retention_ratio": 0.25, "min_visual_tokens": 0}
     inputs = make_inputs([ONE_IMAGE])
-    expected = samples_of(compressed_by("attention"), inputs)[0]
-    assert torch.equal(samples_of(default, inputs)[0].scores, expected.scores)
+    default = samples_of(compress(tiny_model(), settings), inputs)[0]
+    named = {**settings, "scorer": "gated_fusion", "selection": "diverse"}
+    expected = samples_of(compress(tiny_model(), named), inputs)[0]
+    assert torch.equal(default.scores, expected.scores)
+    assert torch.equal(default.kept_visual, expected.kept_visual)
 
 
 def test_attention_depends_on_the_question() -> None:

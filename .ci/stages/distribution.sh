@@ -1,0 +1,19 @@
+# The source distribution and the wheel as they are published, in dist/, and the forms that GitHub reads.
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+python -m venv "$folder/venv"
+"$folder/venv/bin/pip" install --quiet "build==1.6.1" "check-jsonschema==0.39.0" "twine==7.0.0"
+
+# Of committed files only.
+mkdir "$folder/source"
+git archive HEAD | tar --extract --directory "$folder/source"
+rm -rf dist
+# The wheel is built from the source distribution.
+"$folder/venv/bin/python" -m build --outdir dist "$folder/source" | tail -n 1
+"$folder/venv/bin/twine" check --strict dist/*
+
+check() { "$folder/venv/bin/check-jsonschema" --builtin-schema "vendor.$1" "${@:2}"; }
+check github-workflows .github/workflows/*.yml
+check github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+check github-issue-config .github/ISSUE_TEMPLATE/config.yml
+check citation-file-format CITATION.cff
