@@ -62,7 +62,9 @@ class Ask:
 
     def request(self, processor: Any, changes: Any = None) -> dict[str, Any]:
         """The prompt for `LLM.generate`."""
-        videos = list(zip(self.videos, self.metadata)) if self.fps else list(self.videos)
+        videos = (
+            list(zip(self.videos, self.metadata, strict=True)) if self.fps else list(self.videos)
+        )
         media: dict[str, list[Any]] = {"image": list(self.images), "video": videos}
         request: dict[str, Any] = {
             "prompt": self.text(processor),
@@ -341,7 +343,8 @@ class Engine:
         requests = [ask.request(processor, changes) for ask in asks]
         config = self.config if changes is None else self.config.changed(changes)
         answers = []
-        for ask, output in zip(asks, self.llm.generate(requests, sampling, use_tqdm=False)):
+        outputs = self.llm.generate(requests, sampling, use_tqdm=False)
+        for ask, output in zip(asks, outputs, strict=True):
             (completion,) = output.outputs
             ids = processor.tokenizer(ask.text(processor)).input_ids
             key = tuple(ids), json.dumps(config.to_dict(), sort_keys=True)

@@ -55,6 +55,7 @@ class CompressedModel:
         self._turn_end_ids = self._family.turn_end_ids(named)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load the weights, and check that a mapper was trained for this model."""
         loaded: set[str] = super().load_weights(weights)  # type: ignore[misc]
         self._scorer.check_model(lambda: identify(self._model_config, self._first_layer))
         return loaded
@@ -220,6 +221,7 @@ class CompressedGridModel(CompressedModel):
         *,
         is_multimodal: Tensor | None = None,
     ) -> Tensor:
+        """What enters the decoder; positions of visual tokens are taken from their features."""
         self._places = None
         if multimodal_embeddings is not None and len(multimodal_embeddings) > 0:
             assert is_multimodal is not None
@@ -235,6 +237,7 @@ class CompressedGridModel(CompressedModel):
     def forward(
         self, input_ids: Tensor | None, positions: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
+        """The stock forward, with visual tokens at their own positions."""
         if self._places is not None and self._setting.position_ids == "original":
             index, places = self._places
             # In place, because CUDA graphs read positions where vLLM put them.

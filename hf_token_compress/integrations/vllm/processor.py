@@ -92,6 +92,7 @@ class CompressingProcessor:
     # 1. The request.
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process a prompt; its setting is that of the server, with the changes of the request."""
         for modality, items in inputs.mm_data_items.items():
             if isinstance(items, EmbeddingItems):
                 raise ValueError(
@@ -107,11 +108,13 @@ class CompressingProcessor:
         return super().apply(inputs, timing_ctx)  # type: ignore[misc]
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """The prompt that vLLM measures memory with."""
         inputs = super().get_dummy_inputs(*args, **kwargs)  # type: ignore[misc]
         # A prompt must not end with an image.
         return dataclasses.replace(inputs, prompt=[*inputs.prompt, 0])
 
     def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """The same, processed; its visual tokens are not counted."""
         token = _PROFILING.set(True)
         try:
             return super().get_dummy_mm_inputs(*args, **kwargs)  # type: ignore[misc]
