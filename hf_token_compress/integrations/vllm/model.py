@@ -42,7 +42,7 @@ class CompressedModel:
         hf_config = model_config.hf_config
         setting = server_setting(hf_config, has_grid_positions=self.has_grid_positions)
         scorer = make_scorer(setting)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         self._setting, self._scorer = setting, scorer
         self._model_config = model_config
         family = FAMILIES.find(hf_config.model_type)
@@ -54,13 +54,12 @@ class CompressedModel:
         self._structure_ids = self._family.structure_ids(named)
         self._turn_end_ids = self._family.turn_end_ids(named)
 
-    @override
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load the weights, and check that a mapper was trained for this model."""
         loaded: set[str] = super().load_weights(weights)  # type: ignore[misc]
         self._scorer.check_model(lambda: identify(self._model_config, self._first_layer))
         return loaded
 
-    @override
     def embed_multimodal(self, **kwargs: Any) -> Sequence[Tensor]:
         """The tokens of each image or video that stay, float [K, D] each."""
         records = [
@@ -165,13 +164,11 @@ class CompressedGridModel(CompressedModel):
 
     has_grid_positions = True
 
-    @override
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         # Which tokens of this step are visual, int64 [K], and where they lie, int64 [3, K].
         self._places: tuple[Tensor, Tensor] | None = None
 
-    @override
     def get_mrope_input_positions(
         self, input_tokens: Sequence[int], mm_features: Sequence[Any]
     ) -> tuple[Tensor, int]:
@@ -217,7 +214,6 @@ class CompressedGridModel(CompressedModel):
         # The bits of the numbers, since not every dtype has all integers.
         return torch.cat([features[keep], places.view(features.dtype)], dim=1)
 
-    @override
     def embed_input_ids(
         self,
         input_ids: Tensor,
@@ -225,6 +221,7 @@ class CompressedGridModel(CompressedModel):
         *,
         is_multimodal: Tensor | None = None,
     ) -> Tensor:
+        """What enters the decoder; positions of visual tokens are taken from their features."""
         self._places = None
         if multimodal_embeddings is not None and len(multimodal_embeddings) > 0:
             assert is_multimodal is not None
@@ -237,10 +234,10 @@ class CompressedGridModel(CompressedModel):
             input_ids, multimodal_embeddings, is_multimodal=is_multimodal
         )
 
-    @override
     def forward(
         self, input_ids: Tensor | None, positions: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
+        """The stock forward, with visual tokens at their own positions."""
         if self._places is not None and self._setting.position_ids == "original":
             index, places = self._places
             # In place, because CUDA graphs read positions where vLLM put them.

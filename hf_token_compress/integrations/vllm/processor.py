@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from typing_extensions import override
 from vllm.multimodal.hasher import MultiModalHasher
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import EmbeddingItems
@@ -92,8 +91,8 @@ class CompressingProcessor:
 
     # 1. The request.
 
-    @override
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process a prompt; its setting is that of the server, with the changes of the request."""
         for modality, items in inputs.mm_data_items.items():
             if isinstance(items, EmbeddingItems):
                 raise ValueError(
@@ -108,14 +107,14 @@ class CompressingProcessor:
         inputs = dataclasses.replace(inputs, hf_processor_mm_kwargs=given)
         return super().apply(inputs, timing_ctx)  # type: ignore[misc]
 
-    @override
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """The prompt that vLLM measures memory with."""
         inputs = super().get_dummy_inputs(*args, **kwargs)  # type: ignore[misc]
         # A prompt must not end with an image.
         return dataclasses.replace(inputs, prompt=[*inputs.prompt, 0])
 
-    @override
     def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """The same, processed; its visual tokens are not counted."""
         token = _PROFILING.set(True)
         try:
             return super().get_dummy_mm_inputs(*args, **kwargs)  # type: ignore[misc]
@@ -124,7 +123,6 @@ class CompressingProcessor:
 
     # 2. Its hashes, and all of its images or none from the cache.
 
-    @override
     def _get_mm_hashes(self, inputs: Any) -> dict[str, list[str]]:
         given = dict(inputs.hf_processor_mm_kwargs)
         request: _Request = given.pop(KEY)
@@ -145,7 +143,6 @@ class CompressingProcessor:
             for modality, hashes in stock.items()
         }
 
-    @override
     def _get_cache_missing_items(self, cache: Any, mm_data_items: Any, mm_hashes: Any) -> Any:
         is_cached, missing = super()._get_cache_missing_items(  # type: ignore[misc]
             cache=cache, mm_data_items=mm_data_items, mm_hashes=mm_hashes
@@ -157,7 +154,6 @@ class CompressingProcessor:
 
     # 3. What the workers get.
 
-    @override
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         request, given = _split(hf_kwargs)
         processed = super()._apply_hf_processor_main(mm_items, given)  # type: ignore[misc]
@@ -213,7 +209,6 @@ class CompressingProcessor:
             )
         return records
 
-    @override
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
     ) -> Mapping[str, Any]:
@@ -227,7 +222,6 @@ class CompressingProcessor:
 
     # 4. The placeholders of the tokens that stay.
 
-    @override
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[Any]:
@@ -256,7 +250,6 @@ class CompressingProcessor:
 
         return PromptReplacement(modality, update.target, replacement)
 
-    @override
     def _maybe_apply_prompt_updates(self, mm_items: Any, mm_res: Any) -> Any:
         result = super()._maybe_apply_prompt_updates(mm_items, mm_res)  # type: ignore[misc]
         if not _PROFILING.get():

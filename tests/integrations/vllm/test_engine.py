@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pytest
 from errors import one_sentence
-from vllm_runs import Answer, Ask, Engine, Reference, assert_same, checkpoint, image, video
+from vllm_runs import (
+    Answer,
+    Ask,
+    Engine,
+    Reference,
+    assert_same,
+    checkpoint,
+    image,
+    largest_deviation,
+    video,
+)
 
 from hf_token_compress import TokenCompressionConfig
 
@@ -50,14 +60,26 @@ class Served:
     def answers(self, *asks: Ask, changes: Any = None) -> list[Answer]:
         return self.engine.answers(asks, self.reference.processor, changes)
 
-    @property
+    @cached_property
     def asks(self) -> tuple[Ask, ...]:
-        # `read_prompt` gives no layer without RoPE, so several images are compared elsewhere.
-        return ASKS if self.reference.config.scorer == "gated_fusion" else ASKS + SEVERAL
+        if self.reference.config.scorer == "gated_fusion":
+            # `read_prompt` gives no layer without RoPE, so several images are left out.
+            return tuple(replace(ask, fps=2.0) for ask in ASKS)
+        return ASKS + SEVERAL
 
     @cached_property
     def expected(self) -> list[Answer]:
         return [self.reference.answer(ask) for ask in self.asks]
+
+    @cached_property
+    def tolerance(self) -> float:
+        """What rounding explains: models differ as much where nothing is compressed."""
+        answers = self.answers(*self.asks, changes=1.0)
+        whole = [self.reference.answer(ask, 1.0) for ask in self.asks]
+        return 1e-5 + 2 * max(map(largest_deviation, answers, whole))
+
+    def assert_same(self, answer: Answer, expected: Answer) -> None:
+        assert_same(answer, expected, self.tolerance)
 
 
 @pytest.fixture(scope="module", params=SERVED)
@@ -69,11 +91,16 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Se
     engine.llm.llm_engine.engine_core.shutdown()
 
 
+def test_rounding_alone(served: Served) -> None:
+    # Random weights of moderate size hardly amplify it; the trained tiny models do.
+    assert served.tolerance <= (3e-5 if served.reference.config.scorer == "gated_fusion" else 5e-4)
+
+
 def test_a_batch_in_chunks(served: Served) -> None:
     answers = served.answers(*served.asks)
     assert max(answer.prompt_length for answer in answers) > 64  # tokens of a chunk
     for answer, expected in zip(answers, served.expected, strict=True):
-        assert_same(answer, expected)
+        served.assert_same(answer, expected)
 
 
 def test_one_prompt_after_another(served: Served) -> None:
@@ -81,7 +108,7 @@ def test_one_prompt_after_another(served: Served) -> None:
     for ask, expected in zip(served.asks, served.expected, strict=True):
         (answer,) = served.answers(ask)
         assert answer.cached == 0
-        assert_same(answer, expected)
+        served.assert_same(answer, expected)
 
 
 def test_prefix_cache(served: Served) -> None:
@@ -92,18 +119,16 @@ def test_prefix_cache(served: Served) -> None:
     (repeated,) = served.answers(ONE_IMAGE)
     # Another question shares nothing with the first; the same one shares whole blocks.
     assert other.cached == 0
-    assert_same(other, served.reference.answer(again))
+    served.assert_same(other, served.reference.answer(again))
     assert repeated.cached == first.prompt_length // 32 * 32 > 0
-    assert_same(repeated, served.expected[0])
+    served.assert_same(repeated, served.expected[0])
 
 
 def test_another_ratio_for_a_request(served: Served) -> None:
     changes = {"retention_ratio": 0.2, "min_visual_tokens": 0}
     (answer,) = served.answers(ONE_IMAGE, changes=changes)
-    assert_same(answer, served.reference.answer(ONE_IMAGE, changes))
+    served.assert_same(answer, served.reference.answer(ONE_IMAGE, changes))
     assert answer.prompt_length < served.expected[0].prompt_length
-    (whole,) = served.answers(ONE_IMAGE, changes=1.0)
-    assert_same(whole, served.reference.answer(ONE_IMAGE, 1.0))
 
 
 def test_blocks_fall_with_the_ratio(served: Served) -> None:
@@ -134,7 +159,7 @@ def test_blocks_fall_with_the_ratio(served: Served) -> None:
 def test_bad_requests(served: Served) -> None:
     with one_sentence(ValueError, "cannot change position_ids"):
         served.answers(ONE_IMAGE, changes={"position_ids": "grid"})
-    with one_sentence(ValueError, "cannot change scorer"):
+    with one_sentence(ValueError, "A request cannot change"):
         served.answers(ONE_IMAGE, changes={"scorer": "random"})
     request = ONE_IMAGE.request(served.reference.processor)
     for prompt, words in (
@@ -144,4 +169,4 @@ def test_bad_requests(served: Served) -> None:
         with one_sentence(ValueError, words):
             served.engine.llm.generate({**request, "prompt": prompt})
     (answer,) = served.answers(ONE_IMAGE)
-    assert_same(answer, served.expected[0])
+    served.assert_same(answer, served.expected[0])

@@ -1,0 +1,111 @@
+"""What vLLM cannot serve compressed is refused at start, in one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import vllm
+from errors import one_sentence
+from vllm.engine.arg_utils import EngineArgs
+from vllm_runs import checkpoint, engine_options
+
+from hf_token_compress.integrations.vllm import ARCHITECTURES
+from hf_token_compress.integrations.vllm.engine import check_engine
+from hf_token_compress.integrations.vllm.setting import make_scorer, server_setting
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:FutureWarning")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"enable_lora": True}, "LoRA"),
+        ({"pipeline_parallel_size": 2, "distributed_executor_backend": "mp"}, "pipeline"),
+        ({"video_pruning_rate": 0.5}, "video_pruning_rate"),
+        ({"enable_mm_embeds": True}, "embeddings"),
+        ({"compilation_config": {"cudagraph_mm_encoder": True}}, "CUDA graphs of the encoder"),
+        ({"mm_processor_kwargs": {"token_compression": 0.5}}, "hf_overrides"),
+        (
+            {
+                "ec_transfer_config": {
+                    "ec_connector": "ECExampleConnector",
+                    "ec_role": "ec_producer",
+                }
+            },
+            "disaggregated",
+        ),
+    ],
+    ids=["lora", "pipeline", "pruning", "embeddings", "graphs", "processor", "disaggregated"],
+)
+def test_engine_options(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    folder = checkpoint("qwen2-vl-video", tmp_path)
+    stock = "Qwen2VLForConditionalGeneration"
+    arguments = engine_options(folder, stock, 0.5)
+    check_engine(EngineArgs(**arguments).create_engine_config(), has_grid_positions=True)
+    config = EngineArgs(**arguments, **options).create_engine_config()
+    with one_sentence(ValueError, words):
+        check_engine(config, has_grid_positions=True)
+
+
+@pytest.mark.parametrize(
+    ("saved", "has_grid_positions", "words"),
+    [
+        (None, True, "needs token_compression"),
+        ({"selection": "top_k", "top_p": 0.9}, True, "top_p"),
+        ({"position_ids": "grid"}, True, "'original' or 'compact'"),
+        ({"position_ids": "original"}, False, "use 'compact'"),
+        ({"retention_ratoi": 0.5}, True, "retention_ratio"),
+    ],
+)
+def test_settings(saved: Any, has_grid_positions: bool, words: str) -> None:
+    config = SimpleNamespace(model_type="some_model")
+    if saved is not None:
+        config.token_compression = saved
+    with one_sentence(ValueError, words):
+        server_setting(config, has_grid_positions=has_grid_positions)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scorer": "vispruner", "selection": "top_k"}, "vision_attention"),
+        ({"scorer": "attention", "scorer_options": {"scoring_depth": 2}}, "scoring_depth"),
+    ],
+)
+def test_scorers(changes: dict[str, Any], words: str) -> None:
+    config = server_setting(
+        SimpleNamespace(model_type="some_model", token_compression=changes),
+        has_grid_positions=True,
+    )
+    with one_sentence(ValueError, words):
+        make_scorer(config)
+
+
+def test_a_version_that_was_not_tested() -> None:
+    code = "import vllm; vllm.__version__ = '0.33.1'; import hf_token_compress.integrations.vllm"
+    module = next(iter(ARCHITECTURES.values()))
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}.{module}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("ImportError")]
+    assert "was tested with vLLM 0.32" in message
+    assert vllm.__version__.startswith("0.32")
+
+
+def test_stock_architectures_stay() -> None:
+    from vllm import ModelRegistry
+    from vllm.plugins import load_general_plugins
+
+    load_general_plugins()
+    known = ModelRegistry.models
+    for name, module in ARCHITECTURES.items():
+        assert "hf_token_compress" in known[name].module_name
+        assert known[name].class_name == name
+        stock = {own.module_name for key, own in known.items() if key.startswith("Qwen2VLFor")}
+        assert not any("hf_token_compress" in own for own in stock), module
