@@ -86,7 +86,7 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
                     )
                     selection = gr.Dropdown(
                         list(get_args(Selection)),
-                        value=base.selection,
+                        value=base.selection_name,
                         label="Selection",
                         min_width=140,
                     )
