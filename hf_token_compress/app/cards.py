@@ -27,8 +27,9 @@ STYLE = """
 .gradio-container .examples .gallery-item { flex: 0 0 124px; }
 .gradio-container .examples button.thumbnail-item { height: 100%; width: 124px;
   aspect-ratio: auto; }
-.gradio-container .examples button .caption-label { position: static; max-width: none; border: 0;
-  white-space: normal; font-size: .8rem; background: none; text-align: left; opacity: 1; }
+.gradio-container .examples button .caption-label.caption-label.caption-label {
+  position: static; max-width: none; border: 0; white-space: normal; font-size: .8rem;
+  background: none; text-align: left; opacity: 1; }
 .problem { border-left: 4px solid #d55e00; padding: 8px 12px; margin: 0; }
 .note { color: var(--body-text-color-subdued); font-size: .85rem; margin: 8px 0 0; }
 """

@@ -122,7 +122,7 @@ class Comparer:
         self, inputs: Mapping[str, Any], modality: Modality, setting: TokenCompressionConfig
     ) -> tuple[Answer, Answer]:
         """Both answers, neither of them by a first call."""
-        key = (modality, setting.scorer_name, setting.selection)
+        key = (modality, setting.scorer_name, setting.selection_name)
         # What only a first call costs is not timed.
         for _ in range(1 if key in self._timed else 2):
             compressed = self._answer(inputs, setting)

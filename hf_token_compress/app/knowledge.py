@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..asking import Checkpoint
+from ..compression.report import count_text
 from ..data.scenes import COLOURS, load_drawings
 from ..tiny import resolve_model
 
@@ -43,7 +44,7 @@ def what_is_measured(checkpoint: Checkpoint) -> str:
     model = checkpoint.model
     device, dtype = model.device.type, str(model.dtype).removeprefix("torch.")
     if device == "cpu":
-        device += f", {torch.get_num_threads()} threads"
+        device += f", {count_text(torch.get_num_threads(), 'thread')}"
     return (
         f"Times are of one whole call on this machine ({device}, {dtype}) after a warm-up: vision, "
         "scoring and generation. On few tokens the scorer may cost more than it saves; "

@@ -86,7 +86,7 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
                     )
                     selection = gr.Dropdown(
                         list(get_args(Selection)),
-                        value=base.selection,
+                        value=base.selection_name,
                         label="Selection",
                         min_width=140,
                     )
@@ -120,12 +120,13 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
         chosen: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         image_tab.select(lambda: "image", None, modality, **chosen)
         video_tab.select(lambda: "video", None, modality, **chosen)
-        for gallery, kind, shown in (
-            (image_gallery, "image", image),
-            (video_gallery, "video", video),
-        ):
+        shown: dict[Modality, tuple[Any, Any]] = {
+            "image": (image_gallery, image),
+            "video": (video_gallery, video),
+        }
+        for kind, (gallery, place) in shown.items():
             take = _taker(kind, examples.get(kind, ()))
-            gallery.select(take, None, [modality, shown, question], **chosen).then(
+            gallery.select(take, None, [modality, place, question], **chosen).then(
                 scroll_to_output=True, **asking
             )
     return page

@@ -14,6 +14,7 @@ import typer
 from rich.text import Text
 
 from ..config import Modality, TokenCompressionConfig
+from ..options import check_options
 from ..tiny import own_mapper
 from .checkpoint import CheckpointSource, ModelOptions, find_checkpoint, load_checkpoint
 from .console import results, working
@@ -31,34 +32,44 @@ class AppModelOptions(ModelOptions):
     model: str = field(default="tiny-qwen2-vl-video", metadata=fields(ModelOptions)[0].metadata)
 
 
+@dataclass(frozen=True)
+class ServerOptions:
+    """Where the page can be reached."""
+
+    host: str | None = field(
+        default=None,
+        metadata={
+            "help": "Address to listen on; 0.0.0.0 for other machines too. By default "
+            "$GRADIO_SERVER_NAME, or 127.0.0.1.",
+            "metavar": "HOST",
+        },
+    )
+    port: int | None = field(
+        default=None,
+        metadata={
+            "help": "Port. By default $GRADIO_SERVER_PORT, or the first free one from 7860.",
+            "interval": "[1, 65535]",
+        },
+    )
+    share: bool = field(
+        default=False,
+        metadata={"help": "Make a public address for it, through Gradio's servers."},
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
 @one_sentence_errors
 @takes(AppModelOptions, "model_options")
 @takes(TokenCompressionConfig, "changes", panel="Compression", built=False)
+@takes(ServerOptions, "server", panel="Server")
 def app(
     model_options: AppModelOptions,
     changes: dict[str, Any],
+    server: ServerOptions,
     frames: Annotated[int, typer.Option(min=1, help=FRAMES["help"])] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            help="Address to listen on; 0.0.0.0 for other machines too. [default: "
-            "GRADIO_SERVER_NAME, or 127.0.0.1]",
-            metavar="HOST",
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Port. [default: GRADIO_SERVER_PORT, or the first free one from 7860]",
-        ),
-    ] = None,
-    share: Annotated[
-        bool,
-        typer.Option("--share", help="Make a public address for it, through Gradio's servers."),
-    ] = False,
     write_space: Annotated[
         Path | None,
         typer.Option(
@@ -88,12 +99,23 @@ def app(
     source = find_checkpoint(model_options)
     with wrong_arguments():
         settings = _settings(source, changes)
-    if write_space is not None:
-        from ..app.space import write_space_files
-
-        for path in write_space_files(write_space, model_options.model):
-            results().print(Text(str(path)), soft_wrap=True)
+    if write_space is None:
+        _serve(source, settings, server, frames, max_new_tokens)
         return
+    from ..app.space import write_space_files
+
+    for path in write_space_files(write_space, model_options.model):
+        results().print(Text(str(path)), soft_wrap=True)
+
+
+def _serve(
+    source: CheckpointSource,
+    settings: dict[Modality, TokenCompressionConfig],
+    server: ServerOptions,
+    frames: int,
+    max_new_tokens: int,
+) -> None:
+    """Show the page until Ctrl+C."""
     from ..app.comparing import Comparer
     from ..app.page import STYLE, THEME
 
@@ -102,9 +124,9 @@ def app(
         with working("Warming up"):
             page = _prepared_page(Comparer(checkpoint, settings, frames, max_new_tokens), folder)
         _, address, public = page.launch(
-            server_name=host,
-            server_port=port,
-            share=share,
+            server_name=server.host,
+            server_port=server.port,
+            share=server.share,
             theme=THEME,
             css=STYLE,
             quiet=True,
