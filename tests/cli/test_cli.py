@@ -186,7 +186,7 @@ def test_run_uses_the_mapper_of_a_tiny_model_for_what_it_was_trained_for(scene, 
         name: answer_json("--model", name, *base)["scorer"]
         for name in (MODEL, "tiny-qwen2-vl-video")
     }
-    assert scorers == {MODEL: "attention", "tiny-qwen2-vl-video": "mapper"}
+    assert scorers == {MODEL: "gated_fusion", "tiny-qwen2-vl-video": "mapper"}
 
 
 def test_run_uses_the_mapper_saved_in_a_model_folder(image, tmp_path):
