@@ -33,6 +33,7 @@ said = [
     make_scene(6, rows=4, columns=4, split="test").image,
     "What is left of the coffee?",
     "Where is the castle?",
+    "What colour is behind the burger?",
     make_scene(7, rows=4, columns=4, split="test").image,
     "What is at row 2, column 1?",
 ]

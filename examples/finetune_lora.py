@@ -4,7 +4,7 @@
     python examples/finetune_lora.py --model Qwen/Qwen2.5-VL-3B-Instruct --save adapter
 
 The loss is that of the shorter prompt, and the answer does not influence which tokens are kept. The
-embedded model says "blue"; here it learns to say "colour: blue". Put your own images, questions and
+embedded model says "blue"; here it learns to say "blue!". Put your own images, questions and
 answers into `training`. Needs PEFT: pip install peft
 """
 
@@ -21,8 +21,8 @@ from hf_token_compress.tiny import own_mapper, resolve_model
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--model", default="tiny-qwen2-vl", help="a Hub id, a folder or a tiny model")
 parser.add_argument("--retention-ratio", type=float, default=0.25)
-parser.add_argument("--samples", type=int, default=96, help="how many to learn from")
-parser.add_argument("--learning-rate", type=float, default=6e-3)
+parser.add_argument("--samples", type=int, default=64, help="how many to learn from")
+parser.add_argument("--learning-rate", type=float, default=2e-3)
 parser.add_argument("--save", metavar="FOLDER", help="where to save the adapter")
 args = parser.parse_args()
 
@@ -38,7 +38,7 @@ model = AutoModelForImageTextToText.from_pretrained(
 ).to(device)
 processor = AutoProcessor.from_pretrained(resolve_model(args.model))
 torch.manual_seed(0)
-# In the language model alone: scores and features stay those of the model as it was.
+# In the language model alone; tokens are scored with the adapter.
 lora = LoraConfig(r=16, lora_alpha=32, target_modules=r".*language_model.*\.(q|v|up|down)_proj")
 model = get_peft_model(model, lora)
 model.print_trainable_parameters()
@@ -50,7 +50,7 @@ def samples(numbers, split):
     for number in numbers:
         scene = make_scene(number, rows=4, columns=4, split=split)
         (question,) = scene_questions(scene, kinds=["colour"], seed=number)
-        yield scene.image, question.text, f"colour: {question.answer}"
+        yield scene.image, question.text, f"{question.answer}!"
 
 
 training = list(samples(range(args.samples), "train"))
@@ -64,12 +64,12 @@ def encode(image, question, answer=None):
     options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
     prompt = processor.apply_chat_template(chat, add_generation_prompt=True, **options)
     if answer is None:
-        return prompt.to(device)
+        return prompt.to(device, model.dtype)
     chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     whole = processor.apply_chat_template(chat, **options)
     whole["labels"] = whole["input_ids"].clone()
     whole["labels"][:, : prompt["input_ids"].shape[1]] = -100  # learn the answer only
-    return whole.to(device)
+    return whole.to(device, model.dtype)
 
 
 def accuracy():
@@ -92,14 +92,12 @@ optimizer = torch.optim.AdamW(
 losses = []
 for step, (image, question, answer) in enumerate(training, start=1):
     loss = model(**encode(image, question, answer)).loss
-    (loss / 4).backward()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
     losses.append(loss.item())
-    if step % 4 == 0:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    if step % 24 == 0:
-        print(f"sample {step}: loss {sum(losses[-24:]) / 24:.2f}")
+    if step % 16 == 0:
+        print(f"sample {step}: loss {sum(losses[-16:]) / 16:.3f}")
 after = accuracy()
 print(f"right answers on held-out images: {before:.0%} before, {after:.0%} after")
 

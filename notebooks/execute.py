@@ -4,9 +4,10 @@
     python notebooks/execute.py 04_video     # one
     python notebooks/execute.py --links      # only the links, after a change of the address
 
-The address of the repository is `Repository` under `[project.urls]` in pyproject.toml. Where it is
-set, this program adds badges that lead to Colab, and cells install the library from there; where it
-is not, there are no badges, and cells install the checkout that the notebook is in.
+The first cell of a notebook installs the library where it is missing: from the checkout that the
+notebook is in, or else, as in Colab, from what `PACKAGE` names. The address of the repository is
+`Repository` under `[project.urls]` in pyproject.toml. Where it is set, this program adds badges
+that lead to Colab.
 
 Needs the library with its extra `test`, and no network.
 """
@@ -29,12 +30,15 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from PIL import Image
 
+PACKAGE = "hf-token-compress[{extras}] @ git+https://github.com/{repository}"
+"""Installed outside a checkout. On the package index: "hf-token-compress[{extras}]"."""
+
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(HERE.glob("[0-9]*.ipynb"))
 SECONDS_PER_CELL = 600
 _COLAB = "https://colab.research.google.com"
 _BADGE = f"[![Open in Colab]({_COLAB}/assets/colab-badge.svg)]({_COLAB}/github/"
-_INSTALLED = re.compile(r'pip install -q "[^"\[]*\[([\w,]+)\][^"]*"')
+_INSTALLED = re.compile(r'else "hf-token-compress\[([\w,]+)\][^"]*"')
 _LISTED = re.compile(r"(\[[^]]+\]\((\d\d_\w+\.ipynb)\))(?: \[!\[Open in Colab\]\S*)?")
 _COLOURS = 128
 
@@ -102,19 +106,22 @@ def badge(name: str) -> str | None:
     return None if address is None else f"{_BADGE}{address}/blob/main/notebooks/{name})"
 
 
+def package_source(extras: str) -> str:
+    """What pip installs outside a checkout; from the package index while there is no address."""
+    address = repository()
+    source = "hf-token-compress[{extras}]" if address is None else PACKAGE
+    return source.format(extras=extras, repository=address)
+
+
 def link_notebook(notebook: Any, name: str) -> Any:
     """Set the badge below the title, and where the first code cell installs the library from."""
     first = notebook.cells[0]
     title, *rest = first.source.split("\n\n")
     rest = [part for part in rest if not part.startswith(_BADGE)]
     first.source = "\n\n".join(filter(None, [title, badge(name), *rest]))
-    address = repository()
-    package = "..[{}]"  # the checkout that the notebook is in
-    if address is not None:
-        package = f"hf-token-compress[{{}}] @ git+https://github.com/{address}"
     install = next(cell for cell in notebook.cells if cell.cell_type == "code")
     install.source = _INSTALLED.sub(
-        lambda found: f'pip install -q "{package.format(found[1])}"', install.source
+        lambda found: f'else "{package_source(found[1])}"', install.source
     )
     return notebook
 
@@ -160,11 +167,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in NOTEBOOKS:
         if options.names and path.stem not in options.names:
             continue
+        before = os.times()
         with tempfile.TemporaryDirectory() as folder:
             notebook = tidy(execute(path, Path(folder)))
         nbformat.validate(notebook)
         nbformat.write(notebook, path)
-        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+        # Of one core, since the kernel has one thread; other work on the machine does not count.
+        after = os.times()
+        seconds = after.children_user + after.children_system
+        seconds -= before.children_user + before.children_system
+        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {seconds:.0f} s of one core")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def stored_texts(path: Path) -> list[str]:
     return texts
 
 
-def test_there_are_five() -> None:
-    assert [path.stem.split("_")[0] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+def test_there_are_six() -> None:
+    assert [path.stem.split("_")[0] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,44 @@ def test_a_failing_cell_fails_with_its_source_and_traceback(tmp_path: Path) -> N
 def test_it_begins_with_an_installation_and_a_switch(path: Path) -> None:
     first, second, *others = (cell.source for cell in code_cells(path))
     assert 'find_spec("hf_token_compress") is None' in first
-    extras = re.search(r'%pip install -q "[^"]*\[([\w,]+)\]', first)
-    assert extras is not None
+    (extras,) = set(re.findall(r"\[([\w,]+)\]", first))
     pyproject = (FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8")
-    for extra in extras[1].split(","):
+    for extra in extras.split(","):
         assert re.search(rf"^{extra} = \[", pyproject, re.MULTILINE)
+    assert f'else "{PROGRAM["package_source"](extras)}"' in first, "Run execute.py --links."
     assert second.startswith("USE_HUB_MODEL = False")
+    assert "Qwen/Qwen2.5-VL-3B-Instruct" in second
     assert '"float16"' in second
     assert '"sdpa"' in second
     assert not any("USE_HUB_MODEL =" in source for source in others)
+
+
+@each_notebook
+@pytest.mark.parametrize("where", ["installed", "clone", "elsewhere"])
+def test_the_first_cell_installs_what_is_missing(
+    where: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an environment that has the library, in a clone without it, and in Colab."""
+    if where != "installed":
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    if where == "clone":
+        (tmp_path / "hf_token_compress").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    installed: list[str] = []
+    magic, names = "%pip install -q ", {"install": installed.append}
+    first = code_cells(path)[0].source
+    # IPython puts the value of a name into a magic's {name}.
+    exec(re.sub(rf'{magic}"{{(\w+)}}"', r"install(\1)", first), names)
+    extras = re.findall(r"\[[\w,]+\]", first)[0]
+    assert (
+        installed
+        == {
+            "installed": [],
+            "clone": [f"..{extras}"],
+            "elsewhere": [PROGRAM["package_source"](extras[1:-1])],
+        }[where]
+    )
 
 
 @each_notebook
@@ -130,7 +159,8 @@ def test_no_path_of_a_machine_is_stored(path: Path) -> None:
 
 @each_notebook
 def test_the_index_lists_it(path: Path) -> None:
-    assert f"({path.name})" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    row = re.escape(f"({path.name})") + r".*\| [^|]+ \| \d+ s \|"
+    assert re.search(row, (FOLDER / "README.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, FOLDER / "README.md"], ids=lambda path: path.stem)
@@ -142,6 +172,17 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", text):
         if not link.startswith("https://"):
             assert (FOLDER / link.split("#")[0]).exists(), link
+
+
+def test_one_line_takes_the_library_from_the_package_index() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        names = PROGRAM["package_source"].__globals__
+        patch.setitem(names, "repository", lambda: "someone/else")
+        assert PROGRAM["package_source"]("plots") == (
+            "hf-token-compress[plots] @ git+https://github.com/someone/else"
+        )
+        patch.setitem(names, "PACKAGE", "hf-token-compress[{extras}]")
+        assert PROGRAM["package_source"]("plots") == "hf-token-compress[plots]"
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -173,7 +214,7 @@ def test_links_follow_the_address_of_the_repository(tmp_path: Path) -> None:
             assert content.count("colab.research.google.com/github/") == content.count(colab)
             if name.endswith(".ipynb"):
                 assert content.count(f"{colab}{name}") == (address is not None)
-                source = "..[" if address is None else f"git+https://github.com/{address}"
-                assert source in content
+                source = f"git+https://github.com/{address}"
+                assert (source in content) == (address is not None)
             else:
                 assert content.count(colab) == len(NOTEBOOKS) * (address is not None)
