@@ -7,9 +7,12 @@ python -m venv "$folder/venv"
 # Of committed files only.
 mkdir "$folder/source"
 git archive HEAD | tar --extract --directory "$folder/source"
+address=$(sed -n 's/^Repository = "\(.*\)"$/\1/p' pyproject.toml)
+[ -z "$address" ] || python .ci/absolute_links.py "$folder/source/README.md" "$address" "${GITHUB_REF_NAME:-main}"
+
 rm -rf dist
 # The wheel is built from the source distribution.
-"$folder/venv/bin/python" -m build --outdir dist "$folder/source" | tail -n 1
+"$folder/venv/bin/python" -m build --quiet --outdir dist "$folder/source"
 "$folder/venv/bin/twine" check --strict dist/*
 
 check() { "$folder/venv/bin/check-jsonschema" --builtin-schema "vendor.$1" "${@:2}"; }

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 from matrix import full_only
+from pairs import make_pair
 from places import REPOSITORY, SUPPORT
+from tiny_models import RAGGED, make_inputs
 
 import hf_token_compress
 
@@ -87,6 +89,32 @@ def test_all_names_are_there_without_accelerate(tmp_path: Path) -> None:
         "except ImportError as error:\n    print(error)"
     )
     assert "hf-token-compress[training]" in run_python(code, tmp_path)
+
+
+WITHOUT_TRITON = """
+import importlib, pkgutil, sys
+sys.modules["triton"] = None
+sys.path.insert(0, sys.argv[1])
+import hf_token_compress, pairs, tiny_models
+for module in pkgutil.walk_packages(hf_token_compress.__path__, "hf_token_compress."):
+    name = module.name.removeprefix("hf_token_compress.")
+    of_triton = name.startswith("kernels.") and name.endswith(("launch", "kernel", "tiles"))
+    if not of_triton and not name.startswith("integrations.") and not name.endswith("__main__"):
+        importlib.import_module(module.name)
+model = hf_token_compress.compress(tiny_models.tiny_model(), pairs.QUARTER)
+inputs = tiny_models.make_inputs(tiny_models.RAGGED)
+print(model.generate(**inputs, max_new_tokens=3).tolist())
+"""
+
+
+def test_everything_else_works_without_triton(tmp_path: Path) -> None:
+    """As on macOS and Windows, and beside a torch that is made for CPUs alone."""
+    script = tmp_path / "without_triton.py"
+    script.write_text(WITHOUT_TRITON)
+    code = f"import sys, runpy; sys.argv[1:] = [{str(SUPPORT)!r}]; runpy.run_path({str(script)!r})"
+    generated = json.loads(run_python(code, tmp_path).splitlines()[-1])
+    inputs = make_inputs(RAGGED)
+    assert generated == make_pair().compressed.generate(**inputs, max_new_tokens=3).tolist()
 
 
 CHANGES = """
@@ -221,11 +249,20 @@ def test_the_installed_version_is_that_of_the_library() -> None:
     assert metadata.version("hf-token-compress") == hf_token_compress.__version__
 
 
+def plain_requirements() -> set[str]:
+    """Distributions that come without any extra."""
+    required = metadata.requires("hf-token-compress") or []
+    return {re.split(r"[^\w-]", item)[0] for item in required if "extra ==" not in item}
+
+
 def test_a_plain_install_has_what_processors_need() -> None:
     """Transformers makes no processor of Qwen2-VL or LLaVA-OneVision without torchvision."""
-    required = metadata.requires("hf-token-compress") or []
-    plain = {re.split(r"[^\w-]", item)[0] for item in required if "extra ==" not in item}
-    assert {"torch", "torchvision", "transformers"} <= plain
+    assert {"torch", "torchvision", "transformers"} <= plain_requirements()
+
+
+def test_triton_comes_with_torch_alone() -> None:
+    """Each torch has its own: none for CPUs and macOS, and another distribution for ROCm."""
+    assert "triton" not in plain_requirements()
 
 
 def test_files_that_the_library_needs_are_installed() -> None:

@@ -87,3 +87,19 @@ def test_both_wheels_hold_the_same_files(checkout: Path, unpacked: Path, tmp_pat
     assert contents[0] == contents[1]
     assert "hf_token_compress/kernels/tiles.py" in contents[0]
     assert not [name for name in contents[0] if "benchmarks" in name]
+
+
+def test_the_links_of_the_published_readme_lead_to_the_repository(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(
+        "![what is kept](docs/images/kept.png) [docs](docs/usage.md#settings), [here](#use), "
+        "[paper](https://arxiv.org/abs/2506.01097)\n\n```python\nscorers[0](image)\n```\n"
+    )
+    program = REPOSITORY / ".ci" / "absolute_links.py"
+    address = "https://github.com/owner/name"
+    subprocess.run([sys.executable, program, page, address, "v1.2.3"], check=True)
+    assert page.read_text() == (
+        f"![what is kept]({address}/raw/v1.2.3/docs/images/kept.png) "
+        f"[docs]({address}/blob/v1.2.3/docs/usage.md#settings), [here](#use), "
+        "[paper](https://arxiv.org/abs/2506.01097)\n\n```python\nscorers[0](image)\n```\n"
+    )
