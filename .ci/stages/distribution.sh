@@ -12,7 +12,7 @@ address=$(sed -n 's/^Repository = "\(.*\)"$/\1/p' pyproject.toml)
 
 rm -rf dist
 # The wheel is built from the source distribution.
-"$folder/venv/bin/python" -m build --outdir dist "$folder/source" | tail -n 1
+"$folder/venv/bin/python" -m build --quiet --outdir dist "$folder/source"
 "$folder/venv/bin/twine" check --strict dist/*
 
 check() { "$folder/venv/bin/check-jsonschema" --builtin-schema "vendor.$1" "${@:2}"; }
