@@ -93,14 +93,13 @@ def demo(
                 done(1)
     console = results()
     console.print(counts_table(trials, compression.scorer_name))
-    for path in written:
-        console.print(Text(str(path)), soft_wrap=True)
+    console.print(Text("\n".join(map(str, written))), soft_wrap=True)
     measured = what_was_measured(checkpoint, len(trials), _REPEATS)
     console.print(Text(f"\n{times_text(trials)} {measured}"))
     sample, path = _to_ask_again(trials, written)
     image, overlay = output / _IMAGES / path.name, output / "asked.png"
-    command = next_command(model_options, changes, image, sample.question, _SHARES[-1], overlay)
     console.print(Text("\nAsk yourself, about this or another image:", "bold"))
+    command = next_command(model_options, changes, image, sample.question, _SHARES[-1], overlay)
     console.print(Text(command), soft_wrap=True)
 
 

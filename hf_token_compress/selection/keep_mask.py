@@ -111,7 +111,9 @@ def kept_count(visual: VisualSpan, config: TokenCompressionConfig) -> int:
         ValueError: The number depends on the scores, because `top_p` is set.
     """
     if config.top_p is not None:
-        raise ValueError("With top_p, the number of kept tokens depends on their scores.")
+        raise ValueError(
+            "With top_p, the number of kept tokens depends on their scores: leave it out."
+        )
     count = len(visual.positions)
     if count < config.min_visual_tokens:
         return count
