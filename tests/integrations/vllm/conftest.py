@@ -9,6 +9,7 @@ pytest.importorskip(
 )
 
 os.environ |= {
+    "TORCH_COMPILE_DISABLE": "1",  # of helpers that vLLM compiles at the first request
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # so that tests can look inside

@@ -33,7 +33,7 @@ CONFIG = TokenCompressionConfig(
 )
 QUESTIONS = ("What is left of the dog?", "Which colour is the guitar?", "How many fish are there?")
 ASKS = [Ask(QUESTIONS[seed % 3], images=(image(seed, 2 + seed % 2, 2),)) for seed in range(6)]
-STARTS_WITHIN, LOAD_SECONDS = 300, 20
+STARTS_WITHIN, LOAD_SECONDS = 300, 15
 
 
 @dataclass
