@@ -164,7 +164,8 @@ def train_for_sets(
     optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE)
     generator = torch.Generator().manual_seed(seed)
     steps = epochs * math.ceil(len(examples) / _BATCH)
-    step, history = 0, []
+    step = 0
+    history: list[float] = []
     for _ in range(epochs):
         total = 0.0
         for chosen in torch.randperm(len(examples), generator=generator).split(_BATCH):
@@ -181,7 +182,7 @@ def train_for_sets(
             ]
             loss = torch.stack(losses).mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             step += 1
@@ -220,8 +221,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=options.seed,
     )
     # The logits of a hard top-k would leave the diverse selection nothing to choose from.
+    network: Any = mapper.network
     with torch.no_grad():
-        mapper.network.output.weight /= options.temperature
+        network.output.weight /= options.temperature
     training = {
         "data": data.describe(),
         "samples": len(examples),
