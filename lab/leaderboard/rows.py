@@ -106,7 +106,7 @@ ROWS: tuple[Row, ...] = (
     _ours("attention, diverse", "attention", "diverse", "baseline"),
     _ours("gated_fusion", "gated_fusion", group="baseline"),
     _ours("mapper", "mapper"),
-    _ours("mapper, diverse", "mapper", "diverse", "baseline"),
+    _ours("mapper, diverse", "mapper", "diverse"),
     _ours("truth", "random"),
     *_CONTROLS,
     *_BASELINES,
