@@ -99,7 +99,8 @@ import hf_token_compress, pairs, tiny_models
 for module in pkgutil.walk_packages(hf_token_compress.__path__, "hf_token_compress."):
     name = module.name.removeprefix("hf_token_compress.")
     of_triton = name.startswith("kernels.") and name.endswith(("launch", "kernel", "tiles"))
-    if not of_triton and not name.startswith("integrations.") and not name.endswith("__main__"):
+    needs_more = name.startswith(("app.", "integrations.")) or name.endswith("__main__")
+    if not of_triton and not needs_more:
         importlib.import_module(module.name)
 model = hf_token_compress.compress(tiny_models.tiny_model(), pairs.QUARTER)
 inputs = tiny_models.make_inputs(tiny_models.RAGGED)
