@@ -100,6 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         *("--max-model-len", "1024", "--block-size", "32", "--max-num-batched-tokens", "64"),
         *("--tensor-parallel-size", "2", "--nnodes", "2", "--master-addr", "127.0.0.1"),
         *("--master-port", str(master), "--hf-overrides", json.dumps(overrides)),
+        "--trust-request-mm-kwargs",
     ]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     logs = tmp_path_factory.mktemp("logs")
