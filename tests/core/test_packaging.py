@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from matrix import full_only
+from packaging.requirements import Requirement
 from pairs import make_pair
 from places import REPOSITORY, SUPPORT
 from tiny_models import RAGGED, make_inputs
@@ -109,7 +110,7 @@ print(model.generate(**inputs, max_new_tokens=3).tolist())
 
 
 def test_everything_else_works_without_triton(tmp_path: Path) -> None:
-    """As on macOS and Windows, and beside a torch that is made for CPUs alone."""
+    """As on macOS and Windows, and beside a torch that is made for CPUs."""
     script = tmp_path / "without_triton.py"
     script.write_text(WITHOUT_TRITON)
     code = f"import sys, runpy; sys.argv[1:] = [{str(SUPPORT)!r}]; runpy.run_path({str(script)!r})"
@@ -263,9 +264,14 @@ def test_a_plain_install_has_what_processors_need() -> None:
     assert {"torch", "torchvision", "transformers"} <= plain_requirements()
 
 
-def test_triton_comes_with_torch_alone() -> None:
-    """Each torch has its own: none for CPUs and macOS, and another distribution for ROCm."""
-    assert "triton" not in plain_requirements()
+def test_triton_is_required_on_linux_alone() -> None:
+    """There are no wheels of it for macOS and Windows."""
+    (triton,) = (own for own in metadata.requires("hf-token-compress") or [] if "triton" in own)
+    marker = Requirement(triton).marker
+    assert marker is not None
+    systems = ("Linux", "Darwin", "Windows")
+    found = [own for own in systems if marker.evaluate({"platform_system": own})]
+    assert found == ["Linux"]
 
 
 def test_files_that_the_library_needs_are_installed() -> None:
