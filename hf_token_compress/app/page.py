@@ -21,6 +21,9 @@ THEME = gr.themes.Soft(
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 )
+_DELETE_CACHE = (3600, 86400)
+"""Every hour, delete users' files that are older than a day; seconds."""
+
 _TITLE = "Fewer visual tokens, the same answer?"
 _HEADING = f"""# {_TITLE}
 Before the language model runs, **hf_token_compress** drops the visual tokens that do not matter \
@@ -59,7 +62,7 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
         return answer_cards(found), found.kept, found.relevance
 
     base = comparer.settings["image"]
-    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
+    with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_DELETE_CACHE) as page:
         gr.Markdown(_HEADING)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
