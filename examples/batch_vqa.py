@@ -39,6 +39,8 @@ if folder is None:
         )
 readable = Image.registered_extensions()
 paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in readable)
+if not paths:
+    parser.error(f"{folder} has no images")
 
 model = AutoModelForImageTextToText.from_pretrained(
     resolve_model(args.model),

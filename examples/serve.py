@@ -40,6 +40,9 @@ processor = AutoProcessor.from_pretrained(resolve_model(args.model))
 
 def answer(image, question, retention_ratio=None, max_new_tokens=64):
     """Answer a question about an image, with the request's own share of the visual tokens."""
+    if retention_ratio is not None:
+        # A number only: other settings could name a mapper to download.
+        retention_ratio = float(retention_ratio)
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -64,6 +67,13 @@ def answer(image, question, retention_ratio=None, max_new_tokens=64):
     }
 
 
+# What a request that is not as it should be may raise.
+_REFUSED = (
+    *(AttributeError, KeyError, OSError, TypeError, ValueError),
+    Image.DecompressionBombError,
+)
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request: a JSON object with an image in base64, a question and perhaps a ratio."""
 
@@ -74,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             image = Image.open(io.BytesIO(base64.b64decode(request.pop("image"))))
             image = ImageOps.exif_transpose(image).convert("RGB")
             status, found = 200, answer(image, **request)
-        except (KeyError, OSError, TypeError, ValueError) as error:
+        except _REFUSED as error:
             status, found = 400, {"error": f"{type(error).__name__}: {error}"}
         content = json.dumps(found).encode()
         self.send_response(status)

@@ -37,7 +37,7 @@ class Answer:
         new_tokens: Tokens that were generated.
         milliseconds: Of the whole call: vision, scoring, rewriting and generation.
         kv_bytes: Bytes of the KV cache after the answer.
-        report: What the last compressed call did.
+        report: Of this call; after a call of the stock model, of the last compressed one before it.
     """
 
     text: str
@@ -72,13 +72,16 @@ def answer(
     max_new_tokens: int,
     token_compression: SettingLike | Literal[False] | None = None,
 ) -> Answer:
-    """Generate greedily and time it.
+    """Answer by greedy decoding, and time the whole call.
 
     Args:
         checkpoint: The model.
         inputs: From `prepare_question`.
         max_new_tokens: Most tokens to generate.
         token_compression: Setting of this call, as `generate` takes it; False runs the stock model.
+
+    Raises:
+        TypeError, ValueError: The setting is not valid or does not fit the model.
     """
     from .compression.stopwatch import Stopwatch
     from .evaluation.speed.bench import cache_bytes

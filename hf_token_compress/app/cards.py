@@ -33,11 +33,11 @@ STYLE = """
 .problem { border-left: 4px solid #d55e00; padding: 8px 12px; margin: 0; }
 .note { color: var(--body-text-color-subdued); font-size: .85rem; margin: 8px 0 0; }
 """
-"""Stylesheet of what the functions here return."""
+"""Stylesheet of the cards, the examples and the notes."""
 
 
 def answer_cards(found: Comparison) -> str:
-    """Both answers with their tokens, KV cache and milliseconds."""
+    """Both answers with their tokens, KV cache and milliseconds, as HTML."""
     sample = found.report
     share = sample.visual_tokens_after / sample.visual_tokens_before
     cards = (
@@ -60,7 +60,7 @@ def answer_cards(found: Comparison) -> str:
 
 
 def problem(sentence: str) -> str:
-    """A sentence that says what went wrong; nothing for none."""
+    """A sentence that says what went wrong, as HTML; "" for an empty one."""
     return f'<p class="problem" role="alert">{escape(sentence)}</p>' if sentence else ""
 
 

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from PIL import Image
 
 from ..asking import Answer, Checkpoint, answer, prepare_question
 from ..compression.report import SampleReport
 from ..config import Modality, TokenCompressionConfig
-from ..data.media import read_image, read_video
+from ..data.media import read_frames, read_image, read_video
 from ..hub import first_line
 from ..relevance import relevance
 from ..viz import frame_sheet, heat_map, overlay, prompt_heat_maps
 
-EXPECTED_ERRORS = (ImportError, NotImplementedError, OSError, TypeError, ValueError)
+EXPECTED_ERRORS = (
+    *(ImportError, NotImplementedError, OSError, TypeError, ValueError),
+    torch.OutOfMemoryError,
+)
 """Errors that the user can do something about; their first line says what."""
 
 
@@ -50,7 +54,7 @@ class Comparison:
 class Comparer:
     """Asks one model, for any number of users.
 
-    Every call has its own setting and no other state, so threads do not interfere.
+    Every call has its own setting, so threads do not interfere.
 
     Attributes:
         checkpoint: The model.
@@ -63,7 +67,7 @@ class Comparer:
     settings: Mapping[Modality, TokenCompressionConfig]
     frames: int
     max_new_tokens: int
-    _timed: set[tuple[Any, ...]] = field(default_factory=set)
+    _warm: set[tuple[Any, ...]] = field(default_factory=set, init=False)
 
     def __call__(
         self,
@@ -86,11 +90,12 @@ class Comparer:
         Raises:
             ImportError, NotImplementedError, OSError, TypeError, ValueError: Something is missing,
                 cannot be read, or does not fit the model; the first line says what.
+            torch.OutOfMemoryError: The accelerator's memory is too small.
         """
         if not question.strip():
-            raise ValueError("There is no question: type one, or take an example.")
+            raise ValueError("There is no question: type one, or choose an example.")
         if not files:
-            raise ValueError(f"There is no {modality} to look at: drop one, or take an example.")
+            raise ValueError(f"There is no {modality} to look at: add one, or choose an example.")
         setting = self.settings[modality].changed(changes)
         images, videos = self._read(files, modality)
         inputs = prepare_question(self.checkpoint, images, question.strip(), videos)
@@ -115,19 +120,19 @@ class Comparer:
         if modality == "image":
             return [read_image(files[0])], []
         if len(files) > 1:
-            return [], [[read_image(file) for file in files]]
+            return [], [read_frames(files)]
         return [], [read_video(files[0], self.checkpoint.processor, self.frames)]
 
     def _answers(
         self, inputs: Mapping[str, Any], modality: Modality, setting: TokenCompressionConfig
     ) -> tuple[Answer, Answer]:
-        """Both answers, neither of them by a first call."""
+        """Both answers, timed after a warm-up."""
         key = (modality, setting.scorer_name, setting.selection_name)
-        # What only a first call costs is not timed.
-        for _ in range(1 if key in self._timed else 2):
+        # The first call of each kind is slower, so its times are thrown away.
+        for _ in range(1 if key in self._warm else 2):
             compressed = self._answer(inputs, setting)
             full = self._answer(inputs, False)
-        self._timed.add(key)
+        self._warm.add(key)
         return full, compressed
 
     def _answer(

@@ -32,7 +32,11 @@ class Example:
 
 
 def write_examples(folder: Path, modality: Modality) -> list[Example]:
-    """Write held-out images or clips as PNG files, and ask a question of each kind."""
+    """Write held-out images or clips as PNG files, with one question of each kind.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
     kinds, compose = (KINDS, _scene) if modality == "image" else (CLIP_KINDS, _clip)
     examples = []
     for number, kind in enumerate(kinds, start=1):

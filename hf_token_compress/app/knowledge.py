@@ -10,16 +10,18 @@ from ..data.scenes import COLOURS, load_drawings
 from ..tiny import resolve_model
 
 _IMAGES = (
-    "**It knows** images such as the examples: a grid of drawings ({count} things: {things} and so "
-    "on) on tiles of {colours} colours, each with a letter on a badge. Ask what is at a row and "
-    "column; where a thing is; what is left of, right of, above or below it; its colour; its "
-    "letter; what is next to a letter; or whether there is such a thing."
+    "**It knows** images like the examples: a grid of drawings of {count} objects ({objects}, …) "
+    "on tiles in {colours} colours, each with a letter on a badge. Ask what is at a row and "
+    "column; where an object is; what is left of, right of, above or below it; its colour; "
+    "its letter; what is next to a letter; or whether an object is there at all."
 )
 _CLIPS = (
-    "Of a video that shows several such images, ask too what is at a row and column at the start, "
-    "at the end, or while the tiles have some colour."
+    "About a video of several such images, you can also ask what is at a row and column at the "
+    "start, at the end, or while the tiles have a certain colour."
 )
-_NOTHING_ELSE = "It knows **nothing else**: about photographs and in other words it only guesses."
+_NOTHING_ELSE = (
+    "It knows **nothing else**: photographs, and questions in other words, get only guesses."
+)
 
 
 def is_embedded(name: str) -> bool:
@@ -33,8 +35,10 @@ def what_it_knows(checkpoint: Checkpoint, *, clips: bool) -> str:
     name = f"`{checkpoint.name}`, {millions:,.1f} million parameters."
     if not is_embedded(checkpoint.name):
         return f"The model is {name} The examples are composed images; try your own."
-    things = load_drawings().names
-    images = _IMAGES.format(count=len(things), things=", ".join(things[:3]), colours=len(COLOURS))
+    objects = load_drawings().names
+    images = _IMAGES.format(
+        count=len(objects), objects=", ".join(objects[:3]), colours=len(COLOURS)
+    )
     parts = [f"The model that comes with the library: {name}", images]
     return " ".join([*parts, *([_CLIPS] if clips else []), _NOTHING_ELSE])
 
@@ -47,6 +51,6 @@ def what_is_measured(checkpoint: Checkpoint) -> str:
         device += f", {count_text(torch.get_num_threads(), 'thread')}"
     return (
         f"Times are of one whole call on this machine ({device}, {dtype}) after a warm-up: vision, "
-        "scoring and generation. On few tokens the scorer may cost more than it saves; "
-        "`hf-token-compress benchmark` finds from how many tokens on a model is faster."
+        "scoring and generation. With few tokens, the scorer may cost more than it saves; "
+        "`hf-token-compress benchmark` finds the number of tokens from which it pays."
     )

@@ -1,4 +1,4 @@
-"""The page: what is asked on the left, what was found on the right."""
+"""The page: the question on the left, the answers on the right."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THEME = gr.themes.Soft(
 _TITLE = "Fewer visual tokens, the same answer?"
 _HEADING = f"""# {_TITLE}
 Before the language model runs, **hf_token_compress** drops the visual tokens that do not matter \
-for the question. Take an example, or bring your own, and move the slider.
+for the question. Choose an example or bring your own image, and move the slider.
 """
 
 
@@ -75,7 +75,7 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
                 percent = gr.Slider(
                     1,
                     100,
-                    round(100 * base.retention_ratio),
+                    max(1, round(100 * base.retention_ratio)),
                     step=1,
                     label="Visual tokens to keep, in %",
                     elem_id="percent",
@@ -103,7 +103,7 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
         gr.Markdown(what_it_knows(comparer.checkpoint, clips="video" in comparer.settings))
 
         inputs = [modality, image, video, question, percent, scorer, selection, explained]
-        # One call at a time, or times would count each other's work.
+        # One call at a time: others at once would make its times longer.
         asking: dict[str, Any] = {
             "fn": ask,
             "inputs": inputs,
@@ -113,7 +113,7 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
             "show_progress": "minimal",
             "api_visibility": "private",
         }
-        # On a phone, what was found is below what was asked.
+        # On a phone, the answers are below the question.
         gr.on([button.click, question.submit], scroll_to_output=True, **asking)
         changed = [percent.release, scorer.input, selection.input, explained.input]
         gr.on(changed, trigger_mode="always_last", **asking)
@@ -161,7 +161,7 @@ def _video_input() -> gr.Gallery:
 
 
 def _gallery(examples: Sequence[Example], name: str) -> gr.Gallery:
-    gr.Markdown("Examples: choose one to ask it.")
+    gr.Markdown("Examples: click one to ask its question.")
     return gr.Gallery(
         [(str(example.files[0]), example.question) for example in examples],
         show_label=False,
@@ -189,7 +189,7 @@ def _drawing(title: str, name: str) -> gr.Image:
 
 
 def _taker(modality: Modality, examples: Sequence[Example]) -> Callable[..., tuple[Any, ...]]:
-    """What puts the example that was clicked where users put their own."""
+    """The handler that fills in the example that was clicked."""
 
     def take(event: gr.SelectData) -> tuple[Any, ...]:
         example = examples[event.index]

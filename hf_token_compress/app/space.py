@@ -36,8 +36,12 @@ app({arguments!r})
 def write_space_files(folder: Path, model: str) -> list[Path]:
     """Write README.md, requirements.txt and app.py of a Space for a model.
 
+    Args:
+        folder: Where to write them.
+        model: A Hub id, or the name of a tiny model.
+
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
         OSError: They cannot be written.

@@ -24,6 +24,9 @@ from .options import FRAMES, takes
 if TYPE_CHECKING:
     from ..app.comparing import Comparer
 
+_FRAMES = 8
+_MAX_NEW_TOKENS = 64
+
 
 @dataclass(frozen=True)
 class AppModelOptions(ModelOptions):
@@ -68,12 +71,16 @@ def app(
     model_options: AppModelOptions,
     changes: dict[str, Any],
     server: ServerOptions,
-    frames: Annotated[int, typer.Option(min=1, help=FRAMES["help"])] = 8,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    frames: Annotated[int, typer.Option(min=1, help=FRAMES["help"])] = _FRAMES,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest answer, in tokens.")
+    ] = _MAX_NEW_TOKENS,
     write_space: Annotated[
         Path | None,
         typer.Option(
-            help="Do not start it: write the files of a Hub Space that runs it.", metavar="FOLDER"
+            help="Do not start it: write the files of a Hub Space that runs it. Of the other "
+            "options, only --model is allowed.",
+            metavar="FOLDER",
         ),
     ] = None,
 ) -> None:
@@ -90,6 +97,9 @@ def app(
     hf-token-compress app --write-space my_space
     ```
     """
+    if write_space is not None:
+        limits = (frames, max_new_tokens) != (_FRAMES, _MAX_NEW_TOKENS)
+        _check_space(model_options, bool(changes) or limits or server != ServerOptions())
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if find_spec("gradio") is None:
         raise CommandError(
@@ -98,7 +108,7 @@ def app(
         )
     source = find_checkpoint(model_options)
     with wrong_arguments():
-        settings = _settings(source, changes)
+        settings = modality_settings(source, changes)
     if write_space is None:
         _serve(source, settings, server, frames, max_new_tokens)
         return
@@ -142,18 +152,45 @@ def _serve(
 def _prepared_page(comparer: Comparer, folder: str) -> Any:
     """The page with examples in a folder, after a question of each modality."""
     from ..app.examples import write_examples
+    from ..app.knowledge import is_embedded
     from ..app.page import make_page
 
     examples = {kind: write_examples(Path(folder), kind) for kind in comparer.settings}
     for kind, (first, *_) in examples.items():
-        comparer(first.question, first.files, modality=kind, changes={})
+        # As the page does: relevance may need more memory than the user's own model leaves.
+        explained = is_embedded(comparer.checkpoint.name)
+        comparer(first.question, first.files, modality=kind, changes={}, explained=explained)
     return make_page(comparer, examples)
 
 
-def _settings(
+def _check_space(model_options: AppModelOptions, other_options: bool) -> None:
+    """Refuse what a Space would not have.
+
+    Raises:
+        CommandError: There are options besides the model, or the model is a local folder.
+    """
+    model = model_options.model
+    if other_options or model_options != AppModelOptions(model):
+        raise CommandError(
+            "--write-space takes only --model: add other options to app.py of the Space.",
+            exit_code=2,
+        )
+    if Path(model).is_dir():
+        raise CommandError(
+            f"A Space cannot read the folder {model!r} of this machine: push the model to the Hub, "
+            "and name it by its id.",
+            exit_code=2,
+        )
+
+
+def modality_settings(
     source: CheckpointSource, changes: Mapping[str, Any]
 ) -> dict[Modality, TokenCompressionConfig]:
-    """The setting that each modality starts from; only images for models that know no videos."""
+    """The setting that each modality starts from; without videos where none are known to work.
+
+    Raises:
+        TypeError, ValueError: As `CheckpointSource.merged_compression`.
+    """
     from ..mapper import load_mappers
     from ..models.verified import VERIFIED
 
@@ -161,6 +198,6 @@ def _settings(
     if own is not None:
         videos = "video" in load_mappers(own).mappers
     else:
-        videos = family is None or family.videos
+        videos = family is not None and family.videos
     kinds: tuple[Modality, ...] = ("image", "video") if videos else ("image",)
     return {kind: source.merged_compression(changes, (kind,)) for kind in kinds}

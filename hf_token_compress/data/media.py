@@ -72,6 +72,23 @@ def decode_image(content: bytes) -> Image.Image:
         raise ValueError("The image that the data holds cannot be read.") from error
 
 
+def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
+    """The images in files as the frames of one video, RGB and upright.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: One is not an image that can be read, or is not as large as the first.
+    """
+    frames = [read_image(path) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        if frame.size != frames[0].size:
+            raise ValueError(
+                f"The frames of a video must have one size, but {str(paths[0])!r} has "
+                f"{_size(frames[0])} pixels and {str(path)!r} {_size(frame)}."
+            )
+    return frames
+
+
 def check_image(path: str | Path) -> None:
     """Raise unless there is such a file.
 
@@ -110,7 +127,7 @@ def read_video(
     Raises:
         ImportError: No decoder is installed.
         OSError: There is no such file.
-        ValueError: It is not a video that can be read.
+        ValueError: It is not a video that can be read, or its frames differ in size.
     """
     check_video(path)
     path, images = Path(path), Image.registered_extensions()
@@ -121,7 +138,7 @@ def read_video(
             raise ValueError(f"The folder {str(path)!r} has no images to use as frames.")
         if num_frames is not None:
             files = _sampled(path, files, choose)
-        return [read_image(file) for file in files]
+        return read_frames(files)
     suffix = path.suffix.lower()
     if suffix in images and suffix not in _NOT_ANIMATIONS:
         return _read_animation(path, choose)
@@ -191,9 +208,12 @@ def _sampled(
 
 def _read_animation(path: Path, choose: Callable[[Any], Sequence[int]]) -> list[Image.Image]:
     first = read_image(path)
-    with Image.open(path) as animation:
-        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
-        milliseconds = animation.info.get("duration") or 0
+    try:
+        with Image.open(path) as animation:
+            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
+            milliseconds = animation.info.get("duration") or 0
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
+        raise ValueError(f"The video {str(path)!r} cannot be read: {_reason(error)}.") from error
     if len(frames) == 1:
         return [first]
     fps = 1000 / milliseconds if milliseconds else None
@@ -230,6 +250,10 @@ def _as_image(frame: Any) -> Image.Image:
     """One decoded frame: uint8 [H, W, 3] of PyAV, or [3, H, W] of torchcodec."""
     values = np.asarray(frame)
     return Image.fromarray(values if values.shape[-1] == 3 else values.transpose(1, 2, 0))
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width} × {image.height}"
 
 
 def _reason(error: BaseException) -> str:

@@ -14,6 +14,8 @@ from hf_token_compress.app.comparing import Comparer
 from hf_token_compress.app.examples import write_examples
 from hf_token_compress.asking import Checkpoint, answer, prepare_question
 from hf_token_compress.cli import app
+from hf_token_compress.cli.browser import modality_settings
+from hf_token_compress.cli.checkpoint import CheckpointSource, ModelOptions
 from hf_token_compress.data.media import read_image
 from hf_token_compress.relevance import relevance
 from hf_token_compress.viz import frame_sheet, heat_map, overlay
@@ -130,6 +132,43 @@ def test_what_models_and_files_say_is_text_in_the_page(comparer, examples):
     assert "&lt;b&gt;bold&lt;/b&gt;" in cards
     assert "a &lt; b" in cards
     assert problem("") == ""
+
+
+def test_an_accelerator_too_small_for_relevance_still_answers(comparer, examples, monkeypatch):
+    def relevance(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore.")
+
+    monkeypatch.setattr("hf_token_compress.app.comparing.relevance", relevance)
+    example = examples["image"][0]
+    found = compare(comparer, example, explained=True)
+    assert (found.full.text, found.relevance) == (example.answer, None)
+    assert found.unexplained.endswith("CUDA out of memory. Tried to allocate 9 GiB.")
+
+
+@pytest.mark.parametrize(
+    "options", [("--scorer", "attention"), ("--dtype", "float32"), ("--share",), ("--frames", "4")]
+)
+def test_a_space_with_options_that_it_would_not_have_is_refused(tmp_path, options):
+    outcome = CliRunner().invoke(app, ["app", "--write-space", str(tmp_path / "space"), *options])
+    assert outcome.exit_code == 2
+    assert "--write-space takes only --model" in outcome.stderr
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_space_cannot_have_a_folder_of_this_machine(tmp_path):
+    arguments = ["app", "--model", str(tmp_path), "--write-space", str(tmp_path / "space")]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 2
+    assert "push the model to the Hub" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("model_type", "modalities"),
+    [("qwen2_vl", {"image", "video"}), ("gemma3", {"image"}), ("mllama", {"image"})],
+)
+def test_videos_are_offered_for_families_that_take_them(model_type, modalities):
+    source = CheckpointSource(ModelOptions("some/model"), "some/model", {"model_type": model_type})
+    assert set(modality_settings(source, {})) == modalities
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch):

@@ -231,6 +231,23 @@ def test_what_is_not_a_video(video: Path, tmp_path: Path) -> None:
             read_video(path, processor_of("vila"), 4)
 
 
+def test_frames_that_differ_in_size(tmp_path: Path) -> None:
+    for name, size in (("a", (64, 48)), ("b", (64, 48)), ("c", (32, 48))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    with one_sentence(ValueError, "64 × 48", "c.png", "32 × 48"):
+        read_video(tmp_path, processor_of("vila"))
+
+
+def test_an_animation_that_is_cut_off(clip: list[Image.Image], tmp_path: Path) -> None:
+    """Its first frame can be read."""
+    path = tmp_path / "clip.gif"
+    clip[0].save(path, save_all=True, append_images=clip[1:])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with one_sentence(ValueError, str(path), "cannot be read"):
+        read_video(path, processor_of("vila"), 4)
+
+
 def test_a_missing_decoder_says_what_to_install(
     video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

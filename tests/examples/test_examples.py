@@ -121,6 +121,8 @@ def test_serve(run: Any) -> None:
             found = list(threads.map(lambda n: ask(n, retention_ratio=ratios[n]), range(6)))
         with pytest.raises(HTTPError) as caught:
             ask(0, retention_ratio=2)
+        with pytest.raises(HTTPError) as other_mapper:
+            ask(0, retention_ratio={"mapper": "someone/mapper"})
     finally:
         server.shutdown()
         server.server_close()
@@ -128,7 +130,7 @@ def test_serve(run: Any) -> None:
         {"answer": place(number), "visual_tokens": 64, "kept": round(64 * ratios[number])}
         for number in range(6)
     ]
-    assert caught.value.code == 400
+    assert caught.value.code == other_mapper.value.code == 400
     assert "retention_ratio" in caught.value.read().decode()
 
 
