@@ -71,7 +71,7 @@ def collect(
         str | None, typer.Option(help="Hub id to record for a model in a folder.")
     ] = None,
 ) -> None:
-    r"""Collect a model's layer-0 attention and the relevance of its answers, in shards.
+    r"""Collect what a mapper may see of prompts and the relevance of their answers, in shards.
 
     Run it again after it was stopped: it continues where it was. Under `accelerate launch` every
     process takes its share. The modality is image, unless all questions are about videos.

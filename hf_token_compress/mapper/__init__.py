@@ -1,4 +1,4 @@
-"""The mapper: a small network that predicts the relevance of visual tokens from attention."""
+"""The mapper: a small network that predicts the relevance of visual tokens before the model runs."""
 
 from .config import NETWORKS, MapperConfig
 from .files import MapperNotFoundError

@@ -22,9 +22,10 @@ class GatedFusionScorer(Scorer):
     """Layer-0 attention with and without RoPE, plus the whitened similarity to the best word.
 
     With z for scores standardised over the visual tokens of a prompt, A and B for attention with
-    and without RoPE, W for `whitened_similarity` and g for its gate, it is the average over 3 x 3
-    neighbours of z(z(log A) + z(log B)) + text_weight g z(W). Where no word stands out, because
-    the projector does not map images close to words, g is 0 and attention decides alone.
+    and without RoPE, W for `whitened_similarity` and g for its gate, it is
+    z(z(log A) + z(log B)) + text_weight g z(W), averaged half and half with its mean over the
+    3 x 3 tokens around. Where no word stands out, because the projector does not map images close
+    to words, g is 0 and attention decides alone.
 
     Args:
         text_weight: Weight of the similarity, at least 0.

@@ -168,7 +168,7 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
     assert outcome.exit_code == 0, outcome.stderr
     table = json.loads(outcome.stdout)
     scorers = [row["scorer"] for row in table["rows"]]
-    assert scorers == ["full", "truth", "mapper", "attention", "uniform", "random"]
+    assert scorers == ["full", "truth", "mapper", "gated_fusion", "attention", "uniform", "random"]
     assert table["mapper"] == MODEL
 
 
@@ -250,7 +250,7 @@ def test_a_mapper_that_is_named_is_among_the_default_scorers() -> None:
         ),
         (["evaluate", "--rows", 8, "--columns", 8, "--per-kind", 1], ("8 x 8", "'lettered'")),
         (["evaluate", "--output", "none/table.json"], ("no folder",)),
-        (["run", "--scorer", "mapper"], ("collect", "train", "scorer='attention'")),
+        (["run", "--scorer", "mapper"], ("collect", "train", "leave scorer out")),
         (["run", "--mapper", "no-such-folder"], ("'no-such-folder'",)),
     ],
 )

@@ -67,7 +67,8 @@ def test_diverse_chooses_for_a_sample_in_a_batch_as_for_one_alone(family: str) -
         (alone,) = samples_of(model, [prompt], family)
         assert torch.equal(own.kept_visual, alone.kept_visual)
         assert own.visual_tokens_after == round(0.25 * own.visual_tokens_before)
-    ranked = samples_of(compress(stock, QUARTER), prompts, family)
+    ranking = dataclasses.replace(DIVERSE, selection="top_k")
+    ranked = samples_of(compress(stock, ranking), prompts, family)
     assert not torch.equal(batch[0].kept_visual, ranked[0].kept_visual)
 
 

@@ -224,6 +224,8 @@ def test_a_revision_without_a_mapper() -> None:
 def test_top_p_with_another_selection() -> None:
     with one_sentence(ValueError, "top_p", "selection"):
         TokenCompressionConfig(top_p=0.5, selection="diverse")
+    with one_sentence(ValueError, "top_p", "selection='diverse'"):
+        TokenCompressionConfig(top_p=0.5, scorer="gated_fusion")
 
 
 def test_a_wrong_value_after_a_change_is_found_too() -> None:

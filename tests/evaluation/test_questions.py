@@ -165,7 +165,7 @@ def test_the_command_asks_a_file(tmp_path: Path) -> None:
     assert "Left out (1): sample 0, it has no answer" in outcome.stderr
     table = json.loads(outcome.stdout)
     assert [row["scorer"] for row in table["rows"]] == (
-        ["full", "truth", "attention", "uniform", "random"]
+        ["full", "truth", "gated_fusion", "attention", "uniform", "random"]
     )
     assert table["data"] == str(path)
     assert [item["number"] for item in table["left_out"]] == [0]
@@ -185,7 +185,7 @@ def test_without_boxes_the_command_leaves_out_the_scorer_truth(tmp_path: Path) -
         first, _, *lines = table.splitlines()
         assert first.startswith(heading)
         assert [line.split(" | ")[0] for line in lines] == (
-            ["| (all visual tokens)", "| attention", "| uniform", "| random"]
+            ["| (all visual tokens)", "| gated_fusion", "| attention", "| uniform", "| random"]
         )
     assert_refused(evaluate("--data", path, "--scorer", "truth"), "truth", "relevant_boxes")
     assert_refused(evaluate("--data", path, "--kind", "smell"), "'smell'", "all")
