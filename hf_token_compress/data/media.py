@@ -84,7 +84,7 @@ def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
         if frame.size != frames[0].size:
             raise ValueError(
                 f"The frames of a video must have one size, but {str(paths[0])!r} has "
-                f"{_size(frames[0])} pixels and {str(path)!r} {_size(frame)}."
+                f"{_size(frames[0])} pixels and {str(path)!r} {_size(frame)}: resize them."
             )
     return frames
 
