@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typing_extensions import override
 
@@ -111,19 +109,7 @@ def checkpoint(name: str, folder: Path) -> Path:
     """A folder with a model that vLLM loads: that of a tiny model, or a random "qwen2_5_vl"."""
     if name == "qwen2_5_vl":
         return _random_qwen2_5_vl(folder)
-    source = Path(resolve_model(f"tiny-{name}"))
-    if name != "llava-onevision":
-        return source
-    for file in source.iterdir():
-        if file.is_file() and file.name != "model.safetensors":
-            shutil.copy(file, folder)
-    # vLLM knows the names that towers had before Transformers 5.
-    weights = {
-        key.replace("vision_tower.", "vision_tower.vision_model."): weight
-        for key, weight in load_file(source / "model.safetensors").items()
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    return Path(resolve_model(f"tiny-{name}"))
 
 
 def _random_qwen2_5_vl(folder: Path) -> Path:

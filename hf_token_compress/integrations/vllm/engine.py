@@ -32,10 +32,17 @@ def _refused(vllm_config: Any, has_grid_positions: bool) -> Iterator[str]:
         yield "speculative decoding, whose draft model would see the uncompressed positions"
     if parallel.pipeline_parallel_size > 1:
         yield "pipeline parallelism, which was not tested: use tensor parallelism"
+    if parallel.prefill_context_parallel_size > 1 or parallel.decode_context_parallel_size > 1:
+        yield "context parallelism, which was not tested: use tensor parallelism"
     if parallel.use_ubatching:
         yield "micro-batches (enable_dbo or ubatch_size)"
     if vllm_config.ec_transfer_config is not None or multimodal.mm_encoder_only:
         yield "a disaggregated encoder, which has no decoder layer to score with"
+    if vllm_config.kv_transfer_config is not None:
+        yield (
+            "a KV connector (kv_transfer_config or kv_offloading_size), whose blocks may be of "
+            "another mapper"
+        )
     if multimodal.enable_mm_embeds or model.enable_prompt_embeds:
         yield "embeddings as inputs (enable_mm_embeds or enable_prompt_embeds)"
     if multimodal.video_pruning_rate:

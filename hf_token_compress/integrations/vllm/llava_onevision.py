@@ -7,6 +7,7 @@ from . import tested as tested
 
 # isort: split
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from vllm.model_executor.models.llava_onevision import (
     LlavaOnevisionMultiModalProcessor,
     LlavaOnevisionProcessingInfo,
 )
+from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ...models.family import Size
@@ -44,3 +46,10 @@ class CompressedLlavaOnevisionForConditionalGeneration(
     CompressedModel, LlavaOnevisionForConditionalGeneration
 ):
     """The stock model, with fewer visual tokens."""
+
+    # Transformers 5 saves the vision tower under names that vLLM 0.32 does not know.
+    hf_to_vllm_mapper = LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper | WeightsMapper(
+        orig_to_new_regex={
+            re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)"): "vision_tower.vision_model."
+        }
+    )

@@ -7,6 +7,7 @@ the caches of processed inputs, encoder outputs and key-value blocks) covers the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -23,10 +24,11 @@ from ...config import TokenCompressionConfig
 from ...models.family import ModelFamily, Size
 from ...models.registry import FAMILIES
 from ...prompt import MODALITIES, Modality
+from ...scorers import Scorer
 from ...selection import kept_count
 from .metrics import count_visual_tokens
 from .prompts import PromptVisual, VisualRecord, span_of
-from .setting import KEY, request_setting, server_setting
+from .setting import KEY, make_scorer, request_setting, server_setting
 
 _SCHEME = 1
 """Part of every hash: to be raised when the same setting would keep other tokens."""
@@ -102,10 +104,14 @@ class CompressingProcessor:
         given = dict(inputs.hf_processor_mm_kwargs)
         config = self._server
         if (changes := given.pop(KEY, None)) is not None:
-            config = request_setting(config, changes)
+            config = request_setting(config, changes, lambda: self._scorer)
         given[KEY] = _Request(tuple(inputs.prompt), config)
         inputs = dataclasses.replace(inputs, hf_processor_mm_kwargs=given)
         return super().apply(inputs, timing_ctx)  # type: ignore[misc]
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        return make_scorer(self._server)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """The prompt that vLLM measures memory with."""
@@ -150,6 +156,12 @@ class CompressingProcessor:
         if all(all(own) for own in is_cached.values()):
             return is_cached, missing
         # The record of each holds the sizes of all.
+        for modality, own in is_cached.items():
+            if any(mm_data_items[modality][number] is None for number in range(len(own))):
+                raise ValueError(
+                    f"Some {modality}s of this prompt are no longer cached: send all of them, not "
+                    "only their UUIDs."
+                )
         return {modality: [False] * len(own) for modality, own in is_cached.items()}, mm_data_items
 
     # 3. What the workers get.

@@ -76,9 +76,10 @@ class FirstLayer:
         weight = getattr(self._attention.qkv_proj, "weight", None)
         bias = getattr(self._attention.qkv_proj, "bias", None)
         width = len(self._norm.weight)
-        if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        if not isinstance(weight, Tensor) or weight.shape[-1] != width:
             return ()
-        if weight.shape[-1] != width:
+        # FP8 counts as floating point.
+        if not weight.is_floating_point() or weight.dtype.itemsize < 2:
             return ()
         rows = slice(0, self._attention.q_size)
         hidden = self._norm.forward_native(fingerprint_input(width).to(weight)[None])  # [1, D]

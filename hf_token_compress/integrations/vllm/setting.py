@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ...compression.setting import check_selection
@@ -49,11 +50,19 @@ def server_setting(hf_config: Any, *, has_grid_positions: bool) -> TokenCompress
     return config
 
 
-def request_setting(server: TokenCompressionConfig, changes: SettingLike) -> TokenCompressionConfig:
+def request_setting(
+    server: TokenCompressionConfig, changes: SettingLike, scorer: Callable[[], Scorer]
+) -> TokenCompressionConfig:
     """The setting of a request that changes the server's.
 
+    Args:
+        server: The setting of the server.
+        changes: What the request changes.
+        scorer: Gives the scorer of the server, which allows some selections only.
+
     Raises:
-        TypeError, ValueError: A setting is unknown, outside its range, or the server's alone.
+        TypeError, ValueError: A setting is unknown, outside its range, the server's alone, or not
+            for this scorer.
     """
     if isinstance(changes, str):
         changes = {"mapper": changes}
@@ -64,6 +73,8 @@ def request_setting(server: TokenCompressionConfig, changes: SettingLike) -> Tok
                 f"A request cannot change {name}: start the server with it, in "
                 "hf_overrides={'token_compression': …}."
             )
+    if config.selection_name != server.selection_name:
+        check_selection(config, scorer())
     return config
 
 

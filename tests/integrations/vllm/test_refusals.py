@@ -14,9 +14,14 @@ from errors import one_sentence
 from vllm.engine.arg_utils import EngineArgs
 from vllm_runs import checkpoint, engine_options
 
+from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.integrations.vllm import ARCHITECTURES
 from hf_token_compress.integrations.vllm.engine import check_engine
-from hf_token_compress.integrations.vllm.setting import make_scorer, server_setting
+from hf_token_compress.integrations.vllm.setting import (
+    make_scorer,
+    request_setting,
+    server_setting,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:FutureWarning")
 
@@ -39,8 +44,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:Fu
             },
             "disaggregated",
         ),
+        (
+            {
+                "kv_transfer_config": {
+                    "kv_connector": "ExampleConnector",
+                    "kv_role": "kv_both",
+                }
+            },
+            "KV connector",
+        ),
     ],
-    ids=["lora", "pipeline", "pruning", "embeddings", "graphs", "processor", "disaggregated"],
+    ids=[
+        *("lora", "pipeline", "pruning", "embeddings", "graphs", "processor", "disaggregated"),
+        "connector",
+    ],
 )
 def test_engine_options(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     folder = checkpoint("qwen2-vl-video", tmp_path)
@@ -84,6 +101,14 @@ def test_scorers(changes: dict[str, Any], words: str) -> None:
     )
     with one_sentence(ValueError, words):
         make_scorer(config)
+
+
+def test_a_selection_that_the_scorer_does_not_allow() -> None:
+    server = TokenCompressionConfig(scorer="uniform")
+    scorer = make_scorer(server)
+    assert request_setting(server, 0.2, lambda: scorer).retention_ratio == 0.2
+    with one_sentence(ValueError, "cannot be used with selection='diverse'"):
+        request_setting(server, {"selection": "diverse"}, lambda: scorer)
 
 
 def test_a_version_that_was_not_tested() -> None:
