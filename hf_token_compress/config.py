@@ -140,7 +140,8 @@ class TokenCompressionConfig(dict[str, Any]):
         if self.top_p is not None and self.selection_name != "top_k":
             raise ValueError(
                 "top_p keeps the tokens with the highest scores, but "
-                f"selection={self.selection_name!r} does not: leave top_p out, or use selection='top_k'."
+                f"selection={self.selection_name!r} does not: leave top_p out, or use "
+                "selection='top_k'."
             )
         if self.mapper_revision is not None and self.mapper is None:
             raise ValueError("mapper_revision is given without a mapper: name the mapper too.")

@@ -1,4 +1,4 @@
-"""The mapper: a small network that predicts the relevance of visual tokens before the model runs."""
+"""The mapper: a small network that predicts relevance before the language model runs."""
 
 from .config import NETWORKS, MapperConfig
 from .files import MapperNotFoundError
