@@ -81,12 +81,22 @@ def build_setting(
     """
     if mappers is None:
         check_names(config.scorer, config.mapper)
+    scorer = scorer_of(config, mappers)
+    check_scorer(model, scorer)
+    return Setting(config, scorer)
+
+
+def scorer_of(config: TokenCompressionConfig, mappers: MapperSet | None = None) -> Scorer:
+    """The scorer of a setting, with mappers that are loaded or those that it names.
+
+    Raises:
+        MapperNotFoundError: There is no such mapper.
+        ValueError: There is no such scorer, or it does not take one of the options.
+    """
     options = dict(config.scorer_options)
     if config.scorer_name == "mapper":
         options.update(mapper=mappers or config.mapper, revision=config.mapper_revision)
-    scorer = build_scorer(config.scorer_name, options)
-    check_scorer(model, scorer)
-    return Setting(config, scorer)
+    return build_scorer(config.scorer_name, options)
 
 
 def check_scorer(model: Any, scorer: Scorer) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...compression.setting import check_selection
+from ...compression.setting import check_selection, scorer_of
 from ...config import SCORING, SettingLike, TokenCompressionConfig
-from ...scorers import Scorer, build_scorer
+from ...scorers import Scorer
 
 KEY = "token_compression"
 """What the setting is called in config.json, in `hf_overrides` and in `mm_processor_kwargs`."""
@@ -85,10 +85,7 @@ def make_scorer(config: TokenCompressionConfig) -> Scorer:
         MapperNotFoundError: There is no such mapper.
         ValueError: There is no such scorer, or it needs what vLLM does not have.
     """
-    options = dict(config.scorer_options)
-    if config.scorer_name == "mapper":
-        options.update(mapper=config.mapper, revision=config.mapper_revision)
-    scorer = build_scorer(config.scorer_name, options)
+    scorer = scorer_of(config)
     check_selection(config, scorer)
     missing = scorer.needs - _COMPUTED
     if missing:
