@@ -116,7 +116,7 @@ class Comparer:
     def _read(
         self, files: Sequence[str | Path], modality: Modality
     ) -> tuple[list[Image.Image], list[list[Image.Image]]]:
-        """Images and videos of the prompt, of which there is one."""
+        """The image or the video of the prompt; the other list is empty."""
         if modality == "image":
             return [read_image(files[0])], []
         if len(files) > 1:

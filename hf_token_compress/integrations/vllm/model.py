@@ -77,18 +77,20 @@ class CompressedModel:
 
     def _kept(self, features: Tensor, record: VisualRecord) -> Tensor:
         """The tokens of an image or video, [N, D], that stay, [K, D]."""
-        return features[self._keep(features, record)]
+        whole = WholePrompt.of(self._family, self.config, record)
+        return features[self._keep(features, record, whole, torch.arange(len(whole.input_ids)))]
 
-    def _keep(self, features: Tensor, record: VisualRecord) -> Tensor:
-        """Which tokens stay, int64 [K]."""
+    def _keep(
+        self, features: Tensor, record: VisualRecord, whole: WholePrompt, position_ids: Tensor
+    ) -> Tensor:
+        """Which tokens stay, int64 [K]; `position_ids`, int64 [A, S] or [S], are the prompt's."""
         device = features.device
         if record.kept == len(features):
             return torch.arange(record.kept, device=device)
         config = record.config
-        whole = WholePrompt.of(self._family, self.config, record)
         prompt = whole.of_visual(
             record.number,
-            self._whole_positions(whole, record),
+            position_ids,
             whole.instruction_mask(self._structure_ids, self._turn_end_ids, config),
             functools.partial(self._embed, features),
             device,
@@ -138,10 +140,6 @@ class CompressedModel:
         embeds = self.language_model.embed_input_ids(input_ids.masked_fill(visual_mask, 0))
         embeds[visual_mask] = features.to(embeds)
         return embeds
-
-    def _whole_positions(self, whole: WholePrompt, record: VisualRecord) -> Tensor:
-        """Position ids of the whole prompt, int64 [S]."""
-        return torch.arange(len(whole.input_ids))
 
     @functools.cached_property
     def _first_layer(self) -> FirstLayer:
@@ -200,16 +198,12 @@ class CompressedGridModel(CompressedModel):
         return super().get_mrope_input_positions(whole.input_ids.tolist(), features)  # type: ignore[misc]
 
     @override
-    def _whole_positions(self, whole: WholePrompt, record: VisualRecord) -> Tensor:
-        return self._stock_positions(whole, record)[0]
-
-    @override
     def _kept(self, features: Tensor, record: VisualRecord) -> Tensor:
         """Features of the kept tokens, and their positions in further columns, [K, D + C]."""
-        keep = self._keep(features, record)
         whole = WholePrompt.of(self._family, self.config, record)
-        span = whole.spans[record.number]
-        places = self._whole_positions(whole, record)[:, span.positions]  # [3, N]
+        position_ids, _ = self._stock_positions(whole, record)  # [3, S]
+        keep = self._keep(features, record, whole, position_ids)
+        places = position_ids[:, whole.spans[record.number].positions]  # [3, N]
         places = places.to(features.device)[:, keep].T.to(torch.int32).contiguous()  # [K, 3]
         # The bits of the numbers, since not every dtype has all integers.
         return torch.cat([features[keep], places.view(features.dtype)], dim=1)
