@@ -309,19 +309,18 @@ def sum_over_queries(
         )
         norm = tl.load(log_sum_exp + query_index * heads + head, mask=inside, other=0.0)
         # A query that sees no key has a norm of -inf, and -inf minus -inf is NaN.
-        total += tl.where(visible, tl.exp2(logits - norm[None, :] * _LOG2_E), 0.0)
+        attention = tl.where(visible, tl.exp2(logits - norm[None, :] * _LOG2_E), 0.0)
+        total += attention
         if STATISTICS:
-            whole = tl.load(
-                log_sum_exp + (queries + query_index) * heads + head, mask=inside, other=0.0
-            )
             # The shares of a query that gives these keys nearly nothing stay small.
-            whole = tl.maximum(whole, norm + _LOG_SMALLEST_SHARE)
-            seen = visible & chosen[:, None]
-            share = tl.where(seen, tl.exp2(logits - whole[None, :] * _LOG2_E), 0.0)
-            peak = tl.maximum(peak, tl.max(share, 1))
+            places = log_sum_exp + (queries + query_index) * heads + head
+            whole = tl.load(places, mask=inside, other=0.0) - norm
+            factor = tl.exp2(-tl.maximum(whole, _LOG_SMALLEST_SHARE) * _LOG2_E)
+            factor = tl.where(norm == float("-inf"), 0.0, factor)
+            peak = tl.maximum(peak, tl.max(attention * factor[None, :], 1))
     mean = tl.sum(total, 1) / tl.maximum(packed, 1).to(tl.float32)
     slots = (sample * tl.num_programs(1) + slot) * length + key_position
     tl.store(out + slots, mean, mask=key_position < length)
     if STATISTICS:
         slots += tl.num_programs(2).to(tl.int64) * tl.num_programs(1) * length
-        tl.store(out + slots, peak, mask=key_position < length)
+        tl.store(out + slots, tl.where(chosen, peak, 0.0), mask=key_position < length)
