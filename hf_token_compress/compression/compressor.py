@@ -147,13 +147,7 @@ def _score(
         instruction_mask=instruction_mask,
         fast_path=fast_path,
     )
-    needed: dict[str, Any] = {}
-    if "scoring_layer" in scorer.needs:
-        needed["scoring_layer"] = reading.scoring_layer(
-            scorer.scoring_depth, query_mask=scorer.query_mask(reading.prompt)
-        )
-    if "unrotated_layer" in scorer.needs:
-        needed["unrotated_layer"] = reading.scoring_layer(0, rotary=False)
+    needed: dict[str, Any] = dict(reading.scoring_layers(scorer))
     if "vision_attention" in scorer.needs:
         needed["vision_attention"] = layout.vision_attention()
     if "word_statistics" in scorer.needs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
 from ..notices import warn_once
 from ..prompt import MultimodalPrompt, find_instruction_tokens
+from ..scorers import Scorer
 from ..scoring_layer import ScoringLayer
 from .fast_path import FastPath
 from .inputs import PromptLayout, check_shape, read_layout
@@ -70,7 +71,6 @@ class Reading:
 
         self.prompt = layout.prompt(instruction_mask, embed)
 
-    @without_autocast()
     def scoring_layer(
         self, depth: int, *, query_mask: Tensor | None = None, rotary: bool = True
     ) -> ScoringLayer:
@@ -85,6 +85,30 @@ class Reading:
             ValueError: A prompt has visual tokens, but no instruction token, the decoder's
                 attention cannot be read, or it has no RoPE to leave out.
         """
+        return self._layers(depth, query_mask, (rotary,))[0]
+
+    def scoring_layers(self, scorer: Scorer) -> dict[str, ScoringLayer]:
+        """The scoring layers that a scorer needs, by the names of its arguments.
+
+        Raises:
+            ValueError: As in `scoring_layer`.
+        """
+        wanted = [name for name in ("scoring_layer", "unrotated_layer") if name in scorer.needs]
+        own_mask = scorer.query_mask(self.prompt) if "scoring_layer" in wanted else None
+        if len(wanted) == 2 and scorer.scoring_depth == 0 and own_mask is self.prompt.query_mask:
+            return dict(zip(wanted, self._layers(0, own_mask, (True, False)), strict=True))
+        return {
+            name: self.scoring_layer(scorer.scoring_depth, query_mask=own_mask)
+            if name == "scoring_layer"
+            else self.scoring_layer(0, rotary=False)
+            for name in wanted
+        }
+
+    @without_autocast()
+    def _layers(
+        self, depth: int, query_mask: Tensor | None, rotary: Sequence[bool]
+    ) -> list[ScoringLayer]:
+        """One scoring layer for each entry of `rotary`, as in `scoring_layer`."""
         if not self._all_asked:
             warn_once(_NO_QUESTION)
         prompt = self.prompt
@@ -92,13 +116,20 @@ class Reading:
         if query_mask is None:
             query_mask = prompt.query_mask  # [B, S]
         if self._fast_path is not None and depth == 0:
-            return self._fast_path.scoring_layer(
-                self._model, self._layout, prompt.inputs_embeds, query_mask, rotary=rotary
+            embeds = prompt.inputs_embeds  # [B, S, D]
+            queries = prompt.query_tokens(query_mask, embeds.device)
+            return self._fast_path.scoring_layers(
+                self._model, self._layout, embeds, queries, rotary
             )
-        call = self._probe(rotary).attention(depth)
+        return [self._of_probe(depth, query_mask, own) for own in rotary]
+
+    def _of_probe(self, depth: int, query_mask: Tensor, rotary: bool) -> ScoringLayer:
+        probe = self._probe(rotary)
+        call = probe.attention(depth)
         if not rotary:
-            _check_one_place(self._probe(rotary).entry().position_ids, self._model)
-        return call.scoring_layer(query_mask, prompt.attention_mask)
+            probe.check_one_place()
+        queries = self.prompt.query_tokens(query_mask, call.key.device)
+        return call.scoring_layer(queries, self.prompt.attention_mask)
 
 
 def read_prompt(
@@ -177,18 +208,6 @@ def read(
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
     return Reading(model, layout, probe, fast_path, instruction_mask.to(everything), all_asked)
-
-
-def _check_one_place(position_ids: Tensor | None, model: Any) -> None:
-    """Raise unless the decoder took all tokens as being in one place, [A, B, S] or [B, S]."""
-    axes = position_ids
-    if axes is not None and axes.ndim == 3:
-        axes = axes[-3:]  # of four, the first counts text order
-    if axes is None or (axes != axes[..., :1]).any():
-        raise ValueError(
-            f"{type(model).__name__} counts positions by itself, so its attention cannot be read "
-            "without RoPE: choose a scorer that reads it with RoPE, such as 'attention'."
-        )
 
 
 def _instruction_tokens(
