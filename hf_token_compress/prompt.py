@@ -112,7 +112,8 @@ class QueryTokens:
         """The tokens that a mask on the CPU marks, bool [B, S], with indices on a device."""
         sample, position = mask.nonzero(as_tuple=True)  # [Q] each
         counts = tuple(mask.sum(dim=1).tolist())
-        return cls(*to_device([sample, position], device), counts)
+        sample, position = to_device([sample, position], device)
+        return cls(sample, position, counts)
 
 
 @dataclass(frozen=True)

@@ -135,10 +135,12 @@ class FastPath:
         twin = make_twin(decoder, untouched=decoder_layers(decoder)[1:])
         layer = LlamaLikeLayer.of(twin.of(decoder))
         assert layer is not None, "fits() was not asked."
-        own = queries.sample, queries.position
+        sample, position = queries.sample, queries.position
         with twin.running():
             position_ids = layout.position_ids  # [A, B, S] or [B, S]
-            turns = [position_ids if turned else torch.zeros_like(position_ids) for turned in rotary]
+            turns = [
+                position_ids if turned else torch.zeros_like(position_ids) for turned in rotary
+            ]
             places = turns[0] if len(turns) == 1 else torch.cat(turns, dim=-2)
             cos, sin = (
                 values.unflatten(0, (len(turns), len(embeds)))
@@ -153,14 +155,18 @@ class FastPath:
                 keys.append(layer.keys(hidden, *turn))  # [T, B, s, key_heads, head_dim]
             key = keys[0] if len(keys) == 1 else torch.cat(keys, dim=2)
             # Queries of the query tokens.
-            asking = hidden[own] if len(keys) == 1 else layer.input_norm(embeds[own])  # [Q, D]
-            query = layer.queries(asking, cos[:, *own], sin[:, *own])  # [T, Q, heads, head_dim]
+            if len(keys) == 1:
+                asking = hidden[sample, position]  # [Q, D]
+            else:
+                asking = layer.input_norm(embeds[sample, position])  # [Q, D]
+            turn = [values[:, sample, position] for values in (cos, sin)]  # [T, Q, rotary] each
+            query = layer.queries(asking, *turn)  # [T, Q, heads, head_dim]
         return [
             ScoringLayer(
                 query=own_query,
                 key=own_key,
-                sample=queries.sample,
-                position=queries.position,
+                sample=sample,
+                position=position,
                 key_mask=layout.attention_mask.to(key.device),
                 scaling=self.scaling,
                 sliding_window=self.sliding_window,

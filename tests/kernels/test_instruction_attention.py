@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from largest_tensor import LargestTensor
 from torch import Tensor
 
-from hf_token_compress.kernels.instruction_attention import torch_reference
 from hf_token_compress.kernels.instruction_attention import (
     attention_statistics,
     instruction_attention,
+    torch_reference,
 )
 
 pytestmark = pytest.mark.core

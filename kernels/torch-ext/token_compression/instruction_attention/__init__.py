@@ -165,7 +165,10 @@ def _call(
             )
         check_dtype(torch.bool, mask=mask)
         check_device(query=query, mask=mask)
-    if query_counts is not None and (len(query_counts), sum(query_counts)) != (len(key), len(query)):
+    if query_counts is not None and (len(query_counts), sum(query_counts)) != (
+        len(key),
+        len(query),
+    ):
         raise ValueError(
             f"query_counts must be {len(key)} numbers that add up to {len(query)} queries, but is "
             f"{list(query_counts)}."
@@ -179,9 +182,8 @@ def _call(
     }
     given = [name for name, value in special.items() if value is not None]
     if choose_backend(backend, query, key, torch_only=given) == "torch":
-        return torch_reference.attention_statistics(
-            *tensors, **options, **special, chunk_size=chunk_size
-        )
+        options.update(special, chunk_size=chunk_size)
+        return torch_reference.attention_statistics(*tensors, **options)
     check_contiguous(query=query, key=key)
     from .triton_launch import attention_statistics as fused
 

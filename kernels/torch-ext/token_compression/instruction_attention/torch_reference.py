@@ -133,8 +133,14 @@ def _blocks(
         for sample, count in enumerate(query_counts):
             own = slice(end, end := end + count)
             own_mask = None if mask is None else mask[own].unsqueeze(0)
-            parts = query[own].unsqueeze(0), query_position[own].unsqueeze(0)
-            yield _Block(slice(sample, sample + 1), *parts, max(count, 1), None, own_mask)
+            yield _Block(
+                slice(sample, sample + 1),
+                query[own].unsqueeze(0),
+                query_position[own].unsqueeze(0),
+                max(count, 1),
+                None,
+                own_mask,
+            )
         return
     parts = [query, query_position] if mask is None else [query, query_position, mask]
     counts: int | Tensor = max(longest, 1)
