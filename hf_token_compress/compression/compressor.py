@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def compress_inputs(
     inputs: Mapping[str, Any],
     setting: Setting,
     *,
-    padding: Padding,
+    padding: Padding | Literal["forward"],
     spare_position: bool = False,
     instruction_mask: Tensor | None = None,
     earlier: Mapping[str, Tensor] | None = None,
@@ -57,7 +57,7 @@ def compress_inputs(
         compression: Where the report is left.
         inputs: Keyword arguments of the stock forward, with images or videos.
         setting: That of this call.
-        padding: Where samples that became shorter are padded.
+        padding: Where samples that became shorter are padded; "forward" where a forward does that.
         spare_position: Add one position of padding if there is none and position ids may have
             gaps: `generate` without a cache drops a mask that hides nothing, and Transformers
             would then read the gaps as borders between packed sequences.
@@ -108,6 +108,8 @@ def compress_inputs(
                 kept = _select(setting, layout, prompt, scores, budgets)
     # 4. Rewrite the inputs.
     with rewriting.running():
+        if padding == "forward":
+            padding = "left" if bool(mask[:, -1].all()) else "tail"
         compressed = rewrite_prompt(
             model,
             family,
