@@ -110,9 +110,20 @@ def attention_statistics(
     `SMALLEST_SHARE`.
 
     Args:
-        query, key, query_sample, query_position, key_mask, scaling, sliding_window, mask, softcap,
-            sinks, query_counts, chunk_size, backend: As in `instruction_attention`.
+        query: float [Q, heads, head_dim], as all arguments but `among` in `instruction_attention`.
+        key: float [B, S, key_heads, head_dim].
+        query_sample: int64 [Q].
+        query_position: int64 [Q].
+        key_mask: bool [B, S].
         among: bool [B, S], the keys that shares are taken of.
+        scaling: Factor on the logits.
+        sliding_window: Keys that a query attends to at most.
+        mask: bool [Q, S].
+        softcap: Cap of the logits.
+        sinks: float [heads].
+        query_counts: Queries of each sample.
+        chunk_size: Queries at once on a CPU.
+        backend: `"triton"` or `"torch"`.
 
     Returns:
         float32 [2, B, heads, S], mean and peak; the peak is zero outside `among`.

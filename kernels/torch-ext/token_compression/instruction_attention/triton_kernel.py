@@ -147,9 +147,9 @@ def log_sum_exp_of_tiles(
     BLOCK_KEYS: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
 ):
-    """Partial [1 or 2, tiles, Q, heads]: log-sum-exp of each query over one tile, -inf without keys.
+    """Partial [1 or 2, tiles, Q, heads]: log-sum-exp of each query over one tile.
 
-    The second one is over the keys of the tile that are in `among`.
+    It is -inf without keys. The second one is over the keys of the tile that are in `among`.
     """
     key_head = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
