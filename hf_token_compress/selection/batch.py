@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import to_device
 from .candidates import Candidates
+from .diverse import diverse_batch
 from .floors import best_of_each_group
 from .plan import SelectionPlan
 
@@ -39,7 +40,10 @@ def keep_planned(scores: Tensor, plans: Sequence[SelectionPlan], rule: BatchRule
     none = [torch.full((length,), -1) for length in lengths]
     floors = [
         (
-            _padded([empty if own is None else own[0] for own, empty in zip(each, none)], -1),
+            _padded(
+                [empty if own is None else own[0] for own, empty in zip(each, none, strict=True)],
+                -1,
+            ),
             torch.tensor([[0 if own is None else own[1]] for own in each]),
         )
         for each in zip_longest(*(plan.floors for plan in plans))
@@ -68,6 +72,40 @@ def top_k_of_plans(scores: Tensor, kept: Tensor | None, plans: Sequence[Selectio
     counts = torch.tensor([[plan.count] for plan in plans])
     (is_chosen,) = to_device([torch.arange(order.shape[1]) < counts], scores.device)  # [P, N]
     return torch.zeros_like(is_chosen).scatter_(1, order, is_chosen)
+
+
+def diverse_of_plans(embed: Callable[[Sequence[int]], Tensor]) -> BatchRule:
+    """The rule of `diverse` for all prompts together.
+
+    Args:
+        embed: Computes the embeddings of the visual tokens of some of the P prompts, float32
+            [p, N, D], anything finite after the end of a prompt.
+    """
+
+    def of_batch(scores: Tensor, kept: Tensor | None, plans: Sequence[SelectionPlan]) -> Tensor:
+        chosen = torch.zeros_like(scores, dtype=torch.bool)
+        held = chosen if kept is None else kept
+        numbers = [number for number, plan in enumerate(plans) if plan.count]
+        # On a CPU one prompt after another, which takes less memory.
+        together = scores.device.type != "cpu"
+        for group in [range(len(plans))] if together else [[number] for number in numbers]:
+            own = [plans[number] for number in group]
+            lengths = [len(plan) for plan in own]
+            part = slice(group[0], group[-1] + 1), slice(max(lengths))
+            own_scores = scores[part]
+            if min(lengths) < max(lengths):
+                own_scores = own_scores.nan_to_num(neginf=0.0)
+            chosen[part] = diverse_batch(
+                own_scores,
+                held[part],
+                [plan.kept for plan in own],
+                [plan.count for plan in own],
+                lengths,
+                embed(group),
+            )
+        return chosen
+
+    return of_batch
 
 
 def one_by_one(

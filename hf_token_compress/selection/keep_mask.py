@@ -12,13 +12,13 @@ from torch.nn.utils.rnn import pad_sequence
 from ..config import Selection, TokenCompressionConfig
 from ..device_copy import to_device
 from ..prompt import VisualSpan
-from .batch import BatchRule, keep_planned, one_by_one, top_k_of_plans
+from .batch import BatchRule, diverse_of_plans, keep_planned, one_by_one, top_k_of_plans
 from .budgets import visual_token_budget
 from .candidates import Candidates, no_embeddings
 from .diverse import diverse
 from .floors import groups_of_frames, groups_of_visuals
 from .kept_tokens import KeptTokens
-from .plan import Floor, SelectionPlan, everything, least_kept_of_all, make_plan
+from .plan import Floor, SelectionPlan, everything, make_plan
 from .structure import structure_tokens
 from .top_k import top_k
 
@@ -86,7 +86,10 @@ def select_tokens(
     if is_last.any():
         return KeptTokens.read(keep)
     counts = mask.sum(dim=1).tolist()
-    left = [count - len(plan) + plan.kept + plan.count for count, plan in zip(counts, plans)]
+    left = [
+        count - len(plan) + plan.kept + plan.count
+        for count, plan in zip(counts, plans, strict=True)
+    ]
     return KeptTokens(keep, tuple(left))
 
 
@@ -112,7 +115,8 @@ def keep_of_visuals(
     """
     plan = _plan(visuals, config, None if config.top_p is None else scores.cpu())
     own = None if own_rule is None else lambda _, candidates: own_rule(candidates)
-    return keep_planned(scores[None], [plan], _batch_rule([config], own, lambda _: embed()))[0]
+    rule = _batch_rule([config], own, lambda _: embed()[None])
+    return keep_planned(scores[None], [plan], rule)[0]
 
 
 def kept_count(visual: VisualSpan, config: TokenCompressionConfig) -> int:
@@ -211,24 +215,32 @@ def _floors(visuals: Sequence[VisualSpan], config: TokenCompressionConfig) -> li
 def _batch_rule(
     configs: Sequence[TokenCompressionConfig],
     own_rule: Callable[[int, Candidates], Tensor | None] | None,
-    embed: Callable[[int], Tensor],
+    embed: Callable[[Sequence[int]], Tensor],
 ) -> BatchRule:
-    if own_rule is None and all(config.selection_name == "top_k" for config in configs):
+    """The rule of a batch; `embed` computes float32 [p, N, D] for some of its prompts."""
+    names = {config.selection_name for config in configs}
+    if own_rule is None and names == {"top_k"}:
         return top_k_of_plans
+    if own_rule is None and names == {"diverse"}:
+        return diverse_of_plans(embed)
 
     def rule(sample: int, candidates: Candidates) -> Tensor:
         chosen = None if own_rule is None else own_rule(sample, candidates)
         return RULES[configs[sample].selection_name](candidates) if chosen is None else chosen
 
-    return one_by_one(rule, embed)
+    return one_by_one(rule, lambda sample: embed([sample])[0])
 
 
 def _embeddings(
     inputs_embeds: Callable[[], Tensor],
     positions: Sequence[Tensor],
     device: torch.device,
-    sample: int,
+    samples: Sequence[int],
 ) -> Tensor:
+    """Embeddings of the visual tokens of some samples, float32 [b, N, D]."""
     embeds = inputs_embeds()  # [B, S, D], where a split model has its embedding
-    (own,) = to_device([positions[sample]], embeds.device)
-    return embeds[sample].index_select(0, own).float().to(device)  # [N, D]
+    length = embeds.shape[1]
+    places = [positions[sample] + sample * length for sample in samples]
+    (index,) = to_device([pad_sequence(places, batch_first=True)], embeds.device)  # [b, N]
+    own = embeds.flatten(0, 1).index_select(0, index.flatten())  # [b * N, D]
+    return own.unflatten(0, index.shape).float().to(device)
