@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ..device_copy import to_device
+from ..device_copy import few_launches, to_device
 from .candidates import Candidates
 
 ROUNDS = 2
@@ -74,7 +74,7 @@ def diverse_batch(
     Returns:
         bool [P, N], the tokens that are chosen.
     """
-    if _one_by_one(scores.device) and len(scores) > 1:
+    if not few_launches(scores.device) and len(scores) > 1:
         # One prompt after another, which takes less memory.
         alone = torch.zeros_like(kept)  # [P, N]
         for number, length in enumerate(lengths):
@@ -89,10 +89,6 @@ def diverse_batch(
         index = best if spare is None else best.masked_fill(spare, scores.shape[1])
         chosen.scatter_(1, index, True)
     return chosen[:, :-1]
-
-
-def _one_by_one(device: torch.device) -> bool:
-    return device.type == "cpu"
 
 
 @dataclass(frozen=True)
@@ -260,7 +256,7 @@ def greedy_diverse(candidates: Candidates) -> Tensor:
 
 
 def scaled_importance(scores: Tensor, missing: Tensor | None = None) -> Tensor:
-    """Scores, float [..., N], scaled to [0, 1] over the tokens of a prompt; all 1 if they are equal.
+    """Scores of a prompt, float [..., N], scaled to [0, 1]; all 1 if they are equal.
 
     Where `missing`, bool [..., N], is True there is no token; what is returned there is finite.
     """

@@ -114,7 +114,7 @@ def test_prompts_of_a_batch_choose_as_alone(batch: list[Candidates], together: b
     )
     with pytest.MonkeyPatch.context() as patch:
         if together:
-            patch.setattr(diverse_selection, "_one_by_one", lambda _: False)
+            patch.setattr(diverse_selection, "few_launches", lambda _: True)
         chosen = diverse_batch(*arguments)
     for own, found in zip(batch, chosen, strict=True):
         assert found.nonzero().flatten().tolist() == sorted(diverse(own).tolist())
