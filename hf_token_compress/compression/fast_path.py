@@ -25,6 +25,7 @@ from .inputs import PromptLayout, is_placeholder
 from .llama_layer import LlamaLikeLayer
 from .precision import without_autocast
 from .probe import AttentionCall, Probe, decoder_layers
+from .stopwatch import Stopwatch
 from .twin import make_twin
 
 _logger = logging.getLogger(__name__)
@@ -224,7 +225,8 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     position_ids[..., 1, :] *= context // length
     if position_ids.ndim == 3:
         position_ids *= torch.tensor([1, 2, 3, 5], device=device)[: len(position_ids), None, None]
-    return PromptLayout(ids, mask, position_ids, encoded, spans, vision_ms=0.0)
+    unused = Stopwatch(device)
+    return PromptLayout(ids, mask, position_ids, encoded, spans, unused, unused)
 
 
 def _is_plain(call: AttentionCall) -> bool:

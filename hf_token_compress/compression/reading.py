@@ -16,7 +16,9 @@ from ..notices import warn_once
 from ..prompt import MultimodalPrompt, find_instruction_tokens
 from ..scorers import Scorer
 from ..scoring_layer import ScoringLayer
+from ..selection import KeptTokens
 from .fast_path import FastPath
+from .host import on_host
 from .inputs import PromptLayout, check_shape, read_layout
 from .labels import answer_tokens
 from .precision import without_autocast
@@ -39,7 +41,7 @@ class Reading:
         layout: The batch of B prompts of S tokens.
         probe: Makes what reads its decoder, with RoPE or without.
         fast_path: Its layer 0 if that allows projecting only the instruction tokens, else None.
-        instruction_mask: bool [B, S].
+        instruction_mask: bool [B, S] on the CPU.
         all_asked: Whether every prompt has a question after its images and videos.
 
     Attributes:
@@ -166,6 +168,7 @@ def read(
     inputs: Mapping[str, Any],
     instruction: InstructionScope,
     *,
+    host: Mapping[str, Any] | None = None,
     instruction_mask: Tensor | None = None,
     fast_path: FastPath | None = None,
 ) -> Reading:
@@ -177,6 +180,7 @@ def read(
         layout: The batch of B prompts of S tokens.
         inputs: Keyword arguments of the stock forward, with the answer as in `answer_tokens`.
         instruction: Which text is the instruction.
+        host: What `on_host` makes of the inputs, if it was called.
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
         fast_path: What was found out about layer 0 of the model.
 
@@ -185,17 +189,17 @@ def read(
     """
     all_asked = True
     if instruction_mask is None:
-        instruction_mask, all_asked = _instruction_tokens(
-            model, family, layout, instruction, inputs
-        )
+        given = on_host(inputs) if host is None else host
+        instruction_mask, all_asked = _instruction_tokens(model, family, layout, instruction, given)
     check_shape("instruction_mask", instruction_mask, layout.input_ids)
-    everything = layout.attention_mask
+    mask = layout.on_host.attention_mask
+    everything = KeptTokens(layout.attention_mask, tuple(mask.sum(dim=1).tolist()), mask)
 
     @functools.cache
     def probe(rotary: bool) -> Probe:
         whole = rewrite_prompt(model, family, _WHOLE_PROMPT, inputs, layout, everything, "left")
         # Without a mask, Transformers would look for packed sequences.
-        given = {**whole.inputs, "attention_mask": everything.long()}
+        given = {**whole.inputs, "attention_mask": layout.attention_mask.long()}
         if not rotary:
             # RoPE only tells how far tokens are from each other.
             one_place = torch.zeros_like(layout.position_ids)  # [A, B, S] or [B, S]
@@ -207,7 +211,8 @@ def read(
 
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
-    return Reading(model, layout, probe, fast_path, instruction_mask.to(everything), all_asked)
+    instruction_mask = instruction_mask.to(mask)  # bool, on the CPU
+    return Reading(model, layout, probe, fast_path, instruction_mask, all_asked)
 
 
 def _instruction_tokens(
@@ -221,12 +226,13 @@ def _instruction_tokens(
 
     Where the answer is known, only tokens before it can be instruction.
     """
-    question, visual_mask = layout.attention_mask, layout.visual_mask()
+    question, visual_mask = layout.on_host.attention_mask, layout.visual_mask_on_host
     answer = answer_tokens(inputs, visual_mask)
     if answer is not None:
         question = _before_last_answer(answer, visual_mask, question)
-    turn_ends = is_token(layout.input_ids, family.turn_end_ids(model)) & question
-    structure = is_token(layout.input_ids, family.structure_ids(model))
+    input_ids = layout.on_host.input_ids
+    turn_ends = is_token(input_ids, family.turn_end_ids(model)) & question
+    structure = is_token(input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
     return find_instruction_tokens(text, visual_mask & question, turn_ends, instruction)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.evaluation import Evaluator
+from hf_token_compress.mapper import load_mappers
 from hf_token_compress.tiny import own_mapper
 
 from ..loading import load_model
@@ -45,12 +46,17 @@ class Run:
 
     def tasks(self) -> list[Task]:
         """All that is to be measured, in order."""
-        mapped = [own.model for own in self.subjects if self.mapper(own.model)]
+        mapped = [own for own in self.subjects if self.has_mapper(own)]
         return list(schedule(self.subjects, self.rows, mapped))
 
     def mapper(self, model: str) -> str | None:
         """The mapper of a model."""
         return self.testbed_mapper if model == TESTBED else own_mapper(model)
+
+    def has_mapper(self, subject: Subject) -> bool:
+        """Whether the mapper of the model was trained for what the subject shows."""
+        name = self.mapper(subject.model)
+        return name is not None and subject.modality in load_mappers(name).mappers
 
     def location(self, model: str) -> str:
         """What loads a model."""

@@ -45,14 +45,14 @@ class Task:
 
 
 def schedule(
-    subjects: Sequence[Subject], every: Sequence[Row], mapped: Sequence[str]
+    subjects: Sequence[Subject], every: Sequence[Row], mapped: Sequence[Subject]
 ) -> Iterator[Task]:
     """All tasks; in each phase, subjects take turns.
 
     Args:
         subjects: Models and questions.
         every: The rows.
-        mapped: Names of the models that have a mapper.
+        mapped: Those that a mapper was trained for.
     """
     for group, ratio in PHASES:
         for subject in subjects:
@@ -61,7 +61,7 @@ def schedule(
                 for row in every
                 if row.group == group
                 and subject.takes(row, ratio)
-                and (row.scorer != "mapper" or subject.model in mapped)
+                and (row.scorer != "mapper" or subject in mapped)
             )
             if rows:
                 questions = subject.asked(group) * len(subject.kinds)

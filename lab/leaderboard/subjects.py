@@ -12,6 +12,7 @@ from hf_token_compress.data.composed import clip_samples, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import CLIP_KINDS, KINDS
 from hf_token_compress.data.sources import SampleSource
+from hf_token_compress.prompt import Modality
 
 from ..testbed.objects.questions import CLIP_KINDS as OBJECT_CLIP_KINDS
 from ..testbed.samples import object_samples
@@ -54,6 +55,11 @@ class Subject:
     def name(self) -> str:
         """What tables call it, and its file."""
         return f"{self.model} {self.source}"
+
+    @property
+    def modality(self) -> Modality:
+        """What its questions show."""
+        return "video" if self.source == "clips" else "image"
 
     @property
     def dtype(self) -> str:

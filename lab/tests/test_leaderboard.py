@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_token_compress.evaluation import FULL
+from hf_token_compress.tiny import own_mapper
 from lab.leaderboard.figures import cells_ahead, figures, mean_figures, worst_cell
 from lab.leaderboard.page import END, START, write_page
 from lab.leaderboard.results import SubjectResults, collected, restored
@@ -135,6 +136,15 @@ def test_a_stopped_run_ends_with_the_answers_of_an_uninterrupted_one(tmp_path: P
     answers = collected(whole.folder, "choosing")
     assert answers == collected(parts.folder, "choosing")
     assert set(answers["subjects"][0]["rows"]) == {FULL_ROW, DEFAULT, "mapper"}
+
+
+def test_a_mapper_is_asked_about_what_it_was_trained_for_alone() -> None:
+    clips = next(own for own in SUBJECTS if own.name == "testbed clips")
+    drawings = next(own for own in SUBJECTS if own.name == "testbed drawings")
+    of_images = own_mapper("tiny-qwen2-vl")
+    run = Run(Path(), "choosing", (drawings, clips), testbed_mapper=of_images)
+    mapped = {own.subject for own in run.tasks() if BY_NAME["mapper"] in own.rows}
+    assert mapped == {drawings}
 
 
 def test_no_two_streams_share_an_image() -> None:

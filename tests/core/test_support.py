@@ -39,7 +39,7 @@ def test_the_pythons_are_those_of_the_metadata_and_of_the_workflows() -> None:
     assert f"PYTHON:-python{supported[0]}" in stage("core")
     (released,) = re.findall(r"python-version: \[(.*)\]", workflow("release.yml"))
     assert pythons(released) == supported
-    jobs = re.search(r"^  check:\n(.*)^  pythons:\n", workflow("ci.yml"), re.M | re.S)
+    jobs = re.search(r"^  check:\n(.*)^  systems:\n", workflow("ci.yml"), re.M | re.S)
     assert jobs is not None
     assert sorted(set(pythons(jobs[1])), key=supported.index) == supported
 

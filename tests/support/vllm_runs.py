@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from hf_token_compress import Scorer, TokenCompressionConfig, register_scorer
+from hf_token_compress.compression.identity import identify
 from hf_token_compress.compression.reading import read_prompt
 from hf_token_compress.data.scenes import make_clip, make_scene
-from hf_token_compress.scorers import build_scorer
-from hf_token_compress.selection import keep_of_visuals
+from hf_token_compress.mapper import MapperConfig, RelevanceMapper
+from hf_token_compress.prompt import MODALITIES, Modality, VisualSpan
 from hf_token_compress.tiny import resolve_model
 
 NEW_TOKENS = 4
@@ -104,58 +105,105 @@ def video(seed: int, frames: int = 4) -> np.ndarray:
 
 # 1. Checkpoints.
 
+_TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "layer_types": ["full_attention"] * 3,
+    "initializer_range": 0.1,
+}
+_QWEN_VISION = {
+    "depth": 2,
+    "num_heads": 4,
+    "patch_size": 12,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "initializer_range": 0.1,
+}
+_RANDOM: dict[str, dict[str, Any]] = {
+    "random-llava-onevision": {
+        "like": "tiny-llava-onevision",
+        "text_config": _TEXT,
+        "vision_config": {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+        },
+    },
+    "random-qwen2-vl": {
+        "like": "tiny-qwen2-vl-video",
+        "text_config": _TEXT,
+        "vision_config": {**_QWEN_VISION, "embed_dim": 64, "hidden_size": 128, "mlp_ratio": 2},
+    },
+    "random-qwen2_5-vl": {
+        "like": "tiny-qwen2-vl-video",
+        "model_type": "qwen2_5_vl",
+        "text_config": {**_TEXT, "model_type": "qwen2_5_vl_text"},
+        "vision_config": {
+            **_QWEN_VISION,
+            "model_type": "qwen2_5_vl_vision",
+            "hidden_act": "silu",
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "out_hidden_size": 128,
+            "tokens_per_second": 2,
+            "window_size": 48,
+            "fullatt_block_indexes": [1],
+        },
+    },
+}
+"""Models with random weights: the tiny model that they resemble, and what differs from it."""
+
+_FIELDS: dict[Modality, tuple[str, ...]] = {
+    "image": ("pixel_values", "image_grid_thw", "image_sizes", "batch_num_images"),
+    "video": ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts"),
+}
+"""What processors return for images and for videos."""
+
 
 def checkpoint(name: str, folder: Path) -> Path:
-    """A folder with a model that vLLM loads: that of a tiny model, or a random "qwen2_5_vl"."""
-    if name == "qwen2_5_vl":
-        return _random_qwen2_5_vl(folder)
-    return Path(resolve_model(f"tiny-{name}"))
+    """A folder with a model that vLLM loads: that of a tiny model, or one with random weights."""
+    if name in _RANDOM:
+        _save_random(folder, **_RANDOM[name])
+        return folder
+    return Path(resolve_model(name))
 
 
-def _random_qwen2_5_vl(folder: Path) -> Path:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+def _save_random(folder: Path, like: str, **changes: Any) -> None:
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
-    source = Path(resolve_model("tiny-qwen2-vl-video"))
+    source = Path(resolve_model(like))
+    known = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    for name, own in changes.items():
+        known[name] = known[name] | own if isinstance(own, dict) else own
+    config = AutoConfig.for_model(**known)
     for file in source.iterdir():
         if file.suffix in (".json", ".jinja") and file.name != "config.json":
             text = file.read_text(encoding="utf-8")
-            text = text.replace("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+            if config.model_type == "qwen2_5_vl":
+                text = text.replace("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
             (folder / file.name).write_text(text, encoding="utf-8")
-    known = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    text_config = {
-        **known["text_config"],
-        "model_type": "qwen2_5_vl_text",
-        "hidden_size": 128,
-        "intermediate_size": 192,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "layer_types": ["full_attention"] * 3,
-        "initializer_range": 0.1,
-    }
-    vision_config = {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_heads": 4,
-        "out_hidden_size": 128,
-        "patch_size": 12,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "tokens_per_second": 2,
-        "window_size": 48,
-        "fullatt_block_indexes": [1],
-        "initializer_range": 0.1,
-    }
-    special = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    config = Qwen2_5_VLConfig(
-        text_config=text_config,
-        vision_config=vision_config,
-        tie_word_embeddings=True,
-        **{name: known[name] for name in special},
-    )
     torch.manual_seed(0)
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    AutoModelForImageTextToText.from_config(config, dtype=torch.float32).save_pretrained(folder)
+
+
+def random_mappers(model_folder: Path, folder: Path) -> Path:
+    """A folder with mappers for the images and videos of a model, with random weights."""
+    from transformers import AutoModelForImageTextToText
+
+    identity = identify(AutoModelForImageTextToText.from_pretrained(model_folder))
+    torch.manual_seed(0)
+    for modality in MODALITIES:
+        config = MapperConfig(
+            identity,
+            modality=modality,
+            network="grid",
+            network_options={"channels": 8, "blocks": 2},
+        )
+        RelevanceMapper(config).save_pretrained(folder / modality)
     return folder
 
 
@@ -243,26 +291,20 @@ class Reference:
 
     def _given(self, inputs: Any, config: TokenCompressionConfig) -> TokenCompressionConfig:
         """A setting that keeps what each image or video of the prompt keeps by itself."""
-        options = dict(config.scorer_options)
-        if config.mapper is not None:
-            options["mapper"] = config.mapper
-        scorer = build_scorer(config.scorer_name, options)
-        prompt, layer = read_prompt(self.model, inputs)
+        prompt, _ = read_prompt(self.model, inputs)
         positions: list[int] = []
-        for span in prompt.visuals[0]:
-            others = prompt.visual_mask.clone()
-            others[0, span.positions] = False
-            alone = replace(
-                prompt,
-                attention_mask=prompt.attention_mask & ~others,
-                visual_mask=prompt.visual_mask & ~others,
-                visuals=((span,),),
+        for number, span in enumerate(prompt.visuals[0]):
+            present = ~prompt.visual_mask[0]
+            present[span.positions] = True
+            output = self.model(
+                **_with_one_visual(inputs, prompt.visuals[0], number, present),
+                # Without the axis of text order, where gaps would be borders between prompts.
+                position_ids=prompt.position_ids[-3:, ..., present],
+                instruction_mask=prompt.instruction_mask[:, present],
+                token_compression=config,
             )
-            seen = replace(layer, key_mask=layer.key_mask & ~others)
-            scores = scorer.score(alone, scoring_layer=seen)[0, span.positions]
-            embeds = prompt.inputs_embeds[0, span.positions]
-            keep = keep_of_visuals([span], scores, config, embed=embeds.float)
-            positions += span.positions[keep].tolist()
+            (sample,) = output.compression_report.samples
+            positions += span.positions[sample.kept_visual].tolist()
         return TokenCompressionConfig(
             scorer="vllm_test_given",
             scorer_options={"positions": positions},
@@ -273,6 +315,29 @@ class Reference:
             structure_share=0.0,
             position_ids=config.position_ids,
         )
+
+
+def _with_one_visual(
+    inputs: Any, spans: Sequence[VisualSpan], number: int, present: Tensor
+) -> dict[str, Tensor]:
+    """What is left of inputs with only one image or video, and the present tokens, bool [S]."""
+    own = spans[number].modality
+    index = sum(span.modality == own for span in spans[:number])
+    left = {
+        name: inputs[name][:, present]
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids")
+        if name in inputs
+    }
+    grids = inputs.get(f"{own}_grid_thw")
+    for name in _FIELDS[own]:
+        if name not in inputs:
+            continue
+        values = torch.as_tensor(inputs[name])
+        if grids is not None and name.startswith("pixel_values"):
+            left[name] = values.split(grids.prod(-1).tolist())[index]
+        else:
+            left[name] = values[index : index + 1]
+    return left
 
 
 # 3. vLLM.
@@ -309,8 +374,8 @@ class Engine:
         self.kept: dict[tuple[tuple[int, ...], str], dict[int, list[int]]] = {}
         keep = CompressedModel._keep
 
-        def recorded(model: Any, features: Tensor, record: Any, *whole: Any) -> Tensor:
-            kept: Tensor = keep(model, features, record, *whole)
+        def recorded(model: Any, features: Tensor, record: Any) -> Tensor:
+            kept: Tensor = keep(model, features, record)
             key = record.prompt_ids, json.dumps(record.setting, sort_keys=True)
             self.kept.setdefault(key, {})[record.number] = kept.tolist()
             return kept

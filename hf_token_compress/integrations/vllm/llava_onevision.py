@@ -23,8 +23,22 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ...models.family import Size
 from ...prompt import Modality
+from .info import CompressingInfo
 from .model import CompressedModel
 from .processor import CompressingProcessor
+
+
+class CompressedLlavaOnevisionInfo(CompressingInfo, LlavaOnevisionProcessingInfo):
+    """What vLLM asks about it."""
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """Tokens of the largest image and video, uncompressed, as a request may ask for them."""
+        return {
+            "image": self.get_max_image_tokens(),
+            "video": self.get_max_video_tokens(seq_len, mm_counts),
+        }
 
 
 class CompressedLlavaOnevisionProcessor(CompressingProcessor, LlavaOnevisionMultiModalProcessor):
@@ -39,7 +53,7 @@ class CompressedLlavaOnevisionProcessor(CompressingProcessor, LlavaOnevisionMult
 
 @MULTIMODAL_REGISTRY.register_processor(
     CompressedLlavaOnevisionProcessor,
-    info=LlavaOnevisionProcessingInfo,
+    info=CompressedLlavaOnevisionInfo,
     dummy_inputs=LlavaOnevisionDummyInputsBuilder,
 )
 class CompressedLlavaOnevisionForConditionalGeneration(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,17 +15,58 @@ from torch import Tensor
 from typing_extensions import override
 from vllm.multimodal.inputs import PlaceholderRange
 
-from ...models.family import ModelFamily
-from ...models.registry import FAMILIES
+from ...config import TokenCompressionConfig
 from ...prompt import MODALITIES, MultimodalPrompt
 from ...scorers.base import check_finite, checked_scores, own_rule
 from ...selection import keep_of_visuals
 from ...word_statistics import WordStatistics
 from .engine import check_engine
+from .info import family_of
 from .processor import record_field
-from .prompts import VisualRecord, WholePrompt, kept_prompt_positions
+from .prompts import (
+    PromptVisual,
+    SpecialTokens,
+    VisualRecord,
+    WholePrompt,
+    kept_prompt_positions,
+)
 from .scoring import FirstLayer, identify, of_first_rank
 from .setting import make_scorer, server_setting
+
+_logger = logging.getLogger("hf_token_compress")
+
+_REMEMBERED_PROMPTS = 16
+
+_PIXELS = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
+"""What Qwen-VL models take of images and videos, and what tells whose it is."""
+
+
+@dataclass(frozen=True)
+class _LaidOut:
+    """A prompt with all its visual tokens.
+
+    Attributes:
+        whole: Its tokens.
+        instruction: Its instruction tokens, bool [S].
+        position_ids: int64 [A, S] or [S].
+        delta: What the position after it is more than its length.
+    """
+
+    whole: WholePrompt
+    instruction: Tensor
+    position_ids: Tensor
+    delta: int
+
+
+def groups_within(counts: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Runs (start, stop) of items that count no more than `most` together, or one item alone."""
+    start = total = 0
+    for number, count in enumerate(counts):
+        if number > start and total + count > most:
+            yield start, number
+            start, total = number, 0
+        total += count
+    yield start, len(counts)
 
 
 class CompressedModel:
@@ -37,22 +81,19 @@ class CompressedModel:
     language_model: Any
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        check_engine(vllm_config, has_grid_positions=self.has_grid_positions)
         model_config = vllm_config.model_config
         hf_config = model_config.hf_config
         setting = server_setting(hf_config, has_grid_positions=self.has_grid_positions)
+        check_engine(vllm_config, setting, has_grid_positions=self.has_grid_positions)
         scorer = make_scorer(setting)
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         self._setting, self._scorer = setting, scorer
         self._model_config = model_config
-        family = FAMILIES.find(hf_config.model_type)
-        assert family is not None, hf_config.model_type
-        self._family: ModelFamily = family()
-        generation = model_config.try_get_generation_config()
-        # Where a family finds special tokens.
-        named = SimpleNamespace(config=hf_config, generation_config=SimpleNamespace(**generation))
-        self._structure_ids = self._family.structure_ids(named)
-        self._turn_end_ids = self._family.turn_end_ids(named)
+        self._family = family_of(hf_config)
+        self._special = SpecialTokens.of(self._family, model_config)
+        self._encoded_at_once = vllm_config.scheduler_config.max_num_encoder_input_tokens
+        # Images of a prompt are encoded one after another, at times in different steps.
+        self._laid_out = functools.lru_cache(maxsize=_REMEMBERED_PROMPTS)(self._lay_out)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load the weights, and check that a mapper was trained for this model."""
@@ -62,43 +103,74 @@ class CompressedModel:
 
     def embed_multimodal(self, **kwargs: Any) -> Sequence[Tensor]:
         """The tokens of each image or video that stay, float [K, D] each."""
-        records = [
-            VisualRecord.from_tensor(own)
-            for name in kwargs  # in the order of the features
-            for modality in MODALITIES
-            if name == record_field(modality)
-            for own in kwargs[name]
-        ]
-        stock = {
-            name: own for name, own in kwargs.items() if name not in map(record_field, MODALITIES)
-        }
-        features = super().embed_multimodal(**stock)  # type: ignore[misc]
-        return tuple(self._kept(own, record) for own, record in zip(features, records, strict=True))
+        # vLLM sends images and videos apart.
+        (name,) = (own for own in map(record_field, MODALITIES) if own in kwargs)
+        records = [VisualRecord.from_tensor(own) for own in kwargs.pop(name)]
+        counts = [len(self._prompt_of(own).whole.spans[own.number].positions) for own in records]
+        kept: list[Tensor] = []
+        # vLLM's limit of what is encoded at once counts the tokens that stay, but its memory was
+        # measured with all of them.
+        for start, stop in groups_within(counts, self._encoded_at_once):
+            items = self._items(kwargs, start, stop)
+            features = super().embed_multimodal(**items)  # type: ignore[misc]
+            kept += map(self._kept, features, records[start:stop])
+        return tuple(kept)
+
+    def _items(self, kwargs: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+        """The arguments of some of the images or videos."""
+        return {name: values[start:stop] for name, values in kwargs.items()}
+
+    def _prompt_of(self, record: VisualRecord) -> _LaidOut:
+        return self._laid_out(record.prompt_ids, record.visuals)
+
+    def _lay_out(self, prompt_ids: tuple[int, ...], visuals: tuple[PromptVisual, ...]) -> _LaidOut:
+        whole = WholePrompt.of(self._family, self.config, prompt_ids, visuals)
+        instruction = whole.instruction_mask(self._special, self._setting.instruction)
+        return _LaidOut(whole, instruction, *self._whole_positions(whole, visuals))
+
+    def _whole_positions(
+        self, whole: WholePrompt, visuals: Sequence[PromptVisual]
+    ) -> tuple[Tensor, int]:
+        """Positions of the whole prompt, int64 [S] or [A, S], and `delta` of `_LaidOut`."""
+        return torch.arange(len(whole.input_ids)), 0
 
     def _kept(self, features: Tensor, record: VisualRecord) -> Tensor:
         """The tokens of an image or video, [N, D], that stay, [K, D]."""
-        whole = WholePrompt.of(self._family, self.config, record)
-        return features[self._keep(features, record, whole, torch.arange(len(whole.input_ids)))]
+        return features[self._keep(features, record)]
 
-    def _keep(
-        self, features: Tensor, record: VisualRecord, whole: WholePrompt, position_ids: Tensor
-    ) -> Tensor:
-        """Which tokens stay, int64 [K]; `position_ids`, int64 [A, S] or [S], are the prompt's."""
+    def _keep(self, features: Tensor, record: VisualRecord) -> Tensor:
+        """Which tokens of an image or video stay, int64 [K]."""
         device = features.device
         if record.kept == len(features):
             return torch.arange(record.kept, device=device)
-        config = record.config
-        prompt = whole.of_visual(
+        laid_out = self._prompt_of(record)
+        prompt = laid_out.whole.of_visual(
             record.number,
-            position_ids,
-            whole.instruction_mask(self._structure_ids, self._turn_end_ids, config),
+            laid_out.position_ids,
+            laid_out.instruction,
             functools.partial(self._embed, features),
             device,
         )
-        scores = self._score(prompt)
+        try:
+            scores = self._score(prompt)
+        except ValueError as error:
+            # Stock vLLM answers nonsense where numbers overflow. To raise here would end the
+            # engine, and with it the requests of others.
+            _logger.error("Token compression keeps evenly spread tokens of a request: %s", error)
+            kept = torch.linspace(0, len(features) - 1, record.kept, device=device).round().long()
+        else:
+            kept = self._select(prompt, scores, record.config)
+        assert len(kept) == record.kept, (len(kept), record.kept)
+        # Ranks may round differently, but must agree.
+        return of_first_rank(kept)
+
+    def _select(
+        self, prompt: MultimodalPrompt, scores: Tensor, config: TokenCompressionConfig
+    ) -> Tensor:
+        """Which tokens of the only image or video stay, int64 [K], by the scores, [1, R]."""
         ((span,),) = prompt.visuals
         rule = own_rule(self._scorer, prompt, config.scorer_name)
-        positions = span.positions.to(device)
+        positions = span.positions.to(scores.device)
         keep = keep_of_visuals(
             [span],
             scores[0, positions],
@@ -106,10 +178,7 @@ class CompressedModel:
             embed=lambda: prompt.inputs_embeds[0, positions].float(),
             own_rule=None if rule is None else functools.partial(rule, 0),
         )
-        kept = keep.nonzero().flatten()
-        assert len(kept) == record.kept, (len(kept), record.kept)
-        # Ranks may round differently, but must agree.
-        return of_first_rank(kept)
+        return keep.nonzero().flatten()
 
     def _score(self, prompt: MultimodalPrompt) -> Tensor:
         """The scores of a prompt of its own, float32 [1, R]."""
@@ -177,36 +246,50 @@ class CompressedGridModel(CompressedModel):
         if not features:
             return super().get_mrope_input_positions(input_tokens, mm_features)  # type: ignore[misc]
         record = VisualRecord.from_tensor(features[0].data[record_field(features[0].modality)].data)
-        whole = WholePrompt.of(self._family, self.config, record)
+        laid_out = self._prompt_of(record)
+        spans = laid_out.whole.spans
         kept = [feature.mm_position.length for feature in features]
         shortened = any(
-            count < len(span.positions) for count, span in zip(kept, whole.spans, strict=True)
+            count < len(span.positions) for count, span in zip(kept, spans, strict=True)
         )
         if shortened and record.config.position_ids == "compact":
             return torch.arange(len(input_tokens)).expand(3, -1), 0
-        positions, delta = self._stock_positions(whole, record)
-        return kept_prompt_positions(positions, delta, whole.spans, kept, len(input_tokens))
+        return kept_prompt_positions(
+            laid_out.position_ids, laid_out.delta, spans, kept, len(input_tokens)
+        )
 
-    def _stock_positions(self, whole: WholePrompt, record: VisualRecord) -> tuple[Tensor, int]:
-        """Positions of the whole prompt by the stock class, int64 [3, S], and what follows."""
+    @override
+    def _whole_positions(
+        self, whole: WholePrompt, visuals: Sequence[PromptVisual]
+    ) -> tuple[Tensor, int]:
         features = [
             SimpleNamespace(
                 modality=visual.modality,
                 mm_position=PlaceholderRange(int(span.positions[0]), len(span.positions)),
                 data=_grid_fields(visual.size, visual.modality, visual.seconds_per_grid),
             )
-            for visual, span in zip(record.visuals, whole.spans, strict=True)
+            for visual, span in zip(visuals, whole.spans, strict=True)
         ]
         return super().get_mrope_input_positions(whole.input_ids.tolist(), features)  # type: ignore[misc]
 
     @override
+    def _items(self, kwargs: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+        items = super()._items(kwargs, start, stop)
+        for pixels, grids in _PIXELS.items():
+            if pixels in kwargs:
+                # The patches of all images lie one after another.
+                ends = [0, *accumulate(kwargs[grids].prod(-1).tolist())]
+                items[pixels] = kwargs[pixels][ends[start] : ends[stop]]
+        return items
+
+    @override
     def _kept(self, features: Tensor, record: VisualRecord) -> Tensor:
         """Features of the kept tokens, and their positions in further columns, [K, D + C]."""
-        whole = WholePrompt.of(self._family, self.config, record)
-        position_ids, _ = self._stock_positions(whole, record)  # [3, S]
-        keep = self._keep(features, record, whole, position_ids)
-        places = position_ids[:, whole.spans[record.number].positions]  # [3, N]
-        places = places.to(features.device)[:, keep].T.to(torch.int32).contiguous()  # [K, 3]
+        laid_out = self._prompt_of(record)
+        positions = laid_out.whole.spans[record.number].positions
+        places = laid_out.position_ids[:, positions].to(features.device)  # [3, N]
+        keep = self._keep(features, record)
+        places = places[:, keep].T.to(torch.int32).contiguous()  # [K, 3]
         # The bits of the numbers, since not every dtype has all integers.
         return torch.cat([features[keep], places.view(features.dtype)], dim=1)
 

@@ -7,7 +7,6 @@ the caches of processed inputs, encoder outputs and key-value blocks) covers the
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -22,13 +21,11 @@ from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from ...config import TokenCompressionConfig
 from ...models.family import ModelFamily, Size
-from ...models.registry import FAMILIES
 from ...prompt import MODALITIES, Modality
-from ...scorers import Scorer
 from ...selection import kept_count
 from .metrics import count_visual_tokens
-from .prompts import PromptVisual, VisualRecord, span_of
-from .setting import KEY, make_scorer, request_setting, server_setting
+from .prompts import PromptVisual, SpecialTokens, VisualRecord, WholePrompt, span_of
+from .setting import KEY, request_setting
 
 _SCHEME = 1
 """Part of every hash: to be raised when the same setting would keep other tokens."""
@@ -72,24 +69,15 @@ class CompressingProcessor:
     `_get_mm_hashes`, `_get_cache_missing_items`, `_apply_hf_processor_main`,
     `_get_mm_fields_config`, `_get_prompt_updates` and `_maybe_apply_prompt_updates`.
 
-    Attributes:
-        has_grid_positions: As in `server_setting`.
+    Its `info` is a `CompressingInfo`.
     """
 
-    has_grid_positions = False
     info: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        config = self.info.get_hf_config()
-        self._server = server_setting(config, has_grid_positions=self.has_grid_positions)
-        family = FAMILIES.find(config.model_type)
-        assert family is not None, config.model_type
-        self._family: ModelFamily = family()
 
     def sizes(self, modality: Modality, processed: Mapping[str, Any]) -> list[Size]:
         """What `ModelFamily.layouts` needs, from the output of the Transformers processor."""
-        return self._family.sizes(self.info.get_hf_config(), processed, modality, ())
+        family: ModelFamily = self.info.family
+        return family.sizes(self.info.get_hf_config(), processed, modality, ())
 
     # 1. The request.
 
@@ -102,16 +90,12 @@ class CompressingProcessor:
                     f"{modality}s themselves."
                 )
         given = dict(inputs.hf_processor_mm_kwargs)
-        config = self._server
+        config = self.info.setting
         if (changes := given.pop(KEY, None)) is not None:
-            config = request_setting(config, changes, lambda: self._scorer)
+            config = request_setting(config, changes, lambda: self.info.scorer)
         given[KEY] = _Request(tuple(inputs.prompt), config)
         inputs = dataclasses.replace(inputs, hf_processor_mm_kwargs=given)
         return super().apply(inputs, timing_ctx)  # type: ignore[misc]
-
-    @functools.cached_property
-    def _scorer(self) -> Scorer:
-        return make_scorer(self._server)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """The prompt that vLLM measures memory with."""
@@ -184,7 +168,7 @@ class CompressingProcessor:
         found: list[PromptVisual] = []
         kept: list[int] = []
         for modality in MODALITIES:
-            mask = self._family.placeholders(hf_config, {"input_ids": input_ids}, modality)
+            mask = self.info.family.placeholders(hf_config, {"input_ids": input_ids}, modality)
             places = mask[0].nonzero().flatten().tolist()
             if len(places) != counts.get(modality, 0):
                 raise ValueError(
@@ -204,14 +188,11 @@ class CompressingProcessor:
                         None if seconds is None else float(seconds[number]),
                     )
                 )
-                (layout,) = self._family.layouts(hf_config, [size], modality)
+                (layout,) = self.info.family.layouts(hf_config, [size], modality)
                 kept.append(kept_count(span_of(layout, modality), request.config))
         order = sorted(range(len(found)), key=lambda number: found[number].place)
         visuals = tuple(found[number] for number in order)
-        if visuals and visuals[-1].place == len(request.prompt_ids) - 1:
-            raise ValueError(
-                f"The prompt ends with its last {visuals[-1].modality}: put the question after it."
-            )
+        self._check_question(request, visuals)
         records: dict[Modality, list[VisualRecord]] = {}
         for number, source in enumerate(order):
             records.setdefault(visuals[number].modality, []).append(
@@ -220,6 +201,20 @@ class CompressingProcessor:
                 )
             )
         return records
+
+    def _check_question(self, request: _Request, visuals: Sequence[PromptVisual]) -> None:
+        """Raise `ValueError` if nothing that scorers could read follows the images and videos."""
+        family, hf_config = self.info.family, self.info.get_hf_config()
+        whole = WholePrompt.of(family, hf_config, request.prompt_ids, visuals)
+        special = SpecialTokens.of(family, self.info.ctx.model_config)
+        asking = whole.instruction_mask(special, request.config.instruction)
+        for span in whole.spans:
+            asking[span.positions] = False
+        if not asking.any() or visuals[-1].place == len(request.prompt_ids) - 1:
+            raise ValueError(
+                f"The prompt has no text after its last {visuals[-1].modality}: put the question "
+                "there."
+            )
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
@@ -249,7 +244,7 @@ class CompressingProcessor:
             field = out_mm_kwargs[modality][number][record_field(modality)]
             record = VisualRecord.from_tensor(field.data)
             visual = record.visual
-            (layout,) = self._family.layouts(
+            (layout,) = self.info.family.layouts(
                 self.info.get_hf_config(), [visual.size], visual.modality
             )
             if len(whole) != layout.count:

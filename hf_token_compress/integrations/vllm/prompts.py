@@ -6,12 +6,13 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...config import TokenCompressionConfig
+from ...config import InstructionScope, TokenCompressionConfig
 from ...models.family import ModelFamily, Size, is_token
 from ...prompt import Modality, MultimodalPrompt, VisualLayout, VisualSpan, find_instruction_tokens
 
@@ -77,6 +78,27 @@ class VisualRecord:
 
 
 @dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of tokens that are no question.
+
+    Attributes:
+        structure: Those that only mark structure.
+        turn_ends: Those that close a turn.
+    """
+
+    structure: set[int]
+    turn_ends: set[int]
+
+    @classmethod
+    def of(cls, family: ModelFamily, model_config: Any) -> SpecialTokens:
+        """Those of a model, from vLLM's configuration of it."""
+        generation = SimpleNamespace(**model_config.try_get_generation_config())
+        # Where a family looks for them.
+        model = SimpleNamespace(config=model_config.hf_config, generation_config=generation)
+        return cls(family.structure_ids(model), family.turn_end_ids(model))
+
+
+@dataclass(frozen=True)
 class WholePrompt:
     """A prompt of S tokens, with all its visual tokens.
 
@@ -89,18 +111,24 @@ class WholePrompt:
     spans: tuple[VisualSpan, ...]
 
     @classmethod
-    def of(cls, family: ModelFamily, config: Any, record: VisualRecord) -> WholePrompt:
-        """The prompt of a record, for a model's family and configuration."""
+    def of(
+        cls,
+        family: ModelFamily,
+        hf_config: Any,
+        prompt_ids: Sequence[int],
+        visuals: Sequence[PromptVisual],
+    ) -> WholePrompt:
+        """The prompt that a record describes, for a model's family and configuration."""
         ids: list[int] = []
         spans = []
         end = 0
-        for visual in record.visuals:
-            (layout,) = family.layouts(config, [visual.size], visual.modality)
-            ids += record.prompt_ids[end : visual.place]
+        for visual in visuals:
+            (layout,) = family.layouts(hf_config, [visual.size], visual.modality)
+            ids += prompt_ids[end : visual.place]
             spans.append(span_of(layout, visual.modality, start=len(ids)))
-            ids += [record.prompt_ids[visual.place]] * layout.count
+            ids += [prompt_ids[visual.place]] * layout.count
             end = visual.place + 1
-        ids += record.prompt_ids[end:]
+        ids += prompt_ids[end:]
         return cls(torch.tensor(ids), tuple(spans))
 
     def of_visual(
@@ -141,20 +169,15 @@ class WholePrompt:
             embed=lambda: embed(input_ids, visual_mask)[None],
         )
 
-    def instruction_mask(
-        self,
-        structure_ids: set[int],
-        turn_end_ids: set[int],
-        config: TokenCompressionConfig,
-    ) -> Tensor:
+    def instruction_mask(self, special: SpecialTokens, scope: InstructionScope) -> Tensor:
         """The instruction tokens, bool [S]."""
         input_ids = self.input_ids[None]  # [1, S]
         visual = torch.zeros_like(input_ids, dtype=torch.bool)
         for span in self.spans:
             visual[0, span.positions] = True
-        turn_ends = is_token(input_ids, turn_end_ids) & ~visual
-        text = ~visual & ~turn_ends & ~is_token(input_ids, structure_ids)
-        mask, _ = find_instruction_tokens(text, visual, turn_ends, config.instruction)
+        turn_ends = is_token(input_ids, special.turn_ends) & ~visual
+        text = ~visual & ~turn_ends & ~is_token(input_ids, special.structure)
+        mask, _ = find_instruction_tokens(text, visual, turn_ends, scope)
         return mask[0]
 
 

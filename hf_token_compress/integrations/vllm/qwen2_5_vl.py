@@ -15,19 +15,24 @@ from vllm.model_executor.models.qwen2_5_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from .info import CompressingInfo
 from .model import CompressedGridModel
 from .processor import CompressingProcessor
+
+
+class CompressedQwen25VLInfo(CompressingInfo, Qwen2_5_VLProcessingInfo):
+    """What vLLM asks about it."""
+
+    has_grid_positions = True
 
 
 class CompressedQwen25VLProcessor(CompressingProcessor, Qwen2_5_VLMultiModalProcessor):
     """Its processor."""
 
-    has_grid_positions = True
-
 
 @MULTIMODAL_REGISTRY.register_processor(
     CompressedQwen25VLProcessor,
-    info=Qwen2_5_VLProcessingInfo,
+    info=CompressedQwen25VLInfo,
     dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
 )
 class CompressedQwen25VLForConditionalGeneration(

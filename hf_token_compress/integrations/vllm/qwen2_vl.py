@@ -15,18 +15,23 @@ from vllm.model_executor.models.qwen2_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from .info import CompressingInfo
 from .model import CompressedGridModel
 from .processor import CompressingProcessor
+
+
+class CompressedQwen2VLInfo(CompressingInfo, Qwen2VLProcessingInfo):
+    """What vLLM asks about it."""
+
+    has_grid_positions = True
 
 
 class CompressedQwen2VLProcessor(CompressingProcessor, Qwen2VLMultiModalProcessor):
     """Its processor."""
 
-    has_grid_positions = True
-
 
 @MULTIMODAL_REGISTRY.register_processor(
-    CompressedQwen2VLProcessor, info=Qwen2VLProcessingInfo, dummy_inputs=Qwen2VLDummyInputsBuilder
+    CompressedQwen2VLProcessor, info=CompressedQwen2VLInfo, dummy_inputs=Qwen2VLDummyInputsBuilder
 )
 class CompressedQwen2VLForConditionalGeneration(
     CompressedGridModel, Qwen2VLForConditionalGeneration

@@ -60,7 +60,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:Fu
     ],
 )
 def test_engine_options(options: dict[str, Any], words: str, tmp_path: Path) -> None:
-    folder = checkpoint("qwen2-vl-video", tmp_path)
+    folder = checkpoint("tiny-qwen2-vl-video", tmp_path)
     stock = "Qwen2VLForConditionalGeneration"
     arguments = engine_options(folder, stock, 0.5)
     check_engine(EngineArgs(**arguments).create_engine_config(), has_grid_positions=True)

@@ -88,7 +88,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("model"))
+    folder = checkpoint("random-qwen2_5-vl", tmp_path_factory.mktemp("model"))
     overrides = {
         "architectures": ["CompressedQwen25VLForConditionalGeneration"],
         "token_compression": CONFIG.to_dict(),

@@ -1,0 +1,1 @@
+"""Launches and synchronisations of compressed calls, counted without a GPU."""
