@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import to_device
 from .candidates import Candidates
+from .diverse import diverse_batch
 from .floors import best_of_each_group
 from .plan import SelectionPlan
 
@@ -68,6 +69,27 @@ def top_k_of_plans(scores: Tensor, kept: Tensor | None, plans: Sequence[Selectio
     counts = torch.tensor([[plan.count] for plan in plans])
     (is_chosen,) = to_device([torch.arange(order.shape[1]) < counts], scores.device)  # [P, N]
     return torch.zeros_like(is_chosen).scatter_(1, order, is_chosen)
+
+
+def diverse_of_plans(embed: Callable[[], Tensor]) -> BatchRule:
+    """The rule `diverse` for all prompts together.
+
+    Args:
+        embed: Computes the embeddings of their visual tokens, float32 [P, N, D], anything finite
+            after the end of a prompt.
+    """
+
+    def of_batch(scores: Tensor, kept: Tensor | None, plans: Sequence[SelectionPlan]) -> Tensor:
+        return diverse_batch(
+            scores,
+            torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept,
+            [plan.kept for plan in plans],
+            [plan.count for plan in plans],
+            [len(plan) for plan in plans],
+            embed(),
+        )
+
+    return of_batch
 
 
 def one_by_one(

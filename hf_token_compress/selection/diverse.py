@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ..device_copy import few_launches, to_device
+from ..device_copy import to_device
 from .candidates import Candidates
 
 ROUNDS = 2
@@ -63,7 +63,7 @@ def diverse_batch(
     """As `diverse`, for P prompts of at most N visual tokens, without waiting for the device.
 
     Args:
-        scores: float [P, N], N of the prompt that has most.
+        scores: float [P, N], N of the prompt that has most; anything on padding.
         kept: bool [P, N], tokens that are kept already; False on padding.
         kept_counts: How many these are of each prompt.
         counts: How many more tokens to choose of each prompt.
@@ -74,14 +74,6 @@ def diverse_batch(
     Returns:
         bool [P, N], the tokens that are chosen.
     """
-    if not few_launches(scores.device) and len(scores) > 1:
-        # One prompt after another, which takes less memory.
-        alone = torch.zeros_like(kept)  # [P, N]
-        for number, length in enumerate(lengths):
-            own = slice(number, number + 1), slice(length)
-            part = scores[own], kept[own], kept_counts[own[0]], counts[own[0]], [length]
-            alone[own] = diverse_batch(*part, embeddings[own], rounds)
-        return alone
     plan = _Plan.of(lengths, kept_counts, counts, rounds, scores.device)
     # One place more takes what is chosen for prompts that miss fewer tokens than others.
     chosen = torch.zeros(len(scores), scores.shape[1] + 1, dtype=torch.bool, device=scores.device)
@@ -163,6 +155,8 @@ def _chosen(
     plan: _Plan, scores: Tensor, kept: Tensor, embeddings: Tensor
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The tokens that each round chooses, int64 [P, K], and which are spare, bool [P, K]."""
+    if plan.missing is not None:
+        scores = scores.masked_fill(plan.missing, 0.0)
     importance = scaled_importance(scores, plan.missing).unsqueeze(-1)  # [P, N, 1]
     directions = normalize(_sketch(embeddings), dim=-1)  # [P, N, D]
     # The product of a row of `weighted` and one of `directions` is importance × (1 − cosine).

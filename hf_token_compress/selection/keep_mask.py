@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import Selection, TokenCompressionConfig
-from ..device_copy import to_device
+from ..device_copy import few_launches, to_device
 from ..prompt import VisualSpan
-from .batch import BatchRule, keep_planned, one_by_one, top_k_of_plans
+from .batch import BatchRule, diverse_of_plans, keep_planned, one_by_one, top_k_of_plans
 from .budgets import visual_token_budget
 from .candidates import Candidates, no_embeddings
 from .diverse import diverse
 from .floors import groups_of_frames, groups_of_visuals
 from .kept_tokens import KeptTokens
-from .plan import Floor, SelectionPlan, everything, least_kept_of_all, make_plan
+from .plan import Floor, SelectionPlan, everything, make_plan
 from .structure import structure_tokens
 from .top_k import top_k
 
@@ -78,8 +78,14 @@ def select_tokens(
         _plan(own, config, None if on_host is None else on_host[sample, : len(positions[sample])])
         for sample, (own, config) in enumerate(zip(visuals, configs, strict=True))
     ]
-    embed = functools.partial(_embeddings, inputs_embeds, positions, scores.device)
-    kept = keep_planned(own_scores, plans, _batch_rule(configs, own_rule, embed))  # [B, N]
+    rule = _batch_rule(
+        configs,
+        own_rule,
+        functools.partial(_embeddings, inputs_embeds, positions, scores.device),
+        functools.partial(_all_embeddings, inputs_embeds, positions, scores.device),
+        scores.device,
+    )
+    kept = keep_planned(own_scores, plans, rule)  # [B, N]
     if is_last.any():
         kept = kept | is_last_there
     keep = text.scatter(1, columns, kept)[:, :length]  # [B, S]
@@ -112,7 +118,8 @@ def keep_of_visuals(
     """
     plan = _plan(visuals, config, None if config.top_p is None else scores.cpu())
     own = None if own_rule is None else lambda _, candidates: own_rule(candidates)
-    return keep_planned(scores[None], [plan], _batch_rule([config], own, lambda _: embed()))[0]
+    rule = _batch_rule([config], own, lambda _: embed(), lambda: embed()[None], scores.device)
+    return keep_planned(scores[None], [plan], rule)[0]
 
 
 def kept_count(visual: VisualSpan, config: TokenCompressionConfig) -> int:
@@ -212,15 +219,30 @@ def _batch_rule(
     configs: Sequence[TokenCompressionConfig],
     own_rule: Callable[[int, Candidates], Tensor | None] | None,
     embed: Callable[[int], Tensor],
+    embed_all: Callable[[], Tensor],
+    device: torch.device,
 ) -> BatchRule:
-    if own_rule is None and all(config.selection_name == "top_k" for config in configs):
+    names = {config.selection_name for config in configs}
+    if own_rule is None and names == {"top_k"}:
         return top_k_of_plans
+    if own_rule is None and names == {"diverse"} and few_launches(device):
+        return diverse_of_plans(embed_all)
 
     def rule(sample: int, candidates: Candidates) -> Tensor:
         chosen = None if own_rule is None else own_rule(sample, candidates)
         return RULES[configs[sample].selection_name](candidates) if chosen is None else chosen
 
     return one_by_one(rule, embed)
+
+
+def _all_embeddings(
+    inputs_embeds: Callable[[], Tensor], positions: Sequence[Tensor], device: torch.device
+) -> Tensor:
+    embeds = inputs_embeds()  # [B, S, D]
+    length = embeds.shape[1]
+    own = [sample * length + places for sample, places in enumerate(positions)]
+    (index,) = to_device([pad_sequence(own, batch_first=True)], embeds.device)
+    return embeds.flatten(0, 1)[index].float().to(device)  # [B, N, D]
 
 
 def _embeddings(

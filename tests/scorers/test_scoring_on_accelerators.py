@@ -17,7 +17,7 @@ from hf_token_compress.mapper import MapperConfig, MapperSet, RelevanceMapper
 from hf_token_compress.mapper.inputs import INPUTS
 from hf_token_compress.scorers import embedding_statistics, mapper_inputs, visual_tokens
 from hf_token_compress.scorers.mapper import MapperScorer
-from hf_token_compress.selection import diverse
+from hf_token_compress.selection import keep_mask
 
 pytestmark = pytest.mark.core
 
@@ -27,7 +27,7 @@ def few_launches(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Switches to the large pieces of an accelerator."""
 
     def switch() -> None:
-        for module in (fast_path, embedding_statistics, mapper_inputs, visual_tokens, diverse):
+        for module in (fast_path, embedding_statistics, mapper_inputs, visual_tokens, keep_mask):
             monkeypatch.setattr(module, "few_launches", lambda _: True)
         monkeypatch.setattr(torch_reference, "_few_launches", lambda _: True)
 
