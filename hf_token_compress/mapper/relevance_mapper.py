@@ -94,7 +94,7 @@ class RelevanceMapper(nn.Module):
         logits = self.network(batch).unsqueeze(1)  # [P, 1, N]
         if temperature != 1.0:
             logits = logits / temperature
-        return batch.index.log_shares(logits).exp().squeeze(1)
+        return batch.index.shares(logits).squeeze(1)
 
     @classmethod
     def from_pretrained(

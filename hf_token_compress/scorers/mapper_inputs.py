@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ..device_copy import to_device
+from ..device_copy import few_launches, to_device
 from ..kernels.instruction_attention import SMALLEST_SHARE, attention_statistics
 from ..mapper import MapperInput
 from ..mapper.batch import BatchIndex, MapperBatch
@@ -162,7 +162,7 @@ def _embedding_statistics(
     length = prompt.visual_mask.shape[1]
     query = prompt.on_host.query  # [B, S]
     asked = [query[sample].nonzero().flatten() + sample * length for sample in samples]  # [R] each
-    if device.type == "cpu":
+    if not few_launches(device):
         # One prompt after another, to hold the embeddings of one at a time.
         parts = [
             embedding_statistics(embeds[own[:count]].unsqueeze(0), embeds[words].unsqueeze(0))
