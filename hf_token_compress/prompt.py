@@ -13,6 +13,7 @@ from torch import Tensor
 from .config import MODALITIES as MODALITIES
 from .config import InstructionScope
 from .config import Modality as Modality
+from .device_copy import to_device
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,49 @@ class VisualSpan:
 
 
 @dataclass(frozen=True)
+class HostMasks:
+    """Masks of a batch of prompts on the CPU, where the host reads them without waiting.
+
+    Attributes:
+        attention: bool [B, S], False on padding.
+        visual: bool [B, S], True on visual tokens.
+        instruction: bool [B, S], True on instruction tokens.
+    """
+
+    attention: Tensor
+    visual: Tensor
+    instruction: Tensor
+
+    @property
+    def query(self) -> Tensor:
+        """Instruction tokens that are no padding, bool [B, S]."""
+        return self.instruction & self.attention
+
+
+@dataclass(frozen=True)
+class QueryTokens:
+    """Tokens whose queries a scoring layer has, sample by sample.
+
+    Attributes:
+        sample: int64 [Q], ascending.
+        position: int64 [Q], ascending in each sample.
+        counts: How many there are of each sample.
+    """
+
+    sample: Tensor
+    position: Tensor
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mask: Tensor, device: torch.device) -> QueryTokens:
+        """The tokens that a mask on the CPU marks, bool [B, S], with indices on a device."""
+        sample, position = mask.nonzero(as_tuple=True)  # [Q] each
+        counts = tuple(mask.sum(dim=1).tolist())
+        sample, position = to_device([sample, position], device)
+        return cls(sample, position, counts)
+
+
+@dataclass(frozen=True)
 class MultimodalPrompt:
     """A batch of B prompts of S tokens, as layer 0 would see them uncompressed.
 
@@ -84,6 +128,7 @@ class MultimodalPrompt:
         instruction_mask: bool [B, S], True on instruction tokens.
         visuals: For each prompt, its images and videos in order of appearance.
         embed: Computes `inputs_embeds`.
+        host_masks: The masks on the CPU, where they are known; `on_host` reads them otherwise.
     """
 
     input_ids: Tensor
@@ -93,20 +138,39 @@ class MultimodalPrompt:
     instruction_mask: Tensor
     visuals: tuple[tuple[VisualSpan, ...], ...]
     embed: Callable[[], Tensor]
+    host_masks: HostMasks | None = None
 
     @cached_property
     def inputs_embeds(self) -> Tensor:
         """Float [B, S, D], visual features in place of their placeholders."""
         return self.embed()
 
-    @property
+    @cached_property
     def query_mask(self) -> Tensor:
         """Instruction tokens that are no padding, bool [B, S]."""
         return self.instruction_mask & self.attention_mask
 
+    @cached_property
+    def on_host(self) -> HostMasks:
+        """The masks on the CPU."""
+        if self.host_masks is not None:
+            return self.host_masks
+        return HostMasks(
+            self.attention_mask.cpu(), self.visual_mask.cpu(), self.instruction_mask.cpu()
+        )
+
+    def query_tokens(self, mask: Tensor, device: torch.device) -> QueryTokens:
+        """The tokens that a mask marks, bool [B, S], with indices on a device.
+
+        The host waits only for a mask that is not `query_mask`.
+        """
+        on_host = self.on_host.query if mask is self.query_mask else mask.cpu()
+        return QueryTokens.of(on_host, device)
+
     def check_instruction(self) -> None:
         """Raise `ValueError` if a prompt has visual tokens, but no instruction token."""
-        unasked = self.visual_mask.any(dim=1) & ~self.query_mask.any(dim=1)  # [B]
+        masks = self.on_host
+        unasked = masks.visual.any(dim=1) & ~masks.query.any(dim=1)  # [B]
         if unasked.any():
             raise ValueError(
                 f"Prompt {int(unasked.nonzero()[0])} has visual tokens, but no instruction token: "

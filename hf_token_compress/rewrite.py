@@ -10,27 +10,26 @@ from torch import Tensor
 PaddingSide = Literal["left", "right"]
 
 
-def kept_positions(keep: Tensor, padding_side: PaddingSide) -> Tensor:
+def kept_positions(keep: Tensor, padding_side: PaddingSide, longest: int | None = None) -> Tensor:
     """Positions of the kept tokens, padded to the longest sample.
 
     Args:
         keep: bool [B, S], True on tokens that stay (never on padding).
         padding_side: Side on which shorter samples are padded; generation needs "left".
+        longest: K, the most tokens that a sample keeps. Without it, the host waits to count them.
 
     Returns:
-        int64 [B, K], K the most tokens that a sample keeps; -1 marks padding.
+        int64 [B, K]; -1 marks padding.
     """
-    lengths = keep.sum(dim=1)  # [B]
-    longest = int(lengths.max()) if len(lengths) else 0
-    # A stable sort of the negated mask puts the kept positions of each sample first, in order.
-    positions = torch.sort((~keep).to(torch.int8), dim=1, stable=True).indices  # [B, S]
-    slots = torch.arange(longest, device=keep.device)
-    index = positions[:, :longest].masked_fill(slots >= lengths[:, None], -1)  # [B, K]
+    if longest is None:
+        longest = int(keep.sum(dim=1).max()) if len(keep) else 0
+    length = keep.shape[1]
+    columns = torch.arange(length, device=keep.device)
+    # Sorted, the positions of dropped tokens come first as -1, or last as S.
     if padding_side == "left":
-        # Rotate each sample so that its padding comes first.
-        source = (slots - (longest - lengths)[:, None]) % max(longest, 1)  # [B, K]
-        index = index.gather(1, source)
-    return index
+        return torch.where(keep, columns, -1).sort(dim=1).values[:, length - longest :]
+    index = torch.where(keep, columns, length).sort(dim=1).values[:, :longest]
+    return index.masked_fill(index == length, -1)
 
 
 def gather_positions(tensor: Tensor, index: Tensor, fill: int | float | bool) -> Tensor:

@@ -26,6 +26,8 @@ class ScoringLayer:
             causal order, padding and `sliding_window`.
         softcap: Logits are softcap * tanh(logits / softcap); None for logits as they are.
         sinks: float [heads], one further logit that takes attention from all keys; None without.
+        query_counts: How many queries each sample has, if they are in the order of the samples;
+            None where the host does not know.
     """
 
     query: Tensor
@@ -39,6 +41,7 @@ class ScoringLayer:
     mask: Tensor | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    query_counts: tuple[int, ...] | None = None
 
 
 def causal_mask(

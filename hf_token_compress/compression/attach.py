@@ -20,7 +20,6 @@ from .mixin import (
     TokenCompressionMixin,
     call_options,
     compressed_class,
-    padding_of_forward,
 )
 from .setting import build_setting
 from .state import TokenCompression
@@ -146,7 +145,7 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
         return inputs
     spare_position = inputs.get("use_cache") is False
     # A prompt to train on has the padding of a forward; that for `generate` is on the left.
-    padding = "left" if inputs.get("labels") is None else padding_of_forward(inputs)
+    padding = "left" if inputs.get("labels") is None else "forward"
     compress_now = with_gathered_parameters(model, "_compress")
     return compress_now(inputs, padding=padding, spare_position=spare_position, **options).inputs
 

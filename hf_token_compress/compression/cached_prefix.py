@@ -46,7 +46,7 @@ class CompressedPrefix:
         given = compressed.inputs.get("attention_mask")
         mask = torch.ones_like(ids) if given is None else given.long()
         positions = compressed.inputs["position_ids"]
-        return cls(ids, mask, positions, compressed.keep, padded=not bool(mask.all()))
+        return cls(ids, mask, positions, compressed.keep, compressed.padded)
 
     @property
     def length(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,11 +15,12 @@ from torch import Tensor
 from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..models.generic import GenericFamily
-from ..prompt import MultimodalPrompt
+from ..prompt import MultimodalPrompt, VisualSpan
 from ..scorers.base import checked_scores, own_rule
-from ..selection import may_drop_tokens, select_tokens
+from ..selection import KeptTokens, may_drop_tokens, select_tokens
 from .fast_path import FastPath
 from .generic_check import check_decoder_entry
+from .host import on_host
 from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import read
@@ -26,12 +28,13 @@ from .report import CompressionReport, SampleReport
 from .rewriting import CompressedInputs, Padding, check_policy, rewrite_prompt, with_features
 from .setting import Setting
 from .state import TokenCompression
-from .stopwatch import Stopwatch
+from .stopwatch import CallTimes, Stopwatch
 from .totals import count_call
 from .word_embeddings import word_statistics
 
 # Without the name of this module, which is internal.
 _logger = logging.getLogger("hf_token_compress")
+_MASK = "instruction_mask"
 
 
 def compress_inputs(
@@ -41,7 +44,7 @@ def compress_inputs(
     inputs: Mapping[str, Any],
     setting: Setting,
     *,
-    padding: Padding,
+    padding: Padding | Literal["forward"],
     spare_position: bool = False,
     instruction_mask: Tensor | None = None,
     earlier: Mapping[str, Tensor] | None = None,
@@ -54,7 +57,7 @@ def compress_inputs(
         compression: Where the report is left.
         inputs: Keyword arguments of the stock forward, with images or videos.
         setting: That of this call.
-        padding: Where samples that became shorter are padded.
+        padding: Where samples that became shorter are padded; "forward" where a forward does that.
         spare_position: Add one position of padding if there is none and position ids may have
             gaps: `generate` without a cache drops a mask that hides nothing, and Transformers
             would then read the gaps as borders between packed sequences.
@@ -77,10 +80,12 @@ def compress_inputs(
     scoring, rewriting = Stopwatch(model.device), Stopwatch(model.device)
     # 1. Run the vision part, and find the visual tokens.
     with rewriting.running():
+        host = on_host({**inputs, _MASK: instruction_mask})
         layout = read_layout(
             model,
             family,
             inputs,
+            host=host,
             vision_attention="vision_attention" in setting.scorer.needs,
             earlier=earlier,
         )
@@ -90,20 +95,31 @@ def compress_inputs(
         must_score = may_drop_tokens(layout.visuals, budgets)
     # 2. Score, if any prompt may lose tokens.
     scores: Tensor | None = None
-    keep = layout.attention_mask
+    mask = layout.on_host.attention_mask
+    kept = KeptTokens(layout.attention_mask, tuple(mask.sum(dim=1).tolist()), mask)
     if must_score:
         with torch.no_grad():
             with scoring.running():
                 prompt, scores = _score(
-                    model, family, setting, layout, inputs, instruction_mask, compression.fast_path
+                    model, family, setting, layout, inputs, host, compression.fast_path
                 )
             # 3. Select the tokens to keep.
             with rewriting.running():
-                keep = _select(setting, prompt, scores, budgets)
+                kept = _select(setting, layout, prompt, scores, budgets)
     # 4. Rewrite the inputs.
     with rewriting.running():
+        if padding == "forward":
+            padding = "left" if bool(mask[:, -1].all()) else "tail"
         compressed = rewrite_prompt(
-            model, family, config, inputs, layout, keep, padding, spare_position=spare_position
+            model,
+            family,
+            config,
+            inputs,
+            layout,
+            kept,
+            padding,
+            host=host,
+            spare_position=spare_position,
         )
         policy = config.position_ids
         unchecked = isinstance(family, GenericFamily) and policy not in compression.checked
@@ -111,15 +127,16 @@ def compress_inputs(
             check_decoder_entry(model, inputs, layout, compressed, policy)
             compression.checked.add(policy)
     report = CompressionReport(
-        samples=_sample_reports(layout, keep, scores, budgets),
         config=setting.config,
-        vision_ms=layout.vision_ms,
-        scoring_ms=scoring.milliseconds + layout.attention_ms,
-        rewriting_ms=rewriting.milliseconds - layout.vision_ms - layout.attention_ms,
+        visual_tokens=_visual_tokens(layout, kept),
+        times=CallTimes(layout.vision, layout.attention, scoring, rewriting),
+        make_samples=functools.partial(
+            _sample_reports, layout.visuals, kept.mask, scores, budgets, layout.tokens_before
+        ),
     )
     compression.last = report
     count_call(compression, report)
-    # A summary reads counts from the device, so it is only made where somebody wants it.
+    # A summary waits for the device, so it is only made where somebody wants it.
     if _logger.isEnabledFor(logging.INFO):
         _logger.info(report.summary())
     return compressed
@@ -133,7 +150,7 @@ def _score(
     setting: Setting,
     layout: PromptLayout,
     inputs: Mapping[str, Any],
-    instruction_mask: Tensor | None,
+    host: Mapping[str, Any],
     fast_path: FastPath | None,
 ) -> tuple[MultimodalPrompt, Tensor]:
     """The prompts as the scorer sees them, and the scores of all tokens, float32 [B, S]."""
@@ -144,16 +161,11 @@ def _score(
         layout,
         inputs,
         config.instruction,
-        instruction_mask=instruction_mask,
+        host=host,
+        instruction_mask=host[_MASK],
         fast_path=fast_path,
     )
-    needed: dict[str, Any] = {}
-    if "scoring_layer" in scorer.needs:
-        needed["scoring_layer"] = reading.scoring_layer(
-            scorer.scoring_depth, query_mask=scorer.query_mask(reading.prompt)
-        )
-    if "unrotated_layer" in scorer.needs:
-        needed["unrotated_layer"] = reading.scoring_layer(0, rotary=False)
+    needed: dict[str, Any] = dict(reading.scoring_layers(scorer))
     if "vision_attention" in scorer.needs:
         needed["vision_attention"] = layout.vision_attention()
     if "word_statistics" in scorer.needs:
@@ -171,29 +183,40 @@ def _score(
 @without_autocast()
 def _select(
     setting: Setting,
+    layout: PromptLayout,
     prompt: MultimodalPrompt,
     scores: Tensor,
     budgets: Sequence[TokenCompressionConfig],
-) -> Tensor:
-    """The tokens to keep, bool [B, S]."""
+) -> KeptTokens:
     return select_tokens(
         prompt.attention_mask,
         prompt.visuals,
         scores,
         budgets,
+        attention_mask_on_host=layout.on_host.attention_mask,
         inputs_embeds=lambda: prompt.inputs_embeds,
         own_rule=own_rule(setting.scorer, prompt, setting.base.scorer_name),
     )
 
 
+def _visual_tokens(layout: PromptLayout, kept: KeptTokens) -> list[tuple[int, int]]:
+    """Visual tokens of each prompt, before and after."""
+    before = layout.visual_mask_on_host.sum(dim=1).tolist()
+    whole = layout.on_host.attention_mask.sum(dim=1).tolist()
+    counts = zip(before, whole, kept.counts, strict=True)
+    return [(visual, visual - tokens + left) for visual, tokens, left in counts]
+
+
 def _sample_reports(
-    layout: PromptLayout,
+    visuals_of_samples: Sequence[tuple[VisualSpan, ...]],
     keep: Tensor,
     scores: Tensor | None,
     budgets: Sequence[TokenCompressionConfig],
+    tokens_before: int,
 ) -> tuple[SampleReport, ...]:
+    keep, scores = keep.cpu(), None if scores is None else scores.cpu()  # [B, S]
     reports = []
-    for sample, visuals in enumerate(layout.visuals):
+    for sample, visuals in enumerate(visuals_of_samples):
         none = keep.new_empty(0, dtype=torch.long)
         positions = torch.cat([none, *(span.positions for span in visuals)])  # [N]
         reports.append(
@@ -206,8 +229,8 @@ def _sample_reports(
                 retention_ratio=budgets[sample].retention_ratio,
             )
         )
-    if layout.tokens_before:
-        reports = [_shifted(report, layout.tokens_before) for report in reports]
+    if tokens_before:
+        reports = [_shifted(report, tokens_before) for report in reports]
     return tuple(reports)
 
 

@@ -8,6 +8,7 @@ such a layer is not assumed: what it computes is compared with what the probe fi
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +17,23 @@ from torch import Tensor
 
 from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
-from ..prompt import MODALITIES, VisualLayout, find_visual_spans
+from ..prompt import MODALITIES, QueryTokens, VisualLayout, find_visual_spans
 from ..scoring_layer import ScoringLayer
 from .attention_options import NOT_PLAIN, given_options
 from .inputs import PromptLayout, is_placeholder
 from .llama_layer import LlamaLikeLayer
 from .precision import without_autocast
 from .probe import AttentionCall, Probe, decoder_layers
+from .stopwatch import Stopwatch
 from .twin import make_twin
 
 _logger = logging.getLogger(__name__)
 _POSITIONS_PER_CHUNK = 512
-"""Positions to normalise and project to keys at once. The normalised hidden states of all of them
-would take more memory than their keys."""
+"""Positions to normalise and project to keys at once on a CPU. The normalised hidden states of all
+of them would take more memory than their keys."""
+
+_ELEMENTS_PER_CHUNK = 2**27
+"""Hidden states that an accelerator normalises at once, where launches cost more than memory."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,9 @@ class FastPath:
         # What the fast path makes of it.
         found = cls(layer, call.scaling, call.options.get("sliding_window"))
         embeds = found.embeds(model, layout)
-        own = found.scoring_layer(model, layout, embeds, torch.ones_like(layout.attention_mask))
+        everything = torch.ones(layout.attention_mask.shape, dtype=torch.bool, device="cpu")
+        queries = QueryTokens.of(everything, embeds.device)
+        (own,) = found.scoring_layers(model, layout, embeds, queries)
         equal = (
             torch.equal(entry.position_ids, layout.position_ids),
             torch.equal(entry.inputs_embeds, embeds),
@@ -112,44 +119,69 @@ class FastPath:
         with twin.running():
             return layout.with_features(twin.module(layout.input_ids))
 
-    def scoring_layer(
+    def scoring_layers(
         self,
         model: Any,
         layout: PromptLayout,
         embeds: Tensor,
-        query_mask: Tensor,
-        *,
-        rotary: bool = True,
-    ) -> ScoringLayer:
-        """The scoring layer for query tokens, bool [B, S], from `embeds`.
+        queries: QueryTokens,
+        rotary: Sequence[bool] = (True,),
+    ) -> list[ScoringLayer]:
+        """The scoring layer for query tokens from `embeds`, with RoPE, without, or both.
 
-        Without `rotary`, all tokens are in one place, where RoPE turns nothing.
+        Without RoPE, all tokens are in one place, where it turns nothing.
         """
         decoder = model.get_decoder()
         twin = make_twin(decoder, untouched=decoder_layers(decoder)[1:])
         layer = LlamaLikeLayer.of(twin.of(decoder))
         assert layer is not None, "fits() was not asked."
+        sample, position = queries.sample, queries.position
         with twin.running():
-            places = layout.position_ids if rotary else torch.zeros_like(layout.position_ids)
-            cos, sin = layer.cos_and_sin(embeds, places)  # [B, S, rotary] each
+            position_ids = layout.position_ids  # [A, B, S] or [B, S]
+            turns = [
+                position_ids if turned else torch.zeros_like(position_ids) for turned in rotary
+            ]
+            places = turns[0] if len(turns) == 1 else torch.cat(turns, dim=-2)
+            cos, sin = (
+                values.unflatten(0, (len(turns), len(embeds)))
+                for values in layer.cos_and_sin(embeds, places)
+            )  # [T, B, S, rotary] each
             # Keys of all tokens, in chunks of positions.
-            parts = (part.split(_POSITIONS_PER_CHUNK, dim=1) for part in (embeds, cos, sin))
-            chunks = zip(*parts, strict=True)
-            keys = [layer.keys(layer.input_norm(chunk), *turn) for chunk, *turn in chunks]
-            key = torch.cat(keys, dim=1)  # [B, S, key_heads, head_dim]
+            size = _chunk_size(embeds)
+            parts = embeds.split(size, dim=1), cos.split(size, dim=2), sin.split(size, dim=2)
+            keys: list[Tensor] = []
+            for chunk, *turn in zip(*parts, strict=True):
+                hidden = layer.input_norm(chunk)  # [B, s, D]
+                keys.append(layer.keys(hidden, *turn))  # [T, B, s, key_heads, head_dim]
+            key = keys[0] if len(keys) == 1 else torch.cat(keys, dim=2)
             # Queries of the query tokens.
-            hidden = layer.input_norm(embeds[query_mask])  # [Q, D]
-            query = layer.queries(hidden, cos[query_mask], sin[query_mask])
-        sample, position = query_mask.to(query.device).nonzero(as_tuple=True)  # [Q] each
-        return ScoringLayer(
-            query=query,  # [Q, heads, head_dim]
-            key=key,
-            sample=sample,
-            position=position,
-            key_mask=layout.attention_mask.to(key.device),
-            scaling=self.scaling,
-            sliding_window=self.sliding_window,
-        )
+            if len(keys) == 1:
+                asking = hidden[sample, position]  # [Q, D]
+            else:
+                asking = layer.input_norm(embeds[sample, position])  # [Q, D]
+            turn = [values[:, sample, position] for values in (cos, sin)]  # [T, Q, rotary] each
+            query = layer.queries(asking, *turn)  # [T, Q, heads, head_dim]
+        return [
+            ScoringLayer(
+                query=own_query,
+                key=own_key,
+                sample=sample,
+                position=position,
+                key_mask=layout.attention_mask.to(key.device),
+                scaling=self.scaling,
+                sliding_window=self.sliding_window,
+                query_counts=queries.counts,
+            )
+            for own_query, own_key in zip(query, key, strict=True)
+        ]
+
+
+def _chunk_size(embeds: Tensor) -> int:
+    """How many positions of embeddings, [B, S, D], are normalised at once."""
+    if embeds.device.type == "cpu":
+        return _POSITIONS_PER_CHUNK
+    samples, _, width = embeds.shape
+    return max(_ELEMENTS_PER_CHUNK // (samples * width), _POSITIONS_PER_CHUNK)
 
 
 def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
@@ -192,7 +224,8 @@ def _short_prompt(model: Any, family: ModelFamily) -> PromptLayout:
     position_ids[..., 1, :] *= context // length
     if position_ids.ndim == 3:
         position_ids *= torch.tensor([1, 2, 3, 5], device=device)[: len(position_ids), None, None]
-    return PromptLayout(ids, mask, position_ids, encoded, spans, vision_ms=0.0)
+    unused = Stopwatch(device)
+    return PromptLayout(ids, mask, position_ids, encoded, spans, unused, unused)
 
 
 def _is_plain(call: AttentionCall) -> bool:

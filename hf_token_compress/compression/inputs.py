@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..device_copy import to_device
 from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
 from ..prompt import (
     MODALITIES,
+    HostMasks,
     Modality,
     MultimodalPrompt,
     VisualLayout,
     VisualSpan,
     find_visual_spans,
 )
+from .host import on_host, to_host
 from .stopwatch import Stopwatch
 from .vision_attention import features_with_attention
 
@@ -32,6 +36,19 @@ TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
 
 
 @dataclass(frozen=True)
+class HostTokens:
+    """The tokens of B prompts on the CPU.
+
+    Attributes:
+        input_ids: int64 [B, S].
+        attention_mask: bool [B, S].
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+@dataclass(frozen=True)
 class PromptLayout:
     """A batch of B prompts of S tokens, with the vision part already run.
 
@@ -41,11 +58,12 @@ class PromptLayout:
         position_ids: int64 [A, B, S] or [B, S].
         encoded: Features of each modality that is present.
         spans: For each modality, for each prompt, its images or videos in order.
-        vision_ms: Milliseconds of the vision part; zero if the caller passed features.
+        vision: Measured the vision part, unless the caller passed features.
+        attention: Measured what `received` costs, which is part of `vision`.
         received: Attention that the visual tokens of each modality receive in the vision tower,
             float32 [N] of each image or video; empty unless it was asked for.
-        attention_ms: Milliseconds that this took, not counted in `vision_ms`.
         tokens_before: Tokens of the caller's sequence before the prompts.
+        known: What is known of the tokens on the CPU.
     """
 
     input_ids: Tensor
@@ -53,12 +71,23 @@ class PromptLayout:
     position_ids: Tensor
     encoded: dict[Modality, EncodedVisuals]
     spans: dict[Modality, tuple[tuple[VisualSpan, ...], ...]]
-    vision_ms: float
+    vision: Stopwatch
+    attention: Stopwatch
     received: dict[Modality, list[Tensor]] = field(default_factory=dict)
-    attention_ms: float = 0.0
     tokens_before: int = 0
+    known: HostTokens | None = None
+
+    @cached_property
+    def on_host(self) -> HostTokens:
+        """The tokens on the CPU, where the host reads them without waiting."""
+        return self.known or HostTokens(*to_host([self.input_ids, self.attention_mask]))
 
     @property
+    def vision_ms(self) -> float:
+        """Milliseconds of the vision part; zero if the caller passed features."""
+        return self.vision.milliseconds - self.attention.milliseconds
+
+    @cached_property
     def visuals(self) -> tuple[tuple[VisualSpan, ...], ...]:
         """For each prompt, images and videos together, in order of appearance."""
         return tuple(
@@ -81,23 +110,49 @@ class PromptLayout:
                 encoded[modality] = self.encoded[modality].take(picked)
         return encoded
 
-    def visual_mask(self) -> Tensor:
-        """Bool [B, S], True on visual tokens."""
-        mask = torch.zeros_like(self.attention_mask)
+    @cached_property
+    def visual_mask_on_host(self) -> Tensor:
+        """Bool [B, S] on the CPU, True on visual tokens."""
+        mask = torch.zeros(self.input_ids.shape, dtype=torch.bool)
         for sample, spans in enumerate(self.visuals):
             for span in spans:
                 mask[sample, span.positions] = True
         return mask
 
+    @cached_property
+    def _on_device(self) -> tuple[Tensor, dict[Modality, Tensor]]:
+        """The mask of visual tokens, and places of those of each modality in the batch."""
+        length = self.input_ids.shape[1]
+        places = {}
+        for modality, by_sample in self.spans.items():
+            own = [
+                span.positions + sample * length
+                for sample, spans in enumerate(by_sample)
+                for span in spans
+            ]
+            places[modality] = torch.cat(own) if own else torch.empty(0, dtype=torch.long)
+        parts = [self.visual_mask_on_host, *places.values()]
+        mask, *moved = to_device(parts, self.input_ids.device)
+        return mask, dict(zip(places, moved, strict=True))
+
+    def visual_mask(self) -> Tensor:
+        """Bool [B, S], True on visual tokens."""
+        return self._on_device[0]
+
+    def of_visual_tokens(self, values: Tensor, modality: Modality) -> Tensor:
+        """Values [B, S] at the visual tokens of a modality, [N of all], in the order of prompts."""
+        return values.flatten().index_select(0, self._on_device[1][modality])
+
     def run_starts(self) -> Tensor:
         """Bool [B, S], True on visual tokens that follow text or begin an image or video."""
-        mask = torch.zeros_like(self.attention_mask)
+        mask = torch.zeros(self.input_ids.shape, dtype=torch.bool)
         for sample, spans in enumerate(self.visuals):
             for span in spans:
                 gaps = span.positions.diff() != 1  # [N - 1]
                 mask[sample, span.positions[:1]] = True
                 mask[sample, span.positions[1:][gaps]] = True
-        return mask
+        (there,) = to_device([mask], self.input_ids.device)
+        return there
 
     def with_features(self, word_embeddings: Tensor) -> Tensor:
         """Visual features in place of the word embeddings, [B, S, D], of their placeholders."""
@@ -125,21 +180,31 @@ class PromptLayout:
 
     def _place(self, of_visuals: Sequence[Tensor], modality: Modality, values: Tensor) -> None:
         """Write [N, ...] of each image or video to the positions of its tokens, in [B, S, ...]."""
-        found = iter(of_visuals)
-        for sample, spans in enumerate(self.spans[modality]):
-            for span in spans:
-                values[sample, span.positions.to(values.device)] = next(found).to(values)
+        if not of_visuals:
+            return
+        joined = of_visuals[0] if len(of_visuals) == 1 else torch.cat(list(of_visuals))
+        places = self._on_device[1][modality].to(values.device)
+        values.flatten(0, 1).index_copy_(0, places, joined.to(values))
 
     def prompt(self, instruction_mask: Tensor, embed: Callable[[], Tensor]) -> MultimodalPrompt:
-        """What a scorer sees; `embed` computes the decoder's input, float [B, S, D]."""
+        """What a scorer sees.
+
+        Args:
+            instruction_mask: bool [B, S] on the CPU.
+            embed: Computes the decoder's input, float [B, S, D].
+        """
+        (instruction,) = to_device([instruction_mask], self.input_ids.device)
         return MultimodalPrompt(
             input_ids=self.input_ids,
             embed=embed,
             position_ids=self.position_ids,
             attention_mask=self.attention_mask,
             visual_mask=self.visual_mask(),
-            instruction_mask=instruction_mask,
+            instruction_mask=instruction,
             visuals=self.visuals,
+            host_masks=HostMasks(
+                self.on_host.attention_mask, self.visual_mask_on_host, instruction_mask
+            ),
         )
 
 
@@ -222,6 +287,7 @@ def read_layout(
     family: ModelFamily,
     inputs: Mapping[str, Any],
     *,
+    host: Mapping[str, Any] | None = None,
     vision_attention: bool = False,
     earlier: Mapping[str, Tensor] | None = None,
 ) -> PromptLayout:
@@ -231,6 +297,7 @@ def read_layout(
         model: The loaded model.
         family: Its family.
         inputs: Keyword arguments of its stock forward.
+        host: What `on_host` makes of them, if it was called.
         vision_attention: Read the attention of the vision tower, if it runs.
         earlier: Ids and token types of tokens before the prompts, int64 [B, C]. Images and videos
             of these tokens are left out if they are among the inputs.
@@ -240,6 +307,8 @@ def read_layout(
             a mapping.
         ValueError: An input is missing or does not fit the others, or prompts are packed.
     """
+    # The vision part is not queued yet, so nothing waits for it here.
+    host = on_host(inputs) if host is None else host
     # 1. Encode the images and videos, unless the caller passed their features.
     given = _given_features(inputs)
     vision, attention = Stopwatch(model.device), Stopwatch(model.device)
@@ -248,6 +317,8 @@ def read_layout(
     for modality in present_modalities(family, inputs):
         tower_runs = given.get(modality) is None
         patches: list[Tensor] = []
+        if tower_runs:
+            family.check_patches(model, host, modality)
         with vision.running() if tower_runs else nullcontext():
             if tower_runs and vision_attention:
                 visuals, patches = features_with_attention(
@@ -257,49 +328,53 @@ def read_layout(
                 visuals = family.features(model, inputs, modality)
         encoded[modality] = visuals
         counts = [len(features) for features in visuals.features]
-        sizes = family.sizes(model.config, inputs, modality, counts)
+        sizes = family.sizes(model.config, host, modality, counts)
         layouts[modality] = family.layouts(model.config, sizes, modality)
         _check_counts(counts, layouts[modality], modality)
         if patches:
-            received[modality] = family.token_attention(model, inputs, modality, patches, counts)
+            received[modality] = family.token_attention(model, host, modality, patches, counts)
     # 2. Find their placeholders.
-    input_ids, attention_mask = _checked_sequence(inputs)
+    input_ids, attention_mask = _checked_sequence(host)
     spans = {}
     for modality, own_layouts in layouts.items():
-        placeholders = family.placeholders(model.config, inputs, modality)
+        placeholders = family.placeholders(model.config, host, modality)
         if (placeholders & ~attention_mask).any():
             raise ValueError(
                 f"attention_mask hides {modality} placeholders: pass the attention_mask that the "
                 "processor returned, which hides padding only."
             )
         if earlier and sum(layout.count for layout in own_layouts) != int(placeholders.sum()):
-            before = family.placeholders(model.config, earlier, modality)
+            before = family.placeholders(model.config, on_host(earlier), modality)
             numbers = _numbers_after(before, placeholders, own_layouts, modality)
-            inputs = _of_numbers(inputs, modality, numbers)
+            host = _of_numbers(host, modality, numbers)
             encoded[modality] = encoded[modality].take(numbers)
             own_layouts = [own_layouts[number] for number in numbers]
             if modality in received:
                 received[modality] = [received[modality][number] for number in numbers]
         spans[modality] = find_visual_spans(placeholders, own_layouts, modality)
     # 3. Find the position ids.
-    position_ids = family.position_ids(model, inputs, attention_mask)
+    position_ids = family.position_ids(model, host, attention_mask)
     if position_ids.shape[-2:] != input_ids.shape:
         raise ValueError(
             f"position_ids must end in the shape of input_ids, {list(input_ids.shape)}, but have "
             f"the shape {list(position_ids.shape)}."
         )
-    if inputs.get("position_ids") is not None:
-        _check_not_packed(family, position_ids, attention_mask, inputs.get("attention_mask"))
+    if host.get("position_ids") is not None:
+        _check_not_packed(family, position_ids, attention_mask, host.get("attention_mask"))
+    mask_there, positions_there = to_device(
+        [attention_mask, position_ids], inputs["input_ids"].device
+    )
     return PromptLayout(
-        input_ids,
-        attention_mask,
-        position_ids,
+        inputs["input_ids"],
+        mask_there,
+        positions_there,
         encoded,
         spans,
-        vision_ms=vision.milliseconds - attention.milliseconds,
+        vision,
+        attention,
         received=received,
-        attention_ms=attention.milliseconds,
         tokens_before=earlier["input_ids"].shape[1] if earlier else 0,
+        known=HostTokens(input_ids, attention_mask),
     )
 
 

@@ -85,20 +85,26 @@ class LlamaLikeLayer:
         )
 
     def cos_and_sin(self, embeds: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, [B, S, rotary] each, for position ids [A, B, S] or [B, S]."""
+        """Cosine and sine, [B, S, rotary] each, for position ids [A, B, S] or [B, S].
+
+        Of `embeds` only the dtype and the device count.
+        """
         # Of four axes, the first counts text order; RoPE takes time, height and width.
         cos, sin = self.rotary(
             embeds, position_ids[-3:] if position_ids.ndim == 3 else position_ids
         )
-        shape = embeds.shape[:2]
+        shape = position_ids.shape[-2:]
         return cos.expand(*shape, -1), sin.expand(*shape, -1)
 
     def queries(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Queries after RoPE: hidden [..., D], cos and sin [..., R] → [..., heads, head_dim]."""
+        """Queries after RoPE: hidden [..., D], cos and sin [..., R] → [..., heads, head_dim].
+
+        `cos` and `sin` may have more dimensions in front: one turn of the same queries each.
+        """
         return self._heads(self.query_projection, self.query_norm, hidden, cos, sin)
 
     def keys(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Keys after RoPE: hidden [..., D], cos and sin [..., R] → [..., key_heads, head_dim]."""
+        """Keys after RoPE, as `queries`: [..., key_heads, head_dim]."""
         return self._heads(self.key_projection, self.key_norm, hidden, cos, sin)
 
     def _heads(
@@ -114,9 +120,13 @@ def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding, pairing dimension i with i + R/2.
 
     `heads` is [..., head_dim], `cos` and `sin` are [..., R]; dimensions past R stay as they are.
+    `cos` and `sin` may have more dimensions in front.
     """
     rotary_dim = cos.shape[-1]
     rotated, rest = heads[..., :rotary_dim], heads[..., rotary_dim:]
     first, second = rotated.chunk(2, dim=-1)
     quarter_turn = torch.cat([-second, first], dim=-1)
-    return torch.cat([rotated * cos + quarter_turn * sin, rest], dim=-1)
+    turned = rotated * cos + quarter_turn * sin
+    if rest.shape[-1] == 0:
+        return turned
+    return torch.cat([turned, rest.expand(*turned.shape[:-1], -1)], dim=-1)

@@ -38,7 +38,7 @@ from .inputs import present_modalities, refuse_unread_visuals, refuse_visual_pro
 from .labels import check_labels
 from .next_turn import Turn, turn_of_forward, turn_of_prompt
 from .replaced_forward import noted_labels, noting_labels
-from .rewriting import CompressedInputs, Padding
+from .rewriting import CompressedInputs
 from .state import TokenCompression
 from .widening import widened_output
 
@@ -89,8 +89,7 @@ class TokenCompressionMixin:
             has_head = hasattr(self.stock_class, "generate")
             noted = None if has_head else noted_labels(self)
             labelled = turn.inputs if noted is None else {**turn.inputs, "labels": noted}
-            padding = padding_of_forward(turn.inputs)
-            compressed = self._compress(labelled, padding=padding, **options)
+            compressed = self._compress(labelled, padding="forward", **options)
             report = self._compression.last
             if noted is not None:
                 del compressed.inputs["labels"]
@@ -316,13 +315,6 @@ def _by_name(
     bound = inspect.signature(function).bind(self, *args, **kwargs).arguments
     bound.pop("self")
     return {**bound, **bound.pop("kwargs", {})}
-
-
-def padding_of_forward(inputs: dict[str, Any]) -> Padding:
-    """Where a forward pads the samples that became shorter."""
-    mask = inputs.get("attention_mask")
-    right = isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all())
-    return "tail" if right else "left"
 
 
 def _refuse_visuals(family: ModelFamily, inputs: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ..scoring_layer import ScoringLayer, causal_mask
+from ..prompt import QueryTokens
+from ..scoring_layer import ScoringLayer
 from .attention_options import NOT_SCORED, given_options, is_causal
 from .mask_rules import MaskRule, SeenMask
 from .twin import Twin, make_twin, recorder_of
@@ -68,8 +69,8 @@ class AttentionCall:
         scaling = self.options.get("scaling")
         return float(self.query.shape[-1] ** -0.5 if scaling is None else scaling)
 
-    def scoring_layer(self, instruction: Tensor, attention_mask: Tensor) -> ScoringLayer:
-        """The scoring layer for instruction tokens, bool [B, S], and a mask, bool [B, S].
+    def scoring_layer(self, queries: QueryTokens, attention_mask: Tensor) -> ScoringLayer:
+        """The scoring layer for query tokens and a mask of padding, bool [B, S].
 
         Raises:
             ValueError: The mask cannot be read, or something else changes the attention.
@@ -80,15 +81,11 @@ class AttentionCall:
                 "compute: choose a scorer that needs no attention, such as 'uniform'."
             )
         key_mask = attention_mask.to(self.key.device)  # [B, S]
-        sample, position = instruction.to(self.key.device).nonzero(as_tuple=True)  # [Q] each
-        visible = self.mask.visible(sample, position, key_mask.shape[1])  # [Q, S]
-        visible &= key_mask[sample]
+        sample, position = (own.to(self.key.device) for own in (queries.sample, queries.position))
         # Say it without a mask where causal order, with or without the window, is enough.
-        plain = [
-            window
-            for window in (self.options.get("sliding_window"), None)
-            if torch.equal(visible, causal_mask(sample, position, key_mask, window))
-        ]
+        windows = (self.options.get("sliding_window"), None)
+        plain = [window for window in windows if self.mask.is_causal(window)]
+        visible = None if plain else self.mask.visible(sample, position, key_mask.shape[1])
         return ScoringLayer(
             query=self.query[sample, :, position],  # [Q, heads, head_dim]
             key=self.key.transpose(1, 2),  # [B, S, key_heads, head_dim]
@@ -98,9 +95,10 @@ class AttentionCall:
             scaling=self.scaling,
             index=self.layer,
             sliding_window=plain[0] if plain else None,
-            mask=None if plain else visible,
+            mask=visible,
             softcap=self.options.get("softcap"),
             sinks=self.options.get("s_aux"),
+            query_counts=queries.counts,
         )
 
 
@@ -143,6 +141,24 @@ class Probe:
         if call is not None and depth == 0 and call.mask.is_changed:
             call = self._run(depth, with_masks=True)
         return _reached(call, self._model, depth)
+
+    def check_one_place(self) -> None:
+        """Raise unless the decoder took the positions that it was given, all tokens in one place.
+
+        Raises:
+            ValueError: It counts positions by itself.
+        """
+        axes = self.entry().position_ids  # [A, B, S] or [B, S]
+        if axes is not None and axes is self._inputs.get("position_ids"):
+            return  # without a look at the values, for which the host would wait
+        if axes is not None and axes.ndim == 3:
+            axes = axes[-3:]  # of four, the first counts text order
+        if axes is None or (axes != axes[..., :1]).any():
+            raise ValueError(
+                f"{type(self._model).__name__} counts positions by itself, so its attention cannot "
+                "be read without RoPE: choose a scorer that reads it with RoPE, such as "
+                "'attention'."
+            )
 
     def _run(
         self, depth: int = 0, *, stop_at_entry: bool = False, with_masks: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,11 @@ from ..models.family import ModelFamily, is_token
 from ..models.registry import model_family
 from ..notices import warn_once
 from ..prompt import MultimodalPrompt, find_instruction_tokens
+from ..scorers import Scorer
 from ..scoring_layer import ScoringLayer
+from ..selection import KeptTokens
 from .fast_path import FastPath
+from .host import on_host
 from .inputs import PromptLayout, check_shape, read_layout
 from .labels import answer_tokens
 from .precision import without_autocast
@@ -38,7 +41,7 @@ class Reading:
         layout: The batch of B prompts of S tokens.
         probe: Makes what reads its decoder, with RoPE or without.
         fast_path: Its layer 0 if that allows projecting only the instruction tokens, else None.
-        instruction_mask: bool [B, S].
+        instruction_mask: bool [B, S] on the CPU.
         all_asked: Whether every prompt has a question after its images and videos.
 
     Attributes:
@@ -70,7 +73,6 @@ class Reading:
 
         self.prompt = layout.prompt(instruction_mask, embed)
 
-    @without_autocast()
     def scoring_layer(
         self, depth: int, *, query_mask: Tensor | None = None, rotary: bool = True
     ) -> ScoringLayer:
@@ -85,6 +87,30 @@ class Reading:
             ValueError: A prompt has visual tokens, but no instruction token, the decoder's
                 attention cannot be read, or it has no RoPE to leave out.
         """
+        return self._layers(depth, query_mask, (rotary,))[0]
+
+    def scoring_layers(self, scorer: Scorer) -> dict[str, ScoringLayer]:
+        """The scoring layers that a scorer needs, by the names of its arguments.
+
+        Raises:
+            ValueError: As in `scoring_layer`.
+        """
+        wanted = [name for name in ("scoring_layer", "unrotated_layer") if name in scorer.needs]
+        own_mask = scorer.query_mask(self.prompt) if "scoring_layer" in wanted else None
+        if len(wanted) == 2 and scorer.scoring_depth == 0 and own_mask is self.prompt.query_mask:
+            return dict(zip(wanted, self._layers(0, own_mask, (True, False)), strict=True))
+        return {
+            name: self.scoring_layer(scorer.scoring_depth, query_mask=own_mask)
+            if name == "scoring_layer"
+            else self.scoring_layer(0, rotary=False)
+            for name in wanted
+        }
+
+    @without_autocast()
+    def _layers(
+        self, depth: int, query_mask: Tensor | None, rotary: Sequence[bool]
+    ) -> list[ScoringLayer]:
+        """One scoring layer for each entry of `rotary`, as in `scoring_layer`."""
         if not self._all_asked:
             warn_once(_NO_QUESTION)
         prompt = self.prompt
@@ -92,13 +118,20 @@ class Reading:
         if query_mask is None:
             query_mask = prompt.query_mask  # [B, S]
         if self._fast_path is not None and depth == 0:
-            return self._fast_path.scoring_layer(
-                self._model, self._layout, prompt.inputs_embeds, query_mask, rotary=rotary
+            embeds = prompt.inputs_embeds  # [B, S, D]
+            queries = prompt.query_tokens(query_mask, embeds.device)
+            return self._fast_path.scoring_layers(
+                self._model, self._layout, embeds, queries, rotary
             )
-        call = self._probe(rotary).attention(depth)
+        return [self._of_probe(depth, query_mask, own) for own in rotary]
+
+    def _of_probe(self, depth: int, query_mask: Tensor, rotary: bool) -> ScoringLayer:
+        probe = self._probe(rotary)
+        call = probe.attention(depth)
         if not rotary:
-            _check_one_place(self._probe(rotary).entry().position_ids, self._model)
-        return call.scoring_layer(query_mask, prompt.attention_mask)
+            probe.check_one_place()
+        queries = self.prompt.query_tokens(query_mask, call.key.device)
+        return call.scoring_layer(queries, self.prompt.attention_mask)
 
 
 def read_prompt(
@@ -135,6 +168,7 @@ def read(
     inputs: Mapping[str, Any],
     instruction: InstructionScope,
     *,
+    host: Mapping[str, Any] | None = None,
     instruction_mask: Tensor | None = None,
     fast_path: FastPath | None = None,
 ) -> Reading:
@@ -146,6 +180,7 @@ def read(
         layout: The batch of B prompts of S tokens.
         inputs: Keyword arguments of the stock forward, with the answer as in `answer_tokens`.
         instruction: Which text is the instruction.
+        host: What `on_host` makes of the inputs, if it was called.
         instruction_mask: bool or 0/1 [B, S], overrides which tokens are the instruction.
         fast_path: What was found out about layer 0 of the model.
 
@@ -154,17 +189,17 @@ def read(
     """
     all_asked = True
     if instruction_mask is None:
-        instruction_mask, all_asked = _instruction_tokens(
-            model, family, layout, instruction, inputs
-        )
+        given = on_host(inputs) if host is None else host
+        instruction_mask, all_asked = _instruction_tokens(model, family, layout, instruction, given)
     check_shape("instruction_mask", instruction_mask, layout.input_ids)
-    everything = layout.attention_mask
+    mask = layout.on_host.attention_mask
+    everything = KeptTokens(layout.attention_mask, tuple(mask.sum(dim=1).tolist()), mask)
 
     @functools.cache
     def probe(rotary: bool) -> Probe:
         whole = rewrite_prompt(model, family, _WHOLE_PROMPT, inputs, layout, everything, "left")
         # Without a mask, Transformers would look for packed sequences.
-        given = {**whole.inputs, "attention_mask": everything.long()}
+        given = {**whole.inputs, "attention_mask": layout.attention_mask.long()}
         if not rotary:
             # RoPE only tells how far tokens are from each other.
             one_place = torch.zeros_like(layout.position_ids)  # [A, B, S] or [B, S]
@@ -176,19 +211,8 @@ def read(
 
     if fast_path is not None and not fast_path.fits(model):
         fast_path = None
-    return Reading(model, layout, probe, fast_path, instruction_mask.to(everything), all_asked)
-
-
-def _check_one_place(position_ids: Tensor | None, model: Any) -> None:
-    """Raise unless the decoder took all tokens as being in one place, [A, B, S] or [B, S]."""
-    axes = position_ids
-    if axes is not None and axes.ndim == 3:
-        axes = axes[-3:]  # of four, the first counts text order
-    if axes is None or (axes != axes[..., :1]).any():
-        raise ValueError(
-            f"{type(model).__name__} counts positions by itself, so its attention cannot be read "
-            "without RoPE: choose a scorer that reads it with RoPE, such as 'attention'."
-        )
+    instruction_mask = instruction_mask.to(mask)  # bool, on the CPU
+    return Reading(model, layout, probe, fast_path, instruction_mask, all_asked)
 
 
 def _instruction_tokens(
@@ -202,12 +226,13 @@ def _instruction_tokens(
 
     Where the answer is known, only tokens before it can be instruction.
     """
-    question, visual_mask = layout.attention_mask, layout.visual_mask()
+    question, visual_mask = layout.on_host.attention_mask, layout.visual_mask_on_host
     answer = answer_tokens(inputs, visual_mask)
     if answer is not None:
         question = _before_last_answer(answer, visual_mask, question)
-    turn_ends = is_token(layout.input_ids, family.turn_end_ids(model)) & question
-    structure = is_token(layout.input_ids, family.structure_ids(model))
+    input_ids = layout.on_host.input_ids
+    turn_ends = is_token(input_ids, family.turn_end_ids(model)) & question
+    structure = is_token(input_ids, family.structure_ids(model))
     text = question & ~visual_mask & ~turn_ends & ~structure
     return find_instruction_tokens(text, visual_mask & question, turn_ends, instruction)
 

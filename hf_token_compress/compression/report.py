@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from ..config import TokenCompressionConfig
 from ..prompt import VisualSpan
+from .stopwatch import CallTimes
 
 
 @dataclass(frozen=True, repr=False)
 class SampleReport:
     """What happened to one prompt, or to the new tokens of a prompt that continues a cache.
+
+    Its tensors are on the CPU.
 
     Attributes:
         kept_indices: int64 [K], positions of all kept tokens, text included, in the caller's
@@ -82,45 +87,69 @@ class SampleReport:
         return f"SampleReport({kept_text(self.visual_tokens_before, self.visual_tokens_after)})"
 
 
-@dataclass(frozen=True, repr=False)
 class CompressionReport:
     """What a compressed call did.
 
+    The counts are known. The samples and the times are read from the device when somebody asks for
+    them.
+
     Attributes:
-        samples: One report per prompt of the batch.
         config: The setting of the call. Where the call has a ratio for each sample, these are in
             `samples`.
-        vision_ms: Milliseconds of the vision part (zero if the caller passed features).
-        scoring_ms: Milliseconds of the scorer.
-        rewriting_ms: Milliseconds of selection and rewrite.
+        batch_size: Prompts of the batch.
+        visual_tokens_before: Visual tokens of all prompts of the caller.
+        visual_tokens_after: Visual tokens that the language model sees, of all prompts.
+        times: How long the parts of the call took.
     """
 
-    samples: tuple[SampleReport, ...]
-    config: TokenCompressionConfig
-    vision_ms: float
-    scoring_ms: float
-    rewriting_ms: float
+    def __init__(
+        self,
+        config: TokenCompressionConfig,
+        visual_tokens: Sequence[tuple[int, int]],
+        times: CallTimes,
+        make_samples: Callable[[], tuple[SampleReport, ...]],
+    ) -> None:
+        self.config = config
+        self.batch_size = len(visual_tokens)
+        self.visual_tokens_before = sum(before for before, _ in visual_tokens)
+        self.visual_tokens_after = sum(after for _, after in visual_tokens)
+        self.times = times
+        self._make_samples: Callable[[], tuple[SampleReport, ...]] | None = make_samples
+
+    @cached_property
+    def samples(self) -> tuple[SampleReport, ...]:
+        """One report per prompt of the batch."""
+        assert self._make_samples is not None
+        made = self._make_samples()
+        # It holds tensors of the device.
+        self._make_samples = None
+        return made
+
+    @property
+    def vision_ms(self) -> float:
+        """Milliseconds of the vision part (zero if the caller passed features)."""
+        return self.times.vision_ms
+
+    @property
+    def scoring_ms(self) -> float:
+        """Milliseconds of the scorer."""
+        return self.times.scoring_ms
+
+    @property
+    def rewriting_ms(self) -> float:
+        """Milliseconds of selection and rewrite."""
+        return self.times.rewriting_ms
 
     @property
     def scorer(self) -> str:
         """Name of the scorer. It did not run if no prompt has scores."""
         return self.config.scorer_name
 
-    @property
-    def visual_tokens_before(self) -> int:
-        """Visual tokens of all prompts of the caller."""
-        return sum(sample.visual_tokens_before for sample in self.samples)
-
-    @property
-    def visual_tokens_after(self) -> int:
-        """Visual tokens that the language model sees, of all prompts."""
-        return sum(sample.visual_tokens_after for sample in self.samples)
-
     def summary(self) -> str:
         """One line for logs: tokens kept, samples, scorer and times."""
         return (
             f"{kept_text(self.visual_tokens_before, self.visual_tokens_after)}, "
-            f"{count_text(len(self.samples), 'sample')}, scorer {self.scorer}, "
+            f"{count_text(self.batch_size, 'sample')}, scorer {self.scorer}, "
             f"{times_text(self.vision_ms, self.scoring_ms, self.rewriting_ms)}"
         )
 
@@ -142,6 +171,9 @@ class CompressionReport:
             "rewriting_ms": round(self.rewriting_ms, 3),
             "samples": [sample.to_dict() for sample in self.samples],
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"samples": self.samples} | vars(self)
 
     def __repr__(self) -> str:
         return f"CompressionReport({self.summary()})"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..config import PositionIdPolicy, TokenCompressionConfig
+from ..device_copy import to_device
 from ..grid_positions import grid_position_ids
 from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
 from ..prompt import Modality
-from ..rewrite import PaddingSide, compact_position_ids, gather_positions, kept_positions
+from ..rewrite import PaddingSide, compact_position_ids, kept_positions
+from ..selection import KeptTokens
 from .inputs import TOKEN_TYPES, PromptLayout
 from .labels import check_unlabelled_visuals, short_labels
 
@@ -30,12 +33,14 @@ class CompressedInputs:
     Attributes:
         inputs: Keyword arguments for the stock forward or generate.
         keep: bool [B, S], tokens of the caller's prompt that were kept.
+        padded: Whether the rewritten prompt has padding.
         index: int64 [B, K], place of each token in the caller's prompt, -1 for padding; None if
             no token was dropped.
     """
 
     inputs: dict[str, Any]
     keep: Tensor
+    padded: bool
     index: Tensor | None = None
 
 
@@ -45,54 +50,76 @@ def rewrite_prompt(
     config: TokenCompressionConfig,
     inputs: Mapping[str, Any],
     layout: PromptLayout,
-    keep: Tensor,
+    kept: KeptTokens,
     padding: Padding,
     *,
+    host: Mapping[str, Any] | None = None,
     spare_position: bool = False,
 ) -> CompressedInputs:
-    """Inputs of the stock forward for the tokens that stay (`keep`, bool [B, S], never padding).
+    """Inputs of the stock forward for the tokens that stay.
 
     Of the setting only `position_ids` is read. `spare_position` is explained in `compress_inputs`.
+    `host` is what `on_host` makes of the inputs, if it was called.
 
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
     """
+    whole = layout.on_host.attention_mask
+    counts = whole.sum(dim=1).tolist()
     # 1. The kept features replace the pixels.
-    rewritten = _with_outputs(model, family, inputs, _kept_features(family, layout, keep))
-    attention_mask, position_ids = layout.attention_mask, layout.position_ids
-    index = None
-    if (attention_mask & ~keep).any():
-        check_unlabelled_visuals(inputs.get("labels"), layout)
-        # 2. Find the tokens that stay; -1 marks padding.
-        if padding == "tail":
-            index = _with_tail(keep, layout, inputs.get("logits_to_keep"))  # [B, K]
-        else:
-            index = kept_positions(keep, padding)  # [B, K]
-        may_have_gaps = family.text_order_axis(position_ids) is None
-        if spare_position and may_have_gaps and bool((index >= 0).all()):
-            index = torch.nn.functional.pad(index, (1, 0), value=-1)  # [B, K + 1]
-        # 3. Inputs with one entry per token lose the entries of dropped tokens.
-        attention_mask = index >= 0  # [B, K]
-        rewritten["attention_mask"] = attention_mask.long()
-        rewritten["input_ids"] = gather_positions(layout.input_ids, index, family.padding_id(model))
-        for name in TOKEN_TYPES:
-            if rewritten.get(name) is not None:
-                rewritten[name] = gather_positions(rewritten[name], index, 0)
-        rewritten.update(short_labels(inputs, index))
-        # 4. Kept tokens keep their position ids, move up, or are renumbered.
-        if config.position_ids == "grid":
-            position_ids = moved_up(position_ids, layout, keep)  # [A, B, S] or [B, S]
-        position_ids = gather_positions(position_ids, index, 0)  # [A, B, K] or [B, K]
-        if config.position_ids == "compact" or family.renumbers_tokens:
-            shortened = (layout.attention_mask & ~keep).any(dim=1)  # [B]
-            position_ids = compact_position_ids(position_ids, shortened, attention_mask)
-        axis = family.text_order_axis(position_ids)
-        if axis is not None:
-            # Transformers would read gaps in text order as borders between packed sequences.
-            text_order = (attention_mask.long().cumsum(-1) - 1).masked_fill(~attention_mask, 0)
-            position_ids[axis] = text_order
+    rewritten = _with_outputs(model, family, inputs, _kept_features(family, layout, kept))
+    position_ids = layout.position_ids
+    if list(kept.counts) == counts:
+        rewritten["position_ids"] = position_ids
+        return CompressedInputs(rewritten, kept.mask, padded=not bool(whole.all()))
+    labels = inputs.get("labels") if host is None else host.get("labels")
+    check_unlabelled_visuals(labels, layout)
+    # 2. Find the tokens that stay. What is padding is known from their number.
+    if padding == "tail":
+        keep, exists = _with_tail(kept, layout, inputs.get("logits_to_keep"))  # [B, S], [B, K]
+    else:
+        keep, exists = kept.mask, _filled(kept.counts, padding)
+    may_have_gaps = family.text_order_axis(position_ids) is None
+    spare = spare_position and may_have_gaps and bool(exists.all())
+    side: PaddingSide = "right" if padding == "right" else "left"
+    index = kept_positions(keep, side, exists.shape[1])  # [B, K]
+    if spare:
+        index, exists = pad(index, (1, 0), value=-1), pad(exists, (1, 0))  # [B, K + 1]
+    padded = not bool(exists.all())
+    text_order = (exists.long().cumsum(-1) - 1).masked_fill(~exists, 0)  # [B, K]
+    shortened = torch.tensor(kept.counts) < torch.tensor(counts)  # [B]
+    attention_mask, exists, is_padding, text_order, shortened = to_device(
+        [exists.long(), exists, ~exists, text_order, shortened], index.device
+    )
+    source = index
+    if padded:
+        index = index.masked_fill(is_padding, -1) if padding == "tail" else index
+        source = index.clamp(min=0)
+
+    def short(tensor: Tensor, fill: int) -> Tensor:
+        """The entries of the tokens that stay, [..., B, K]."""
+        gathered = tensor.gather(-1, source.expand(*tensor.shape[:-1], -1))
+        return gathered.masked_fill_(is_padding, fill) if padded else gathered
+
+    # 3. Inputs with one entry per token lose the entries of dropped tokens.
+    rewritten["attention_mask"] = attention_mask
+    rewritten["input_ids"] = short(layout.input_ids, family.padding_id(model))
+    for name in TOKEN_TYPES:
+        if rewritten.get(name) is not None:
+            rewritten[name] = short(rewritten[name], 0)
+    rewritten.update(short_labels(inputs, index))
+    # 4. Kept tokens keep their position ids, move up, or are renumbered.
+    if config.position_ids == "grid":
+        position_ids = moved_up(position_ids, layout, kept.mask)  # [A, B, S] or [B, S]
+    position_ids = short(position_ids, 0)  # [A, B, K] or [B, K]
+    if config.position_ids == "compact" or family.renumbers_tokens:
+        position_ids = compact_position_ids(position_ids, shortened, exists)
+    axis = family.text_order_axis(position_ids)
+    if axis is not None:
+        # Transformers would read gaps in text order as borders between packed sequences.
+        position_ids[axis] = text_order
     rewritten["position_ids"] = position_ids
-    return CompressedInputs(rewritten, keep, index)
+    return CompressedInputs(rewritten, kept.mask, padded, index)
 
 
 def moved_up(position_ids: Tensor, layout: PromptLayout, keep: Tensor) -> Tensor:
@@ -151,19 +178,39 @@ def _with_outputs(
     return rewritten
 
 
-def _with_tail(keep: Tensor, layout: PromptLayout, logits_to_keep: int | None) -> Tensor:
-    """Positions of the kept tokens, and all columns after the last visual token, int64 [B, K].
+def _filled(counts: Sequence[int], padding_side: PaddingSide) -> Tensor:
+    """Which columns hold tokens if samples of these lengths are padded, bool [B, K] on the CPU."""
+    lengths = torch.tensor(counts)[:, None]
+    longest = max(counts, default=0)
+    slots = torch.arange(longest)
+    return slots < lengths if padding_side == "right" else slots >= longest - lengths
+
+
+def _with_tail(
+    kept: KeptTokens, layout: PromptLayout, logits_to_keep: int | None
+) -> tuple[Tensor, Tensor]:
+    """The kept tokens with all columns after the last visual token, bool [B, S].
 
     Columns that every sample has after its visual tokens stay one for one, and so do the last
-    `logits_to_keep` where a sample has as many. -1 marks padding.
+    `logits_to_keep` where a sample has as many.
+
+    Returns:
+        These, and which of them hold tokens once shorter samples are padded on the left, bool
+        [B, K] on the CPU.
     """
-    length = keep.shape[1]
-    columns = torch.arange(length, device=keep.device)
-    last = torch.where(layout.visual_mask(), columns, -1).amax(dim=1)  # [B]
+    mask = layout.on_host.attention_mask
+    length = mask.shape[1]
+    columns = torch.arange(length)
+    last = torch.where(layout.visual_mask_on_host, columns, -1).amax(dim=1)  # [B]
     shared = max(length - 1 - int(last.max()), logits_to_keep or 0)
     tail = (columns > last[:, None]) & (columns >= length - shared)  # [B, S]
-    index = kept_positions(keep | tail, "left")  # [B, K]
-    return index.masked_fill(~gather_positions(keep, index, False), -1)
+    counts = torch.tensor(kept.counts) + (tail & ~mask).sum(dim=1)  # [B]
+    exists = _filled(counts.tolist(), "left")  # [B, K]
+    # The tail of a sample are its last columns.
+    width = exists.shape[1]
+    exists[:, width - shared :] &= (mask | ~tail)[:, length - shared :]
+    (tail,) = to_device([tail], kept.mask.device)
+    return kept.mask | tail, exists
 
 
 def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -174,14 +221,38 @@ def next_position(position_ids: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def _kept_features(
-    family: ModelFamily, layout: PromptLayout, keep: Tensor
+    family: ModelFamily, layout: PromptLayout, kept: KeptTokens
 ) -> dict[Modality, CompressedVisionOutput]:
+    counts = _kept_of_visuals(layout, kept)
     outputs = {}
     for modality, visuals in layout.encoded.items():
-        masks = [
-            keep[sample, span.positions]  # [N]
-            for sample, spans in enumerate(layout.spans[modality])
+        whole = [len(span.positions) for spans in layout.spans[modality] for span in spans]
+        if counts[modality] != whole:
+            keep = layout.of_visual_tokens(kept.mask, modality)  # [N of all]
+            index = kept_positions(keep[None], "left", sum(counts[modality]))[0]  # [K of all]
+            visuals = visuals.choose(index, counts[modality])
+        outputs[modality] = family.vision_output(visuals, modality)
+    return outputs
+
+
+def _kept_of_visuals(layout: PromptLayout, kept: KeptTokens) -> dict[Modality, list[int]]:
+    """How many tokens of each image or video stay.
+
+    If a prompt that loses tokens has several of them, the host waits to count these.
+    """
+    dropped = layout.on_host.attention_mask.sum(dim=1) - torch.tensor(kept.counts)  # [B]
+    on_host = kept.on_host
+    if on_host is None and any(
+        lost and len(own) > 1 for lost, own in zip(dropped.tolist(), layout.visuals, strict=True)
+    ):
+        on_host = kept.mask.cpu()
+    counts: dict[Modality, list[int]] = {}
+    for modality, by_sample in layout.spans.items():
+        counts[modality] = [
+            len(span.positions) - (int(dropped[sample]) if len(span.positions) else 0)
+            if on_host is None or dropped[sample] == 0
+            else int(on_host[sample, span.positions].sum())
+            for sample, spans in enumerate(by_sample)
             for span in spans
         ]
-        outputs[modality] = family.vision_output(visuals.cut(masks), modality)
-    return outputs
+    return counts

@@ -128,7 +128,8 @@ def _attention(
         raise recorder.refusal(f"it uses {', '.join(given)}")
     samples, heads, length, _ = query.shape
     asking = query[:, :, :1] if recorder.has_cls else query  # [B, heads, 1 or N, head_dim]
-    sample = torch.arange(samples, device=query.device).repeat_interleave(asking.shape[2])
+    sample = torch.arange(samples, device=query.device)
+    sample = sample.repeat_interleave(asking.shape[2], output_size=samples * asking.shape[2])
     received = instruction_attention(
         asking.transpose(1, 2).flatten(0, 1),  # [queries, heads, head_dim]
         key.transpose(1, 2),  # [B, N, key_heads, head_dim]
@@ -136,6 +137,7 @@ def _attention(
         torch.full_like(sample, length - 1),  # every query sees every key
         torch.ones(samples, length, dtype=torch.bool, device=query.device),
         scaling=options.get("scaling"),
+        query_counts=(asking.shape[2],) * samples,
         chunk_size=_CHUNK_SIZE,
     )
     recorder.received.append(received[:, 1:] if recorder.has_cls else received)

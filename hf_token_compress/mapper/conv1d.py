@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from ..checks import check_choice, check_count, check_number
+from .batch import MapperBatch
 from .config import MAX_CHANNELS, MAX_LAYERS
-from .inputs import MapperInput, standardized_channels
+from .inputs import standardized_channels
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -22,7 +21,7 @@ class Conv1dNetwork(nn.Module):
     The compressor of arXiv 2506.01097, section 3: its input is the mean attention of the
     instruction tokens, its layers have 32, 64, 128, 256 and 512 channels. What the paper leaves
     open is an argument here. Other inputs than attention are not the paper's; the channels of
-    `MapperInput.standardized` follow those of the heads.
+    `MapperBatch.standardized` follow those of the heads.
 
     Args:
         heads: Attention heads of the model.
@@ -88,35 +87,34 @@ class Conv1dNetwork(nn.Module):
         # It shifts all logits of a prompt alike, as in `GridNetwork`.
         self.output.get_parameter("bias").requires_grad_(False)
 
-    def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
-        """Logits of the visual tokens of each of P prompts, float32 [N]; N may differ."""
-        counts = [item.count for item in inputs]
-        signals = [self._signal(item) for item in inputs]  # [N, C] each
-        hidden = pad_sequence(signals, batch_first=True).transpose(1, 2)  # [P, C, longest]
-        positions = torch.arange(hidden.shape[-1], device=hidden.device)  # [longest]
-        lengths = torch.tensor(counts, device=hidden.device)  # [P]
-        present = (positions < lengths[:, None]).unsqueeze(1)  # [P, 1, longest]
-        for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
+    def forward(self, batch: MapperBatch) -> Tensor:
+        """Logits of the visual tokens of P prompts, float32 [P, N]; anything on padding."""
+        missing = batch.index.missing
+        hidden = self.signal(batch)  # [P, C, N]
+        if missing is not None:
             # Zeros past the end, like the padding of the convolution: a prompt gets the same logits
             # in a batch as alone.
-            hidden = self.activation(pointwise(depthwise(hidden))) * present  # [P, C, longest]
-        logits = self.output(hidden).squeeze(1)  # [P, longest]
-        return [sample[:count] for sample, count in zip(logits, counts, strict=True)]
+            hidden = hidden.masked_fill(missing, 0.0)
+        for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
+            hidden = self.activation(pointwise(depthwise(hidden)))  # [P, C, N]
+            if missing is not None:
+                hidden = hidden.masked_fill(missing, 0.0)
+        return self.output(hidden).squeeze(1)  # [P, N]
 
-    def _signal(self, item: MapperInput) -> Tensor:
-        """Input channels of each visual token, float32 [N, C]."""
-        channels = item.standardized(self.inputs)
+    def signal(self, batch: MapperBatch) -> Tensor:
+        """Input channels of each visual token, float32 [P, C, N]."""
+        channels = batch.standardized(self.inputs)
         if "attention" in self.inputs:
-            channels.insert(0, self._attention(item))
-        return torch.cat(channels).T  # [N, C]
+            channels.insert(0, self._attention(batch))
+        return torch.cat(channels, dim=1)
 
-    def _attention(self, item: MapperInput) -> Tensor:
-        """Channels of the attention, float32 [C, N]; C is the number of heads or 1."""
+    def _attention(self, batch: MapperBatch) -> Tensor:
+        """Channels of the attention, float32 [P, C, N]; C is the number of heads or 1."""
         if self.input_heads == "separate":
-            log_attention = item.attention[0].float()  # [heads, N]
+            log_attention = batch.attention[:, 0]  # [P, heads, N]
         else:
-            log_attention = item.log_mean_attention.unsqueeze(0)  # [1, N]
+            log_attention = batch.log_mean_attention.unsqueeze(1)  # [P, 1, N]
         if self.input_scale == "raw":
             return log_attention.exp()
-        log_share = log_attention.log_softmax(dim=-1) + math.log(item.count)
+        log_share = batch.index.log_shares(log_attention) + batch.index.lengths.log()
         return log_share if self.input_scale == "log_share" else log_share.exp()

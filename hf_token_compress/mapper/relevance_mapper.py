@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, errors
 from torch import Tensor, nn
 
 from ..hub import first_line
+from .batch import BatchIndex, MapperBatch
 from .card import is_generated, mapper_card
 from .config import MapperConfig
 from .conv1d import Conv1dNetwork
@@ -78,12 +79,22 @@ class RelevanceMapper(nn.Module):
 
     def forward(self, inputs: Sequence[MapperInput]) -> list[Tensor]:
         """Logits of the visual tokens of each prompt, float32 [N]; N may differ."""
-        return self.network(inputs)
+        batch = MapperBatch.of(inputs)
+        return _cut(self.network(batch), batch.index)
 
     @torch.no_grad()
     def relevance(self, inputs: Sequence[MapperInput], temperature: float = 1.0) -> list[Tensor]:
         """Predicted relevance of the visual tokens of each prompt, float32 [N]; sums to 1."""
-        return [(logits / temperature).softmax(dim=0) for logits in self(inputs)]
+        batch = MapperBatch.of(inputs)
+        return _cut(self.shares(batch, temperature), batch.index)
+
+    @torch.no_grad()
+    def shares(self, batch: MapperBatch, temperature: float = 1.0) -> Tensor:
+        """Predicted relevance of the visual tokens of P prompts, float32 [P, N]; 0 on padding."""
+        logits = self.network(batch).unsqueeze(1)  # [P, 1, N]
+        if temperature != 1.0:
+            logits = logits / temperature
+        return batch.index.log_shares(logits).exp().squeeze(1)
 
     @classmethod
     def from_pretrained(
@@ -259,6 +270,11 @@ def push_mappers(
     for mapper in mappers.values():
         mapper.source, mapper.revision = commit.repo_url.repo_id, commit.pr_revision or branch
     return str(commit)
+
+
+def _cut(values: Tensor, index: BatchIndex) -> list[Tensor]:
+    """From [P, N] to [N] of each prompt, without padding."""
+    return [own[:count] for own, count in zip(values, index.counts, strict=True)]
 
 
 def _all_options(config: MapperConfig) -> dict[str, Any]:

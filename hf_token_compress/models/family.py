@@ -38,7 +38,8 @@ _STRUCTURE_TOKENS = (
 class ModelFamily:
     """How the models of one family encode images and videos, and what their parts are called.
 
-    It holds no state and knows no scorer. As it is, it works for any Transformers class whose
+    It holds no state and knows no scorer. All methods but `features` get the integer inputs, such
+    as ids, masks and grids, on the CPU, and return their tensors there. As it is, it works for any Transformers class whose
     forward takes `mm_encoder_outputs`. A family of its own overrides what cannot be read off the
     model: `layouts` with `sizes` in most cases, otherwise visual tokens are laid out by
     `{modality}_grid_thw`, or as a square if their number is one, or in one row.
@@ -78,10 +79,22 @@ class ModelFamily:
                 needed_input(inputs, name, modality)
             if name in inputs:
                 arguments[name] = inputs[name]
-        if grid_name in arguments:
-            _check_patches(inputs, self.pixel_inputs[modality], grid_name)
         with own_parameters_loaded(model.base_model):
             return EncodedVisuals.from_output(encode(**arguments, return_dict=True))
+
+    def check_patches(self, model: Any, inputs: Mapping[str, Any], modality: Modality) -> None:
+        """Raise `ValueError` unless packed patches, float [patches, values], fit their grids."""
+        pixel_name, grid_name = self.pixel_inputs[modality], f"{modality}_grid_thw"
+        encode = getattr(model.base_model, f"get_{modality}_features", None)
+        pixels, grids = inputs.get(pixel_name), inputs.get(grid_name)
+        if encode is None or grids is None or grid_name not in _parameters(encode):
+            return
+        patches = sum(map(math.prod, _grids(grids)))
+        if isinstance(pixels, Tensor) and pixels.ndim == 2 and len(pixels) != patches:
+            raise ValueError(
+                f"{pixel_name} has {len(pixels)} patches, but {grid_name} counts {patches}: "
+                "pass both from the same processor call."
+            )
 
     def token_attention(
         self,
@@ -297,16 +310,6 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
 def _grids(grid_thw: Any) -> list[Size]:
     """(frames, height, width) in patches of each image or video."""
     return [tuple(grid) for grid in torch.as_tensor(grid_thw).tolist()]
-
-
-def _check_patches(inputs: Mapping[str, Any], pixel_name: str, grid_name: str) -> None:
-    """Raise unless packed patches, float [patches, values], are as many as their grids count."""
-    pixels, patches = inputs[pixel_name], sum(map(math.prod, _grids(inputs[grid_name])))
-    if isinstance(pixels, Tensor) and pixels.ndim == 2 and len(pixels) != patches:
-        raise ValueError(
-            f"{pixel_name} has {len(pixels)} patches, but {grid_name} counts {patches}: "
-            "pass both from the same processor call."
-        )
 
 
 def _layout(size: Size, merge: int | None) -> VisualLayout:

@@ -121,6 +121,20 @@ class EncodedVisuals:
 
         return self._changed(change)
 
+    def choose(self, index: Tensor, counts: Sequence[int]) -> EncodedVisuals:
+        """Keep some tokens of all images or videos together.
+
+        Args:
+            index: int64 [K], tokens to keep, ascending, counted through all of them.
+            counts: How many of the K tokens are those of each.
+        """
+
+        def change(tensors: list[Tensor]) -> list[Tensor]:
+            joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)  # [N, ...]
+            return list(joined.index_select(0, index.to(joined.device)).split(list(counts)))
+
+        return self._changed(change)
+
     def split(self, length: int) -> EncodedVisuals:
         """Split each image or video every `length` visual tokens; empty ones are left out."""
         return self._changed(

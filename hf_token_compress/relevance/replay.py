@@ -21,6 +21,7 @@ from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..prompt import VisualSpan
 from ..rewrite import gather_positions, kept_positions
+from ..selection import KeptTokens
 from .attention_tap import MEMORY_LIMIT
 from .hidden_answers import answers_are_hidden
 
@@ -149,7 +150,7 @@ class Replay:
         """
         keep = self.layout.attention_mask.clone()
         for sample, (positions, own) in enumerate(zip(self.visual_positions, scores, strict=True)):
-            order = own.argsort(descending=True, stable=True)
+            order = own.argsort(descending=True, stable=True).cpu()
             keep[sample, positions[order[max(1, round(ratio * len(positions))) :]]] = False
         return keep
 
@@ -169,6 +170,7 @@ class Replay:
             position_ids=self.layout.position_ids.index_select(-2, index),
             encoded=encoded,
             spans=spans,
+            known=None,
         )
         types = {name: self.inputs[name][index] for name in TOKEN_TYPES if name in self.inputs}
         return replace(
@@ -200,7 +202,7 @@ class Replay:
             _ORIGINAL_POSITION_IDS,
             {**self.inputs, **tokens},
             replace(self.layout, encoded=encoded),
-            keep,
+            KeptTokens.read(keep),
             "right",
         )
         # Position in the pass of every token, -1 for removed ones.
@@ -345,7 +347,7 @@ def _append(
     position_ids = gather_positions(layout.position_ids, prompts, 0)  # [..., B, S]
     following = next_position(layout.position_ids, mask) + positions - lengths  # [..., B, S]
     # Spans move with the prompts.
-    rank = mask.long().cumsum(-1) - 1  # [B, length of the batch]
+    rank = mask.long().cumsum(-1).cpu() - 1  # [B, length of the batch]
     spans = {
         modality: tuple(
             tuple(replace(span, positions=rank[number, span.positions]) for span in own)
@@ -359,5 +361,6 @@ def _append(
         attention_mask=positions < totals,  # [B, S]
         position_ids=torch.where(positions < lengths, position_ids, following),  # [..., B, S]
         spans=spans,
+        known=None,
     )
     return moved, prompts, predictions

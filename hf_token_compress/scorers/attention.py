@@ -56,4 +56,5 @@ def instruction_attention(scoring_layer: ScoringLayer, *, per_head: bool = False
         softcap=scoring_layer.softcap,
         sinks=scoring_layer.sinks,
         per_head=per_head,
+        query_counts=scoring_layer.query_counts,
     )

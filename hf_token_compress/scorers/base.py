@@ -107,9 +107,12 @@ class Scorer(ABC):
 def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -> Tensor:
     """The scores of a scorer as float32 [B, S], after a check.
 
+    On an accelerator, where the host would wait for the values, these are left to `check_finite`.
+
     Raises:
         TypeError: They are not a floating-point tensor.
-        ValueError: They have the wrong shape, or the score of a visual token is NaN or infinite.
+        ValueError: They have the wrong shape, or on a CPU: the score of a visual token is NaN or
+            infinite.
     """
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         kind = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
@@ -122,14 +125,29 @@ def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -
             f"{list(prompt.visual_mask.shape)}, but returned shape {list(scores.shape)}."
         )
     scores = scores.detach().to(device=prompt.visual_mask.device, dtype=torch.float32)
-    invalid = ~scores.isfinite() & prompt.visual_mask  # [B, S]
+    if scores.device.type == "cpu":
+        check_finite(scores, prompt.visual_mask, scorer_name)
+    return scores
+
+
+def check_finite(scores: Tensor, visual_mask: Tensor, scorer_name: str) -> None:
+    """Check the scores of visual tokens; the host waits for them.
+
+    Args:
+        scores: float32 [B, S].
+        visual_mask: bool [B, S].
+        scorer_name: For the message.
+
+    Raises:
+        ValueError: The score of a visual token is NaN or infinite.
+    """
+    invalid = ~scores.isfinite() & visual_mask  # [B, S]
     if invalid.any():
         sample = int(invalid.any(dim=1).nonzero()[0])
         raise ValueError(
             f"Scorer {scorer_name!r} gave NaN or infinite scores to visual tokens of prompt "
             f"{sample}: every visual token needs a finite score."
         )
-    return scores
 
 
 def checked_choice(chosen: object, candidates: Candidates, scorer_name: str) -> Tensor:

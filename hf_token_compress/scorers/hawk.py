@@ -48,15 +48,9 @@ class HawkScorer(Scorer):
         layer = unrotated_layer
         weights = self._weights(layer.query.shape[1], layer.query.device)  # [heads]
 
-        def score(sample: int, positions: Tensor) -> Tensor:
-            query = layer.query[layer.sample == sample].float().mean(dim=0)  # [heads, head_dim]
-            key = layer.key[sample, positions.to(layer.key.device)].float()
-            # A key head serves a group of query heads.
-            grouped = query.unflatten(0, (key.shape[1], -1))  # [key_heads, group, head_dim]
-            products = torch.einsum("kgd,nkd->kgn", grouped, key).flatten(0, 1)  # [heads, N]
-            return weights @ normalize(products, dim=1)
-
-        return score_each_prompt(prompt, score)
+        return score_each_prompt(
+            prompt, lambda sample, positions: weights @ scores_of_heads(layer, sample, positions)
+        )
 
     def _weights(self, heads: int, device: torch.device) -> Tensor:
         if self.head_weights is None:
@@ -67,3 +61,19 @@ class HawkScorer(Scorer):
                 "heads: pass one weight for each."
             )
         return torch.tensor(self.head_weights, dtype=torch.float32, device=device)
+
+
+def scores_of_heads(layer: ScoringLayer, sample: int, positions: Tensor) -> Tensor:
+    """Scores of a prompt's visual tokens in each head of layer 0, float32 [heads, N].
+
+    Args:
+        layer: Layer 0 without RoPE.
+        sample: Number of the prompt.
+        positions: int64 [N], its visual tokens.
+    """
+    query = layer.query[layer.sample == sample].float().mean(dim=0)  # [heads, head_dim]
+    key = layer.key[sample, positions.to(layer.key.device)].float()  # [N, key_heads, head_dim]
+    # A key head serves a group of query heads.
+    grouped = query.unflatten(0, (key.shape[1], -1))  # [key_heads, group, head_dim]
+    products = torch.einsum("kgd,nkd->kgn", grouped, key).flatten(0, 1)  # [heads, N]
+    return normalize(products, dim=1)

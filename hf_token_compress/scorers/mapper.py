@@ -13,7 +13,7 @@ from ..mapper import MapperSet, ModelIdentity, RelevanceMapper, load_mappers
 from ..prompt import MultimodalPrompt
 from ..scoring_layer import ScoringLayer
 from .base import Scorer
-from .mapper_inputs import mapper_inputs
+from .mapper_inputs import mapper_batch
 
 
 class MapperScorer(Scorer):
@@ -53,19 +53,16 @@ class MapperScorer(Scorer):
 
     @override
     def score(self, prompt: MultimodalPrompt, *, scoring_layer: ScoringLayer) -> Tensor:
-        device = prompt.inputs_embeds.device
-        scores = torch.zeros(prompt.visual_mask.shape, dtype=torch.float32, device=device)  # [B, S]
+        device = scoring_layer.key.device
+        shape = prompt.visual_mask.shape
+        scores = torch.zeros(shape, dtype=torch.float32, device=device).flatten()  # [B * S]
         modalities = {visual.modality for visuals in prompt.visuals for visual in visuals}
         for modality in sorted(modalities):
             mapper = self.mappers.for_modality(modality).to(device)
-            inputs = mapper_inputs(prompt, scoring_layer, modality, mapper.config.inputs)
-            samples = [sample for sample, item in enumerate(inputs) if item is not None]
-            present = [item for item in inputs if item is not None]
-            relevance = mapper.relevance(present, self.temperature)
-            for sample, shares in zip(samples, relevance, strict=True):
-                visuals = [item for item in prompt.visuals[sample] if item.modality == modality]
-                positions = torch.cat([item.positions for item in visuals]).to(device)  # [N]
-                # A prompt's images and videos share its budget in proportion to their tokens.
-                weight = len(positions) / prompt.visual_mask[sample].sum().float()
-                scores[sample, positions] = shares * weight
-        return scores
+            batch = mapper_batch(prompt, scoring_layer, modality, mapper.config.inputs)
+            assert batch is not None, modality
+            shares = mapper.shares(batch.inputs, self.temperature)  # [P, N]
+            # A prompt's images and videos share its budget in proportion to their tokens. Padding
+            # adds zeros.
+            scores.index_add_(0, batch.places, (shares * batch.weights).flatten())
+        return scores.view(shape)

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
-from ..kernels.instruction_attention.torch_reference import causal_mask, masked_softmax
-from ..mapper.inputs import INPUTS, MapperInput
-from ..prompt import Modality, MultimodalPrompt
+from ..device_copy import to_device
+from ..kernels.instruction_attention import SMALLEST_SHARE, attention_statistics
+from ..mapper import MapperInput
+from ..mapper.batch import BatchIndex, MapperBatch
+from ..mapper.inputs import INPUTS
+from ..prompt import Modality, MultimodalPrompt, VisualSpan
 from ..scoring_layer import ScoringLayer
 from .embedding_statistics import embedding_statistics
 
-_SMALLEST_SHARE = 1e-9
-_QUERIES_PER_CHUNK = 64
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """The prompts of a batch that have visual tokens of one modality, as mappers see them.
+
+    Attributes:
+        samples: Which prompts, P of them.
+        grids: Their grids, as in `MapperInput`.
+        places: int64 [P * N], where each visual token lies in the B * S tokens of all prompts; any
+            place on padding.
+        weights: float32 [P, 1], visual tokens of this modality among those of the prompt.
+        inputs: What mappers see.
+    """
+
+    samples: list[int]
+    grids: list[tuple[Tensor, ...]]
+    places: Tensor
+    weights: Tensor
+    inputs: MapperBatch
 
 
-def mapper_inputs(
+def mapper_batch(
     prompt: MultimodalPrompt,
     scoring_layer: ScoringLayer,
     modality: Modality,
     inputs: Collection[str] = INPUTS,
-) -> list[MapperInput | None]:
-    """What mappers see of the images, or the videos, of each prompt.
+) -> PromptBatch | None:
+    """What mappers see of the images, or the videos, of all prompts that have any.
 
     The attention is that of `instruction_attention`, with two statistics over the instruction
     tokens: their mean, as in the paper, and the highest share that one of them gives a visual token
@@ -37,98 +60,127 @@ def mapper_inputs(
         inputs: Groups of channels besides attention, which always comes.
 
     Returns:
+        The batch on the device of the layer; None if no prompt has visual tokens of that modality.
+    """
+    device = scoring_layer.key.device
+    own = {
+        sample: [visual for visual in visuals if visual.modality == modality]
+        for sample, visuals in enumerate(prompt.visuals)
+    }
+    samples = [sample for sample, visuals in own.items() if visuals]
+    if not samples:
+        return None
+    # 1. On the host: where the tokens are.
+    length = prompt.visual_mask.shape[1]
+    positions = [torch.cat([visual.positions.cpu() for visual in own[s]]) for s in samples]
+    padded = pad_sequence(positions, batch_first=True)  # [P, N]
+    numbers = torch.tensor(samples)[:, None]  # [P, 1]
+    places = numbers * length + padded  # [P, N]
+    among = torch.zeros(prompt.visual_mask.shape, dtype=torch.bool)  # [B, S]
+    of_prompt = []
+    for sample, chosen in zip(samples, positions, strict=True):
+        among[sample, chosen] = True
+        of_prompt.append(sum(len(visual.positions) for visual in prompt.visuals[sample]))
+    counts = [len(chosen) for chosen in positions]
+    shares = [count / whole for count, whole in zip(counts, of_prompt, strict=True)]
+    weights = torch.tensor(shares, dtype=torch.float32)  # [P]
+    parts = (numbers, padded, places.flatten(), among, weights.unsqueeze(1))
+    numbers, padded, flat_places, among, weights = to_device(parts, device)
+    grids = [_grids(own[sample]) for sample in samples]
+    index = BatchIndex.of(counts, grids, device)
+    # 2. On the device: what relates the instruction to them.
+    statistics = attention_statistics(
+        scoring_layer.query,
+        scoring_layer.key,
+        scoring_layer.sample,
+        scoring_layer.position,
+        scoring_layer.key_mask,
+        among,
+        scaling=scoring_layer.scaling,
+        sliding_window=scoring_layer.sliding_window,
+        mask=scoring_layer.mask,
+        softcap=scoring_layer.softcap,
+        sinks=scoring_layer.sinks,
+        query_counts=scoring_layer.query_counts,
+    )  # [2, B, heads, S]
+    attention = statistics.permute(1, 3, 0, 2)[numbers, padded]  # [P, N, 2, heads]
+    attention = attention.clamp(min=SMALLEST_SHARE).log().permute(0, 2, 3, 1)  # [P, 2, heads, N]
+    text = embedding = None
+    if not {"text", "embedding"}.isdisjoint(inputs):
+        text, embedding = _embedding_statistics(prompt, samples, counts, places, index, device)
+    batch = MapperBatch(index, attention, text, embedding)
+    return PromptBatch(samples, grids, flat_places, weights, batch)
+
+
+def mapper_inputs(
+    prompt: MultimodalPrompt,
+    scoring_layer: ScoringLayer,
+    modality: Modality,
+    inputs: Collection[str] = INPUTS,
+) -> list[MapperInput | None]:
+    """As `mapper_batch`, prompt by prompt.
+
+    Returns:
         One `MapperInput` per prompt, float32 on the device of the layer; None for prompts without
         visual tokens of that modality.
     """
-    found: list[MapperInput | None] = []
-    device = scoring_layer.key.device
-    for sample, all_visuals in enumerate(prompt.visuals):
-        visuals = [visual for visual in all_visuals if visual.modality == modality]
-        if not visuals:
-            found.append(None)
-            continue
-        # Attention of the sample's queries to its visual tokens.
-        own = scoring_layer.sample == sample  # [Q]
-        present = scoring_layer.key_mask[sample].nonzero().flatten()  # [K]
-        positions = torch.cat([visual.positions for visual in visuals]).to(device)  # [N]
-        mask = scoring_layer.mask
-        attention = attention_statistics(
-            scoring_layer.query[own],
-            scoring_layer.key[sample, present],
-            scoring_layer.position[own],
-            present,
-            torch.isin(present, positions),
-            scaling=scoring_layer.scaling,
-            sliding_window=scoring_layer.sliding_window,
-            mask=None if mask is None else mask[own][:, present],
-            softcap=scoring_layer.softcap,
-            sinks=scoring_layer.sinks,
-        )  # [2, heads, N]
-        # Grids over all of these visual tokens.
-        grids: list[Tensor] = []
-        start = 0
-        for visual in visuals:
-            grids.extend(start + grid.index for grid in visual.grids)
-            start += len(visual.positions)
-        text = embedding = None
-        if not {"text", "embedding"}.isdisjoint(inputs):
-            embeds = prompt.inputs_embeds[sample].to(device)  # [S, D]
-            query_mask = prompt.query_mask[sample].to(device)  # [S]
-            text, embedding = embedding_statistics(embeds[positions], embeds[query_mask])
-        found.append(MapperInput(attention, tuple(grids), text, embedding))
+    found: list[MapperInput | None] = [None] * len(prompt.visuals)
+    batch = mapper_batch(prompt, scoring_layer, modality, inputs)
+    if batch is None:
+        return found
+    seen = batch.inputs
+    for number, (sample, count) in enumerate(zip(batch.samples, seen.index.counts, strict=True)):
+        found[sample] = MapperInput(
+            seen.attention[number, ..., :count],
+            batch.grids[number],
+            None if seen.text is None else seen.text[number, :, :count],
+            None if seen.embedding is None else seen.embedding[number, :, :count],
+        )
     return found
 
 
-def attention_statistics(
-    query: Tensor,
-    key: Tensor,
-    query_position: Tensor,
-    key_position: Tensor,
-    visual: Tensor,
-    *,
-    scaling: float,
-    sliding_window: int | None = None,
-    mask: Tensor | None = None,
-    softcap: float | None = None,
-    sinks: Tensor | None = None,
-) -> Tensor:
-    """Mean and maximum over the queries of one prompt of their attention to visual tokens.
+def _grids(visuals: Sequence[VisualSpan]) -> tuple[Tensor, ...]:
+    """Grids over all visual tokens of a prompt, one image or video after another."""
+    grids: list[Tensor] = []
+    start = 0
+    for visual in visuals:
+        grids.extend(start + grid.index for grid in visual.grids)
+        start += len(visual.positions)
+    return tuple(grids)
 
-    Args:
-        query: float [Q, heads, head_dim], after RoPE.
-        key: float [K, key_heads, head_dim], after RoPE; heads is a multiple of key_heads.
-        query_position: int64 [Q].
-        key_position: int64 [K].
-        visual: bool [K], True for N visual tokens.
-        scaling: Factor on the logits.
-        sliding_window: Keys that a query attends to at most, itself included; None for all.
-        mask: bool [Q, K], the keys that each query sees, in place of causal order and window.
-        softcap: As in `ScoringLayer`.
-        sinks: As in `ScoringLayer`.
 
-    Returns:
-        float32 [2, heads, N], natural logarithms of the mean attention and of the highest share
-        of the attention to visual tokens; values below 1e-9 count as 1e-9.
-    """
-    queries, heads, _ = query.shape
-    key_heads = key.shape[1]
-    shape = heads, int(visual.sum())
-    mean = torch.zeros(shape, dtype=torch.float32, device=query.device)  # [heads, N]
-    peak = torch.zeros_like(mean)  # [heads, N]
-    keys = key.permute(1, 2, 0).unsqueeze(1)  # [key_heads, 1, head_dim, K]
-    for chunk in torch.arange(queries, device=query.device).split(_QUERIES_PER_CHUNK):
-        # Logits of the chunk's q queries; a key head serves a group of query heads.
-        grouped = query[chunk].unflatten(1, (key_heads, -1))  # [q, key_heads, group, head_dim]
-        grouped = grouped.permute(1, 2, 0, 3)  # [key_heads, group, q, head_dim]
-        logits = (grouped @ keys).float().flatten(0, 1) * scaling  # [heads, q, K]
-        # Attention to the keys that each query sees.
-        if mask is None:
-            visible = causal_mask(query_position[chunk], key_position, sliding_window)  # [q, K]
-        else:
-            visible = mask[chunk]  # [q, K]
-        attention = masked_softmax(logits, visible, softcap, sinks)[..., visual]  # [heads, q, N]
-        # Both statistics.
-        mean += attention.sum(dim=1) / queries
-        share = attention / attention.sum(dim=-1, keepdim=True).clamp(min=_SMALLEST_SHARE)
-        peak = torch.maximum(peak, share.amax(dim=1))
-    return torch.stack([mean, peak]).clamp(min=_SMALLEST_SHARE).log()  # [2, heads, N]
+def _embedding_statistics(
+    prompt: MultimodalPrompt,
+    samples: Sequence[int],
+    counts: Sequence[int],
+    places: Tensor,
+    index: BatchIndex,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Text and embedding of a `MapperBatch`, [P, 2, N] each, from `places` on the CPU, [P, N]."""
+    embeds = prompt.inputs_embeds.flatten(0, 1).to(device)  # [B * S, D]
+    length = prompt.visual_mask.shape[1]
+    query = prompt.on_host.query  # [B, S]
+    asked = [query[sample].nonzero().flatten() + sample * length for sample in samples]  # [R] each
+    if device.type == "cpu":
+        # One prompt after another, to hold the embeddings of one at a time.
+        parts = [
+            embedding_statistics(embeds[own[:count]].unsqueeze(0), embeds[words].unsqueeze(0))
+            for own, count, words in zip(places, counts, asked, strict=True)
+        ]
+        longest = places.shape[1]
+        text, embedding = (
+            torch.cat([pad(values, (0, longest - values.shape[-1])) for values in group])
+            for group in zip(*parts, strict=True)
+        )
+        return text, embedding
+    words = pad_sequence(asked, batch_first=True)  # [P, R]
+    lengths = torch.tensor([len(own) for own in asked])
+    unasked = torch.arange(words.shape[1]) >= lengths[:, None]  # [P, R]
+    visual_index, word_index, on_device = to_device((places, words, unasked), device)
+    return embedding_statistics(
+        embeds[visual_index],  # [P, N, D]
+        embeds[word_index],  # [P, R, D]
+        None if index.missing is None else index.missing.squeeze(1),
+        on_device if bool(unasked.any()) else None,
+    )

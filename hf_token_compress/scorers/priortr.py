@@ -53,6 +53,7 @@ class PriorTRScorer(AttentionScorer):
             key_mask=layer.key_mask & prompt.visual_mask.to(layer.key.device),
             mask=None if layer.mask is None else layer.mask[own],
             sinks=None,  # they take the same share from every token
+            query_counts=None,
         )
         return instruction_attention(part).clamp(min=_SMALLEST_SHARE)
 

@@ -7,11 +7,16 @@ ZOO-Prune. Where an object covers many similar tokens, one or two of them suffic
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
+from torch.nn.utils.rnn import pad_sequence
 
+from ..device_copy import to_device
 from .candidates import Candidates
 
 ROUNDS = 2
@@ -35,45 +40,176 @@ def diverse(candidates: Candidates, rounds: int = ROUNDS) -> Tensor:
     Returns:
         int64 [count].
     """
-    importance = scaled_importance(candidates.scores)[:, None]  # [N, 1]
-    directions = normalize(_sketch(candidates.embeddings), dim=-1)  # [N, D]
-    # The product of a row of `weighted` and one of `directions` is importance × (1 − cosine).
-    directions = pad(directions, (0, 1), value=1.0)  # [N, D + 1]
-    weighted = directions * importance
-    weighted[:, :-1].neg_()
-    kept = candidates.kept.nonzero().flatten()  # [K]
-    values = importance.flatten() * 2  # as if at cosine -1 to what is kept, [N]
-    if len(kept) > 0:
-        values = _lowered(values, weighted, directions, kept)
-    ranks = _pool_ranks(len(values), candidates.count).to(values.device)  # [P]
-    not_better = torch.ones_like(ranks, dtype=torch.bool).expand(len(ranks), -1).triu()  # [P, P]
-    chosen: list[Tensor] = []
-    missing = candidates.count
-    for remaining in range(min(rounds, missing), 0, -1):
-        pool = values.argsort(descending=True, stable=True)[ranks]  # [P]
-        products = weighted[pool] @ directions[pool].T  # [P, P]
-        # Only better tokens of the pool, which come first, lower a value.
-        corrected = products.masked_fill_(not_better, torch.inf).amin(dim=1)
-        corrected = torch.minimum(values[pool], corrected)  # [P]
-        best = pool[corrected.topk(math.ceil(missing / remaining)).indices]
-        chosen.append(best)
-        missing -= len(best)
-        if missing > 0:
-            values = _lowered(values, weighted, directions, best)
-    return torch.cat(chosen)
+    plan = _Plan.of(
+        [len(candidates.scores)],
+        [int(candidates.kept.sum())],
+        [candidates.count],
+        rounds,
+        candidates.scores.device,
+    )
+    tensors = candidates.scores[None], candidates.kept[None], candidates.embeddings[None]
+    return torch.cat([best for best, _ in _chosen(plan, *tensors)], dim=1)[0]
+
+
+def diverse_batch(
+    scores: Tensor,
+    kept: Tensor,
+    kept_counts: Sequence[int],
+    counts: Sequence[int],
+    lengths: Sequence[int],
+    embeddings: Tensor,
+    rounds: int = ROUNDS,
+) -> Tensor:
+    """As `diverse`, for P prompts of at most N visual tokens, without waiting for the device.
+
+    Args:
+        scores: float [P, N], N of the prompt that has most.
+        kept: bool [P, N], tokens that are kept already; False on padding.
+        kept_counts: How many these are of each prompt.
+        counts: How many more tokens to choose of each prompt.
+        lengths: How many visual tokens each prompt has.
+        embeddings: float32 [P, N, D]; anything finite on padding.
+        rounds: Rounds in which the budget is spent.
+
+    Returns:
+        bool [P, N], the tokens that are chosen.
+    """
+    if _one_by_one(scores.device) and len(scores) > 1:
+        # One prompt after another, which takes less memory.
+        alone = torch.zeros_like(kept)  # [P, N]
+        for number, length in enumerate(lengths):
+            own = slice(number, number + 1), slice(length)
+            part = scores[own], kept[own], kept_counts[own[0]], counts[own[0]], [length]
+            alone[own] = diverse_batch(*part, embeddings[own], rounds)
+        return alone
+    plan = _Plan.of(lengths, kept_counts, counts, rounds, scores.device)
+    # One place more takes what is chosen for prompts that miss fewer tokens than others.
+    chosen = torch.zeros(len(scores), scores.shape[1] + 1, dtype=torch.bool, device=scores.device)
+    for best, spare in _chosen(plan, scores, kept, embeddings):
+        index = best if spare is None else best.masked_fill(spare, scores.shape[1])
+        chosen.scatter_(1, index, True)
+    return chosen[:, :-1]
+
+
+def _one_by_one(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the host knows of a selection for P prompts of at most N tokens.
+
+    Attributes:
+        most_kept: Most tokens that a prompt keeps already.
+        takes: For each round, most tokens that it chooses of a prompt, K.
+        ranks: int64 [P, pool], which tokens in order of value make the pool of a prompt.
+        missing: bool [P, N], True on padding; None if there is none, as for those that follow.
+        unkept: bool [P, most_kept], True past the tokens that a prompt keeps already.
+        unpooled: bool [P, pool], True past the pool of a prompt.
+        spare: For each round, bool [P, K], True past the tokens that it chooses of a prompt.
+    """
+
+    most_kept: int
+    takes: list[int]
+    ranks: Tensor
+    missing: Tensor | None
+    unkept: Tensor | None
+    unpooled: Tensor | None
+    spare: list[Tensor | None]
+
+    @classmethod
+    def of(
+        cls,
+        lengths: Sequence[int],
+        kept_counts: Sequence[int],
+        counts: Sequence[int],
+        rounds: int,
+        device: torch.device,
+    ) -> _Plan:
+        pools = [_pool_ranks(*pair) for pair in zip(lengths, counts, strict=True)]
+        ranks = pad_sequence(pools, batch_first=True)  # [P, pool]
+        takes = [_takes(count, rounds) for count in counts]
+        of_rounds = [list(own) for own in zip_longest(*takes, fillvalue=0)]
+        masks = [_past(own) for own in (lengths, kept_counts, [*map(len, pools)], *of_rounds)]
+        given = [mask for mask in masks if mask is not None]
+        ranks, *moved = to_device([ranks, *given], device)
+        found = iter(moved)
+        missing, unkept, unpooled, *spare = (
+            None if mask is None else next(found) for mask in masks
+        )
+        most = [max(own) for own in of_rounds]
+        return cls(max(kept_counts), most, ranks, missing, unkept, unpooled, spare)
+
+
+def _takes(count: int, rounds: int) -> list[int]:
+    """How many of `count` tokens each of at most so many rounds chooses."""
+    takes = []
+    for remaining in range(min(rounds, count), 0, -1):
+        takes.append(math.ceil((count - sum(takes)) / remaining))
+    return takes
+
+
+def _past(counts: Sequence[int]) -> Tensor | None:
+    """Places past the count of each prompt, bool [P, largest count]; None if there are none."""
+    if len(set(counts)) == 1:
+        return None
+    return torch.arange(max(counts)) >= torch.tensor(counts)[:, None]
 
 
 def _pool_ranks(count: int, wanted: int) -> Tensor:
-    """Which of `count` tokens in order of value make a pool, int64 [P], ascending."""
+    """Which of `count` tokens in order of value make a pool, int64 [pool], ascending."""
     top = max(wanted, _LEAST_POOL)
     step = math.ceil(max(count - top, 1) / top)
     return torch.cat([torch.arange(min(top, count)), torch.arange(top, max(top, count), step)])
 
 
-def _lowered(values: Tensor, weighted: Tensor, directions: Tensor, kept: Tensor) -> Tensor:
-    """Values of tokens, float [N], once the tokens `kept`, int64 [K], are kept too."""
-    products = weighted @ directions[kept].T  # [N, K]
-    return torch.minimum(values, products.amin(dim=1)).index_fill_(0, kept, -torch.inf)
+def _chosen(
+    plan: _Plan, scores: Tensor, kept: Tensor, embeddings: Tensor
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The tokens that each round chooses, int64 [P, K], and which are spare, bool [P, K]."""
+    importance = scaled_importance(scores, plan.missing).unsqueeze(-1)  # [P, N, 1]
+    directions = normalize(_sketch(embeddings), dim=-1)  # [P, N, D]
+    # The product of a row of `weighted` and one of `directions` is importance × (1 − cosine).
+    directions = pad(directions, (0, 1), value=1.0)  # [P, N, D + 1]
+    weighted = directions * importance
+    weighted[..., :-1].neg_()
+    values = importance.squeeze(-1) * 2  # as if at cosine -1 to what is kept, [P, N]
+    if plan.missing is not None:
+        values = values.masked_fill(plan.missing, -torch.inf)
+
+    def lowered(index: Tensor, none: Tensor | None) -> Tensor:
+        """Values once the tokens `index`, [P, K], are kept too, but those of `none`."""
+        products = weighted @ _rows(directions, index).mT  # [P, N, K]
+        if none is not None:
+            products = products.masked_fill_(none.unsqueeze(1), torch.inf)
+        result = torch.minimum(values, products.amin(dim=-1))  # [P, N]
+        if none is None:
+            return result.scatter_(1, index, -torch.inf)
+        return result.scatter_(1, index, torch.where(none, result.gather(1, index), -torch.inf))
+
+    if plan.most_kept > 0:
+        first = kept.byte().argsort(dim=1, descending=True, stable=True)[:, : plan.most_kept]
+        values = lowered(first, plan.unkept)
+    size = plan.ranks.shape[1]
+    not_better = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu()
+    for number, (take, spare) in enumerate(zip(plan.takes, plan.spare, strict=True)):
+        pool = values.argsort(dim=1, descending=True, stable=True).gather(1, plan.ranks)
+        products = _rows(weighted, pool) @ _rows(directions, pool).mT  # [P, pool, pool]
+        # Only better tokens of the pool, which come first, lower a value.
+        corrected = products.masked_fill_(not_better, torch.inf).amin(dim=-1)  # [P, pool]
+        corrected = torch.minimum(values.gather(1, pool), corrected)
+        if plan.unpooled is not None:
+            corrected = corrected.masked_fill_(plan.unpooled, -torch.inf)
+        best = pool.gather(1, corrected.topk(take, dim=1).indices)  # [P, take]
+        yield best, spare
+        if number + 1 < len(plan.takes):
+            values = lowered(best, spare)
+
+
+def _rows(vectors: Tensor, index: Tensor) -> Tensor:
+    """Vectors of each prompt, [P, N, D], at an index, int64 [P, K] → [P, K, D]."""
+    prompts = torch.arange(len(index), device=index.device)
+    return vectors[prompts[:, None], index]
 
 
 def _sketch(embeddings: Tensor) -> Tensor:
@@ -82,19 +218,22 @@ def _sketch(embeddings: Tensor) -> Tensor:
     Feature hashing (arXiv 0902.2206): dimensions are added up with random signs.
 
     Args:
-        embeddings: float32 [N, D].
+        embeddings: float32 [..., D].
 
     Returns:
-        float32 [N, at most 512].
+        float32 [..., at most 512].
     """
-    count, width = embeddings.shape
+    width = embeddings.shape[-1]
     if width <= _SKETCH_WIDTH:
         return embeddings
     generator = torch.Generator().manual_seed(0)
     # Whatever the default dtype and device are: other draws would be other signs.
     drawn = torch.randn(width, generator=generator, dtype=torch.float32, device="cpu")
-    signed = pad(embeddings * drawn.sign().to(embeddings), (0, -width % _SKETCH_WIDTH))
-    return signed.view(count, -1, _SKETCH_WIDTH).sum(dim=1)
+    (signs,) = to_device([drawn.sign()], embeddings.device)
+    signed = embeddings * signs.to(embeddings.dtype)
+    if width % _SKETCH_WIDTH > 0:
+        signed = pad(signed, (0, -width % _SKETCH_WIDTH))
+    return signed.unflatten(-1, (-1, _SKETCH_WIDTH)).sum(dim=-2)
 
 
 def greedy_diverse(candidates: Candidates) -> Tensor:
@@ -120,9 +259,16 @@ def greedy_diverse(candidates: Candidates) -> Tensor:
     return torch.stack(chosen)
 
 
-def scaled_importance(scores: Tensor) -> Tensor:
-    """Scores, float [N], scaled to [0, 1]; all 1 if they are equal."""
-    low, high = scores.aminmax()
+def scaled_importance(scores: Tensor, missing: Tensor | None = None) -> Tensor:
+    """Scores, float [..., N], scaled to [0, 1] over the tokens of a prompt; all 1 if they are equal.
+
+    Where `missing`, bool [..., N], is True there is no token; what is returned there is finite.
+    """
+    low, high = (
+        scores if missing is None else scores.masked_fill(missing, nothing)
+        for nothing in (torch.inf, -torch.inf)
+    )
+    low, high = low.amin(dim=-1, keepdim=True), high.amax(dim=-1, keepdim=True)  # [..., 1] each
     scaled = (scores - low) / (high - low)
     return torch.where(high > low, scaled, 1.0)
 

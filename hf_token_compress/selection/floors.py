@@ -29,23 +29,23 @@ def groups_of_frames(visuals: Sequence[VisualSpan]) -> Tensor:
     return groups
 
 
-def best_of_each_group(scores: Tensor, groups: Tensor, count: int) -> Tensor:
+def best_of_each_group(scores: Tensor, groups: Tensor, count: int | Tensor) -> Tensor:
     """Mark the `count` best tokens of each group, or all, if it has fewer.
 
     Args:
-        scores: float [N]. Between equal scores the earlier token wins.
-        groups: int64 [N], the group of each token; negative for none.
-        count: Tokens of each group.
+        scores: float [..., N]. Between equal scores the earlier token wins.
+        groups: int64 [..., N], the group of each token in its prompt; negative for none.
+        count: Tokens of each group, or int64 [..., 1].
 
     Returns:
-        bool [N].
+        bool [..., N].
     """
     # Group by group, and the best of a group first.
-    order = torch.sort(scores, descending=True, stable=True).indices  # [N]
-    order = order[torch.sort(groups[order], stable=True).indices]
-    sorted_groups = groups[order]
-    begins = torch.searchsorted(sorted_groups, sorted_groups)  # [N], of each token's group
-    places = torch.arange(len(scores), device=scores.device) - begins
-    best = torch.empty_like(groups, dtype=torch.bool)
-    best[order] = (places < count) & (sorted_groups >= 0)
-    return best
+    order = torch.sort(scores, descending=True, stable=True).indices  # [..., N]
+    by_group = torch.sort(groups.gather(-1, order), stable=True)
+    order = order.gather(-1, by_group.indices)
+    sorted_groups = by_group.values
+    begins = torch.searchsorted(sorted_groups, sorted_groups)  # [..., N], of each token's group
+    places = torch.arange(scores.shape[-1], device=scores.device) - begins
+    is_best = (places < count) & (sorted_groups >= 0)
+    return torch.zeros_like(is_best).scatter_(-1, order, is_best)

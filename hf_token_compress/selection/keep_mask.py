@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..config import Selection, TokenCompressionConfig
+from ..device_copy import to_device
 from ..prompt import VisualSpan
-from .budgets import top_p_budget, visual_token_budget
+from .batch import BatchRule, keep_planned, one_by_one, top_k_of_plans
+from .budgets import visual_token_budget
 from .candidates import Candidates, no_embeddings
 from .diverse import diverse
-from .floors import best_of_each_group, groups_of_frames, groups_of_visuals
-from .structure import spread_evenly, structure_tokens
+from .floors import groups_of_frames, groups_of_visuals
+from .kept_tokens import KeptTokens
+from .plan import Floor, SelectionPlan, everything, least_kept_of_all, make_plan
+from .structure import structure_tokens
 from .top_k import top_k
 
 Rule = Callable[[Candidates], Tensor]
@@ -25,49 +30,64 @@ RULES: Mapping[Selection, Rule] = {"top_k": top_k, "diverse": diverse}
 
 def select_tokens(
     attention_mask: Tensor,
-    visuals: Iterable[Sequence[VisualSpan]],
-    scores: Tensor | None,
+    visuals: Sequence[Sequence[VisualSpan]],
+    scores: Tensor,
     configs: Sequence[TokenCompressionConfig],
     *,
+    attention_mask_on_host: Tensor | None = None,
     inputs_embeds: Callable[[], Tensor] = no_embeddings,
     own_rule: Callable[[int, Candidates], Tensor | None] | None = None,
-) -> Tensor:
+) -> KeptTokens:
     """Keep all text, and the visual tokens of each prompt that its setting chooses.
+
+    The host waits for the device only if it must: for the scores with `top_p`, and for what was
+    chosen if a prompt ends with a visual token.
 
     Args:
         attention_mask: bool [B, S], False on padding.
         visuals: For each prompt, its images and videos in order of appearance.
-        scores: float [B, S]; only those of visual tokens are read. None keeps everything.
+        scores: float [B, S]; only those of visual tokens are read.
         configs: The setting of each prompt.
+        attention_mask_on_host: The mask on the CPU, if it is known there.
         inputs_embeds: Computes float [B, S, D], the prompts as they enter the language model.
             Rules that read no embeddings do without.
         own_rule: A scorer's own rule for a sample of the batch; where it returns None, the setting
             names the rule.
 
-    Returns:
-        bool [B, S], True on the tokens to keep.
-
     Raises:
         ValueError: A score is negative, but `top_p` is set.
     """
-    keep = attention_mask.clone()
-    if scores is None:
-        return keep
-    for sample, (spans, config) in enumerate(zip(visuals, configs, strict=True)):
-        if all(len(span.positions) == 0 for span in spans):
-            continue
-        positions = torch.cat([span.positions for span in spans])  # [N]
-        kept = keep_of_visuals(
-            spans,
-            scores[sample, positions],
-            config,
-            embed=functools.partial(_embeddings, inputs_embeds, sample, positions),
-            own_rule=None if own_rule is None else functools.partial(own_rule, sample),
-        )
-        # The last token stays, whatever it is: the next token is predicted from it.
-        last = attention_mask[sample].nonzero()[-1]
-        keep[sample, positions] = kept | (positions == last)
-    return keep
+    mask = attention_mask.cpu() if attention_mask_on_host is None else attention_mask_on_host
+    none = torch.empty(0, dtype=torch.long)
+    positions = [torch.cat([none, *(span.positions.cpu() for span in own)]) for own in visuals]
+    if not any(len(own) for own in positions):
+        return KeptTokens(attention_mask, tuple(mask.sum(dim=1).tolist()), mask)
+    # What needs no scores stays. A column of its own takes what is after the end of a prompt.
+    length = mask.shape[1]
+    columns = pad_sequence(positions, batch_first=True, padding_value=length)  # [B, N]
+    text = torch.nn.functional.pad(mask, (0, 1)).scatter_(1, columns, False)  # [B, S + 1]
+    # The last token stays, whatever it is: the next token is predicted from it.
+    last = torch.where(mask, torch.arange(length), -1).amax(dim=1, keepdim=True)  # [B, 1]
+    is_last = columns == last  # [B, N]
+    columns, sources, text, is_last_there = to_device(
+        [columns, columns.clamp(max=length - 1), text, is_last], scores.device
+    )
+    own_scores = scores.gather(1, sources)  # [B, N]
+    on_host = own_scores.cpu() if any(config.top_p is not None for config in configs) else None
+    plans = [
+        _plan(own, config, None if on_host is None else on_host[sample, : len(positions[sample])])
+        for sample, (own, config) in enumerate(zip(visuals, configs, strict=True))
+    ]
+    embed = functools.partial(_embeddings, inputs_embeds, positions, scores.device)
+    kept = keep_planned(own_scores, plans, _batch_rule(configs, own_rule, embed))  # [B, N]
+    if is_last.any():
+        kept = kept | is_last_there
+    keep = text.scatter(1, columns, kept)[:, :length]  # [B, S]
+    if is_last.any():
+        return KeptTokens.read(keep)
+    counts = mask.sum(dim=1).tolist()
+    left = [count - len(plan) + plan.kept + plan.count for count, plan in zip(counts, plans)]
+    return KeptTokens(keep, tuple(left))
 
 
 def keep_of_visuals(
@@ -90,18 +110,9 @@ def keep_of_visuals(
     Raises:
         ValueError: A score is negative, but `top_p` is set.
     """
-    if len(scores) < config.min_visual_tokens:
-        return torch.ones_like(scores, dtype=torch.bool)
-    return select_visual_tokens(
-        scores,
-        visual_token_budget(len(scores), config),
-        floors=_floors(visuals, config),
-        structure=structure_tokens(visuals),
-        structure_share=config.structure_share,
-        top_p=config.top_p,
-        rule=functools.partial(_choose, RULES[config.selection_name], own_rule),
-        embed=embed,
-    )
+    plan = _plan(visuals, config, None if config.top_p is None else scores.cpu())
+    own = None if own_rule is None else lambda _, candidates: own_rule(candidates)
+    return keep_planned(scores[None], [plan], _batch_rule([config], own, lambda _: embed()))[0]
 
 
 def kept_count(visual: VisualSpan, config: TokenCompressionConfig) -> int:
@@ -114,18 +125,15 @@ def kept_count(visual: VisualSpan, config: TokenCompressionConfig) -> int:
         raise ValueError(
             "With top_p, the number of kept tokens depends on their scores: leave it out."
         )
-    count = len(visual.positions)
-    if count < config.min_visual_tokens:
-        return count
-    least = _least_kept_of_all(_floors([visual], config))
-    return min(count, max(visual_token_budget(count, config), least))
+    plan = _plan([visual], config, None)
+    return plan.kept + plan.count
 
 
 def select_visual_tokens(
     scores: Tensor,
     budget: int,
     *,
-    floors: Sequence[tuple[Tensor, int]] = (),
+    floors: Sequence[Floor] = (),
     structure: Tensor | None = None,
     structure_share: float = 0.0,
     top_p: float | None = None,
@@ -142,7 +150,8 @@ def select_visual_tokens(
         scores: float [N], one score per visual token of the prompt, in order.
         budget: Number of tokens to keep in all. Minimums may exceed it.
         floors: int64 [N] each, which group each token belongs to, negative for none; and the tokens
-            that every group keeps (all, if it has fewer), those of earlier floors among them.
+            that every group keeps (all, if it has fewer), those of earlier floors among them. The
+            groups of a later floor hold whole groups of an earlier one.
         structure: int64 [n], ascending, which tokens are structure.
         structure_share: Largest share of the budget that goes to them first.
         top_p: Keep the fewest tokens whose scores sum to this share of the total, if they are
@@ -156,40 +165,39 @@ def select_visual_tokens(
     Raises:
         ValueError: A score is negative, but `top_p` is set.
     """
-    device = scores.device
-    # Any choice gives an only group its minimum.
-    several = [(groups, floor) for groups, floor in floors if bool((groups != groups[0]).any())]
-    least = _least_kept_of_all(floors)
-    needed = max(least, sum(_least_kept(groups, floor) for groups, floor in several))
-    limit = budget
-    if top_p is not None:
-        budget = min(limit, top_p_budget(scores, top_p))
-    keep = torch.zeros_like(scores, dtype=torch.bool)  # [N]
-    # 1. Structure.
-    most = max(0, min(int(structure_share * budget), budget - needed))
-    if structure is not None and len(structure) > 0 and most > 0:
-        keep[spread_evenly(structure, most).to(device)] = True
-        if top_p is not None:
-            budget = min(limit, top_p_budget(scores, top_p, keep))
-    # 2. The minimum of each image, video and frame, which structure does not count towards, but
-    # what frames keep counts towards that of their video.
-    others = ~keep
-    for groups, floor in several:
-        own = torch.where(others, groups.to(device), -1)
-        keep |= best_of_each_group(scores.masked_fill(keep, torch.inf), own, floor)
-    # 3. The rule's choice of the rest.
-    total = max(budget, least)
-    if total >= len(scores):
-        return torch.ones_like(keep)
-    count = total - int(keep.sum())
-    if count > 0:
-        keep[rule(Candidates(scores, keep.clone(), count, embed))] = True
-    return keep
+    plan = make_plan(
+        len(scores),
+        budget,
+        floors=floors,
+        structure=structure,
+        structure_share=structure_share,
+        top_p=top_p,
+        scores=None if top_p is None else scores.cpu(),
+    )
+    return keep_planned(
+        scores[None], [plan], one_by_one(lambda _, candidates: rule(candidates), lambda _: embed())
+    )[0]
 
 
-def _floors(
-    visuals: Sequence[VisualSpan], config: TokenCompressionConfig
-) -> list[tuple[Tensor, int]]:
+def _plan(
+    visuals: Sequence[VisualSpan], config: TokenCompressionConfig, scores: Tensor | None
+) -> SelectionPlan:
+    """The plan of one prompt; its scores, float [N] on the CPU, are read for `top_p` alone."""
+    count = sum(len(span.positions) for span in visuals)
+    if count < config.min_visual_tokens or count == 0:
+        return everything(count)
+    return make_plan(
+        count,
+        visual_token_budget(count, config),
+        floors=_floors(visuals, config),
+        structure=structure_tokens(visuals),
+        structure_share=config.structure_share,
+        top_p=config.top_p,
+        scores=scores,
+    )
+
+
+def _floors(visuals: Sequence[VisualSpan], config: TokenCompressionConfig) -> list[Floor]:
     """The minimums of a setting, as `select_visual_tokens` takes them."""
     floors = []
     if config.min_tokens_per_frame > 0:
@@ -200,26 +208,27 @@ def _floors(
     return floors
 
 
-def _least_kept_of_all(floors: Sequence[tuple[Tensor, int]]) -> int:
-    """Tokens that keep the largest of the minimums."""
-    return max((_least_kept(groups, floor) for groups, floor in floors), default=0)
+def _batch_rule(
+    configs: Sequence[TokenCompressionConfig],
+    own_rule: Callable[[int, Candidates], Tensor | None] | None,
+    embed: Callable[[int], Tensor],
+) -> BatchRule:
+    if own_rule is None and all(config.selection_name == "top_k" for config in configs):
+        return top_k_of_plans
+
+    def rule(sample: int, candidates: Candidates) -> Tensor:
+        chosen = None if own_rule is None else own_rule(sample, candidates)
+        return RULES[configs[sample].selection_name](candidates) if chosen is None else chosen
+
+    return one_by_one(rule, embed)
 
 
-def _least_kept(groups: Tensor, floor: int) -> int:
-    """Tokens that keep the minimum of every group."""
-    _, sizes = groups[groups >= 0].unique(return_counts=True)
-    return int(sizes.clamp(max=floor).sum())
-
-
-def _choose(
-    rule: Rule,
-    own_rule: Callable[[Candidates], Tensor | None] | None,
-    candidates: Candidates,
+def _embeddings(
+    inputs_embeds: Callable[[], Tensor],
+    positions: Sequence[Tensor],
+    device: torch.device,
+    sample: int,
 ) -> Tensor:
-    chosen = None if own_rule is None else own_rule(candidates)
-    return rule(candidates) if chosen is None else chosen
-
-
-def _embeddings(inputs_embeds: Callable[[], Tensor], sample: int, positions: Tensor) -> Tensor:
     embeds = inputs_embeds()  # [B, S, D], where a split model has its embedding
-    return embeds[sample, positions.to(embeds.device)].float().to(positions.device)  # [N, D]
+    (own,) = to_device([positions[sample]], embeds.device)
+    return embeds[sample].index_select(0, own).float().to(device)  # [N, D]

@@ -85,7 +85,7 @@ class Case:
         dtype: Dtype of queries, keys, values and gradients.
         config: Index of its configuration.
         target: Name of the GPU.
-        options: Build with a window, a mask and separate heads.
+        options: Build with a window, a mask, separate heads and their peaks.
     """
 
     kernel: str
@@ -246,6 +246,8 @@ def _launches(
         sliding_window=sliding_window,
         per_head=options,
         vendor=vendor,
+        among=mask if options else None,
+        ordered=options,
     )
     targets = 2
     keys = torch.empty(samples, KEY_HEADS, length, head_dim, dtype=dtype, device="meta")

@@ -1,13 +1,15 @@
 """Accuracy with mappers that `calibrate` trains on a few dozen prompts.
 
     python -m lab.benchmarks.calibration --model tiny-qwen2-vl --prompts 48,96
+    python -m lab.benchmarks.calibration --model testbed --source drawings --prompts 48
 
-Prints a Markdown table with the scorer "attention", which needs no prompts, and with the mapper
-that comes with the model, if there is one. Prompts and questions come from separate streams.
+Prints a Markdown table with "attention" and the default scorer, which need no prompts, and with the
+mapper that comes with the model, if there is one. Prompts and questions come from separate streams.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hf_token_compress.config import DEFAULT_SCORER
 from hf_token_compress.data.composed import SceneSource, scene_samples
 from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.scenes import KINDS
@@ -28,8 +31,17 @@ from hf_token_compress.tiny import own_mapper
 from hf_token_compress.training.calibration import calibrate
 from hf_token_compress.training.collect import CollectOptions
 
-from ..arguments import add_model, add_questions, add_retention_ratios, comma_list, make_parser
+from ..arguments import (
+    add_model,
+    add_questions,
+    add_retention_ratios,
+    add_threads,
+    comma_list,
+    make_parser,
+    set_threads,
+)
 from ..loading import load_model
+from ..testbed.arguments import add_source, samples_of
 
 
 def measure_calibration(
@@ -101,27 +113,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = make_parser("lab.benchmarks.calibration", __doc__)
     add_model(parser)
+    add_source(parser)
     add_questions(parser, per_kind=60)
     add_retention_ratios(parser)
+    add_threads(parser)
     parser.add_argument(
         "--prompts", type=comma_list(int), default=[48, 96], help="numbers of prompts"
     )
     parser.add_argument("--prompt-seed", type=int, default=60_000, help="seed of the first prompt")
+    parser.add_argument("--dtype", default="float32", help="dtype of the model")
     options = parser.parse_args(arguments)
-    model, processor = load_model(options.model, dtype="float32")
+    set_threads(options)
+    model, processor = load_model(options.model, dtype=options.dtype)
     shipped = own_mapper(options.model)
-    source = SceneSource(2 * max(options.prompts), seed=options.prompt_seed)
+    most = max(options.prompts)
+    if options.model.startswith("tiny-"):
+        samples = scene_samples(options.kinds or KINDS, options.per_kind, seed=options.seed)
+        prompts = usable_prompts(SceneSource(2 * most, seed=options.prompt_seed), most)
+    else:
+        samples = samples_of(options)
+        prompts = _mixed(_prompts_of(options, most), most)
     results, seconds = measure_calibration(
         model,
         processor,
-        [usable_prompts(source, count) for count in options.prompts],
-        scene_samples(KINDS, options.per_kind, seed=options.seed),
-        scorers=["attention", *([f"mapper:{shipped}"] if shipped else [])],
+        [prompts[:count] for count in options.prompts],
+        samples,
+        scorers=["attention", DEFAULT_SCORER, *([f"mapper:{shipped}"] if shipped else [])],
         retention_ratios=options.retention_ratios,
     )
     print(retention_markdown(results))
     for count, passed in zip(options.prompts, seconds, strict=True):
         print(f"\nCalibrating with {count} prompts took {passed:.0f} s.")
+
+
+def _prompts_of(options: argparse.Namespace, count: int) -> list[Sample]:
+    """At least so many questions of the testbed, from the stream of its mappers."""
+    own = argparse.Namespace(**vars(options))
+    own.per_kind = -(-count // len(options.kinds or (0,)))
+    own.seed, own.split = options.prompt_seed, "mapper"
+    return samples_of(own)
+
+
+def _mixed(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """The first samples, the kinds taken in turn."""
+    kinds = dict.fromkeys(own.kind for own in samples)
+    by_kind = ([own for own in samples if own.kind == kind] for kind in kinds)
+    return [own for turn in zip(*by_kind, strict=True) for own in turn][:count]
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_token_compress.selection import Candidates, select_visual_tokens
-from hf_token_compress.selection.diverse import diverse, greedy_diverse
+from hf_token_compress.selection import diverse as diverse_selection
+from hf_token_compress.selection.diverse import diverse, diverse_batch, greedy_diverse
 from hf_token_compress.selection.floors import groups_of_visuals
 
 pytestmark = pytest.mark.core
@@ -28,6 +30,10 @@ class LoggingMode(TorchDispatchMode):
         "expand",
         "permute",
         "unsqueeze",
+        "squeeze",
+        "transpose",
+        "unsafe_view",
+        "scalar_tensor",
         "detach",
         "arange",
         "randn",
@@ -45,11 +51,12 @@ class LoggingMode(TorchDispatchMode):
 
 
 @st.composite
-def candidates(draw: st.DrawFn, most: int = 30) -> Candidates:
+def candidates(draw: st.DrawFn, most: int = 30, width: int | None = None) -> Candidates:
     count = draw(st.integers(2, most))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
     scores = torch.rand(count, generator=generator)
-    embeddings = torch.randn(count, draw(st.integers(2, 12)), generator=generator)
+    width = draw(st.integers(2, 12)) if width is None else width
+    embeddings = torch.randn(count, width, generator=generator)
     kept = torch.zeros(count, dtype=torch.bool)
     kept[torch.randperm(count, generator=generator)[: draw(st.integers(0, count - 1))]] = True
     wanted = draw(st.integers(1, count - int(kept.sum())))
@@ -92,6 +99,25 @@ def test_the_fast_form_chooses_as_many_as_asked(own: Candidates) -> None:
     chosen = diverse(own)
     assert len(chosen) == len(chosen.unique()) == own.count
     assert not own.kept[chosen].any()
+
+
+@given(batch=st.lists(candidates(width=7), min_size=1, max_size=4), together=st.booleans())
+def test_prompts_of_a_batch_choose_as_alone(batch: list[Candidates], together: bool) -> None:
+    """As on an accelerator, where prompts are padded, and as on a CPU."""
+    arguments = (
+        pad_sequence([own.scores for own in batch], batch_first=True),
+        pad_sequence([own.kept for own in batch], batch_first=True),
+        [int(own.kept.sum()) for own in batch],
+        [own.count for own in batch],
+        [len(own.scores) for own in batch],
+        pad_sequence([own.embeddings for own in batch], batch_first=True),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        if together:
+            patch.setattr(diverse_selection, "_one_by_one", lambda _: False)
+        chosen = diverse_batch(*arguments)
+    for own, found in zip(batch, chosen, strict=True):
+        assert found.nonzero().flatten().tolist() == sorted(diverse(own).tolist())
 
 
 def blobs(copies: int, kinds: int = 12, width: int = 64) -> tuple[Tensor, Tensor]:

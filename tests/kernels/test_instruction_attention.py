@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from largest_tensor import LargestTensor
 from torch import Tensor
 
-from hf_token_compress.kernels.instruction_attention import instruction_attention
+from hf_token_compress.kernels.instruction_attention import (
+    attention_statistics,
+    instruction_attention,
+    torch_reference,
+)
 
 pytestmark = pytest.mark.core
 
@@ -28,9 +32,25 @@ def dense(
     window: int | None,
 ) -> Tensor:
     """Mean attention [B, heads, S], one query and head at a time, in float64."""
+    everything = torch.ones_like(mask)
+    return dense_statistics(query, key, sample, position, mask, scaling, window, everything)[0]
+
+
+def dense_statistics(
+    query: Tensor,
+    key: Tensor,
+    sample: Tensor,
+    position: Tensor,
+    mask: Tensor,
+    scaling: float,
+    window: int | None,
+    among: Tensor,
+) -> Tensor:
+    """Mean attention and largest share of the keys in `among`, [2, B, heads, S]."""
     queries, heads, _ = query.shape
     samples, length, key_heads, _ = key.shape
     total = torch.zeros(samples, heads, length, dtype=torch.float64)
+    peak = torch.zeros_like(total)
     for index in range(queries):
         own, at = int(sample[index]), int(position[index])
         seen = [
@@ -43,9 +63,13 @@ def dense(
         for head in range(heads):
             keys = key[own, seen, head // (heads // key_heads)].double()
             logits = keys @ query[index, head].double() * scaling
-            total[own, head, seen] += logits.softmax(0)
+            attention = logits.softmax(0)
+            total[own, head, seen] += attention
+            attention = attention * among[own, seen]
+            share = attention / attention.sum().clamp(min=1e-9)
+            peak[own, head, seen] = torch.maximum(peak[own, head, seen], share)
     counts = torch.bincount(sample, minlength=samples).clamp(min=1)
-    return total / counts[:, None, None]
+    return torch.stack([total / counts[:, None, None], peak])
 
 
 @st.composite
@@ -77,6 +101,47 @@ def test_equals_the_dense_computation(problem: dict[str, Any], chunk: int) -> No
     torch.testing.assert_close(per_head.double(), expected, rtol=1e-5, atol=1e-6)
     mean = instruction_attention(**problem, chunk_size=chunk)
     torch.testing.assert_close(mean.double(), expected.mean(1), rtol=1e-5, atol=1e-6)
+
+
+@given(problem=problems(), chunk=st.integers(1, 12), seed=st.integers(0, 99))
+def test_mean_and_peak_equal_the_dense_computation(
+    problem: dict[str, Any], chunk: int, seed: int
+) -> None:
+    among = torch.rand(problem["key_mask"].shape, generator=torch.Generator().manual_seed(seed))
+    problem["scaling"] *= 8  # so that some queries give these keys nearly nothing
+    expected = dense_statistics(*problem.values(), among < 0.5)
+    found = attention_statistics(**problem, among=among < 0.5, chunk_size=chunk)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def ordered(problem: dict[str, Any]) -> dict[str, Any]:
+    """The problem with its queries in the order of their samples, and with their numbers."""
+    order = problem["query_sample"].sort(stable=True).indices
+    counts = torch.bincount(problem["query_sample"], minlength=len(problem["key"])).tolist()
+    own = {name: problem[name][order] for name in ("query", "query_sample", "query_position")}
+    return {**problem, **own, "query_counts": counts}
+
+
+@given(problem=problems())
+def test_numbers_of_queries_change_nothing(problem: dict[str, Any]) -> None:
+    expected = instruction_attention(**problem)
+    assert torch.equal(instruction_attention(**ordered(problem)), expected)
+
+
+@given(problem=problems(), heads=st.booleans())
+def test_an_accelerator_takes_all_samples_at_once(problem: dict[str, Any], heads: bool) -> None:
+    """The blocks of an accelerator, on a CPU, in chunks that are too small for all queries."""
+    problem = ordered(problem)
+    among = torch.arange(problem["key"].shape[1]).remainder(2).eq(0).expand_as(problem["key_mask"])
+    expected = attention_statistics(**problem, among=among)
+    length = problem["key"].shape[1] * problem["query"].shape[1] * len(problem["key"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_reference, "_launches_are_cheap", lambda _: False)
+        if heads:
+            patch.setattr(torch_reference, "_CHUNK_BYTES", 8 * length)
+        found = attention_statistics(**problem, among=among)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sample_is_a_distribution_over_visible_keys() -> None:
@@ -164,6 +229,7 @@ def test_every_query_counts_the_same_with_the_default_chunk() -> None:
         ({"query_sample": torch.tensor([0])}, "query_sample"),
         ({"query_position": torch.tensor([0, 1, 2])}, "query_position"),
         ({"key_mask": torch.ones(1, 4, dtype=torch.bool)}, "key_mask"),
+        ({"query_counts": [3]}, "query_counts"),
     ],
 )
 def test_shapes_that_do_not_fit(changes: dict[str, Tensor], word: str) -> None:

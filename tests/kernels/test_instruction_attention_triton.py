@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import Interpreter
-from test_instruction_attention import dense
+from test_instruction_attention import dense, dense_statistics, ordered
 from torch import Tensor
 
 CALL = "hf_token_compress.kernels.instruction_attention:instruction_attention"
+STATISTICS = "hf_token_compress.kernels.instruction_attention:attention_statistics"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -60,6 +61,34 @@ def test_equals_the_dense_computation(
     assert result.dtype == torch.float32
     limit = 1e-5 if problem["query"].dtype == torch.float32 else 2e-2
     assert relative_error(result, expected) <= limit
+
+
+@settings(max_examples=20)
+@given(problem=problems(), share=st.sampled_from([0.1, 0.5, 1.1]), in_order=st.booleans())
+def test_mean_and_peak_equal_the_dense_computation(
+    interpreter: Interpreter, problem: dict[str, Any], share: float, in_order: bool
+) -> None:
+    """Some samples have no key in `among`."""
+    generator = torch.Generator().manual_seed(0)
+    among = torch.rand(problem["key_mask"].shape, generator=generator) < share
+    expected = dense_statistics(*problem.values(), among)
+    given = ordered(problem) if in_order else problem
+    result = interpreter.call(STATISTICS, **given, among=among, backend="triton")
+    assert result.dtype == torch.float32
+    limit = 1e-5 if problem["query"].dtype == torch.float32 else 2e-2
+    for found, exact in zip(result, expected, strict=True):
+        assert relative_error(found, exact) <= limit
+
+
+def test_queries_that_give_the_keys_nearly_nothing(interpreter: Interpreter) -> None:
+    """Their shares are of at least the smallest share, as with torch."""
+    problem = random_problem(torch.float32, head_dim=32, length=130, queries=6)
+    among = torch.arange(130).lt(65).expand(1, 130)
+    problem["key"][:, 65:] *= 6
+    expected = dense_statistics(*problem.values(), 1.0, None, among)[1]
+    assert 0 < expected[..., :65].amax() < 1
+    result = interpreter.call(STATISTICS, **problem, among=among, scaling=1.0, backend="triton")
+    assert relative_error(result[1], expected) <= 1e-4
 
 
 @pytest.mark.parametrize("head_dim", [32, 64, 80, 96, 128, 256])

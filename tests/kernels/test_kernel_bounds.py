@@ -11,6 +11,7 @@ from interpreter import Interpreter
 from matrix import full_only
 from places import SUPPORT
 from test_instruction_attention_triton import CALL as ATTENTION
+from test_instruction_attention_triton import STATISTICS
 from test_instruction_attention_triton import random_problem as attention_problem
 from test_relevance_step_triton import CALL as STEP
 from test_relevance_step_triton import random_problem as step_problem
@@ -34,6 +35,10 @@ def test_instruction_attention(interpreter: Interpreter, dtype: torch.dtype, hea
         arguments = {**problem, "per_head": per_head, "backend": "triton"}
         expected = interpreter.call(ATTENTION, **arguments)
         assert torch.equal(interpreter.call(GUARDED, ATTENTION, **arguments), expected)
+    among = torch.arange(140).view(2, 70) % 3 == 0
+    arguments = {**problem, "among": among, "query_counts": [3, 2], "backend": "triton"}
+    expected = interpreter.call(STATISTICS, **arguments)
+    assert torch.equal(interpreter.call(GUARDED, STATISTICS, **arguments), expected)
 
 
 @each_head

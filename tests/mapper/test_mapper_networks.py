@@ -15,7 +15,9 @@ from mappers import HEADS, NETWORKS, make_input, make_mapper
 from pairs import assert_same
 
 from hf_token_compress.mapper import MapperInput
+from hf_token_compress.mapper.batch import MapperBatch
 from hf_token_compress.mapper.conv1d import ACTIVATIONS, Conv1dNetwork
+from hf_token_compress.mapper.grid import GridNetwork
 from hf_token_compress.mapper.inputs import INPUTS
 
 pytestmark = pytest.mark.core
@@ -106,12 +108,18 @@ def test_a_network_sees_its_inputs_and_no_others(network: str, inputs: tuple[str
             assert torch.equal(mapper([without])[0], before)
 
 
+def signal_of(mapper: Any, item: MapperInput) -> torch.Tensor:
+    """Input channels of each visual token, [N, C]."""
+    (signal,) = mapper.network.signal(MapperBatch.of([item]))
+    return signal if isinstance(mapper.network, GridNetwork) else signal.T
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_channels_of_embeddings_follow_those_of_attention(network: str) -> None:
     item = make_input((1, 3, 5), loose=1)
     mapper = make_mapper(network, inputs=INPUTS[::-1])
-    signal = mapper.network._signal(item)  # [N, C]
-    alone = make_mapper(network).network._signal(item)
+    signal = signal_of(mapper, item)  # [N, C]
+    alone = signal_of(make_mapper(network), item)
     assert torch.equal(signal[:, :-4], alone)
     channels = torch.cat([item.text, item.embedding])  # [4, N]
     deviation = channels.std(dim=1, correction=0)
@@ -179,13 +187,13 @@ def test_conv1d_scales_the_attention(input_heads: str) -> None:
         network = Conv1dNetwork(
             heads=HEADS, channels=[2], input_scale=scale, input_heads=input_heads
         )
-        assert_same(network._signal(item), expected.T)
+        assert_same(network.signal(MapperBatch.of([item]))[0], expected)
 
 
 def test_the_receptive_field_of_conv1d() -> None:
     """Five layers of kernel size 5 see ten tokens on either side."""
     options = {"channels": [16] * 5, "kernel_size": 5, "input_scale": "raw"}
-    network = make_mapper("conv1d", network_options=options).network
+    network = make_mapper("conv1d", network_options=options)
     item = make_input((1, 1, 41))
     changed = item.attention.clone()
     changed[0, :, 20] = 0.0
@@ -211,16 +219,17 @@ def test_grid_depends_on_grid_positions_and_not_on_the_order(
 
 def test_grid_sees_neighbours_above_and_in_the_next_frame() -> None:
     """They are far apart in the sequence."""
-    network = make_mapper("grid", network_options={"channels": 4, "blocks": 1}).network
+    mapper = make_mapper("grid", network_options={"channels": 4, "blocks": 1})
     item = make_input((3, 5, 5), loose=1)
     cells = item.grids[0]
     with torch.no_grad():
-        network.blocks[0].whole.weight.zero_()  # the summary of the prompt reaches every token
-        before = network([item])[0]
+        # The summary of the prompt reaches every token.
+        mapper.network.blocks[0].whole.weight.zero_()
+        before = mapper([item])[0]
         attention = item.attention.clone()
         attention[..., cells[1, 2, 2]] += 1.0
         attention[..., -1] -= 1.0  # keeps the mean over the tokens of each head
-        after = network([MapperInput(attention, item.grids)])[0]
+        after = mapper([MapperInput(attention, item.grids)])[0]
     moved = set(((before - after).abs() > 1e-6).nonzero().flatten().tolist())
     near = {int(cells[f, r, c]) for f in range(3) for r in (1, 2, 3) for c in (1, 2, 3)}
     assert moved <= near | {item.count - 1}

@@ -80,7 +80,7 @@ def test_similarity_of_embeddings(count: int) -> None:
     """Beyond the chunks in which it is computed, and with one token of zeros."""
     visual, words = torch.randn(count, 8) * 3, torch.randn(5, 8)
     visual[count // 2] = 0.0 if count > 1 else 1.0
-    text, embedding = embedding_statistics(visual, words)
+    text, embedding = (own[0] for own in embedding_statistics(visual[None], words[None]))
     cosines = torch.cosine_similarity(visual[:, None], words, dim=-1)  # [N, T]
     assert_same(text, torch.stack([cosines.mean(1), cosines.amax(1)]))
     centre = visual.mean(0)
@@ -88,6 +88,20 @@ def test_similarity_of_embeddings(count: int) -> None:
     assert embedding.isfinite().all()
     present = visual.any(dim=1)
     assert_same(embedding[0, present], visual.norm(dim=1)[present].log())
+
+
+def test_similarity_of_padded_embeddings() -> None:
+    """As prompt by prompt."""
+    visual, words = torch.randn(3, 7, 8), torch.randn(3, 5, 8)
+    counts, asked = torch.tensor([7, 2, 4]), torch.tensor([3, 5, 1])
+    missing = torch.arange(7) >= counts[:, None]
+    found = embedding_statistics(visual, words, missing, torch.arange(5) >= asked[:, None])
+    for number, (count, own) in enumerate(zip(counts, asked, strict=True)):
+        alone = embedding_statistics(
+            visual[number : number + 1, :count], words[number : number + 1, :own]
+        )
+        for together, expected in zip(found, alone, strict=True):
+            assert_same(together[number, :, :count], expected[0])
 
 
 def test_embeddings_are_those_that_the_stock_model_gets() -> None:
@@ -108,10 +122,10 @@ def test_embeddings_are_those_that_the_stock_model_gets() -> None:
         assert item is not None
         embeds = given[0][sample]
         text, embedding = embedding_statistics(
-            embeds[prompt.visual_mask[sample]], embeds[prompt.instruction_mask[sample]]
+            embeds[prompt.visual_mask[sample]][None], embeds[prompt.instruction_mask[sample]][None]
         )
-        assert_same(item.text, text)
-        assert_same(item.embedding, embedding)
+        assert_same(item.text, text[0])
+        assert_same(item.embedding, embedding[0])
         for name in ("text", "embedding"):
             near = getattr(rounded[sample], name)
             torch.testing.assert_close(near, getattr(item, name), rtol=2e-2, atol=2e-2)

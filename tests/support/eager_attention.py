@@ -63,7 +63,7 @@ def kept_visual(
     scores: Tensor, prompt: MultimodalPrompt, config: TokenCompressionConfig
 ) -> list[Tensor]:
     """Which visual tokens of each prompt these scores keep, bool [N] each."""
-    keep = select_tokens(prompt.attention_mask, prompt.visuals, scores, [config] * len(scores))
+    keep = select_tokens(prompt.attention_mask, prompt.visuals, scores, [config] * len(scores)).mask
     return [keep[sample, positions] for sample, positions in enumerate(_visual(prompt))]
 
 

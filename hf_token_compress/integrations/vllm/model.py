@@ -17,7 +17,7 @@ from vllm.multimodal.inputs import PlaceholderRange
 
 from ...config import TokenCompressionConfig
 from ...prompt import MODALITIES, MultimodalPrompt
-from ...scorers.base import checked_scores, own_rule
+from ...scorers.base import check_finite, checked_scores, own_rule
 from ...selection import keep_of_visuals
 from ...word_statistics import WordStatistics
 from .engine import check_engine
@@ -200,8 +200,10 @@ class CompressedModel:
             needed["unrotated_layer"] = layer(prompt.query_mask, rotary=False)
         if "word_statistics" in scorer.needs:
             needed["word_statistics"] = self._word_statistics
-        scores = scorer.score(prompt, **needed)
-        return checked_scores(scores, prompt, self._setting.scorer_name)
+        name = self._setting.scorer_name
+        scores = checked_scores(scorer.score(prompt, **needed), prompt, name)
+        check_finite(scores, prompt.visual_mask, name)
+        return scores
 
     def _embed(self, features: Tensor, input_ids: Tensor, visual_mask: Tensor) -> Tensor:
         """What enters the decoder, float [R, D]."""

@@ -64,6 +64,25 @@ class Counts:
             if event.kind == "sync"
         )
 
+    def waits_beyond(self, stock: Counts) -> Counter[str]:
+        """Those of lines of the library, and more than stock's of lines of Transformers."""
+
+        def stripped(counts: Counter[str]) -> Counter[str]:
+            # The library may stand between, or call at another place.
+            found: Counter[str] = Counter()
+            for line, times in counts.items():
+                found[line.rsplit(" > ", 1)[-1].rsplit(" [", 1)[0]] += times
+            return found
+
+        more = stripped(self.waits()) - stripped(stock.waits())
+        return Counter(
+            {
+                line: more[own]
+                for line in self.waits()
+                if (own := line.rsplit(" > ", 1)[-1].rsplit(" [", 1)[0]) in more
+            }
+        )
+
 
 class Counting:
     """Counts calls of one model.

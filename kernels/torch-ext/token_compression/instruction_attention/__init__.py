@@ -1,7 +1,8 @@
-"""Attention of the instruction tokens to every key, averaged over these tokens."""
+"""Attention of the instruction tokens to every key: its mean and its peak over these tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from ..inputs import (
     check_window,
 )
 from . import torch_reference
+from .torch_reference import SMALLEST_SHARE
 
-__all__ = ["instruction_attention"]
+__all__ = ["SMALLEST_SHARE", "attention_statistics", "instruction_attention"]
 
 
 def instruction_attention(
@@ -34,13 +36,15 @@ def instruction_attention(
     softcap: float | None = None,
     sinks: Tensor | None = None,
     per_head: bool = False,
+    query_counts: Sequence[int] | None = None,
     chunk_size: int = 16,
     backend: str | None = None,
 ) -> Tensor:
     """Mean causal attention of the queries of each sample to every key.
 
     Neither backend holds a queries × keys matrix. Beyond the result, torch needs memory for
-    `chunk_size` queries × keys, and Triton for queries × keys / 64 floats of log-sum-exp.
+    `chunk_size` queries × keys on a CPU and for logits of 256 MiB elsewhere, and Triton for
+    queries × keys / 64 floats of log-sum-exp.
 
     Args:
         query: float [Q, heads, head_dim], the instruction tokens of all samples, after RoPE.
@@ -56,7 +60,9 @@ def instruction_attention(
         softcap: Logits become softcap * tanh(logits / softcap); None for logits as they are.
         sinks: float [heads], a logit that takes attention from all keys; None without.
         per_head: Keep the heads separate instead of taking their mean.
-        chunk_size: Number of queries that the torch backend works on at once.
+        query_counts: Queries of each sample, B numbers, if the queries are in the order of the
+            samples; without them the torch backend reads `query_sample` on the host.
+        chunk_size: Number of queries that the torch backend works on at once on a CPU.
         backend: `"triton"` or `"torch"`; by default the environment variable
             `HF_TOKEN_COMPRESS_KERNELS`, or else Triton on CUDA and ROCm and torch elsewhere.
             `mask`, `softcap` and `sinks` need torch.
@@ -68,7 +74,98 @@ def instruction_attention(
         ValueError: Shapes, dtypes or devices do not match, the backend cannot run here, or, with
             Triton, the last dimension of `query` or `key` is not contiguous.
     """
-    _check(query, key, query_sample, query_position, key_mask, sliding_window)
+    return _call(
+        (query, key, query_sample, query_position, key_mask),
+        scaling=scaling,
+        sliding_window=sliding_window,
+        special={"mask": mask, "softcap": softcap, "sinks": sinks},
+        per_head=per_head,
+        query_counts=query_counts,
+        chunk_size=chunk_size,
+        backend=backend,
+    )
+
+
+def attention_statistics(
+    query: Tensor,
+    key: Tensor,
+    query_sample: Tensor,
+    query_position: Tensor,
+    key_mask: Tensor,
+    among: Tensor,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    mask: Tensor | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    query_counts: Sequence[int] | None = None,
+    chunk_size: int = 64,
+    backend: str | None = None,
+) -> Tensor:
+    """Mean attention of the queries of each sample, and its peak, in one pass.
+
+    The mean is that of `instruction_attention`. The peak of a key is the largest share that a
+    query gives it of all its attention to the keys in `among`, which counts as at least
+    `SMALLEST_SHARE`.
+
+    Args:
+        query: float [Q, heads, head_dim], as all arguments but `among` in `instruction_attention`.
+        key: float [B, S, key_heads, head_dim].
+        query_sample: int64 [Q].
+        query_position: int64 [Q].
+        key_mask: bool [B, S].
+        among: bool [B, S], the keys that shares are taken of.
+        scaling: Factor on the logits.
+        sliding_window: Keys that a query attends to at most.
+        mask: bool [Q, S].
+        softcap: Cap of the logits.
+        sinks: float [heads].
+        query_counts: Queries of each sample.
+        chunk_size: Queries at once on a CPU.
+        backend: `"triton"` or `"torch"`.
+
+    Returns:
+        float32 [2, B, heads, S], mean and peak; the peak is zero outside `among`.
+
+    Raises:
+        ValueError: As in `instruction_attention`.
+    """
+    if among.shape != key_mask.shape:
+        raise ValueError(
+            f"among must be {list(key_mask.shape)} like key_mask, but is {list(among.shape)}."
+        )
+    check_dtype(torch.bool, among=among)
+    check_device(query=query, among=among)
+    return _call(
+        (query, key, query_sample, query_position, key_mask),
+        scaling=scaling,
+        sliding_window=sliding_window,
+        special={"mask": mask, "softcap": softcap, "sinks": sinks},
+        per_head=True,
+        query_counts=query_counts,
+        chunk_size=chunk_size,
+        backend=backend,
+        among=among,
+    )
+
+
+def _call(
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    *,
+    scaling: float | None,
+    sliding_window: int | None,
+    special: dict[str, Any],
+    per_head: bool,
+    query_counts: Sequence[int] | None,
+    chunk_size: int,
+    backend: str | None,
+    among: Tensor | None = None,
+) -> Tensor:
+    """Check the arguments and run one of the versions."""
+    query, key = tensors[:2]
+    mask, sinks = special["mask"], special["sinks"]
+    _check(*tensors, sliding_window)
     if sinks is not None and sinks.shape != query.shape[1:2]:
         raise ValueError(f"sinks must be [{query.shape[1]}], but is {list(sinks.shape)}.")
     if mask is not None:
@@ -79,21 +176,29 @@ def instruction_attention(
             )
         check_dtype(torch.bool, mask=mask)
         check_device(query=query, mask=mask)
-    arguments = (query, key, query_sample, query_position, key_mask)
+    if query_counts is not None and (len(query_counts), sum(query_counts)) != (
+        len(key),
+        len(query),
+    ):
+        raise ValueError(
+            f"query_counts must be {len(key)} numbers that add up to {len(query)} queries, but is "
+            f"{list(query_counts)}."
+        )
     options: dict[str, Any] = {
+        "query_counts": query_counts,
+        "among": among,
         "scaling": query.shape[-1] ** -0.5 if scaling is None else scaling,
         "sliding_window": sliding_window,
         "per_head": per_head,
     }
-    special: dict[str, Any] = {"mask": mask, "softcap": softcap, "sinks": sinks}
     given = [name for name, value in special.items() if value is not None]
     if choose_backend(backend, query, key, torch_only=given) == "torch":
         options.update(special, chunk_size=chunk_size)
-        return torch_reference.instruction_attention(*arguments, **options)
+        return torch_reference.attention_statistics(*tensors, **options)
     check_contiguous(query=query, key=key)
-    from .triton_launch import instruction_attention as fused
+    from .triton_launch import attention_statistics as fused
 
-    return fused(*arguments, **options)
+    return fused(*tensors, **options)
 
 
 def _check(

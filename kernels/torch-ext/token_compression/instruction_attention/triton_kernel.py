@@ -6,8 +6,11 @@ keys × packed queries. So the keys fill the matrix units, however few queries t
 
 The first launch reduces each tile of keys to the log-sum-exp that it adds to every query. Summing
 these over tiles is exact, because each is taken relative to its own maximum. The second launch
-computes the products again, which is cheaper than storing them, and sums the attention over the
+computes the products again, which is cheaper than storing them, and reduces the attention over the
 queries.
+
+With STATISTICS, the first launch also adds up the keys in `among`, and the second one also takes
+the largest share of their attention. Both results are behind those without it, in the same buffers.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ import triton
 import triton.language as tl
 
 from ..tiles import load_head, products
+from .torch_reference import SMALLEST_SHARE
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
+_LOG_SMALLEST_SHARE = tl.constexpr(math.log(SMALLEST_SHARE))
 
 
 @triton.jit
@@ -46,6 +51,7 @@ def _logits(
     MAIN: tl.constexpr,
     REST: tl.constexpr,
     WINDOWED: tl.constexpr,
+    ORDERED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
 ):
@@ -57,7 +63,9 @@ def _logits(
     # Unpack the index into a query and a head.
     index = start + tl.arange(0, BLOCK_QUERIES)
     inside = index < packed
-    query_index = tl.load(order + first + index // HEADS, mask=inside, other=0)
+    query_index = tl.where(inside, first + index // HEADS, 0)
+    if not ORDERED:
+        query_index = tl.load(order + query_index, mask=inside, other=0)
     head = first_head + index % HEADS
     position = tl.load(query_position + query_index, mask=inside, other=-1).to(tl.int32)
     query_pointers = query + query_index * query_stride + head * query_head_stride
@@ -115,6 +123,7 @@ def log_sum_exp_of_tiles(
     sample_start,
     query_position,
     key_mask,
+    among,
     partial,
     queries,
     heads,
@@ -132,11 +141,16 @@ def log_sum_exp_of_tiles(
     MAIN: tl.constexpr,
     REST: tl.constexpr,
     WINDOWED: tl.constexpr,
+    ORDERED: tl.constexpr,
+    STATISTICS: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
 ):
-    """Partial [tiles, Q, heads]: log-sum-exp of each query over one tile, -inf without keys."""
+    """Partial [1 or 2, tiles, Q, heads]: log-sum-exp of each query over one tile.
+
+    It is -inf without keys. The second one is over the keys of the tile that are in `among`.
+    """
     key_head = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
     key_position, valid, key_pointers, key_main, key_rest = _key_tile(
@@ -154,6 +168,10 @@ def log_sum_exp_of_tiles(
         REST,
         BLOCK_KEYS,
     )
+    chosen = valid
+    if STATISTICS:
+        marks = among + sample * mask_sample_stride + key_position
+        chosen = tl.load(marks, mask=valid, other=0) != 0
     # The queries of the sample, packed with their heads.
     first = tl.load(sample_start + sample)
     packed = ((tl.load(sample_start + sample + 1) - first) * HEADS).to(tl.int32)
@@ -180,6 +198,7 @@ def log_sum_exp_of_tiles(
             MAIN,
             REST,
             WINDOWED,
+            ORDERED,
             PRECISION,
             BLOCK_QUERIES,
         )
@@ -189,6 +208,12 @@ def log_sum_exp_of_tiles(
         total = tl.sum(tl.exp2(logits - peak[None, :]), 0)
         slots = (tl.program_id(0).to(tl.int64) * queries + query_index) * heads + head
         tl.store(partial + slots, (peak + tl.log2(total)) * _LN_2, mask=inside)
+        if STATISTICS:
+            # What is too small for the maximum of all keys is too small for a share.
+            weights = tl.where(chosen[:, None], tl.exp2(logits - peak[None, :]), 0.0)
+            slots += tl.num_programs(0).to(tl.int64) * queries * heads
+            total = tl.sum(weights, 0)
+            tl.store(partial + slots, (peak + tl.log2(total)) * _LN_2, mask=inside)
 
 
 @triton.jit
@@ -199,8 +224,10 @@ def sum_over_queries(
     sample_start,
     query_position,
     key_mask,
+    among,
     log_sum_exp,
     out,
+    queries,
     heads,
     length,
     query_stride,
@@ -217,11 +244,16 @@ def sum_over_queries(
     MAIN: tl.constexpr,
     REST: tl.constexpr,
     WINDOWED: tl.constexpr,
+    ORDERED: tl.constexpr,
+    STATISTICS: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
 ):
-    """Out [B, heads / HEADS, S]: mean over queries and HEADS heads (one, or all of a key head)."""
+    """Out [1 or 2, B, heads / HEADS, S]: mean over queries and HEADS heads.
+
+    HEADS is one, or all of a key head. The second one, of single heads, is the peak.
+    """
     slot = tl.program_id(1)
     sample = tl.program_id(2).to(tl.int64)
     key_position, valid, key_pointers, key_main, key_rest = _key_tile(
@@ -239,10 +271,15 @@ def sum_over_queries(
         REST,
         BLOCK_KEYS,
     )
+    chosen = valid
+    if STATISTICS:
+        marks = among + sample * mask_sample_stride + key_position
+        chosen = tl.load(marks, mask=valid, other=0) != 0
     # The queries of the sample, packed with their heads.
     first = tl.load(sample_start + sample)
     packed = ((tl.load(sample_start + sample + 1) - first) * HEADS).to(tl.int32)
     total = tl.zeros([BLOCK_KEYS, BLOCK_QUERIES], dtype=tl.float32)
+    peak = tl.zeros([BLOCK_KEYS], dtype=tl.float32)
     for start in range(0, packed, BLOCK_QUERIES):
         logits, visible, query_index, head, inside = _logits(
             start,
@@ -266,12 +303,24 @@ def sum_over_queries(
             MAIN,
             REST,
             WINDOWED,
+            ORDERED,
             PRECISION,
             BLOCK_QUERIES,
         )
         norm = tl.load(log_sum_exp + query_index * heads + head, mask=inside, other=0.0)
         # A query that sees no key has a norm of -inf, and -inf minus -inf is NaN.
-        total += tl.where(visible, tl.exp2(logits - norm[None, :] * _LOG2_E), 0.0)
+        attention = tl.where(visible, tl.exp2(logits - norm[None, :] * _LOG2_E), 0.0)
+        total += attention
+        if STATISTICS:
+            # The shares of a query that gives these keys nearly nothing stay small.
+            places = log_sum_exp + (queries + query_index) * heads + head
+            whole = tl.load(places, mask=inside, other=0.0) - norm
+            factor = tl.exp2(-tl.maximum(whole, _LOG_SMALLEST_SHARE) * _LOG2_E)
+            factor = tl.where(norm == float("-inf"), 0.0, factor)
+            peak = tl.maximum(peak, tl.max(attention * factor[None, :], 1))
     mean = tl.sum(total, 1) / tl.maximum(packed, 1).to(tl.float32)
     slots = (sample * tl.num_programs(1) + slot) * length + key_position
     tl.store(out + slots, mean, mask=key_position < length)
+    if STATISTICS:
+        slots += tl.num_programs(2).to(tl.int64) * tl.num_programs(1) * length
+        tl.store(out + slots, tl.where(chosen, peak, 0.0), mask=key_position < length)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -38,25 +38,35 @@ def launches(
     sliding_window: int | None,
     per_head: bool,
     vendor: str,
+    among: Tensor | None = None,
+    ordered: bool = False,
 ) -> tuple[Launch, Launch, Tensor, Tensor, Tensor]:
     """Describe both launches.
 
+    `ordered` says that the queries are in the order of their samples.
+
     Returns:
-        The launches, then their buffers: partial [tiles, Q, heads], which the first launch fills,
-        log_sum_exp [Q, heads], which the second one reads, and out [B, heads or key_heads, S].
+        The launches, then their buffers: partial [M, tiles, Q, heads], which the first launch
+        fills, log_sum_exp [M, Q, heads], which the second one reads, and
+        out [M, B, heads or key_heads, S]; M is 2 with `among` and otherwise 1.
     """
     queries, heads, head_dim = query.shape
     samples, length, key_heads, _ = key.shape
     group = heads // key_heads
     shipped = configs(head_dim, query.dtype, vendor)
     # Group the queries by sample. Queries of samples that do not exist fall off both ends.
-    sorted_sample, order = query_sample.sort(stable=True)
+    sorted_sample, order = (
+        (query_sample, query_position) if ordered else query_sample.sort(stable=True)
+    )
     sample_start = torch.searchsorted(sorted_sample, torch.arange(samples + 1, device=query.device))
     smallest = min(config.kwargs["BLOCK_KEYS"] for config in shipped)
-    partial = query.new_empty((triton.cdiv(length, smallest), queries, heads), dtype=torch.float32)
-    log_sum_exp = query.new_empty((queries, heads), dtype=torch.float32)
-    slots = heads if per_head else key_heads
-    out = query.new_empty((samples, slots, length), dtype=torch.float32)
+    maps, slots = (1 if among is None else 2), (heads if per_head else key_heads)
+    sizes = (
+        (maps, triton.cdiv(length, smallest), queries, heads),
+        (maps, queries, heads),
+        (maps, samples, slots, length),
+    )
+    partial, log_sum_exp, out = (query.new_empty(size, dtype=torch.float32) for size in sizes)
     main, rest = head_split(head_dim, query.dtype)
     shared: dict[str, Any] = {
         "query": query,
@@ -65,6 +75,8 @@ def launches(
         "sample_start": sample_start,
         "query_position": query_position,
         "key_mask": key_mask,
+        "among": key_mask if among is None else among,
+        "queries": queries,
         "heads": heads,
         "length": length,
         "query_stride": query.stride(0),
@@ -79,6 +91,8 @@ def launches(
         "MAIN": main,
         "REST": rest,
         "WINDOWED": sliding_window is not None,
+        "ORDERED": ordered,
+        "STATISTICS": among is not None,
         "PRECISION": dot_precision(query.dtype, vendor),
     }
 
@@ -92,7 +106,7 @@ def launches(
         Launch(
             log_sum_exp_of_tiles,
             grid(key_heads),
-            {**shared, "partial": partial, "queries": queries, "HEADS": group},
+            {**shared, "partial": partial, "HEADS": group},
             shipped,
         ),
         Launch(
@@ -113,35 +127,41 @@ def launches(
     )
 
 
-def instruction_attention(
+def attention_statistics(
     query: Tensor,
     key: Tensor,
     query_sample: Tensor,
     query_position: Tensor,
     key_mask: Tensor,
     *,
+    query_counts: Sequence[int] | None,
+    among: Tensor | None,
     scaling: float,
     sliding_window: int | None,
     per_head: bool,
 ) -> Tensor:
-    """The Triton version of the package's function, which has checked the arguments."""
+    """The Triton version of both functions of the package, as in `torch_reference`."""
     samples, length = key.shape[:2]
-    heads = query.shape[1]
-    if query.shape[0] == 0 or samples == 0 or length == 0:
+    queries, heads = query.shape[:2]
+    if queries == 0 or samples == 0 or length == 0:
         shape = (samples, heads, length) if per_head else (samples, length)
-        return query.new_zeros(shape, dtype=torch.float32)
+        return query.new_zeros(shape if among is None else (2, *shape), dtype=torch.float32)
     first, second, partial, log_sum_exp, out = launches(
         query,
         key,
-        query_sample,
+        query_sample.contiguous(),
         query_position.contiguous(),
         key_mask.contiguous(),
         scaling=scaling,
         sliding_window=sliding_window,
         per_head=per_head,
         vendor=current_vendor(),
+        among=None if among is None else among.contiguous(),
+        ordered=query_counts is not None,
     )
     first.run()
-    torch.logsumexp(partial, dim=0, out=log_sum_exp)  # [Q, heads]
+    torch.logsumexp(partial, dim=1, out=log_sum_exp)  # [M, Q, heads]
     second.run()
-    return out if per_head else out.mean(dim=1)  # [B, heads, S] or [B, S]
+    if among is not None:
+        return out  # [2, B, heads, S]
+    return out[0] if per_head else out[0].mean(dim=1)  # [B, heads, S] or [B, S]

@@ -1,0 +1,36 @@
+"""Bring tensors from the host to a device in one copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_ALIGNMENT = 16
+"""Bytes that every tensor starts on, so that its part of the copy can be viewed as any dtype."""
+
+
+def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copies of tensors of the CPU on a device.
+
+    They are packed into one buffer, whose copy the host does not wait for on CUDA. On the CPU they
+    are returned as they are.
+    """
+    if device.type == "cpu":
+        return list(tensors)
+    starts, size = [], 0
+    for tensor in tensors:
+        starts.append(size)
+        size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+    packed = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    parts = [
+        packed[start : start + tensor.nbytes] for start, tensor in zip(starts, tensors, strict=True)
+    ]
+    for part, tensor in zip(parts, tensors, strict=True):
+        part.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+    moved = packed.to(device, non_blocking=True)
+    return [
+        moved[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        for start, tensor in zip(starts, tensors, strict=True)
+    ]

@@ -1,0 +1,189 @@
+"""The inputs of several prompts as a network reads them: padded, with their grids on one canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ..device_copy import to_device
+from .inputs import INPUTS, MapperInput
+
+_SMALLEST_DEVIATION = 1e-3
+
+
+@dataclass(frozen=True)
+class BatchIndex:
+    """Which tokens and cells of a batch of P prompts of at most N visual tokens there are.
+
+    Attributes:
+        counts: Visual tokens of each prompt.
+        lengths: float32 [P, 1, 1], the same on the device.
+        missing: bool [P, 1, N], True on padding; None if there is none.
+        canvas: Grids, frames, rows and columns of the canvas, [G, frames, rows, columns].
+        tokens: int64 [cells], which of all P * N tokens covers each cell.
+        inside: float32 [cells, 1], 0 on cells that none covers; None if there are none of these.
+        cells: int64 [P * N], on which cell each token lies.
+        placed: float32 [P * N, 1], 0 for tokens on no grid; None if there are none of these.
+    """
+
+    counts: tuple[int, ...]
+    lengths: Tensor
+    missing: Tensor | None
+    canvas: tuple[int, ...]
+    tokens: Tensor
+    inside: Tensor | None
+    cells: Tensor
+    placed: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        counts: Sequence[int],
+        grids: Sequence[Sequence[Tensor]],
+        device: torch.device,
+    ) -> BatchIndex:
+        """The index of prompts, made on the host and copied to a device at once.
+
+        Args:
+            counts: Visual tokens of each prompt.
+            grids: For each prompt, its grids as in `MapperInput`.
+            device: Where the tensors go.
+        """
+        longest = max(counts, default=0)
+        missing = torch.arange(longest) >= torch.tensor(counts)[:, None, None]  # [P, 1, N]
+        # Number the tokens of all grids, and pad the grids to one size.
+        numbered = [
+            number * longest + grid.cpu() for number, own in enumerate(grids) for grid in own
+        ]
+        size = [max((grid.shape[axis] for grid in numbered), default=0) for axis in range(3)]
+        tokens = torch.full((len(numbered), *size), -1)  # [G, frames, rows, columns]
+        for canvas, grid in zip(tokens, numbered, strict=True):
+            frames, rows, columns = grid.shape
+            canvas[:frames, :rows, :columns] = grid
+        covered = tokens.flatten().ge(0).nonzero().flatten()
+        cells = torch.full((len(counts) * longest,), -1)  # [P * N]
+        cells[tokens.flatten()[covered]] = covered
+        parts = (
+            torch.tensor(counts, dtype=torch.float32)[:, None, None],
+            missing,
+            tokens.flatten().clamp(min=0),
+            tokens.flatten().ge(0).float().unsqueeze(1),
+            cells.clamp(min=0),
+            cells.ge(0).float().unsqueeze(1),
+        )
+        lengths, on_device, own_tokens, inside, own_cells, placed = to_device(parts, device)
+        return cls(
+            counts=tuple(counts),
+            lengths=lengths,
+            missing=on_device if bool(missing.any()) else None,
+            canvas=tuple(tokens.shape),
+            tokens=own_tokens,
+            inside=inside if len(covered) < tokens.numel() else None,
+            cells=own_cells,
+            placed=placed if len(covered) < len(cells) else None,
+        )
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the tokens of each prompt, [P, C, N] → [P, C, 1]."""
+        if self.missing is None:
+            return values.mean(dim=-1, keepdim=True)
+        return values.masked_fill(self.missing, 0.0).sum(dim=-1, keepdim=True) / self.lengths
+
+    def log_shares(self, logits: Tensor) -> Tensor:
+        """Logarithm of the softmax over the tokens of each prompt, [P, C, N]; -inf on padding."""
+        if self.missing is not None:
+            logits = logits.masked_fill(self.missing, -torch.inf)
+        return logits.log_softmax(dim=-1)
+
+    def summary(self, hidden: Tensor) -> Tensor:
+        """Mean and maximum over the tokens of each prompt: [P, N, C] → [P, 2 * C]."""
+        values = hidden.transpose(1, 2)  # [P, C, N]
+        mean = self.mean(values).squeeze(-1)  # [P, C]
+        if self.missing is not None:
+            values = values.masked_fill(self.missing, -torch.inf)
+        return torch.cat([mean, values.amax(dim=-1)], dim=-1)
+
+    def convolve(self, convolution: nn.Module, hidden: Tensor) -> Tensor:
+        """Apply a 3-D convolution on every grid: [P, N, C] → [P, N, C]; 0 for tokens on no grid."""
+        if len(self.tokens) == 0:
+            return torch.zeros_like(hidden)
+        grids = hidden.flatten(0, 1).index_select(0, self.tokens)  # [cells, C]
+        if self.inside is not None:
+            grids = grids * self.inside
+        grids = grids.unflatten(0, self.canvas).permute(0, 4, 1, 2, 3)
+        mixed = convolution(grids).permute(0, 2, 3, 4, 1)  # [G, frames, rows, columns, C]
+        result = mixed.flatten(0, 3).index_select(0, self.cells)  # [P * N, C]
+        if self.placed is not None:
+            result = result * self.placed
+        return result.view_as(hidden)
+
+
+@dataclass(frozen=True)
+class MapperBatch:
+    """What mappers see of P prompts, padded to N visual tokens.
+
+    Attributes:
+        index: Which tokens there are.
+        attention: float32 [P, 2, heads, N], as in `MapperInput`; anything finite on padding.
+        text, embedding: float32 [P, 2, N], as in `MapperInput`.
+    """
+
+    index: BatchIndex
+    attention: Tensor
+    text: Tensor | None = None
+    embedding: Tensor | None = None
+
+    @classmethod
+    def of(cls, inputs: Sequence[MapperInput]) -> MapperBatch:
+        """The inputs of prompts one after another, on the device of their attention."""
+        index = BatchIndex.of(
+            [item.count for item in inputs],
+            [item.grids for item in inputs],
+            inputs[0].attention.device,
+        )
+
+        def padded(name: str) -> Tensor | None:
+            values: list[Tensor] = [getattr(item, name) for item in inputs]
+            if any(own is None for own in values):
+                return None
+            tokens = [own.float().movedim(-1, 0) for own in values]  # [own N, ...] each
+            return pad_sequence(tokens, batch_first=True).movedim(1, -1)  # [P, ..., N]
+
+        attention = padded("attention")
+        assert attention is not None
+        return cls(index, attention, padded("text"), padded("embedding"))
+
+    @property
+    def log_mean_attention(self) -> Tensor:
+        """Logarithm of the mean attention over instruction tokens and heads, float32 [P, N]."""
+        return self.attention[:, 0].exp().mean(dim=1).log()
+
+    def standardized(self, inputs: Sequence[str]) -> list[Tensor]:
+        """The named groups but attention, in the order of `INPUTS`: at most one float32 [P, C, N].
+
+        Each channel has mean 0 and standard deviation 1 over the tokens of a prompt; one that
+        hardly varies stays near 0.
+
+        Raises:
+            ValueError: A group is missing.
+        """
+        channels: list[Tensor] = []
+        for name in INPUTS[1:]:
+            if name not in inputs:
+                continue
+            values: Tensor | None = getattr(self, name)
+            if values is None:
+                raise ValueError(
+                    f"The mapper reads {name!r}, but its MapperInput has none: pass {name}=."
+                )
+            channels.append(values)
+        if not channels:
+            return []
+        values = torch.cat(channels, dim=1)  # [P, C, N]
+        centred = values - self.index.mean(values)
+        deviation = self.index.mean(centred.square()).sqrt()  # [P, C, 1]
+        return [centred / deviation.clamp(min=_SMALLEST_DEVIATION)]
