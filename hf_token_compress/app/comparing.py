@@ -109,8 +109,7 @@ class Comparer:
         if not question.strip():
             raise ValueError("There is no question: type one, or choose an example.")
         if not shown:
-            add = "add or draw one" if modality == "image" else "add one"
-            raise ValueError(f"There is no {modality} to look at: {add}, or choose an example.")
+            raise ValueError(f"There is no {modality} to look at: add one, or choose an example.")
         setting = self.settings[modality].changed(changes)
         images, videos = self._read(shown, modality)
         inputs = prepare_question(self.checkpoint, images, question.strip(), videos)
