@@ -39,7 +39,7 @@ class MapperConfig:
 
     Attributes:
         base_model: The model whose attention it reads.
-        network: "conv1d" (arXiv 2506.01097, section 3) or "grid".
+        network: "conv1d" (arXiv 2506.01097) or "grid".
         modality: "image" or "video".
         network_options: Keyword arguments of the network.
         inputs: Groups of input channels, from "attention", "text" and "embedding" (`MapperInput`).

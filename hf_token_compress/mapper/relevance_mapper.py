@@ -42,8 +42,8 @@ _FILES = [
 class RelevanceMapper(nn.Module):
     """Predicts the relevance of visual tokens from what relates the instruction to them.
 
-    A saved mapper is a config.json, a model.safetensors and a model card (arXiv 2506.01097,
-    section 3).
+    A saved mapper is a config.json, a model.safetensors and a model card. Source:
+    arXiv 2506.01097.
 
     Args:
         config: Its settings.
