@@ -78,36 +78,25 @@ def top_k_of_plans(scores: Tensor, kept: Tensor | None, plans: Sequence[Selectio
     return torch.empty_like(stays).scatter_(1, order, stays)
 
 
-def diverse_of_plans(embed: Callable[[Sequence[int]], Tensor]) -> BatchRule:
-    """The rule of `diverse` for all prompts together.
+def diverse_of_plans(embed: Callable[[], Tensor]) -> BatchRule:
+    """The rule `diverse` for all prompts together.
 
     Args:
-        embed: Computes the embeddings of the visual tokens of some of the P prompts, float32
-            [p, N, D], anything finite after the end of a prompt.
+        embed: Computes the embeddings of their visual tokens, float32 [P, N, D], anything finite
+            after the end of a prompt.
     """
 
     def of_batch(scores: Tensor, kept: Tensor | None, plans: Sequence[SelectionPlan]) -> Tensor:
-        none = torch.zeros_like(scores, dtype=torch.bool)
-        chosen, held = none.clone(), none if kept is None else kept
-        numbers = [number for number, plan in enumerate(plans) if plan.count]
-        # On a CPU one prompt after another, which takes less memory.
-        together = scores.device.type != "cpu"
-        for group in [range(len(plans))] if together else [[number] for number in numbers]:
-            own = [plans[number] for number in group]
-            lengths = [len(plan) for plan in own]
-            part = slice(group[0], group[-1] + 1), slice(max(lengths))
-            own_scores = scores[part]
-            if min(lengths) < max(lengths):
-                own_scores = own_scores.nan_to_num(neginf=0.0)
-            chosen[part] = diverse_batch(
-                own_scores,
-                held[part],
-                [plan.kept for plan in own],
-                [plan.count for plan in own],
-                lengths,
-                embed(group),
-            )
-        return chosen | held
+        held = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
+        chosen = diverse_batch(
+            scores,
+            held,
+            [plan.kept for plan in plans],
+            [plan.count for plan in plans],
+            [len(plan) for plan in plans],
+            embed(),
+        )
+        return chosen if kept is None else chosen | kept
 
     return of_batch
 

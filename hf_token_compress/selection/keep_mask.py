@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import Selection, TokenCompressionConfig
-from ..device_copy import to_device
+from ..device_copy import few_launches, to_device
 from ..prompt import VisualSpan
 from .batch import BatchRule, diverse_of_plans, keep_planned, one_by_one, top_k_of_plans
 from .budgets import visual_token_budget
@@ -82,8 +82,13 @@ def select_tokens(
         _plan(own, config, None if on_host is None else on_host[sample, : len(positions[sample])])
         for sample, (own, config) in enumerate(zip(visuals, configs, strict=True))
     ]
-    embed = functools.partial(_embeddings, inputs_embeds, positions, scores.device)
-    kept = keep_planned(own_scores, plans, _batch_rule(configs, own_rule, embed))  # [B, N]
+    rule = _batch_rule(
+        configs,
+        own_rule,
+        functools.partial(_embeddings, inputs_embeds, positions, scores.device),
+        scores.device,
+    )
+    kept = keep_planned(own_scores, plans, rule)  # [B, N]
     if is_last.any():
         kept = kept | is_last_there
     keep = text.scatter(1, columns, kept)[:, :length]  # [B, S]
@@ -119,7 +124,7 @@ def keep_of_visuals(
     """
     plan = _plan(visuals, config, None if config.top_p is None else scores.cpu())
     own = None if own_rule is None else lambda _, candidates: own_rule(candidates)
-    rule = _batch_rule([config], own, lambda _: embed()[None])
+    rule = _batch_rule([config], own, lambda _: embed()[None], scores.device)
     return keep_planned(scores[None], [plan], rule)[0]
 
 
@@ -220,13 +225,14 @@ def _batch_rule(
     configs: Sequence[TokenCompressionConfig],
     own_rule: Callable[[int, Candidates], Tensor | None] | None,
     embed: Callable[[Sequence[int]], Tensor],
+    device: torch.device,
 ) -> BatchRule:
-    """The rule of a batch; `embed` computes float32 [p, N, D] for some of its prompts."""
+    """The rule of a batch; `embed` computes float32 [b, N, D] for some of its prompts."""
     names = {config.selection_name for config in configs}
     if own_rule is None and names == {"top_k"}:
         return top_k_of_plans
-    if own_rule is None and names == {"diverse"}:
-        return diverse_of_plans(embed)
+    if own_rule is None and names == {"diverse"} and few_launches(device):
+        return diverse_of_plans(lambda: embed(range(len(configs))))
 
     def rule(sample: int, candidates: Candidates) -> Tensor:
         chosen = None if own_rule is None else own_rule(sample, candidates)
