@@ -32,8 +32,7 @@ CELLS = [
     for modality in MODALITIES
     for setting in LIMITS[family]
     # Of one family every setting, of the others those that contain the rest.
-    if (family, modality) == ("qwen2_vl", "image")
-    or setting in ("uniform", "attention top_p", "gated_fusion diverse", "grid diverse")
+    if (family, modality) == ("qwen2_vl", "image") or setting in LIMITS["vila"]
 ]
 
 
