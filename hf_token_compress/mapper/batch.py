@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import to_device
-from .inputs import INPUTS, MapperInput
+from .inputs import INPUTS, WORDS, MapperInput
 
 _SMALLEST_DEVIATION = 1e-3
 
@@ -143,12 +143,18 @@ class MapperBatch:
         index: Which tokens there are.
         attention: float32 [P, 2, heads, N], as in `MapperInput`; anything finite on padding.
         text, embedding: float32 [P, 2, N], as in `MapperInput`.
+        tokens: float [P, N, D], as in `MapperInput`; anything finite on padding.
+        words: float [P, R, D], as in `MapperInput`; the same.
+        unasked: bool [P, R, 1], True on the padding of `words`.
     """
 
     index: BatchIndex
     attention: Tensor
     text: Tensor | None = None
     embedding: Tensor | None = None
+    tokens: Tensor | None = None
+    words: Tensor | None = None
+    unasked: Tensor | None = None
 
     @classmethod
     def of(cls, inputs: Sequence[MapperInput]) -> MapperBatch:
@@ -168,7 +174,28 @@ class MapperBatch:
 
         attention = padded("attention")
         assert attention is not None
-        return cls(index, attention, padded("text"), padded("embedding"))
+        tokens = words = unasked = None
+        shown = [item.tokens for item in inputs if item.tokens is not None]
+        asked = [item.words for item in inputs if item.words is not None]
+        if len(shown) == len(asked) == len(inputs):
+            tokens = pad_sequence(shown, batch_first=True)  # [P, N, D]
+            words = pad_sequence(asked, batch_first=True)  # [P, R, D]
+            lengths = torch.tensor([len(own) for own in asked])
+            (unasked,) = to_device((padding_of(lengths),), words.device)
+        return cls(index, attention, padded("text"), padded("embedding"), tokens, words, unasked)
+
+    def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`tokens` and `words` in float32, and `unasked`.
+
+        Raises:
+            ValueError: They are missing.
+        """
+        if self.tokens is None or self.words is None or self.unasked is None:
+            raise ValueError(
+                f"The mapper reads {WORDS!r}, but its MapperInput has none: pass tokens= and "
+                "words=."
+            )
+        return self.tokens.float(), self.words.float(), self.unasked
 
     @property
     def log_mean_attention(self) -> Tensor:
@@ -200,3 +227,8 @@ class MapperBatch:
         centred = values - self.index.mean(values)
         deviation = self.index.mean(centred.square()).sqrt()  # [P, C, 1]
         return [centred / deviation.clamp(min=_SMALLEST_DEVIATION)]
+
+
+def padding_of(lengths: Tensor) -> Tensor:
+    """Which places of padded sequences of these lengths, [P], are padding: bool [P, longest, 1]."""
+    return (torch.arange(int(lengths.max())) >= lengths[:, None]).unsqueeze(-1)

@@ -24,6 +24,8 @@ from hf_token_compress.prompt import MODALITIES, Modality, VisualSpan
 from hf_token_compress.tiny import resolve_model
 
 NEW_TOKENS = 4
+LARGEST_STEP, CHUNK = 1024, 64
+"""Tokens of a step of the engine: at most, and where prompts come in chunks."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ class Ask:
             for own in self.videos
         ]
 
-    def request(self, processor: Any, changes: Any = None) -> dict[str, Any]:
-        """The prompt for `LLM.generate`."""
+    def request(
+        self, processor: Any, changes: Any = None, uuids: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The prompt for `LLM.generate`, with names of the images if there are any."""
         videos = (
             list(zip(self.videos, self.metadata, strict=True)) if self.fps else list(self.videos)
         )
@@ -71,6 +75,8 @@ class Ask:
         }
         if changes is not None:
             request["mm_processor_kwargs"] = {"token_compression": changes}
+        if uuids:
+            request["multi_modal_uuids"] = {"image": list(uuids)}
         return request
 
 
@@ -253,7 +259,7 @@ class Reference:
         return model
 
     @torch.no_grad()
-    def answer(self, ask: Ask, changes: Any = None) -> Answer:
+    def answer(self, ask: Ask, changes: Any = None, new_tokens: int = NEW_TOKENS) -> Answer:
         """The answer to a prompt.
 
         vLLM scores each of several images or videos as if it were alone in the prompt, so that is
@@ -272,7 +278,7 @@ class Reference:
             config = self._given(inputs, config)
         output = self.model.generate(
             **inputs,
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=new_tokens,
             do_sample=False,
             return_dict_in_generate=True,
             output_logits=True,
@@ -282,7 +288,7 @@ class Reference:
         counts = [len(span.positions) for span in sample.visuals]
         return Answer(
             kept=[own.nonzero().flatten().tolist() for own in sample.kept_visual.split(counts)],
-            tokens=output.sequences[0, -NEW_TOKENS:].tolist(),
+            tokens=output.sequences[0, -new_tokens:].tolist(),
             log_probabilities=[
                 dict(enumerate(own[0].float().log_softmax(-1).tolist())) for own in output.logits
             ],
@@ -344,29 +350,38 @@ def _with_one_visual(
 
 
 def engine_options(folder: Path, architecture: str, config: Any) -> dict[str, Any]:
-    """Arguments of `LLM` and of `EngineArgs`: prompts of more than 64 tokens come in chunks."""
+    """Arguments of `LLM` and of `EngineArgs`."""
     return {
         "model": str(folder),
         "dtype": "float32",
         "enforce_eager": True,
         "max_model_len": 1024,
         "block_size": 32,
-        "max_num_batched_tokens": 64,
+        "max_num_batched_tokens": LARGEST_STEP,
         "max_num_seqs": 8,
         "hf_overrides": {"architectures": [architecture], "token_compression": config},
     }
 
 
 class Engine:
-    """vLLM in this process, and what its model kept.
+    """vLLM in this process, what its model kept, and what its scheduler did.
 
     Args:
         folder: The model's folder.
         architecture: A compressed one.
         config: The setting of the server.
+        options: Arguments of `LLM`.
+
+    Attributes:
+        llm: The engine.
+        core: Its core, with the scheduler and the worker.
+        model: The model in the worker.
+        steps: The scheduler's outputs, since somebody cleared them.
     """
 
-    def __init__(self, folder: Path, architecture: str, config: TokenCompressionConfig) -> None:
+    def __init__(
+        self, folder: Path, architecture: str, config: TokenCompressionConfig, **options: Any
+    ) -> None:
         from vllm import LLM
 
         from hf_token_compress.integrations.vllm.model import CompressedModel
@@ -381,17 +396,41 @@ class Engine:
             return kept
 
         CompressedModel._keep = recorded  # type: ignore[method-assign]
-        self.llm = LLM(**engine_options(folder, architecture, config.to_dict()))
+        self.llm = LLM(**engine_options(folder, architecture, config.to_dict()) | options)
+        self.core: Any = self.llm.llm_engine.engine_core.engine_core  # type: ignore[attr-defined]
+        self.model = self.core.model_executor.driver_worker.worker.model_runner.model
         self.config = config
+        self.steps: list[Any] = []
+        schedule = self.core.scheduler.schedule
 
-    def answers(self, asks: Sequence[Ask], processor: Any, changes: Any = None) -> list[Answer]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            output = schedule(*args, **kwargs)
+            self.steps.append(output)
+            return output
+
+        self.core.scheduler.schedule = watched
+        self.set_step(CHUNK)
+
+    def set_step(self, tokens: int) -> None:
+        """Limit what a step computes, and what the vision tower encodes at once."""
+        self.core.scheduler.max_num_scheduled_tokens = tokens
+        self.model._encoded_at_once = tokens
+
+    def answers(
+        self,
+        asks: Sequence[Ask],
+        processor: Any,
+        changes: Any = None,
+        new_tokens: int = NEW_TOKENS,
+        uuids: Sequence[str] = (),
+    ) -> list[Answer]:
         """The answers to prompts that are sent at once."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(
-            temperature=0, max_tokens=NEW_TOKENS, logprobs=3, ignore_eos=True, detokenize=False
+            temperature=0, max_tokens=new_tokens, logprobs=3, ignore_eos=True, detokenize=False
         )
-        requests = [ask.request(processor, changes) for ask in asks]
+        requests = [ask.request(processor, changes, uuids) for ask in asks]
         config = self.config if changes is None else self.config.changed(changes)
         answers = []
         outputs = self.llm.generate(requests, sampling, use_tqdm=False)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from errors import one_sentence
+from torch import Tensor
+from vllm.multimodal.utils import group_and_batch_mm_kwargs
 from vllm_runs import (
+    CHUNK,
+    LARGEST_STEP,
     Answer,
     Ask,
     Engine,
@@ -22,7 +28,8 @@ from vllm_runs import (
     video,
 )
 
-from hf_token_compress import TokenCompressionConfig
+from hf_token_compress import Scorer, TokenCompressionConfig
+from hf_token_compress.prompt import MultimodalPrompt
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:FutureWarning")
 
@@ -112,19 +119,33 @@ def test_rounding_alone(served: Served) -> None:
     assert largest_deviation(served.expected[0], whole) > 100 * served.tolerance
 
 
-def test_a_batch_in_chunks(served: Served) -> None:
+@pytest.mark.parametrize("step", [CHUNK, LARGEST_STEP])
+def test_a_batch(served: Served, step: int) -> None:
+    served.engine.llm.reset_prefix_cache()
+    served.engine.steps.clear()
+    served.engine.set_step(step)
     answers = served.answers(*served.asks)
-    assert max(answer.prompt_length for answer in answers) > 64  # tokens of a chunk
+    served.engine.set_step(CHUNK)
+    longest = max(answer.prompt_length for answer in answers)
+    assert longest > CHUNK
+    # Chunked, or the whole batch at once.
+    assert len([own for own in served.engine.steps if own.total_num_scheduled_tokens > 8]) == (
+        -(-sum(answer.prompt_length for answer in answers) // step)
+    )
     for answer, expected in zip(answers, served.expected, strict=True):
+        assert answer.cached == 0
         served.assert_same(answer, expected)
 
 
-def test_one_prompt_after_another(served: Served) -> None:
+@pytest.mark.parametrize("step", [CHUNK, LARGEST_STEP])
+def test_one_prompt_after_another(served: Served, step: int) -> None:
     served.engine.llm.reset_prefix_cache()
+    served.engine.set_step(step)
     for ask, expected in zip(served.asks, served.expected, strict=True):
         (answer,) = served.answers(ask)
         assert answer.cached == 0
         served.assert_same(answer, expected)
+    served.engine.set_step(CHUNK)
 
 
 def test_prefix_cache(served: Served) -> None:
@@ -147,29 +168,113 @@ def test_another_ratio_for_a_request(served: Served) -> None:
     assert answer.prompt_length < served.expected[0].prompt_length
 
 
-def test_blocks_fall_with_the_ratio(served: Served) -> None:
+def test_the_work_falls_with_the_ratio(served: Served) -> None:
     from vllm import SamplingParams
 
-    processor = served.reference.processor
-    engine: Any = served.engine.llm.llm_engine
-    pool = engine.engine_core.engine_core.scheduler.kv_cache_manager.block_pool
-    used = {}
-    for ratio in (1.0, 0.25):
+    core = served.engine.core
+    pool = core.scheduler.kv_cache_manager.block_pool
+    placeholders, blocks, scheduled = [], [], []
+    for ratio in (1.0, 0.5, 0.25):
         served.engine.llm.reset_prefix_cache()
+        served.engine.steps.clear()
+        changes = {"retention_ratio": ratio, "min_visual_tokens": 0}
+        expected = served.reference.answer(served.asks[1], changes)
+        engine: Any = served.engine.llm.llm_engine
         free = pool.get_num_free_blocks()
-        request = ASKS[1].request(processor, {"retention_ratio": ratio, "min_visual_tokens": 0})
+        request = served.asks[1].request(served.reference.processor, changes)
         engine.add_request(f"{ratio}", request, SamplingParams(max_tokens=3, ignore_eos=True))
         most = 0
         while engine.has_unfinished_requests():
             engine.step()
             most = max(most, free - pool.get_num_free_blocks())
-        used[ratio] = most
-        length = served.reference.answer(
-            ASKS[1], {"retention_ratio": ratio, "min_visual_tokens": 0}
-        ).prompt_length
-        assert most <= -(-(length + 3) // 32)
         assert pool.get_num_free_blocks() == free
-    assert used[0.25] < used[1.0]
+        # What the scheduler itself counted, step by step: the prompt, then two more tokens.
+        steps = [own.total_num_scheduled_tokens for own in served.engine.steps]
+        counts = [own for own in steps if own > 0]
+        assert sum(counts) == expected.prompt_length + 2
+        assert len(counts) == -(-expected.prompt_length // CHUNK) + 2
+        (feature,) = [
+            own
+            for step in served.engine.steps
+            for new in step.scheduled_new_reqs
+            for own in new.mm_features
+        ]
+        assert feature.mm_position.length == len(expected.kept[0])
+        assert most == -(-(expected.prompt_length + 2) // 32)
+        placeholders.append(feature.mm_position.length)
+        scheduled.append(sum(counts))
+        blocks.append(most)
+    for own in (placeholders, scheduled, blocks):
+        assert own == sorted(own, reverse=True)
+        assert own[0] > own[-1]
+    # Text stays as it is.
+    texts = {own - kept for own, kept in zip(scheduled, placeholders, strict=True)}
+    assert len(texts) == 1
+
+
+def test_an_image_is_known_by_its_name_and_its_prompt(served: Served) -> None:
+    processor, llm = served.reference.processor, served.engine.llm
+    ask, other = served.asks[0], served.asks[1]
+    llm.reset_prefix_cache()
+    sent = [ask, Ask(other.question, images=ask.images), ask]
+    # The second has another question about the image of that name.
+    for own, cached in zip(sent, (False, False, True), strict=True):
+        (answer,) = served.engine.answers([own], processor, uuids=["name"])
+        served.assert_same(answer, served.reference.answer(own))
+        assert (answer.cached > 0) == cached
+    # The name alone is enough where the whole prompt was seen before, else not.
+    request = ask.request(processor, uuids=["name"])
+    request["multi_modal_data"] = {"image": [None]}
+    (output,) = llm.generate([request], use_tqdm=False)
+    assert len(output.prompt_token_ids) == served.expected[0].prompt_length
+    request["prompt"] = Ask("Who is there?", images=ask.images).text(processor)
+    with one_sentence(ValueError, "data is not provided"):
+        llm.generate([request], use_tqdm=False)
+
+
+def test_scores_that_are_no_numbers_end_no_engine(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class NoNumbers(Scorer):
+        def score(self, prompt: MultimodalPrompt, *args: Any, **needed: Any) -> Tensor:
+            return torch.full(prompt.visual_mask.shape, torch.nan)
+
+    served.engine.llm.reset_prefix_cache()
+    changes = {"retention_ratio": 0.3}
+    with monkeypatch.context() as patch, caplog.at_level("ERROR", "hf_token_compress"):
+        patch.setattr(served.engine.model, "_scorer", NoNumbers())
+        (answer,) = served.answers(served.asks[1], changes=changes)
+    assert "NaN or infinite" in caplog.text
+    (kept,) = answer.kept
+    steps = {end - start for start, end in pairwise(kept)}
+    assert len(steps) <= 2
+    assert max(steps) - min(steps) <= 1
+    (answer,) = served.answers(ONE_IMAGE)
+    served.assert_same(answer, served.expected[0])
+
+
+def test_memory_is_measured_with_whole_images(served: Served) -> None:
+    runner = served.engine.core.model_executor.driver_worker.worker.model_runner
+    budget = runner.mm_budget
+    encoded: list[int] = []
+    keep = served.engine.model._keep
+
+    def watched(features: Tensor, record: Any) -> Tensor:
+        encoded.append(len(features))
+        return keep(features, record)
+
+    # One item of the largest size, and every image that a request may send fits.
+    served.engine.model._keep = watched
+    try:
+        for modality, most in budget.mm_max_toks_per_item.items():
+            items = budget.get_dummy_encoder_profile_inputs(modality)
+            _, _, arguments = next(group_and_batch_mm_kwargs(items, device="cpu"))
+            served.engine.model.embed_multimodal(**arguments)
+            assert encoded
+            assert set(encoded) == {most}
+            encoded.clear()
+    finally:
+        del served.engine.model._keep
 
 
 def test_bad_requests(served: Served) -> None:
@@ -181,6 +286,8 @@ def test_bad_requests(served: Served) -> None:
     for prompt, words in (
         (request["prompt"].replace("_pad|>", "_pad|><|image_pad|>"), "placeholder"),
         (request["prompt"].partition("_pad|>")[0] + "_pad|>", "question"),
+        # Some families have tokens around an image, which ask nothing.
+        (request["prompt"].partition("\n")[2].partition("What")[0].rstrip("\n"), "question"),
     ):
         with one_sentence(ValueError, words):
             served.engine.llm.generate({**request, "prompt": prompt})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 import vllm
 from errors import one_sentence
+from vllm.config import CUDAGraphMode
 from vllm.engine.arg_utils import EngineArgs
-from vllm_runs import checkpoint, engine_options
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm_runs import LARGEST_STEP, checkpoint, engine_options, random_mappers
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.integrations.vllm import ARCHITECTURES
@@ -63,10 +66,47 @@ def test_engine_options(options: dict[str, Any], words: str, tmp_path: Path) -> 
     folder = checkpoint("tiny-qwen2-vl-video", tmp_path)
     stock = "Qwen2VLForConditionalGeneration"
     arguments = engine_options(folder, stock, 0.5)
-    check_engine(EngineArgs(**arguments).create_engine_config(), has_grid_positions=True)
-    config = EngineArgs(**arguments, **options).create_engine_config()
+    mapper = TokenCompressionConfig(mapper="tiny-qwen2-vl-video")
+    engine = EngineArgs(**arguments).create_engine_config()
+    check_engine(engine, mapper, has_grid_positions=True)
+    engine = EngineArgs(**arguments, **options).create_engine_config()
     with one_sentence(ValueError, words):
-        check_engine(config, has_grid_positions=True)
+        check_engine(engine, mapper, has_grid_positions=True)
+
+
+def test_weights_that_nobody_compares_with_a_mapper(tmp_path: Path) -> None:
+    folder = checkpoint("tiny-qwen2-vl-video", tmp_path)
+    arguments = engine_options(folder, "Qwen2VLForConditionalGeneration", 0.5)
+    engine = EngineArgs(**arguments, load_format="dummy").create_engine_config()
+    mapper = TokenCompressionConfig(mapper="tiny-qwen2-vl-video")
+    check_engine(engine, TokenCompressionConfig(), has_grid_positions=True)
+    with one_sentence(ValueError, "a mapper and load_format='dummy'"):
+        check_engine(engine, mapper, has_grid_positions=True)
+
+
+def test_graphs_of_decoding_that_may_hold_a_chunk_of_an_image(tmp_path: Path) -> None:
+    folder = checkpoint("tiny-qwen2-vl-video", tmp_path)
+    arguments = engine_options(folder, "Qwen2VLForConditionalGeneration", 0.5)
+    for options, refused in (({}, False), ({"max_num_seqs": LARGEST_STEP}, True)):
+        engine = EngineArgs(**(arguments | options)).create_engine_config()
+        # On a CPU there are none.
+        engine.compilation_config.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
+        check_engine(engine, TokenCompressionConfig(), has_grid_positions=False)
+        with one_sentence(ValueError, "chunks of one token") if refused else nullcontext():
+            check_engine(engine, TokenCompressionConfig(), has_grid_positions=True)
+
+
+def test_videos_that_no_mapper_scores(tmp_path: Path) -> None:
+    folder = checkpoint("random-llava-onevision", tmp_path)
+    mappers = random_mappers(folder, tmp_path / "mappers")
+    for mapper, served in ((mappers, {"image", "video"}), (mappers / "image", {"image"})):
+        setting = {"mapper": str(mapper), "position_ids": "compact"}
+        architecture = "CompressedLlavaOnevisionForConditionalGeneration"
+        engine = EngineArgs(**engine_options(folder, architecture, setting)).create_engine_config()
+        info = MULTIMODAL_REGISTRY.create_processor(engine.model_config).info
+        assert info.allowed_mm_limits.keys() == served
+        with nullcontext() if "video" in served else one_sentence(ValueError, "has videos"):
+            info.validate_num_items("video", 1)
 
 
 @pytest.mark.parametrize(
