@@ -51,6 +51,14 @@ def test_no_more_launches_and_waits_than_allowed(
         assert more <= launches, f"{more} > {launches} launches at batch {batch}: {own.by_phase()}"
 
 
+def test_counts_do_not_depend_on_the_length() -> None:
+    for setting in ("gated_fusion diverse", "grid diverse"):
+        short, long = (
+            counting("qwen2_vl", "image", tokens).prefill(setting, 1) for tokens in (500, 1500)
+        )
+        assert (long.launches, long.syncs) == (short.launches, short.syncs), setting
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_decoding_step_launches_what_stock_does(family: str) -> None:
     own = counting(family, "image")
