@@ -148,7 +148,7 @@ class Recorder(TorchDispatchMode):
         # 2. What it is on a GPU.
         if pretended or onto:
             _check_devices(name, args, kwargs)
-            self.note(name, *_kind(function, name, args, kwargs, bool(pretended), onto))
+            self.note(name, *_kind(function, name, args, kwargs, onto))
         # 3. The values.
         result = function(*tree_map(_own, args), **tree_map(_own, kwargs))
         if name in _EMPTY and onto and result.is_floating_point():
@@ -188,9 +188,7 @@ def _pretended(leaf: Any, known: dict[int, PretendedTensor]) -> Any:
     return known[id(leaf)] if id(leaf) in known else PretendedTensor(leaf)
 
 
-def _kind(
-    function: Any, name: str, args: Any, kwargs: Any, from_device: bool, onto: bool
-) -> tuple[Kind, str]:
+def _kind(function: Any, name: str, args: Any, kwargs: Any, onto: bool) -> tuple[Kind, str]:
     """What an operation is on a GPU, and why the host waits for it."""
     if name == "_to_copy" or name == "copy_":
         source = args[1 if name == "copy_" else 0]
