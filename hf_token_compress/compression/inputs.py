@@ -322,9 +322,7 @@ def read_layout(
             family.check_patches(model, host, modality)
         with vision.running() if tower_runs else nullcontext():
             if tower_runs and vision_attention:
-                visuals, patches = features_with_attention(
-                    model, family, seen, modality, attention
-                )
+                visuals, patches = features_with_attention(model, family, seen, modality, attention)
             else:
                 visuals = family.features(model, seen, modality)
         encoded[modality] = visuals
