@@ -32,8 +32,8 @@ SETTINGS = (
     "grid",
     "grid diverse",
 )
-"""A scorer, or the network of a mapper with all inputs, and how tokens are selected: those with the
-highest scores by default."""
+"""A scorer, or the network of a mapper ("grid" with all inputs), and how tokens are selected: those
+with the highest scores by default."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ class Counting:
 
     def _mapper(self, network: str) -> RelevanceMapper:
         torch.manual_seed(0)
-        inputs = tuple(INPUTS)
+        # The paper's network sees attention alone.
+        inputs = tuple(INPUTS) if network == "grid" else ("attention",)
         config = MapperConfig(
             self._identity, network=network, modality=self._modality, inputs=inputs
         )
