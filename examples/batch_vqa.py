@@ -20,6 +20,8 @@ import hf_token_compress  # noqa: F401  (from_pretrained now takes token_compres
 from hf_token_compress.data.scenes import make_scene
 from hf_token_compress.tiny import own_mapper, resolve_model
 
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("folder", nargs="?", type=Path, help="images to ask about")
 parser.add_argument("--question", default="What is at row 2, column 1?")
@@ -37,10 +39,9 @@ if folder is None:
         make_scene(number, rows=4, columns=4 + number % 2, split="test").image.save(
             folder / f"{number}.png"
         )
-readable = Image.registered_extensions()
-paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in readable)
+paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
 if not paths:
-    parser.error(f"{folder} has no images")
+    parser.error(f"{folder} has no images ({', '.join(EXTENSIONS)})")
 
 model = AutoModelForImageTextToText.from_pretrained(
     resolve_model(args.model),

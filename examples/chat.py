@@ -38,6 +38,9 @@ said = [
     "What is at row 2, column 1?",
 ]
 
+if isinstance(said[-1], Image.Image):
+    parser.error("a question must follow the last image")
+
 model = AutoModelForImageTextToText.from_pretrained(
     resolve_model(args.model),
     dtype="auto",

@@ -1,4 +1,4 @@
-"""Bring tensors from the host to a device in one copy."""
+"""What the host does for a device: one copy instead of many, and few large launches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from torch import Tensor
 
 _ALIGNMENT = 16
 """Bytes that every tensor starts on, so that its part of the copy can be viewed as any dtype."""
+
+
+def few_launches(device: torch.device) -> bool:
+    """Whether work is done in few large pieces, because launching costs more than memory.
+
+    A CPU is faster, and needs less memory, with many small ones.
+    """
+    return device.type != "cpu"
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

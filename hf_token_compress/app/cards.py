@@ -19,8 +19,8 @@ STYLE = """
 .answers dl { display: grid; grid-template-columns: 1fr auto; gap: 2px 10px; margin: 0;
   font-size: .9rem; }
 .answers dt { color: var(--body-text-color-subdued); }
-.answers dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums;
-  color: var(--body-text-color); }
+.answers dd { margin: 0; text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums; color: var(--body-text-color); }
 .gradio-container .examples .grid-wrap { min-height: 0; height: auto; }
 .gradio-container .examples .grid-container { display: flex; overflow-x: auto; gap: 10px;
   padding: 4px 4px 10px; }
@@ -34,6 +34,9 @@ STYLE = """
 .note { color: var(--body-text-color-subdued); font-size: .85rem; margin: 8px 0 0; }
 """
 """Stylesheet of the cards, the examples and the notes."""
+
+UNASKED = '<p class="note">Both answers appear here: with all visual tokens, and with fewer.</p>'
+"""What stands in the place of the answers before a question, as HTML."""
 
 
 def answer_cards(found: Comparison) -> str:

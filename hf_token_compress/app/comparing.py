@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from PIL import Image
@@ -13,7 +13,7 @@ from PIL import Image
 from ..asking import Answer, Checkpoint, answer, prepare_question
 from ..compression.report import SampleReport
 from ..config import Modality, TokenCompressionConfig
-from ..data.media import read_frames, read_image, read_video
+from ..data.media import read_frames, read_image, read_video, to_rgb
 from ..hub import first_line
 from ..relevance import relevance
 from ..viz import frame_sheet, heat_map, overlay, prompt_heat_maps
@@ -23,6 +23,20 @@ EXPECTED_ERRORS = (
     torch.OutOfMemoryError,
 )
 """Errors that the user can do something about; their first line says what."""
+
+Visual: TypeAlias = Image.Image | Sequence[str | Path]
+"""An image, or its file; or a video: its file, or the files of its frames."""
+
+
+def reason(error: Exception, shown: Visual) -> str:
+    """The first line of an error's message, with files by name: uploads lie in odd folders."""
+    sentence = first_line(error)
+    for file in () if isinstance(shown, Image.Image) else shown:
+        path, name = str(file), Path(file).name
+        # Messages quote a path as Python does, which doubles backslashes.
+        for written, short in ((path, name), (repr(path)[1:-1], repr(name)[1:-1])):
+            sentence = sentence.replace(written, short)
+    return sentence
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ class Comparer:
     def __call__(
         self,
         question: str,
-        files: Sequence[str | Path],
+        shown: Visual,
         *,
         modality: Modality = "image",
         changes: Mapping[str, Any],
@@ -82,7 +96,7 @@ class Comparer:
 
         Args:
             question: The question.
-            files: The image; or the video, as one file or as the images that are its frames.
+            shown: The image or the video; empty for neither.
             modality: Which of the two it is.
             changes: Settings to change for this call, such as the retention ratio.
             explained: Whether to draw what the answer depends on.
@@ -94,10 +108,10 @@ class Comparer:
         """
         if not question.strip():
             raise ValueError("There is no question: type one, or choose an example.")
-        if not files:
+        if not shown:
             raise ValueError(f"There is no {modality} to look at: add one, or choose an example.")
         setting = self.settings[modality].changed(changes)
-        images, videos = self._read(files, modality)
+        images, videos = self._read(shown, modality)
         inputs = prepare_question(self.checkpoint, images, question.strip(), videos)
         full, compressed = self._answers(inputs, modality, setting)
         sample = compressed.report.samples[0]
@@ -114,14 +128,16 @@ class Comparer:
         return Comparison(full, compressed, kept, heat, unexplained)
 
     def _read(
-        self, files: Sequence[str | Path], modality: Modality
+        self, shown: Visual, modality: Modality
     ) -> tuple[list[Image.Image], list[list[Image.Image]]]:
         """The image or the video of the prompt; the other list is empty."""
+        if isinstance(shown, Image.Image):
+            return [to_rgb(shown)], []
         if modality == "image":
-            return [read_image(files[0])], []
-        if len(files) > 1:
-            return [], [read_frames(files)]
-        return [], [read_video(files[0], self.checkpoint.processor, self.frames)]
+            return [read_image(shown[0])], []
+        if len(shown) > 1:
+            return [], [read_frames(shown)]
+        return [], [read_video(shown[0], self.checkpoint.processor, self.frames)]
 
     def _answers(
         self, inputs: Mapping[str, Any], modality: Modality, setting: TokenCompressionConfig

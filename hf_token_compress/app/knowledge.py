@@ -20,7 +20,8 @@ _CLIPS = (
     "start, at the end, or while the tiles have a certain colour."
 )
 _NOTHING_ELSE = (
-    "It knows **nothing else**: photographs, and questions in other words, get only guesses."
+    "It knows **nothing else**: photographs, drawings of your own, and questions in other words "
+    "get only guesses."
 )
 
 

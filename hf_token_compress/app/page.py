@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
 import gradio as gr
 
 from ..config import Modality, Selection
-from ..hub import first_line
 from ..scorers.registry import available_scorers
 from .cards import STYLE as STYLE
-from .cards import answer_cards, problem
-from .comparing import EXPECTED_ERRORS, Comparer
+from .cards import UNASKED, answer_cards, problem
+from .comparing import EXPECTED_ERRORS, Comparer, Visual, reason
 from .examples import Example
+from .inputs import drawing_input, drawn, example_gallery, image_input, video_input
 from .knowledge import is_embedded, what_is_measured, what_it_knows
 
 THEME = gr.themes.Soft(
@@ -24,10 +25,13 @@ THEME = gr.themes.Soft(
 _DELETE_CACHE = (3600, 86400)
 """Every hour, delete users' files that are older than a day; seconds."""
 
+MAX_FILE_SIZE = "500mb"
+"""Largest file that the page takes."""
+
 _TITLE = "Fewer visual tokens, the same answer?"
 _HEADING = f"""# {_TITLE}
 Before the language model runs, **hf_token_compress** drops the visual tokens that do not matter \
-for the question. Choose an example or bring your own image, and move the slider.
+for the question. Choose an example, or bring or draw your own image, and move the slider.
 """
 
 
@@ -40,8 +44,9 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
     """
 
     def ask(
-        modality: Modality,
+        source: str,
         image: str | None,
+        drawing: dict[str, Any] | None,
         video: list[tuple[str, str | None]] | None,
         question: str,
         percent: float,
@@ -49,31 +54,44 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
         selection: Selection,
         explained: bool,
     ) -> tuple[Any, ...]:
-        files = [image] if image else []
-        if modality == "video":
-            files = [file for file, _ in video or ()]
+        sources: dict[str, Visual] = {
+            "image": [image] if image else [],
+            "drawing": drawn(drawing) or [],
+            "video": [file for file, _ in video or ()],
+        }
+        shown = sources[source]
         changes = {"retention_ratio": percent / 100, "scorer": scorer, "selection": selection}
         try:
             found = comparer(
-                question, files, modality=modality, changes=changes, explained=explained
+                question,
+                shown,
+                modality=_modality(source),
+                changes=changes,
+                explained=explained,
             )
         except EXPECTED_ERRORS as error:
-            return problem(first_line(error)), None, None
+            return problem(reason(error, shown)), None, None
         return answer_cards(found), found.kept, found.relevance
+
+    def usual_selection(source: str, scorer: str) -> Selection:
+        changes = {"scorer": scorer, "selection": None, "top_p": None}
+        return comparer.settings[_modality(source)].changed(changes).selection_name
 
     base = comparer.settings["image"]
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=_DELETE_CACHE) as page:
         gr.Markdown(_HEADING)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                modality = gr.State("image")
+                source = gr.State("image")
                 with gr.Tabs():
                     with gr.Tab("Image") as image_tab:
-                        image_gallery = _gallery(examples["image"], "image-examples")
-                        image = _image_input()
+                        image_gallery = example_gallery(examples["image"], "image-examples")
+                        image = image_input()
+                    with gr.Tab("Draw") as drawing_tab:
+                        drawing = drawing_input()
                     with gr.Tab("Video", visible="video" in comparer.settings) as video_tab:
-                        video_gallery = _gallery(examples.get("video", ()), "video-examples")
-                        video = _video_input()
+                        video_gallery = example_gallery(examples.get("video", ()), "video-examples")
+                        video = video_input()
                 question = gr.Textbox(label="Question", elem_id="question", lines=1, max_lines=4)
                 percent = gr.Slider(
                     1,
@@ -85,12 +103,19 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
                 )
                 with gr.Row():
                     scorer = gr.Dropdown(
-                        _scorers(comparer), value=base.scorer_name, label="Scorer", min_width=140
+                        _scorers(comparer),
+                        value=base.scorer_name,
+                        label="Scorer",
+                        info="ranks the visual tokens",
+                        elem_id="scorer",
+                        min_width=140,
                     )
                     selection = gr.Dropdown(
                         list(get_args(Selection)),
                         value=base.selection_name,
                         label="Selection",
+                        info="diverse: no two tokens alike",
+                        elem_id="selection",
                         min_width=140,
                     )
                 explained = gr.Checkbox(
@@ -98,19 +123,20 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
                 )
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
             with gr.Column(scale=3, min_width=320):
-                cards = gr.HTML(elem_id="answers", min_height=120)
+                cards = gr.HTML(UNASKED, elem_id="answers", min_height=120)
                 with gr.Row():
                     kept = _drawing("Kept tokens are lit", "kept")
                     heat = _drawing("What the answer depends on", "relevance")
                 gr.Markdown(what_is_measured(comparer.checkpoint), elem_classes="note")
         gr.Markdown(what_it_knows(comparer.checkpoint, clips="video" in comparer.settings))
 
-        inputs = [modality, image, video, question, percent, scorer, selection, explained]
+        inputs = [source, image, drawing, video, question, percent, scorer, selection, explained]
+        outputs = [cards, kept, heat]
         # One call at a time: others at once would make its times longer.
         asking: dict[str, Any] = {
             "fn": ask,
             "inputs": inputs,
-            "outputs": [cards, kept, heat],
+            "outputs": outputs,
             "concurrency_limit": 1,
             "concurrency_id": "model",
             "show_progress": "minimal",
@@ -118,64 +144,24 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
         }
         # On a phone, the answers are below the question.
         gr.on([button.click, question.submit], scroll_to_output=True, **asking)
-        changed = [percent.release, scorer.input, selection.input, explained.input]
+        changed = [percent.release, selection.input, explained.input]
         gr.on(changed, trigger_mode="always_last", **asking)
-        chosen: dict[str, Any] = {"queue": False, "api_visibility": "private"}
-        image_tab.select(lambda: "image", None, modality, **chosen)
-        video_tab.select(lambda: "video", None, modality, **chosen)
-        shown: dict[Modality, tuple[Any, Any]] = {
+        quick: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        scorer.input(usual_selection, [source, scorer], selection, **quick).then(**asking)
+        # The answers about another image would look like answers about this one.
+        gr.on([image.input, video.upload], lambda: (UNASKED, None, None), None, outputs, **quick)
+        for name, tab in (("image", image_tab), ("drawing", drawing_tab), ("video", video_tab)):
+            tab.select(partial(str, name), None, source, **quick)
+        places: dict[Modality, tuple[Any, Any]] = {
             "image": (image_gallery, image),
             "video": (video_gallery, video),
         }
-        for kind, (gallery, place) in shown.items():
+        for kind, (gallery, place) in places.items():
             take = _taker(kind, examples.get(kind, ()))
-            gallery.select(take, None, [modality, place, question], **chosen).then(
+            gallery.select(take, None, [source, place, question], **quick).then(
                 scroll_to_output=True, **asking
             )
     return page
-
-
-def _image_input() -> gr.Image:
-    shown = gr.Image(
-        type="filepath",
-        format="png",
-        image_mode=None,
-        sources=["upload", "clipboard", "webcam"],
-        label="Image",
-        height=260,
-        elem_id="image",
-        buttons=[],
-    )
-    # Gradio would open the file; the library reads it, and says in a sentence why it cannot.
-    setattr(shown, "preprocess", lambda payload: payload and payload.path)  # noqa: B010
-    return shown
-
-
-def _video_input() -> gr.Gallery:
-    return gr.Gallery(
-        type="filepath",
-        label="A video, or its frames",
-        columns=3,
-        height=260,
-        elem_id="video",
-        interactive=True,
-        buttons=[],
-    )
-
-
-def _gallery(examples: Sequence[Example], name: str) -> gr.Gallery:
-    gr.Markdown("Examples: click one to ask its question.")
-    return gr.Gallery(
-        [(str(example.files[0]), example.question) for example in examples],
-        show_label=False,
-        elem_id=name,
-        elem_classes="examples",
-        interactive=False,
-        allow_preview=False,
-        height="auto",
-        container=False,
-        buttons=[],
-    )
 
 
 def _drawing(title: str, name: str) -> gr.Image:
@@ -200,6 +186,11 @@ def _taker(modality: Modality, examples: Sequence[Example]) -> Callable[..., tup
         return modality, files[0] if modality == "image" else files, example.question
 
     return take
+
+
+def _modality(source: str) -> Modality:
+    """The modality of what one of the tabs gives."""
+    return "video" if source == "video" else "image"
 
 
 def _scorers(comparer: Comparer) -> list[str]:

@@ -127,7 +127,7 @@ def _serve(
 ) -> None:
     """Show the page until Ctrl+C."""
     from ..app.comparing import Comparer
-    from ..app.page import STYLE, THEME
+    from ..app.page import MAX_FILE_SIZE, STYLE, THEME
 
     checkpoint = load_checkpoint(source, settings["image"])
     with TemporaryDirectory() as folder:
@@ -141,6 +141,7 @@ def _serve(
             css=STYLE,
             quiet=True,
             prevent_thread_lock=True,
+            max_file_size=MAX_FILE_SIZE,
             show_error=True,
             ssr_mode=False,
             footer_links=[],

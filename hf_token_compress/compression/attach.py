@@ -147,7 +147,9 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     # A prompt to train on has the padding of a forward; that for `generate` is on the left.
     padding = "left" if inputs.get("labels") is None else "forward"
     compress_now = with_gathered_parameters(model, "_compress")
-    return compress_now(inputs, padding=padding, spare_position=spare_position, **options).inputs
+    compressed = compress_now(inputs, padding=padding, spare_position=spare_position, **options)
+    vars(model)[STATE_ATTRIBUTE].last.check_scores()
+    return compressed.inputs
 
 
 def _inner_model(model: Any) -> Any:

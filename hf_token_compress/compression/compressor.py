@@ -16,11 +16,11 @@ from ..config import TokenCompressionConfig
 from ..models.family import ModelFamily
 from ..models.generic import GenericFamily
 from ..prompt import MultimodalPrompt, VisualSpan
-from ..scorers.base import checked_scores, own_rule
+from ..scorers.base import check_finite, checked_scores, own_rule
 from ..selection import KeptTokens, may_drop_tokens, select_tokens
 from .fast_path import FastPath
 from .generic_check import check_decoder_entry
-from .host import on_host
+from .host import on_host, to_host
 from .inputs import PromptLayout, read_layout
 from .precision import without_autocast
 from .reading import read
@@ -131,8 +131,16 @@ def compress_inputs(
         visual_tokens=_visual_tokens(layout, kept),
         times=CallTimes(layout.vision, layout.attention, scoring, rewriting),
         make_samples=functools.partial(
-            _sample_reports, layout.visuals, kept.mask, scores, budgets, layout.tokens_before
+            _sample_reports,
+            layout.visuals,
+            layout.visual_mask_on_host,
+            kept.mask,
+            scores,
+            budgets,
+            config.scorer_name,
+            layout.tokens_before,
         ),
+        is_checked=scores is None or scores.device.type == "cpu",
     )
     compression.last = report
     count_call(compression, report)
@@ -209,12 +217,17 @@ def _visual_tokens(layout: PromptLayout, kept: KeptTokens) -> list[tuple[int, in
 
 def _sample_reports(
     visuals_of_samples: Sequence[tuple[VisualSpan, ...]],
+    visual_mask: Tensor,
     keep: Tensor,
     scores: Tensor | None,
     budgets: Sequence[TokenCompressionConfig],
+    scorer_name: str,
     tokens_before: int,
 ) -> tuple[SampleReport, ...]:
-    keep, scores = keep.cpu(), None if scores is None else scores.cpu()  # [B, S]
+    keep, *read = to_host([keep] if scores is None else [keep, scores])  # [B, S] each
+    scores = read[0] if read else None
+    if scores is not None:
+        check_finite(scores, visual_mask, scorer_name)
     reports = []
     for sample, visuals in enumerate(visuals_of_samples):
         none = keep.new_empty(0, dtype=torch.long)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..device_copy import few_launches
 from ..models.family import ModelFamily
 from ..models.visuals import EncodedVisuals
 from ..prompt import MODALITIES, QueryTokens, VisualLayout, find_visual_spans
@@ -178,7 +179,7 @@ class FastPath:
 
 def _chunk_size(embeds: Tensor) -> int:
     """How many positions of embeddings, [B, S, D], are normalised at once."""
-    if embeds.device.type == "cpu":
+    if not few_launches(embeds.device):
         return _POSITIONS_PER_CHUNK
     samples, _, width = embeds.shape
     return max(_ELEMENTS_PER_CHUNK // (samples * width), _POSITIONS_PER_CHUNK)

@@ -157,6 +157,8 @@ class TokenCompressionMixin:
             copies = copies_of_samples(self, arguments)
             prefix = prefix.for_batch(len(prompt_ids) * copies)
             remember_prefix(caches_of(cache, output), prefix)
+        if report is not None:
+            report.check_scores()
         # 3. Put the caller's prompt back.
         if isinstance(output, Tensor):
             return restore(output)

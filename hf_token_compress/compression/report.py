@@ -91,7 +91,8 @@ class CompressionReport:
     """What a compressed call did.
 
     The counts are known. The samples and the times are read from the device when somebody asks for
-    them.
+    them. On an accelerator, this is also when scores are found not to be finite: `samples` then
+    raises `ValueError`.
 
     Attributes:
         config: The setting of the call. Where the call has a ratio for each sample, these are in
@@ -108,12 +109,15 @@ class CompressionReport:
         visual_tokens: Sequence[tuple[int, int]],
         times: CallTimes,
         make_samples: Callable[[], tuple[SampleReport, ...]],
+        *,
+        is_checked: bool,
     ) -> None:
         self.config = config
         self.batch_size = len(visual_tokens)
         self.visual_tokens_before = sum(before for before, _ in visual_tokens)
         self.visual_tokens_after = sum(after for _, after in visual_tokens)
         self.times = times
+        self._is_checked = is_checked
         self._make_samples: Callable[[], tuple[SampleReport, ...]] | None = make_samples
 
     @cached_property
@@ -124,6 +128,11 @@ class CompressionReport:
         # It holds tensors of the device.
         self._make_samples = None
         return made
+
+    def check_scores(self) -> None:
+        """Raise `ValueError` unless scores are finite; waits for those that are not yet checked."""
+        if not self._is_checked:
+            self._is_checked = bool(self.samples)
 
     @property
     def vision_ms(self) -> float:

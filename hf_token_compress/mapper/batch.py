@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import to_device
-from .inputs import INPUTS, MapperInput
+from .inputs import INPUTS, WORDS, MapperInput
 
 _SMALLEST_DEVIATION = 1e-3
 
@@ -28,6 +28,7 @@ class BatchIndex:
         inside: float32 [cells, 1], 0 on cells that none covers; None if there are none of these.
         cells: int64 [P * N], on which cell each token lies.
         placed: float32 [P * N, 1], 0 for tokens on no grid; None if there are none of these.
+        in_order: Whether the cells are the tokens in their order.
     """
 
     counts: tuple[int, ...]
@@ -38,6 +39,7 @@ class BatchIndex:
     inside: Tensor | None
     cells: Tensor
     placed: Tensor | None
+    in_order: bool
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class BatchIndex:
             inside=inside if len(covered) < tokens.numel() else None,
             cells=own_cells,
             placed=placed if len(covered) < len(cells) else None,
+            in_order=torch.equal(cells, torch.arange(tokens.numel())),
         )
 
     def mean(self, values: Tensor) -> Tensor:
@@ -99,6 +102,12 @@ class BatchIndex:
             logits = logits.masked_fill(self.missing, -torch.inf)
         return logits.log_softmax(dim=-1)
 
+    def shares(self, logits: Tensor) -> Tensor:
+        """Softmax over the tokens of each prompt, [P, C, N]; 0 on padding."""
+        if self.missing is not None:
+            logits = logits.masked_fill(self.missing, -torch.inf)
+        return logits.softmax(dim=-1)
+
     def summary(self, hidden: Tensor) -> Tensor:
         """Mean and maximum over the tokens of each prompt: [P, N, C] → [P, 2 * C]."""
         values = hidden.transpose(1, 2)  # [P, C, N]
@@ -111,12 +120,16 @@ class BatchIndex:
         """Apply a 3-D convolution on every grid: [P, N, C] → [P, N, C]; 0 for tokens on no grid."""
         if len(self.tokens) == 0:
             return torch.zeros_like(hidden)
-        grids = hidden.flatten(0, 1).index_select(0, self.tokens)  # [cells, C]
+        grids = hidden.flatten(0, 1)  # [P * N, C]
+        if not self.in_order:
+            grids = grids.index_select(0, self.tokens)  # [cells, C]
         if self.inside is not None:
             grids = grids * self.inside
         grids = grids.unflatten(0, self.canvas).permute(0, 4, 1, 2, 3)
         mixed = convolution(grids).permute(0, 2, 3, 4, 1)  # [G, frames, rows, columns, C]
-        result = mixed.flatten(0, 3).index_select(0, self.cells)  # [P * N, C]
+        result = mixed.flatten(0, 3)  # [cells, C]
+        if not self.in_order:
+            result = result.index_select(0, self.cells)  # [P * N, C]
         if self.placed is not None:
             result = result * self.placed
         return result.view_as(hidden)
@@ -130,12 +143,18 @@ class MapperBatch:
         index: Which tokens there are.
         attention: float32 [P, 2, heads, N], as in `MapperInput`; anything finite on padding.
         text, embedding: float32 [P, 2, N], as in `MapperInput`.
+        tokens: float [P, N, D], as in `MapperInput`; anything finite on padding.
+        words: float [P, R, D], as in `MapperInput`; the same.
+        unasked: bool [P, R, 1], True on the padding of `words`.
     """
 
     index: BatchIndex
     attention: Tensor
     text: Tensor | None = None
     embedding: Tensor | None = None
+    tokens: Tensor | None = None
+    words: Tensor | None = None
+    unasked: Tensor | None = None
 
     @classmethod
     def of(cls, inputs: Sequence[MapperInput]) -> MapperBatch:
@@ -155,7 +174,28 @@ class MapperBatch:
 
         attention = padded("attention")
         assert attention is not None
-        return cls(index, attention, padded("text"), padded("embedding"))
+        tokens = words = unasked = None
+        shown = [item.tokens for item in inputs if item.tokens is not None]
+        asked = [item.words for item in inputs if item.words is not None]
+        if len(shown) == len(asked) == len(inputs):
+            tokens = pad_sequence(shown, batch_first=True)  # [P, N, D]
+            words = pad_sequence(asked, batch_first=True)  # [P, R, D]
+            lengths = torch.tensor([len(own) for own in asked])
+            (unasked,) = to_device((padding_of(lengths),), words.device)
+        return cls(index, attention, padded("text"), padded("embedding"), tokens, words, unasked)
+
+    def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`tokens` and `words` in float32, and `unasked`.
+
+        Raises:
+            ValueError: They are missing.
+        """
+        if self.tokens is None or self.words is None or self.unasked is None:
+            raise ValueError(
+                f"The mapper reads {WORDS!r}, but its MapperInput has none: pass tokens= and "
+                "words=."
+            )
+        return self.tokens.float(), self.words.float(), self.unasked
 
     @property
     def log_mean_attention(self) -> Tensor:
@@ -187,3 +227,8 @@ class MapperBatch:
         centred = values - self.index.mean(values)
         deviation = self.index.mean(centred.square()).sqrt()  # [P, C, 1]
         return [centred / deviation.clamp(min=_SMALLEST_DEVIATION)]
+
+
+def padding_of(lengths: Tensor) -> Tensor:
+    """Which places of padded sequences of these lengths, [P], are padding: bool [P, longest, 1]."""
+    return (torch.arange(int(lengths.max())) >= lengths[:, None]).unsqueeze(-1)

@@ -9,10 +9,10 @@ from typing import Any, get_args
 from ..checks import check_choice, check_number
 from ..config import MODALITIES, Modality, Network
 from .identity import ModelIdentity, json_fields
-from .inputs import INPUTS
+from .inputs import INPUTS, WORDS
 
-NETWORKS: tuple[str, ...] = get_args(Network)
-"""Names of the networks."""
+NETWORKS: tuple[str, ...] = (*get_args(Network), "question")
+"""Names of the networks; `train` makes all but the last, which needs more than it collects."""
 
 MAX_LAYERS = 1000
 """Most layers or blocks of a network: a config.json cannot make one that takes minutes to build."""
@@ -39,10 +39,11 @@ class MapperConfig:
 
     Attributes:
         base_model: The model whose attention it reads.
-        network: "conv1d" (arXiv 2506.01097, section 3) or "grid".
+        network: "conv1d" (arXiv 2506.01097), "grid" or "question".
         modality: "image" or "video".
         network_options: Keyword arguments of the network.
-        inputs: Groups of input channels, from "attention", "text" and "embedding" (`MapperInput`).
+        inputs: Groups of input channels, from "attention", "text" and "embedding" (`MapperInput`);
+            "words" alone for the network "question", which reads embeddings themselves.
         scoring_depth: Decoder layers before the layer whose attention it reads; 0 in the paper.
         training: Data and options of the training, free-form JSON for the model card.
         metrics: Results on held-out data, free-form JSON for the model card.
@@ -71,9 +72,10 @@ class MapperConfig:
                 "or update hf_token_compress."
             )
         check_choice("modality of a mapper", self.modality, MODALITIES)
+        known = (WORDS,) if self.network == "question" else INPUTS
         for name in self.inputs or ("",):
-            check_choice("Each of the inputs of a mapper", name, INPUTS)
-        ordered = tuple(name for name in INPUTS if name in self.inputs)
+            check_choice(f"Each of the inputs of a mapper {self.network!r}", name, known)
+        ordered = tuple(name for name in known if name in self.inputs)
         object.__setattr__(self, "inputs", ordered)
         depths = f"[0, {self.base_model.layers - 1}]"
         check_number("scoring_depth of a mapper", self.scoring_depth, depths, whole=True)

@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "si
 class Conv1dNetwork(nn.Module):
     """Depthwise-separable 1-D convolutions, then a pointwise convolution to one logit per token.
 
-    The compressor of arXiv 2506.01097, section 3: its input is the mean attention of the
+    The compressor of arXiv 2506.01097: its input is the mean attention of the
     instruction tokens, its layers have 32, 64, 128, 256 and 512 channels. What the paper leaves
     open is an argument here. Other inputs than attention are not the paper's; the channels of
     `MapperBatch.standardized` follow those of the heads.

@@ -14,6 +14,9 @@ from ..config import MapperInputName
 INPUTS: tuple[MapperInputName, ...] = get_args(MapperInputName)
 """Groups of input channels, in the order in which a network has them."""
 
+WORDS = "words"
+"""The embeddings themselves, which only the network "question" reads, and no others."""
+
 
 @dataclass(frozen=True)
 class MapperInput:
@@ -29,12 +32,16 @@ class MapperInput:
             their embeddings and that of each visual token.
         embedding: float [2, N], natural logarithm of the norm of each visual token's embedding,
             and its cosine to the mean of the N embeddings.
+        tokens: float [N, D], the embeddings of the visual tokens.
+        words: float [R, D], the embeddings of R instruction tokens, in order.
     """
 
     attention: Tensor
     grids: tuple[Tensor, ...]
     text: Tensor | None = None
     embedding: Tensor | None = None
+    tokens: Tensor | None = None
+    words: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -42,7 +49,10 @@ class MapperInput:
         return self.attention.shape[-1]
 
     def to(self, device: torch.device | str) -> MapperInput:
-        """A copy on another device, in float32; grids stay where they are."""
+        """A copy on another device, in float32 but for `tokens` and `words`, which are large.
+
+        Grids stay where they are.
+        """
 
         def moved(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.to(device, torch.float32)
@@ -52,6 +62,8 @@ class MapperInput:
             attention=self.attention.to(device, torch.float32),
             text=moved(self.text),
             embedding=moved(self.embedding),
+            tokens=None if self.tokens is None else self.tokens.to(device),
+            words=None if self.words is None else self.words.to(device),
         )
 
 

@@ -1,4 +1,4 @@
-"""Training labels made of relevance, and their loss (arXiv 2506.01097, section 3)."""
+"""Training labels made of relevance, and their loss (arXiv 2506.01097)."""
 
 from __future__ import annotations
 

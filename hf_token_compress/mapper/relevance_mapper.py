@@ -29,8 +29,13 @@ from .files import (
 )
 from .grid import GridNetwork
 from .inputs import MapperInput
+from .question import QuestionNetwork
 
-_NETWORKS: dict[str, type[nn.Module]] = {"conv1d": Conv1dNetwork, "grid": GridNetwork}
+_NETWORKS: dict[str, type[nn.Module]] = {
+    "conv1d": Conv1dNetwork,
+    "grid": GridNetwork,
+    "question": QuestionNetwork,
+}
 
 _FILES = [
     f"{folder}{name}"
@@ -42,8 +47,8 @@ _FILES = [
 class RelevanceMapper(nn.Module):
     """Predicts the relevance of visual tokens from what relates the instruction to them.
 
-    A saved mapper is a config.json, a model.safetensors and a model card (arXiv 2506.01097,
-    section 3).
+    A saved mapper is a config.json, a model.safetensors and a model card. Source:
+    arXiv 2506.01097.
 
     Args:
         config: Its settings.
@@ -65,8 +70,12 @@ class RelevanceMapper(nn.Module):
         # All options, so that a saved mapper does not depend on later defaults.
         options = _all_options(config)
         self.config = replace(config, network_options=options)
-        heads, inputs = config.base_model.heads, config.inputs
-        network = _NETWORKS[config.network](heads=heads, inputs=inputs, **options)
+        model = config.base_model
+        given = {"heads": model.heads, "inputs": config.inputs, "hidden_size": model.hidden_size}
+        kind = _NETWORKS[config.network]
+        known = inspect.signature(kind).parameters
+        fixed = {name: value for name, value in given.items() if name in known}
+        network = kind(**fixed, **options)
         # Whatever the default dtype is: loaders of models change it.
         self.network = network.float()
         self.source: str | None = None
@@ -94,7 +103,7 @@ class RelevanceMapper(nn.Module):
         logits = self.network(batch).unsqueeze(1)  # [P, 1, N]
         if temperature != 1.0:
             logits = logits / temperature
-        return batch.index.log_shares(logits).exp().squeeze(1)
+        return batch.index.shares(logits).squeeze(1)
 
     @classmethod
     def from_pretrained(
@@ -280,7 +289,7 @@ def _cut(values: Tensor, index: BatchIndex) -> list[Tensor]:
 def _all_options(config: MapperConfig) -> dict[str, Any]:
     """The options of the network as JSON types, with defaults for those not given."""
     parameters = inspect.signature(_NETWORKS[config.network]).parameters
-    fixed = ("heads", "inputs")
+    fixed = ("heads", "inputs", "hidden_size")
     defaults = {name: item.default for name, item in parameters.items() if name not in fixed}
     unknown = sorted(set(config.network_options) - set(defaults))
     if unknown:

@@ -39,7 +39,7 @@ class MapperSet:
             raise ValueError(
                 f"The mapper {self.source!r} was trained for {' and '.join(self.mappers)}s, but "
                 f"the prompt has {modality}s: name a mapper for {modality}s too (a folder with "
-                "image/ and video/), or use scorer='attention'."
+                "image/ and video/), or use scorer='gated_fusion', which needs none."
             )
         return self.mappers[modality]
 
@@ -52,7 +52,8 @@ class MapperSet:
                 raise ValueError(
                     f"The mapper {self.source!r} was trained for {base.name!r}, but {model.name!r} "
                     f"has {difference}: name a mapper of this model, train one with "
-                    "`hf-token-compress collect` and `train`, or use scorer='attention'."
+                    "`hf-token-compress collect` and `train`, or use "
+                    "scorer='gated_fusion', which needs none."
                 )
 
     @property

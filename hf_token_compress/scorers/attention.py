@@ -15,7 +15,7 @@ from .base import Scorer
 class AttentionScorer(Scorer):
     """Mean attention of the instruction tokens to each token in decoder layer 0.
 
-    This is A⁰ of arXiv 2506.01097, section 3, the input of the mapper, averaged over instruction
+    This is A⁰ of arXiv 2506.01097, the input of the mapper, averaged over instruction
     tokens and heads. It needs no training and is the baseline of every learned scorer.
 
     Args:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..device_copy import few_launches
+
 _SMALLEST_NORM = 1e-9
 _TOKENS_PER_CHUNK = 2048
 """Tokens at once on a CPU, where a float32 copy of all visual tokens may not fit."""
@@ -36,8 +38,10 @@ def embedding_statistics(
     asked = None if unasked is None else (~unasked).sum(dim=1)[:, None, None]  # [P, 1, 1]
     text, embedding = [], []
     for chunk in visual.split(_chunk_size(visual), dim=1):
-        norm = chunk.float().norm(dim=-1).clamp(min=_SMALLEST_NORM)  # [P, n]
-        unit = chunk.float() / norm.unsqueeze(-1)  # [P, n, D]
+        values = chunk.float()  # [P, n, D]
+        norm = values.norm(dim=-1).clamp(min=_SMALLEST_NORM)  # [P, n]
+        unit = values / norm.unsqueeze(-1)  # [P, n, D]
+        del values
         cosines = unit @ words.mT  # [P, n, R]
         if unasked is None or asked is None:
             mean, largest = cosines.mean(dim=-1), cosines.amax(dim=-1)  # [P, n] each
@@ -60,7 +64,7 @@ def _centre(visual: Tensor, missing: Tensor | None) -> Tensor:
 
 
 def _chunk_size(visual: Tensor) -> int:
-    if visual.device.type == "cpu":
+    if not few_launches(visual.device):
         return _TOKENS_PER_CHUNK
     prompts, _, width = visual.shape
     return max(_ELEMENTS_PER_CHUNK // (prompts * width), _TOKENS_PER_CHUNK)

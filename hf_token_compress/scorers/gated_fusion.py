@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -12,8 +13,8 @@ from ..word_statistics import WordStatistics
 from .attention import instruction_attention
 from .base import Scorer
 from .smoothing import smoothed
-from .visual_tokens import score_each_prompt, standardized
-from .whitened_similarity import alignment_gate, whitened_similarity
+from .visual_tokens import visual_batches
+from .whitened_similarity import alignment_gate, best_word, whitened_similarity
 
 _SMALLEST_SHARE = 1e-9
 
@@ -53,17 +54,16 @@ class GatedFusionScorer(Scorer):
         unrotated_layer: ScoringLayer,
         word_statistics: WordStatistics,
     ) -> Tensor:
-        maps = [instruction_attention(layer) for layer in (scoring_layer, unrotated_layer)]
-
-        def fused(sample: int, positions: Tensor) -> Tensor:
-            rotated, unrotated = (
-                standardized(own[sample, positions.to(own.device)].clamp(min=_SMALLEST_SHARE).log())
-                for own in maps
-            )  # [N] each
-            similarity = whitened_similarity(
-                prompt, sample, positions, word_statistics, self.shrinkage
-            )  # [N, R]
-            text = alignment_gate(similarity) * standardized(similarity.amax(dim=1))  # [N]
-            return standardized(rotated + unrotated) + self.text_weight * text.to(rotated)
-
-        return smoothed(score_each_prompt(prompt, fused), prompt)
+        embeds = prompt.inputs_embeds.flatten(0, 1)  # [B * S, D]
+        layers = (scoring_layer, unrotated_layer)
+        maps = torch.stack([instruction_attention(layer) for layer in layers])  # [2, B, S]
+        maps = maps.to(embeds.device).clamp(min=_SMALLEST_SHARE).log().flatten(1)  # [2, B * S]
+        scores = torch.zeros_like(maps[0])  # [B * S]
+        for batch in visual_batches(prompt, embeds.device):
+            rotated, unrotated = batch.standardized(maps[:, batch.places])  # [P, N] each
+            similarity = whitened_similarity(embeds, batch, word_statistics, self.shrinkage)
+            best = best_word(similarity, batch).to(scores)  # [P, N]
+            text = alignment_gate(similarity, batch).to(scores) * batch.standardized(best)
+            fused = batch.standardized(rotated + unrotated) + self.text_weight * text
+            batch.add_to(scores, fused)
+        return smoothed(scores.view(prompt.visual_mask.shape), prompt)

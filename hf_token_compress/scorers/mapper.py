@@ -17,7 +17,7 @@ from .mapper_inputs import mapper_batch
 
 
 class MapperScorer(Scorer):
-    """Relevance that a mapper predicts (arXiv 2506.01097, section 3).
+    """Relevance that a mapper predicts (arXiv 2506.01097).
 
     Args:
         mapper: Mapper, or its folder or Hub id.

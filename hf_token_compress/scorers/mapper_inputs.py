@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ..device_copy import to_device
+from ..device_copy import few_launches, to_device
 from ..kernels.instruction_attention import SMALLEST_SHARE, attention_statistics
 from ..mapper import MapperInput
-from ..mapper.batch import BatchIndex, MapperBatch
-from ..mapper.inputs import INPUTS
+from ..mapper.batch import BatchIndex, MapperBatch, padding_of
+from ..mapper.inputs import INPUTS, WORDS
 from ..prompt import Modality, MultimodalPrompt, VisualSpan
 from ..scoring_layer import ScoringLayer
 from .embedding_statistics import embedding_statistics
@@ -108,7 +108,10 @@ def mapper_batch(
     text = embedding = None
     if not {"text", "embedding"}.isdisjoint(inputs):
         text, embedding = _embedding_statistics(prompt, samples, counts, places, index, device)
-    batch = MapperBatch(index, attention, text, embedding)
+    tokens = words = unasked = None
+    if WORDS in inputs:
+        tokens, words, unasked = _embeddings(prompt, samples, places, device)
+    batch = MapperBatch(index, attention, text, embedding, tokens, words, unasked)
     return PromptBatch(samples, grids, flat_places, weights, batch)
 
 
@@ -129,12 +132,15 @@ def mapper_inputs(
     if batch is None:
         return found
     seen = batch.inputs
+    words_of = prompt.on_host.query.sum(dim=1).tolist()
     for number, (sample, count) in enumerate(zip(batch.samples, seen.index.counts, strict=True)):
         found[sample] = MapperInput(
             seen.attention[number, ..., :count],
             batch.grids[number],
             None if seen.text is None else seen.text[number, :, :count],
             None if seen.embedding is None else seen.embedding[number, :, :count],
+            None if seen.tokens is None else seen.tokens[number, :count],
+            None if seen.words is None else seen.words[number, : words_of[sample]],
         )
     return found
 
@@ -147,6 +153,20 @@ def _grids(visuals: Sequence[VisualSpan]) -> tuple[Tensor, ...]:
         grids.extend(start + grid.index for grid in visual.grids)
         start += len(visual.positions)
     return tuple(grids)
+
+
+def _embeddings(
+    prompt: MultimodalPrompt, samples: Sequence[int], places: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`tokens`, `words` and `unasked` of a `MapperBatch`, from `places` on the CPU, [P, N]."""
+    embeds = prompt.inputs_embeds.flatten(0, 1).to(device)  # [B * S, D]
+    length = prompt.visual_mask.shape[1]
+    query = prompt.on_host.query  # [B, S]
+    asked = [query[sample].nonzero().flatten() + sample * length for sample in samples]  # [R] each
+    unasked = padding_of(torch.tensor([len(own) for own in asked]))
+    parts = places, pad_sequence(asked, batch_first=True), unasked
+    visual_index, word_index, unasked = to_device(parts, device)
+    return embeds[visual_index], embeds[word_index], unasked
 
 
 def _embedding_statistics(
@@ -162,7 +182,7 @@ def _embedding_statistics(
     length = prompt.visual_mask.shape[1]
     query = prompt.on_host.query  # [B, S]
     asked = [query[sample].nonzero().flatten() + sample * length for sample in samples]  # [R] each
-    if device.type == "cpu":
+    if not few_launches(device):
         # One prompt after another, to hold the embeddings of one at a time.
         parts = [
             embedding_statistics(embeds[own[:count]].unsqueeze(0), embeds[words].unsqueeze(0))

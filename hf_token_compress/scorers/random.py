@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..checks import check_number
+from ..device_copy import to_device
 from ..prompt import MultimodalPrompt
 from .base import Scorer
 
@@ -31,12 +32,12 @@ class RandomScorer(Scorer):
     @override
     def score(self, prompt: MultimodalPrompt) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape, dtype=torch.float32)  # [B, S]
-        for sample, visual in enumerate(prompt.visual_mask.cpu()):
+        for sample, visual in enumerate(prompt.on_host.visual):
             ids = prompt.input_ids[sample][prompt.attention_mask[sample]].cpu()  # [tokens]
             generator = torch.Generator().manual_seed(self.seed ^ _digest(ids))
             drawn = torch.rand(int(visual.sum()), generator=generator, dtype=torch.float32)
             scores[sample, visual] = drawn
-        return scores.to(prompt.visual_mask.device)
+        return to_device([scores], prompt.visual_mask.device)[0]
 
 
 def _digest(ids: Tensor) -> int:

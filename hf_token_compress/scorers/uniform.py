@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ..device_copy import to_device
 from ..prompt import MultimodalPrompt
 from .base import Scorer
 
@@ -24,7 +25,7 @@ class UniformScorer(Scorer):
     @override
     def score(self, prompt: MultimodalPrompt) -> Tensor:
         scores = torch.zeros(prompt.visual_mask.shape, dtype=torch.float32)  # [B, S]
-        off_grid = prompt.visual_mask.cpu().clone()  # [B, S]
+        off_grid = prompt.on_host.visual.clone()  # [B, S]
         for sample, visuals in enumerate(prompt.visuals):
             for visual in visuals:
                 for grid in visual.grids:
@@ -34,7 +35,7 @@ class UniformScorer(Scorer):
             if count := int(off_grid[sample].sum()):
                 # Half a step more, so that a single token is not kept at every ratio.
                 scores[sample, off_grid[sample]] = -(dither_rank(1, 1, count) + 0.5 / count)
-        return scores.to(prompt.visual_mask.device)
+        return to_device([scores], prompt.visual_mask.device)[0]
 
 
 def dither_rank(frames: int, rows: int, columns: int) -> Tensor:

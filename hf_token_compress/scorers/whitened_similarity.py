@@ -11,7 +11,7 @@ from ..prompt import MultimodalPrompt
 from ..word_statistics import WordStatistics
 from .base import Scorer
 from .smoothing import smoothed
-from .visual_tokens import instruction_positions, score_each_prompt
+from .visual_tokens import VisualBatch, visual_batches
 
 _TINY = 1e-12
 
@@ -43,58 +43,80 @@ class WhitenedSimilarityScorer(Scorer):
     @override
     def score(self, prompt: MultimodalPrompt, *, word_statistics: WordStatistics) -> Tensor:
         prompt.check_instruction()
-
-        def best_word(sample: int, positions: Tensor) -> Tensor:
-            similarity = whitened_similarity(
-                prompt, sample, positions, word_statistics, self.shrinkage
-            )
-            return similarity.amax(dim=1)  # [N]
-
-        scores = score_each_prompt(prompt, best_word)
+        embeds = prompt.inputs_embeds.flatten(0, 1)  # [B * S, D]
+        scores = embeds.new_zeros(len(embeds), dtype=torch.float32)  # [B * S]
+        for batch in visual_batches(prompt, embeds.device):
+            similarity = whitened_similarity(embeds, batch, word_statistics, self.shrinkage)
+            batch.add_to(scores, best_word(similarity, batch).to(scores))
+        scores = scores.view(prompt.visual_mask.shape)
         return smoothed(scores, prompt) if self.smooth else scores
 
 
 def whitened_similarity(
-    prompt: MultimodalPrompt,
-    sample: int,
-    positions: Tensor,
-    words: WordStatistics,
-    shrinkage: float,
+    embeds: Tensor, batch: VisualBatch, words: WordStatistics, shrinkage: float
 ) -> Tensor:
-    """Response of a prompt's visual tokens to a matched filter for each word of its instruction.
+    """Response of the visual tokens of prompts to a matched filter for each word they ask.
 
     With tokens x and their mean x̄, words t, the mean w̄ of the vocabulary and the inverse M of its
     regularised covariance: (x - x̄)ᵀ M (t - w̄) / sqrt((t - w̄)ᵀ M (t - w̄)).
 
     Args:
-        prompt: B prompts.
-        sample: Number of the prompt.
-        positions: int64 [N], its visual tokens.
+        embeds: float [B * S, D], the tokens of all prompts as the decoder gets them.
+        batch: Which of them are visual tokens and words of P prompts.
         words: The vocabulary.
         shrinkage: Share of the mean variance that is added to every variance.
 
     Returns:
-        float32 [N, R], R words.
+        float32 [P, N, R], R words; anything finite on padding.
     """
     device = words.mean.device
-    embeds = prompt.inputs_embeds[sample].to(device)  # [S, D]
-    tokens = embeds[positions.to(device)].float()  # [N, D]
-    asked = embeds[instruction_positions(prompt, sample).to(device)].float()  # [R, D]
-    tokens, asked = tokens - tokens.mean(dim=0), asked - words.mean
-    filters = words.precision_times(asked, shrinkage)  # [R, D]
-    energy = (asked * filters).sum(dim=1).clamp(min=_TINY)  # [R]
-    return tokens @ (filters / energy.sqrt()[:, None]).T
+    tokens, asked = (
+        embeds[index].to(device).float() for index in (batch.places, batch.words)
+    )  # [P, N, D], [P, R, D]
+    if batch.missing is None:
+        centre = tokens.mean(dim=1, keepdim=True)  # [P, 1, D]
+    else:
+        total = tokens.masked_fill(batch.missing.to(device).unsqueeze(-1), 0.0).sum(dim=1)
+        centre = (total / batch.lengths.to(device)).unsqueeze(1)  # [P, 1, D]
+    tokens, asked = tokens - centre, asked - words.mean
+    filters = words.precision_times(asked.flatten(0, 1), shrinkage).view_as(asked)  # [P, R, D]
+    energy = (asked * filters).sum(dim=-1, keepdim=True).clamp(min=_TINY)  # [P, R, 1]
+    return tokens @ (filters / energy.sqrt()).mT
 
 
-def alignment_gate(similarity: Tensor) -> Tensor:
+def best_word(similarity: Tensor, batch: VisualBatch) -> Tensor:
+    """The largest response of each token, [P, N, R] → [P, N]."""
+    if batch.unasked is not None:
+        similarity = similarity.masked_fill(
+            batch.unasked.to(similarity.device).unsqueeze(1), -torch.inf
+        )
+    return similarity.amax(dim=-1)
+
+
+def alignment_gate(similarity: Tensor, batch: VisualBatch) -> Tensor:
     """How far one word stands out from the others, in [0, 1]; 0 if images and words do not match.
 
     The responses to the word that varies most over the image, compared with the median word: at
     1.4 times its standard deviation the gate opens, at 2.0 times it is open.
 
     Args:
-        similarity: float32 [N, R], as `whitened_similarity` returns it.
+        similarity: float32 [P, N, R], as `whitened_similarity` returns it.
+        batch: Which tokens and words there are.
+
+    Returns:
+        float32 [P, 1].
     """
-    deviation = similarity.std(dim=0, correction=0)  # [R]
-    ratio = deviation.amax() / deviation.quantile(0.5).clamp(min=_TINY)
+    device = similarity.device
+    if batch.missing is None:
+        deviation = similarity.std(dim=1, correction=0)  # [P, R]
+    else:
+        missing, lengths = batch.missing.to(device).unsqueeze(-1), batch.lengths.to(device)
+        mean = similarity.masked_fill(missing, 0.0).sum(dim=1) / lengths  # [P, R]
+        squares = (similarity - mean.unsqueeze(1)).square().masked_fill(missing, 0.0)
+        deviation = (squares.sum(dim=1) / lengths).sqrt()  # [P, R]
+    if batch.unasked is not None:
+        deviation = deviation.masked_fill(batch.unasked.to(device), torch.inf)
+    ordered = deviation.sort(dim=-1).values.gather(1, batch.ranks.to(device))  # [P, 3]
+    low, high, largest = ordered.split(1, dim=1)  # [P, 1] each
+    ratio = largest / torch.lerp(low, high, 0.5).clamp(min=_TINY)
     return torch.clamp((ratio - 1.4) / 0.6, 0.0, 1.0)

@@ -63,7 +63,7 @@ def diverse_batch(
     """As `diverse`, for P prompts of at most N visual tokens, without waiting for the device.
 
     Args:
-        scores: float [P, N], N of the prompt that has most.
+        scores: float [P, N], N of the prompt that has most; anything on padding.
         kept: bool [P, N], tokens that are kept already; False on padding.
         kept_counts: How many these are of each prompt.
         counts: How many more tokens to choose of each prompt.
@@ -74,14 +74,6 @@ def diverse_batch(
     Returns:
         bool [P, N], the tokens that are chosen.
     """
-    if _one_by_one(scores.device) and len(scores) > 1:
-        # One prompt after another, which takes less memory.
-        alone = torch.zeros_like(kept)  # [P, N]
-        for number, length in enumerate(lengths):
-            own = slice(number, number + 1), slice(length)
-            part = scores[own], kept[own], kept_counts[own[0]], counts[own[0]], [length]
-            alone[own] = diverse_batch(*part, embeddings[own], rounds)
-        return alone
     plan = _Plan.of(lengths, kept_counts, counts, rounds, scores.device)
     # One place more takes what is chosen for prompts that miss fewer tokens than others.
     chosen = torch.zeros(len(scores), scores.shape[1] + 1, dtype=torch.bool, device=scores.device)
@@ -89,10 +81,6 @@ def diverse_batch(
         index = best if spare is None else best.masked_fill(spare, scores.shape[1])
         chosen.scatter_(1, index, True)
     return chosen[:, :-1]
-
-
-def _one_by_one(device: torch.device) -> bool:
-    return device.type == "cpu"
 
 
 @dataclass(frozen=True)
@@ -143,7 +131,7 @@ class _Plan:
 
 def _takes(count: int, rounds: int) -> list[int]:
     """How many of `count` tokens each of at most so many rounds chooses."""
-    takes = []
+    takes: list[int] = []
     for remaining in range(min(rounds, count), 0, -1):
         takes.append(math.ceil((count - sum(takes)) / remaining))
     return takes
@@ -167,6 +155,8 @@ def _chosen(
     plan: _Plan, scores: Tensor, kept: Tensor, embeddings: Tensor
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The tokens that each round chooses, int64 [P, K], and which are spare, bool [P, K]."""
+    if plan.missing is not None:
+        scores = scores.masked_fill(plan.missing, 0.0)
     importance = scaled_importance(scores, plan.missing).unsqueeze(-1)  # [P, N, 1]
     directions = normalize(_sketch(embeddings), dim=-1)  # [P, N, D]
     # The product of a row of `weighted` and one of `directions` is importance × (1 − cosine).
@@ -260,7 +250,7 @@ def greedy_diverse(candidates: Candidates) -> Tensor:
 
 
 def scaled_importance(scores: Tensor, missing: Tensor | None = None) -> Tensor:
-    """Scores, float [..., N], scaled to [0, 1] over the tokens of a prompt; all 1 if they are equal.
+    """Scores of a prompt, float [..., N], scaled to [0, 1]; all 1 if they are equal.
 
     Where `missing`, bool [..., N], is True there is no token; what is returned there is finite.
     """

@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import Selection, TokenCompressionConfig
-from ..device_copy import to_device
+from ..device_copy import few_launches, to_device
 from ..prompt import VisualSpan
-from .batch import BatchRule, keep_planned, one_by_one, top_k_of_plans
+from .batch import BatchRule, diverse_of_plans, keep_planned, one_by_one, top_k_of_plans
 from .budgets import visual_token_budget
 from .candidates import Candidates, no_embeddings
 from .diverse import diverse
 from .floors import groups_of_frames, groups_of_visuals
 from .kept_tokens import KeptTokens
-from .plan import Floor, SelectionPlan, everything, least_kept_of_all, make_plan
+from .plan import Floor, SelectionPlan, everything, make_plan
 from .structure import structure_tokens
 from .top_k import top_k
 
@@ -62,10 +62,14 @@ def select_tokens(
     positions = [torch.cat([none, *(span.positions.cpu() for span in own)]) for own in visuals]
     if not any(len(own) for own in positions):
         return KeptTokens(attention_mask, tuple(mask.sum(dim=1).tolist()), mask)
-    # What needs no scores stays. A column of its own takes what is after the end of a prompt.
+    # What needs no scores stays.
     length = mask.shape[1]
     columns = pad_sequence(positions, batch_first=True, padding_value=length)  # [B, N]
-    text = torch.nn.functional.pad(mask, (0, 1)).scatter_(1, columns, False)  # [B, S + 1]
+    text = mask.clone()
+    if len(set(map(len, positions))) > 1:
+        # A column of its own takes what is after the end of a prompt.
+        text = torch.nn.functional.pad(text, (0, 1))  # [B, S + 1]
+    text = text.scatter_(1, columns, False)
     # The last token stays, whatever it is: the next token is predicted from it.
     last = torch.where(mask, torch.arange(length), -1).amax(dim=1, keepdim=True)  # [B, 1]
     is_last = columns == last  # [B, N]
@@ -78,15 +82,23 @@ def select_tokens(
         _plan(own, config, None if on_host is None else on_host[sample, : len(positions[sample])])
         for sample, (own, config) in enumerate(zip(visuals, configs, strict=True))
     ]
-    embed = functools.partial(_embeddings, inputs_embeds, positions, scores.device)
-    kept = keep_planned(own_scores, plans, _batch_rule(configs, own_rule, embed))  # [B, N]
+    rule = _batch_rule(
+        configs,
+        own_rule,
+        functools.partial(_embeddings, inputs_embeds, positions, scores.device),
+        scores.device,
+    )
+    kept = keep_planned(own_scores, plans, rule)  # [B, N]
     if is_last.any():
         kept = kept | is_last_there
     keep = text.scatter(1, columns, kept)[:, :length]  # [B, S]
     if is_last.any():
         return KeptTokens.read(keep)
     counts = mask.sum(dim=1).tolist()
-    left = [count - len(plan) + plan.kept + plan.count for count, plan in zip(counts, plans)]
+    left = [
+        count - len(plan) + plan.kept + plan.count
+        for count, plan in zip(counts, plans, strict=True)
+    ]
     return KeptTokens(keep, tuple(left))
 
 
@@ -112,7 +124,8 @@ def keep_of_visuals(
     """
     plan = _plan(visuals, config, None if config.top_p is None else scores.cpu())
     own = None if own_rule is None else lambda _, candidates: own_rule(candidates)
-    return keep_planned(scores[None], [plan], _batch_rule([config], own, lambda _: embed()))[0]
+    rule = _batch_rule([config], own, lambda _: embed()[None], scores.device)
+    return keep_planned(scores[None], [plan], rule)[0]
 
 
 def kept_count(visual: VisualSpan, config: TokenCompressionConfig) -> int:
@@ -211,24 +224,33 @@ def _floors(visuals: Sequence[VisualSpan], config: TokenCompressionConfig) -> li
 def _batch_rule(
     configs: Sequence[TokenCompressionConfig],
     own_rule: Callable[[int, Candidates], Tensor | None] | None,
-    embed: Callable[[int], Tensor],
+    embed: Callable[[Sequence[int]], Tensor],
+    device: torch.device,
 ) -> BatchRule:
-    if own_rule is None and all(config.selection_name == "top_k" for config in configs):
+    """The rule of a batch; `embed` computes float32 [b, N, D] for some of its prompts."""
+    names = {config.selection_name for config in configs}
+    if own_rule is None and names == {"top_k"}:
         return top_k_of_plans
+    if own_rule is None and names == {"diverse"} and few_launches(device):
+        return diverse_of_plans(lambda: embed(range(len(configs))))
 
     def rule(sample: int, candidates: Candidates) -> Tensor:
         chosen = None if own_rule is None else own_rule(sample, candidates)
         return RULES[configs[sample].selection_name](candidates) if chosen is None else chosen
 
-    return one_by_one(rule, embed)
+    return one_by_one(rule, lambda sample: embed([sample])[0])
 
 
 def _embeddings(
     inputs_embeds: Callable[[], Tensor],
     positions: Sequence[Tensor],
     device: torch.device,
-    sample: int,
+    samples: Sequence[int],
 ) -> Tensor:
+    """Embeddings of the visual tokens of some samples, float32 [b, N, D]."""
     embeds = inputs_embeds()  # [B, S, D], where a split model has its embedding
-    (own,) = to_device([positions[sample]], embeds.device)
-    return embeds[sample].index_select(0, own).float().to(device)  # [N, D]
+    length = embeds.shape[1]
+    places = [positions[sample] + sample * length for sample in samples]
+    (index,) = to_device([pad_sequence(places, batch_first=True)], embeds.device)  # [b, N]
+    own = embeds.flatten(0, 1).index_select(0, index.flatten())  # [b * N, D]
+    return own.unflatten(0, index.shape).float().to(device)

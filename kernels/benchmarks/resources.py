@@ -247,7 +247,7 @@ def _launches(
         per_head=options,
         vendor=vendor,
         among=mask if options else None,
-        ordered=options,
+        query_counts=[instruction] if options else None,
     )
     targets = 2
     keys = torch.empty(samples, KEY_HEADS, length, head_dim, dtype=dtype, device="meta")

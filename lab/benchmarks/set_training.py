@@ -7,13 +7,14 @@
 tokens of a thing that the question names before any around it, although a few of them suffice and
 the answer may lie beside it. Here the mapper learns to cover every box that the answer depends on:
 the loss of a box is −log(1 − exp(−n / enough)) for n kept tokens inside it, so the first ones count
-most. Kept tokens are a differentiable top-k of the logits, for each retention ratio.
+most. Kept tokens are a differentiable top-k of the logits, for each retention ratio. So that it
+learns early where a box is, the cross-entropy of its shares to the tokens inside is added.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +32,7 @@ from hf_token_compress.data.sample import Sample
 from hf_token_compress.data.sources import JsonLines, SampleSource
 from hf_token_compress.evaluation.truth import has_ground_truth, tokens_in_boxes
 from hf_token_compress.mapper import MapperConfig, MapperInput, RelevanceMapper
-from hf_token_compress.mapper.inputs import INPUTS
+from hf_token_compress.mapper.inputs import INPUTS, WORDS
 from hf_token_compress.prompt import VisualSpan
 from hf_token_compress.scorers.mapper_inputs import mapper_inputs
 from hf_token_compress.selection.structure import structure_tokens
@@ -39,6 +40,7 @@ from hf_token_compress.selection.structure import structure_tokens
 from ..arguments import add_model, add_retention_ratios, make_parser, positive
 from ..loading import load_model
 
+_NETWORKS = ("grid", "question")
 _BATCH = 32
 _LEARNING_RATE = 2e-3
 _WARMUP = 0.05
@@ -68,14 +70,17 @@ class Example:
 
 @torch.no_grad()
 def read_examples(
-    model: Any, processor: Any, samples: Sequence[Sample] | SampleSource
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample] | SampleSource,
+    inputs: Collection[str] = INPUTS,
 ) -> Iterator[Example]:
     """Questions about images, without those that depend on no particular or an unknown place."""
     for start in range(0, len(samples), _BATCH):
         batch = [samples[number] for number in range(start, min(start + _BATCH, len(samples)))]
         prompt, layer = read_prompt(model, encode_samples(processor, batch))
-        inputs = mapper_inputs(prompt, layer, "image")
-        for sample, seen, visuals in zip(batch, inputs, prompt.visuals, strict=True):
+        inputs_of = mapper_inputs(prompt, layer, "image", inputs)
+        for sample, seen, visuals in zip(batch, inputs_of, prompt.visuals, strict=True):
             if seen is not None and has_ground_truth(sample) and sample.relevant_boxes:
                 (visual,) = visuals
                 yield Example(
@@ -146,6 +151,22 @@ def coverage_loss(
     return -torch.log(coverage + _SMALLEST_COVERAGE).mean()
 
 
+def share_loss(logits: Tensor, example: Example) -> Tensor:
+    """Mean over the boxes of two cross-entropies: of the box, and of each token inside it.
+
+    Args:
+        logits: float [N].
+        example: The question.
+    """
+    shares = logits.log_softmax(dim=0)  # [N]
+    inside = example.boxes > 0  # [boxes, N]
+    of_box = shares.masked_fill(~inside, -torch.inf).logsumexp(dim=1)  # [boxes]
+    of_token = (shares * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+    found = inside.any(dim=1)  # a box between two rows of tokens has none inside
+    losses = -(of_box + of_token)[found] / 2
+    return losses.mean() if len(losses) else logits.sum() * 0
+
+
 def train_for_sets(
     mapper: RelevanceMapper,
     examples: Sequence[Example],
@@ -153,6 +174,7 @@ def train_for_sets(
     retention_ratios: Sequence[float],
     enough: float,
     epochs: int,
+    share_weight: float = 0.0,
     seed: int = 0,
 ) -> list[float]:
     """Train a mapper in place.
@@ -173,14 +195,16 @@ def train_for_sets(
             rise = min(1.0, (step + 1) / max(1.0, _WARMUP * steps))
             for group in optimizer.param_groups:
                 group["lr"] = _LEARNING_RATE * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+            pairs = list(zip(mapper([example.seen for example in batch]), batch, strict=True))
             losses = [
                 coverage_loss(logits, example, ratio, enough)
-                for logits, example in zip(
-                    mapper([example.seen for example in batch]), batch, strict=True
-                )
+                for logits, example in pairs
                 for ratio in retention_ratios
             ]
             loss = torch.stack(losses).mean()
+            if share_weight > 0:
+                shares = [share_loss(logits, example) for logits, example in pairs]
+                loss = loss + share_weight * torch.stack(shares).mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -198,19 +222,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="questions with relevant_boxes")
     parser.add_argument("--output", type=Path, required=True, help="folder for the mapper")
     add_retention_ratios(parser, default=(0.25, 0.1))
+    parser.add_argument("--network", choices=_NETWORKS, default="question", help="network")
     parser.add_argument("--epochs", type=positive, default=7, help="passes over the questions")
     parser.add_argument("--enough", type=float, default=1.0, help="tokens that cover a box")
     parser.add_argument(
-        "--temperature", type=float, default=4.0, help="divides the logits of the trained mapper"
+        "--share-weight", type=float, default=0.3, help="of the cross-entropy of its shares"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=2.0, help="divides the logits of the trained mapper"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
     parser.add_argument("--dtype", default="bfloat16", help="dtype of the model")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, dtype=options.dtype)
     data = JsonLines(options.data)
-    examples = list(read_examples(model, processor, data))
+    inputs = (WORDS,) if options.network == "question" else INPUTS
+    examples = list(read_examples(model, processor, data, inputs))
     torch.manual_seed(options.seed)
-    config = MapperConfig(base_model=identify(model, options.model), inputs=INPUTS)
+    identity = identify(model, options.model)
+    config = MapperConfig(base_model=identity, network=options.network, inputs=inputs)
     mapper = RelevanceMapper(config)
     history = train_for_sets(
         mapper,
@@ -218,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         retention_ratios=options.retention_ratios,
         enough=options.enough,
         epochs=options.epochs,
+        share_weight=options.share_weight,
         seed=options.seed,
     )
     # The logits of a hard top-k would leave the diverse selection nothing to choose from.
@@ -230,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "objective": "coverage of relevant boxes",
         "retention_ratios": options.retention_ratios,
         "enough": options.enough,
+        "share_weight": options.share_weight,
         "temperature": options.temperature,
         "epochs": options.epochs,
         "seed": options.seed,

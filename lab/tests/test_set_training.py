@@ -18,6 +18,7 @@ from lab.benchmarks.set_training import (
     box_weights,
     coverage_loss,
     read_examples,
+    share_loss,
     soft_top_k,
     train_for_sets,
 )
@@ -50,6 +51,15 @@ def test_the_loss_counts_what_is_kept_inside_each_box() -> None:
     )
     expected = (-math.log(1 - math.exp(-1.0) + 0.02) - math.log(0.02)) / 2
     assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_loss_of_shares_counts_boxes_and_their_tokens() -> None:
+    """Shares of 1/2, 1/4 and 1/4; the second box has no token."""
+    boxes = torch.tensor([[0.5, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    logits = torch.tensor([2.0, 1.0, 1.0]).log()
+    loss = share_loss(logits, _example(boxes, torch.tensor([])))
+    of_box, of_tokens = -math.log(3 / 4), (math.log(2) + math.log(4)) / 2
+    assert float(loss) == pytest.approx((of_box + of_tokens) / 2)
 
 
 def test_boxes_count_on_every_grid() -> None:

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from hf_token_compress import TokenCompressionConfig, load_tiny
 from hf_token_compress.app.cards import answer_cards, problem
-from hf_token_compress.app.comparing import Comparer
+from hf_token_compress.app.comparing import Comparer, reason
 from hf_token_compress.app.examples import write_examples
 from hf_token_compress.asking import Checkpoint, answer, prepare_question
 from hf_token_compress.cli import app
@@ -123,6 +124,26 @@ def test_bad_input_is_named_in_a_sentence(
         files = [path]
     with pytest.raises(ValueError, match=sentence):
         comparer(question, files, modality=modality, changes=changes)
+
+
+def test_an_image_in_memory_is_asked_about_as_its_file_is(comparer, examples):
+    example = examples["image"][1]
+    with Image.open(example.files[0]) as image:
+        found = comparer(example.question, image, changes={}, explained=False)
+    assert same_image(found.kept, compare(comparer, example).kept)
+    assert found.compressed.text == example.answer
+
+
+def test_a_reason_names_files_without_their_folders(comparer, tmp_path):
+    paths = [tmp_path / name for name in ("first.png", "it's.png")]
+    for side, path in enumerate(paths, start=10):
+        Image.new("RGB", (side, side)).save(path)
+    with pytest.raises(ValueError, match="must have one size") as caught:
+        comparer("What is it?", paths, modality="video", changes={})
+    assert reason(caught.value, paths) == (
+        "The frames of a video must have one size, but 'first.png' has 10 × 10 pixels and "
+        '"it\'s.png" 11 × 11: resize them.'
+    )
 
 
 def test_what_models_and_files_say_is_text_in_the_page(comparer, examples):

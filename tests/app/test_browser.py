@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 
 import pytest
 from browser import Page, check_browser, served
+from PIL import Image, ImageChops
 from typer.testing import CliRunner
 
 from hf_token_compress.app.examples import write_examples
@@ -103,6 +105,40 @@ def test_a_video(open_page, examples):
     page.wait("the sheet", lambda: page.find("#kept img"))
 
 
+def test_a_drawing(open_page):
+    page = open_page()
+    page.open_tab("draw")
+    page.ask("Where is the cat?")
+    page.wait("a sentence", lambda: "There is no image to look at" in page.text())
+    page.draw_square(side=100)
+    page.wait("undo", lambda: not page.find("#drawing button")[3].get_attribute("disabled"))
+    page.choose("scorer", "uniform")
+    # 448 × 448 pixels, 28 × 28 for each token.
+    page.wait("an answer", lambda: (page.card("all")[1], page.card("kept")[1]) == (256, 128))
+    (kept,) = page.wait("the kept tokens", lambda: page.find("#kept img"))
+    with urllib.request.urlopen(kept.get_attribute("src")) as response:
+        red, _, blue = Image.open(response).convert("RGB").split()
+    # The blue square is seen where tokens are kept, and darker where they are not.
+    bluer = ImageChops.subtract(blue, red).point(lambda difference: 255 * (difference > 40))
+    left, top, right, bottom = bluer.getbbox()
+    assert 100 < right - left < 300
+    assert abs((right - left) - (bottom - top)) < 30
+
+
+def test_the_selection_follows_the_scorer(open_page, examples):
+    page = open_page()
+    page.take_example("image", 0)
+    page.wait_for_answer(examples["image"][0].answer)
+    for scorer, selection in (("gated_fusion", "diverse"), ("uniform", "top_k")):
+        before = page.find("#kept img")[0].get_attribute("src")
+        page.choose("scorer", scorer)
+        page.wait(selection, lambda s=selection: page.chosen("selection") == s)
+        page.wait(
+            "other tokens",
+            lambda b=before: page.find("#kept img")[0].get_attribute("src") != b,
+        )
+
+
 def test_bad_input_is_a_sentence_in_the_page(open_page, tmp_path):
     page = open_page()
     page.ask("Where is the cat?")
@@ -112,7 +148,8 @@ def test_bad_input_is_a_sentence_in_the_page(open_page, tmp_path):
     page.browser.find_element("css selector", "#image input[type=file]").send_keys(str(broken))
     page.wait("the upload", lambda: page.find("#image img"))
     page.click(page.find("#ask")[0])
-    page.wait("a sentence", lambda: "is not an image that can be read" in page.text())
+    page.wait("a sentence", lambda: "'broken.png' is not an image that can be read" in page.text())
+    assert page.text().startswith("'broken.png'"), "Where the server keeps it is nobody's business."
 
 
 def test_nothing_overflows_on_a_phone(open_page, examples):

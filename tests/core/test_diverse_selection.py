@@ -13,7 +13,6 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_token_compress.selection import Candidates, select_visual_tokens
-from hf_token_compress.selection import diverse as diverse_selection
 from hf_token_compress.selection.diverse import diverse, diverse_batch, greedy_diverse
 from hf_token_compress.selection.floors import groups_of_visuals
 
@@ -101,9 +100,8 @@ def test_the_fast_form_chooses_as_many_as_asked(own: Candidates) -> None:
     assert not own.kept[chosen].any()
 
 
-@given(batch=st.lists(candidates(width=7), min_size=1, max_size=4), together=st.booleans())
-def test_prompts_of_a_batch_choose_as_alone(batch: list[Candidates], together: bool) -> None:
-    """As on an accelerator, where prompts are padded, and as on a CPU."""
+@given(batch=st.lists(candidates(width=7), min_size=1, max_size=4))
+def test_prompts_of_a_batch_choose_as_alone(batch: list[Candidates]) -> None:
     arguments = (
         pad_sequence([own.scores for own in batch], batch_first=True),
         pad_sequence([own.kept for own in batch], batch_first=True),
@@ -112,10 +110,7 @@ def test_prompts_of_a_batch_choose_as_alone(batch: list[Candidates], together: b
         [len(own.scores) for own in batch],
         pad_sequence([own.embeddings for own in batch], batch_first=True),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        if together:
-            patch.setattr(diverse_selection, "_one_by_one", lambda _: False)
-        chosen = diverse_batch(*arguments)
+    chosen = diverse_batch(*arguments)
     for own, found in zip(batch, chosen, strict=True):
         assert found.nonzero().flatten().tolist() == sorted(diverse(own).tolist())
 

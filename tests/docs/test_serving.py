@@ -22,7 +22,7 @@ import pytest
 import torch
 from code_blocks import code_blocks
 from matrix import full_only
-from PIL import Image
+from PIL import ExifTags, Image
 from places import REPOSITORY
 
 from hf_token_compress import load_tiny
@@ -45,8 +45,10 @@ class Request(NamedTuple):
 
     @property
     def encoded(self) -> str:
-        file = io.BytesIO()
-        self.image.save(file, "PNG")
+        """A file as cameras write it: on its side, with a tag that says so."""
+        exif, file = Image.Exif(), io.BytesIO()
+        exif[ExifTags.Base.Orientation] = 6
+        self.image.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=exif)
         return base64.b64encode(file.getvalue()).decode()
 
 

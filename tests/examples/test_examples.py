@@ -56,7 +56,7 @@ def test_the_page_lists_it_and_it_begins_with_how_to_run_it(path: Path) -> None:
 def test_batch_vqa(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         make_scene(number, rows=4, columns=4, split="test").image.save(tmp_path / f"{number}.png")
-    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes.pdf").write_text("no image")
     run("batch_vqa", tmp_path, "--question", QUESTION, "--batch-size", 2)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert found == [
@@ -87,6 +87,17 @@ def test_chat(run: Any) -> None:
     # 64 visual tokens of each image, of which half are dropped.
     added = [after - before for after, before in zip(held, known, strict=True)]
     assert max(added[1:3]) < 32 < added[3] < 64
+
+
+@pytest.mark.matrix
+def test_chat_refuses_an_image_without_a_question(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "image.png"
+    make_scene(6).image.save(path)
+    with pytest.raises(SystemExit):
+        run("chat", path, QUESTION, path)
+    assert "a question must follow the last image" in capsys.readouterr().err
 
 
 @pytest.mark.matrix
@@ -150,7 +161,7 @@ def test_finetune_lora(run: Any, tmp_path: Path) -> None:
 def test_own_scorer(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     names = run("own_scorer", "--per-kind", 3)
     rows = {row.scorer: row for row in names["rows"]}
-    assert set(rows) == {None, "novelty", "attention", "uniform", "random"}
+    assert set(rows) == {None, "novelty", "gated_fusion", "attention", "uniform", "random"}
     assert rows["novelty"].kept_share < 0.3
     printed = capsys.readouterr().out
     assert re.search(r"^novelty +2\d% of the tokens, +\d+% of", printed, re.MULTILINE)

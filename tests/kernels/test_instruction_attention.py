@@ -137,7 +137,7 @@ def test_an_accelerator_takes_all_samples_at_once(problem: dict[str, Any], heads
     expected = attention_statistics(**problem, among=among)
     length = problem["key"].shape[1] * problem["query"].shape[1] * len(problem["key"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_reference, "_launches_are_cheap", lambda _: False)
+        patch.setattr(torch_reference, "_few_launches", lambda _: True)
         if heads:
             patch.setattr(torch_reference, "_CHUNK_BYTES", 8 * length)
         found = attention_statistics(**problem, among=among)

@@ -117,6 +117,7 @@ def test_embeddings_are_those_that_the_stock_model_gets() -> None:
         hook.remove()
         prompt, layer = read_prompt(model, inputs)
         found = mapper_inputs(prompt, layer, "image")
+        embedded = mapper_inputs(prompt, layer, "image", ("words",))
         rounded = mapper_inputs(*read_prompt(model.bfloat16(), inputs), "image")
     for sample, item in enumerate(found):
         assert item is not None
@@ -126,21 +127,26 @@ def test_embeddings_are_those_that_the_stock_model_gets() -> None:
         )
         assert_same(item.text, text[0])
         assert_same(item.embedding, embedding[0])
+        assert_same(embedded[sample].tokens, embeds[prompt.visual_mask[sample]])
+        assert_same(embedded[sample].words, embeds[prompt.instruction_mask[sample]])
         for name in ("text", "embedding"):
             near = getattr(rounded[sample], name)
             torch.testing.assert_close(near, getattr(item, name), rtol=2e-2, atol=2e-2)
 
 
-def test_a_mapper_with_all_inputs_scores_in_a_batch_as_alone() -> None:
+@pytest.mark.parametrize(("network", "seen"), [("grid", INPUTS), ("question", ("words",))])
+def test_a_mapper_with_all_inputs_scores_in_a_batch_as_alone(
+    network: str, seen: tuple[str, ...]
+) -> None:
     model = tiny_model().eval()
-    mapper = mapper_of(model, inputs=INPUTS)
+    mapper = mapper_of(model, network=network, inputs=seen)
     model = scoring(model, mapper)
     together = scores_of(model, make_inputs([ONE_IMAGE, TWO_TURNS]))
     for prompt, found in zip((ONE_IMAGE, TWO_TURNS), together, strict=True):
         inputs = make_inputs([prompt])
         assert_same(found, scores_of(model, inputs)[0])
         with torch.no_grad():
-            (item,) = mapper_inputs(*read_prompt(model, inputs), "image")
+            (item,) = mapper_inputs(*read_prompt(model, inputs), "image", seen)
         assert_same(found, mapper.relevance([item])[0])
 
 

@@ -20,6 +20,7 @@ from hf_token_compress.prompt import MultimodalPrompt
 from hf_token_compress.scorers import build_scorer
 from hf_token_compress.scorers.attention import instruction_attention
 from hf_token_compress.scorers.smoothing import smoothed
+from hf_token_compress.scorers.visual_tokens import VisualBatch
 from hf_token_compress.scorers.whitened_similarity import alignment_gate, whitened_similarity
 from hf_token_compress.word_statistics import WordStatistics
 
@@ -86,8 +87,10 @@ def test_whitened_similarity_is_the_best_matched_filter() -> None:
 @pytest.mark.parametrize(("largest", "gate"), [(1.3, 0.0), (1.4, 0.0), (1.7, 0.5), (2.5, 1.0)])
 def test_the_gate_opens_for_a_word_that_stands_out(largest: float, gate: float) -> None:
     """Responses of ±d have the standard deviation d: the median is 1."""
-    similarity = torch.tensor([[1.0, 0.5, largest], [-1.0, -0.5, -largest]])
-    torch.testing.assert_close(alignment_gate(similarity), torch.tensor(gate), atol=1e-5, rtol=0)
+    similarity = torch.tensor([[[1.0, 0.5, largest], [-1.0, -0.5, -largest]]])
+    prompt = made_prompt(torch.ones(2, 2), torch.ones(3, 2))
+    found = alignment_gate(similarity, VisualBatch.of(prompt, [0], torch.device("cpu")))
+    torch.testing.assert_close(found, torch.tensor([[gate]]), atol=1e-5, rtol=0)
 
 
 def test_smoothing_averages_with_the_cells_around() -> None:
@@ -162,10 +165,10 @@ def test_gated_fusion_follows_its_formula(text_weight: float) -> None:
         layers = [reading.scoring_layer(0, rotary=rotary) for rotary in (True, False)]
         maps = [instruction_attention(layer)[prompt.visual_mask] for layer in layers]
         words = word_statistics(model)
-        positions = prompt.visuals[0][0].positions
-        similarity = whitened_similarity(prompt, 0, positions, words, 0.1)
+        batch = VisualBatch.of(prompt, [0], torch.device("cpu"))
+        similarity = whitened_similarity(prompt.inputs_embeds[0], batch, words, 0.1)
     attention = standardised(maps[0].log()) + standardised(maps[1].log())
-    text = alignment_gate(similarity) * standardised(similarity.amax(1))
+    text = alignment_gate(similarity, batch)[0] * standardised(similarity[0].amax(1))
     expected = torch.zeros(prompt.visual_mask.shape)
     expected[prompt.visual_mask] = standardised(attention) + text_weight * text
     expected = smoothed(expected, prompt)[prompt.visual_mask]

@@ -130,10 +130,39 @@ class Page:
 
     def take_example(self, modality: str, number: int) -> None:
         """Open a tab, and click an example."""
-        (tab,) = [tab for tab in self.find("button[role=tab]") if tab.text.lower() == modality]
-        self.click(tab)
+        self.open_tab(modality)
         examples = self.wait("examples", lambda: self.find(f"#{modality}-examples button"))
         self.click(examples[number])
+
+    def open_tab(self, name: str) -> None:
+        """Open the tab with a name, in lower case."""
+        (tab,) = [tab for tab in self.find("button[role=tab]") if tab.text.lower() == name]
+        self.click(tab)
+
+    def draw_square(self, side: int) -> None:
+        """Draw a square with the mouse, around the middle of the canvas."""
+        from selenium.webdriver import ActionChains
+
+        (canvas,) = self.wait("the canvas", lambda: self.find("#drawing canvas"))
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        drag = ActionChains(self.browser, duration=50)
+        drag.move_to_element_with_offset(canvas, -side // 2, -side // 2).click_and_hold()
+        for x, y in ((side, 0), (0, side), (-side, 0), (0, -side)):
+            drag.move_by_offset(x, y)
+        drag.release().perform()
+
+    def choose(self, name: str, value: str) -> None:
+        """Choose a value of a dropdown."""
+        (field,) = self.find(f"#{name} input")
+        self.click(field)
+        options = self.wait("the options", lambda: self.find(f"#{name} [role=option]"))
+        self.click(next(option for option in options if option.text.strip() == value))
+
+    def chosen(self, name: str) -> str:
+        """The value of a dropdown."""
+        (field,) = self.find(f"#{name} input")
+        value: str = field.get_attribute("value")
+        return value
 
     def ask(self, question: str) -> None:
         """Type a question, and click the button."""

@@ -38,6 +38,7 @@ _OF_FILES = (
     ("hf_token_compress/compression/widening.py", "rewriting"),
     ("hf_token_compress/compression/report.py", "report"),
     ("hf_token_compress/compression/totals.py", "report"),
+    ("hf_token_compress/compression/host.py", "layout"),
     ("hf_token_compress/compression/inputs.py", "layout"),
     ("hf_token_compress/compression/plan", "layout"),
     ("hf_token_compress/models/", "layout"),

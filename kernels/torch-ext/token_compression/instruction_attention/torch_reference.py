@@ -102,7 +102,7 @@ class _Block:
 
     def chunks(self, chunk_size: int, of_query: int) -> Iterator[_Block]:
         """Parts whose logits fit: those of a query are `of_query` floats."""
-        if not _launches_are_cheap(self.query.device):
+        if _few_launches(self.query.device):
             chunk_size = max(1, _CHUNK_BYTES // (4 * len(self.query) * of_query))
         for start in range(0, self.query.shape[1], chunk_size):
             own = slice(start, start + chunk_size)
@@ -128,7 +128,7 @@ def _blocks(
     The queries are in the order of the samples.
     """
     samples, longest = len(query_counts), max(query_counts, default=0)
-    if _launches_are_cheap(query.device):
+    if not _few_launches(query.device):
         end = 0
         for sample, count in enumerate(query_counts):
             own = slice(end, end := end + count)
@@ -159,8 +159,8 @@ def _blocks(
     yield _Block(slice(samples), parts[0], parts[1], counts, present, own_mask)
 
 
-def _launches_are_cheap(device: torch.device) -> bool:
-    return device.type == "cpu"
+def _few_launches(device: torch.device) -> bool:
+    return device.type != "cpu"
 
 
 def _in_order(query_sample: Tensor, samples: int) -> tuple[Tensor, list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -39,11 +40,11 @@ def launches(
     per_head: bool,
     vendor: str,
     among: Tensor | None = None,
-    ordered: bool = False,
+    query_counts: Sequence[int] | None = None,
 ) -> tuple[Launch, Launch, Tensor, Tensor, Tensor]:
     """Describe both launches.
 
-    `ordered` says that the queries are in the order of their samples.
+    With `query_counts` the queries are in the order of their samples, and `order` is not read.
 
     Returns:
         The launches, then their buffers: partial [M, tiles, Q, heads], which the first launch
@@ -55,10 +56,12 @@ def launches(
     group = heads // key_heads
     shipped = configs(head_dim, query.dtype, vendor)
     # Group the queries by sample. Queries of samples that do not exist fall off both ends.
-    sorted_sample, order = (
-        (query_sample, query_position) if ordered else query_sample.sort(stable=True)
-    )
-    sample_start = torch.searchsorted(sorted_sample, torch.arange(samples + 1, device=query.device))
+    if query_counts is None:
+        sorted_sample, order = query_sample.sort(stable=True)
+        edges = torch.arange(samples + 1, device=query.device)
+        sample_start = torch.searchsorted(sorted_sample, edges)
+    else:
+        order, sample_start = query_position, _starts(query_counts, query.device)
     smallest = min(config.kwargs["BLOCK_KEYS"] for config in shipped)
     maps, slots = (1 if among is None else 2), (heads if per_head else key_heads)
     sizes = (
@@ -91,7 +94,7 @@ def launches(
         "MAIN": main,
         "REST": rest,
         "WINDOWED": sliding_window is not None,
-        "ORDERED": ordered,
+        "ORDERED": query_counts is not None,
         "STATISTICS": among is not None,
         "PRECISION": dot_precision(query.dtype, vendor),
     }
@@ -127,6 +130,15 @@ def launches(
     )
 
 
+def _starts(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Where the queries of each sample start, and where they end, int64 [B + 1]."""
+    starts = torch.tensor([0, *accumulate(counts)])
+    if device.type == "cuda":
+        # The host does not wait for a copy of pinned memory.
+        starts = starts.pin_memory()
+    return starts.to(device, non_blocking=True)
+
+
 def attention_statistics(
     query: Tensor,
     key: Tensor,
@@ -157,7 +169,7 @@ def attention_statistics(
         per_head=per_head,
         vendor=current_vendor(),
         among=None if among is None else among.contiguous(),
-        ordered=query_counts is not None,
+        query_counts=query_counts,
     )
     first.run()
     torch.logsumexp(partial, dim=1, out=log_sum_exp)  # [M, Q, heads]
