@@ -64,7 +64,8 @@ class VisualSpan:
 
     Attributes:
         modality: "image" or "video".
-        positions: int64 [N], positions of its visual tokens in the caller's sequence, ascending.
+        positions: int64 [N] on the CPU, positions of its visual tokens in the caller's sequence,
+            ascending.
         grids: The grids over it, as in `VisualLayout`.
     """
 

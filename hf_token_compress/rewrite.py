@@ -10,26 +10,34 @@ from torch import Tensor
 PaddingSide = Literal["left", "right"]
 
 
-def kept_positions(keep: Tensor, padding_side: PaddingSide, longest: int | None = None) -> Tensor:
-    """Positions of the kept tokens, padded to the longest sample.
+def kept_positions(keep: Tensor, padding_side: PaddingSide) -> Tensor:
+    """Positions of the kept tokens, padded to the longest sample; the host waits to count them.
 
     Args:
         keep: bool [B, S], True on tokens that stay (never on padding).
         padding_side: Side on which shorter samples are padded; generation needs "left".
-        longest: K, the most tokens that a sample keeps. Without it, the host waits to count them.
 
     Returns:
-        int64 [B, K]; -1 marks padding.
+        int64 [B, K], K the most tokens that a sample keeps; -1 marks padding.
     """
-    if longest is None:
-        longest = int(keep.sum(dim=1).max()) if len(keep) else 0
+    longest = int(keep.sum(dim=1).max()) if len(keep) else 0
+    index = ordered_positions(keep, padding_side, longest)
+    return index.masked_fill(~keep.gather(1, index), -1)
+
+
+def ordered_positions(keep: Tensor, padding_side: PaddingSide, longest: int) -> Tensor:
+    """As `kept_positions`, with positions of dropped tokens as padding.
+
+    Args:
+        keep: bool [B, S], True on tokens that stay.
+        padding_side: Side on which shorter samples are padded.
+        longest: K, at least the most tokens that a sample keeps.
+    """
     length = keep.shape[1]
-    columns = torch.arange(length, device=keep.device)
-    # Sorted, the positions of dropped tokens come first as -1, or last as S.
-    if padding_side == "left":
-        return torch.where(keep, columns, -1).sort(dim=1).values[:, length - longest :]
-    index = torch.where(keep, columns, length).sort(dim=1).values[:, :longest]
-    return index.masked_fill(index == length, -1)
+    # A stable sort leaves kept tokens in order. Not every device sorts bool.
+    is_right = padding_side == "right"
+    order = keep.view(torch.int8).sort(dim=1, stable=True, descending=is_right).indices  # [B, S]
+    return order[:, :longest] if is_right else order[:, length - longest :]
 
 
 def gather_positions(tensor: Tensor, index: Tensor, fill: int | float | bool) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _IDS_PER_CHUNK = 4096
+_ROWS_PER_BLOCK = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +38,13 @@ class WordStatistics:
         mean = torch.stack(sums).sum(dim=0) / count  # [D]
         covariance = mean.new_zeros(len(mean), len(mean))  # [D, D]
         for chunk in chunks:
-            centred = embed(chunk).float() - mean
-            covariance.addmm_(centred.T, centred, alpha=1 / count)
-        return cls(mean, covariance)
+            centred = embed(chunk).float() - mean  # [C, D]
+            # Rows up to the diagonal: the other half is the same.
+            for start in range(0, len(mean), _ROWS_PER_BLOCK):
+                end = start + _ROWS_PER_BLOCK
+                left, right = centred[:, start:end], centred[:, :end]  # [C, rows], [C, columns]
+                covariance[start:end, :end].addmm_(left.T, right, alpha=1 / count)
+        return cls(mean, covariance.tril() + covariance.tril(-1).T)
 
     def precision_times(self, vectors: Tensor, shrinkage: float) -> Tensor:
         """Vectors times the inverse of the regularised covariance, float32 [R, D].

@@ -16,7 +16,7 @@ from ..grid_positions import grid_position_ids
 from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
 from ..prompt import Modality
-from ..rewrite import PaddingSide, compact_position_ids, kept_positions
+from ..rewrite import PaddingSide, compact_position_ids, ordered_positions
 from ..selection import KeptTokens
 from .inputs import TOKEN_TYPES, PromptLayout
 from .labels import check_unlabelled_visuals, short_labels
@@ -82,19 +82,16 @@ def rewrite_prompt(
     may_have_gaps = family.text_order_axis(position_ids) is None
     spare = spare_position and may_have_gaps and bool(exists.all())
     side: PaddingSide = "right" if padding == "right" else "left"
-    index = kept_positions(keep, side, exists.shape[1])  # [B, K]
+    source = ordered_positions(keep, side, exists.shape[1])  # [B, K]
     if spare:
-        index, exists = pad(index, (1, 0), value=-1), pad(exists, (1, 0))  # [B, K + 1]
+        source, exists = pad(source, (1, 0)), pad(exists, (1, 0))  # [B, K + 1]
     padded = not bool(exists.all())
     text_order = (exists.long().cumsum(-1) - 1).masked_fill(~exists, 0)  # [B, K]
     shortened = torch.tensor(kept.counts) < torch.tensor(counts)  # [B]
     attention_mask, exists, is_padding, text_order, shortened = to_device(
-        [exists.long(), exists, ~exists, text_order, shortened], index.device
+        [exists.long(), exists, ~exists, text_order, shortened], source.device
     )
-    source = index
-    if padded:
-        index = index.masked_fill(is_padding, -1) if padding == "tail" else index
-        source = index.clamp(min=0)
+    index = source.masked_fill(is_padding, -1) if padded else source
 
     def short(tensor: Tensor, fill: int) -> Tensor:
         """The entries of the tokens that stay, [..., B, K]."""
@@ -229,7 +226,7 @@ def _kept_features(
         whole = [len(span.positions) for spans in layout.spans[modality] for span in spans]
         if counts[modality] != whole:
             keep = layout.of_visual_tokens(kept.mask, modality)  # [N of all]
-            index = kept_positions(keep[None], "left", sum(counts[modality]))[0]  # [K of all]
+            index = ordered_positions(keep[None], "left", sum(counts[modality]))[0]  # [K of all]
             visuals = visuals.choose(index, counts[modality])
         outputs[modality] = family.vision_output(visuals, modality)
     return outputs

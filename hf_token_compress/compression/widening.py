@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from ..rewrite import kept_positions
+from ..rewrite import ordered_positions
 from .labels import computes_loss
 from .rewriting import CompressedInputs
 
@@ -25,7 +25,7 @@ def widened(states: Tensor, keep: Tensor, index: Tensor) -> Tensor:
         float [B, S, D], zero before the first kept token.
     """
     count = keep.cumsum(dim=1)  # [B, S]
-    columns = kept_positions(index >= 0, "right", index.shape[1])  # [B, K]
+    columns = ordered_positions(index >= 0, "right", index.shape[1])  # [B, K]
     source = columns.gather(1, (count - 1).clamp(min=0)).to(states.device)  # [B, S]
     samples = torch.arange(len(states), device=states.device)[:, None]
     wide = states[samples, source]  # [B, S, D]

@@ -38,11 +38,12 @@ _STRUCTURE_TOKENS = (
 class ModelFamily:
     """How the models of one family encode images and videos, and what their parts are called.
 
-    It holds no state and knows no scorer. All methods but `features` get the integer inputs, such
-    as ids, masks and grids, on the CPU, and return their tensors there. As it is, it works for any
-    Transformers class whose forward takes `mm_encoder_outputs`. A family of its own overrides what
-    cannot be read off the model: `layouts` with `sizes` in most cases, otherwise visual tokens are
-    laid out by `{modality}_grid_thw`, or as a square if their number is one, or in one row.
+    It holds no state and knows no scorer. As it is, it works for any Transformers class whose
+    forward takes `mm_encoder_outputs`. A family of its own overrides what cannot be read off the
+    model: `layouts` with `sizes` in most cases, otherwise visual tokens are laid out by
+    `{modality}_grid_thw`, or as a square if their number is one, or in one row. `sizes`,
+    `placeholders` and `position_ids` get integer inputs, such as ids, masks and grids, on the CPU,
+    and return tensors there.
 
     Attributes:
         pixel_inputs: For each modality, the forward keyword that carries its pixels.

@@ -18,7 +18,7 @@ from .plan import SelectionPlan
 
 BatchRule = Callable[[Tensor, Tensor | None, Sequence[SelectionPlan]], Tensor]
 """Chooses what plans leave to it: from scores, float [P, N] with -inf after the end of a prompt,
-and what is kept already, bool [P, N] or None, to bool [P, N]."""
+and what is kept already, bool [P, N] or None, to what is kept with its choice, bool [P, N]."""
 
 
 def keep_planned(scores: Tensor, plans: Sequence[SelectionPlan], rule: BatchRule) -> Tensor:
@@ -59,8 +59,7 @@ def keep_planned(scores: Tensor, plans: Sequence[SelectionPlan], rule: BatchRule
         ranked = scores.masked_fill(kept, torch.inf)
         kept = kept | best_of_each_group(ranked, groups, floor)
     if any(plan.count for plan in plans):
-        chosen = rule(scores, kept, plans)
-        kept = chosen if kept is None else kept | chosen
+        return rule(scores, kept, plans)
     return first if kept is None else kept
 
 
@@ -69,9 +68,14 @@ def top_k_of_plans(scores: Tensor, kept: Tensor | None, plans: Sequence[Selectio
     if kept is not None:
         scores = scores.masked_fill(kept, -torch.inf)
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices  # [P, N]
-    counts = torch.tensor([[plan.count] for plan in plans])
-    (is_chosen,) = to_device([torch.arange(order.shape[1]) < counts], scores.device)  # [P, N]
-    return torch.zeros_like(is_chosen).scatter_(1, order, is_chosen)
+    # What is kept already comes last of a prompt, and behind it what is after its end.
+    ranks = torch.arange(order.shape[1])
+    counts, held, ends = (
+        torch.tensor([[plan.count, plan.kept, len(plan)] for plan in plans]).unsqueeze(-1).unbind(1)
+    )  # [P, 1] each
+    stays = (ranks < counts) | (ranks >= ends - held) & (ranks < ends)  # [P, N]
+    (stays,) = to_device([stays], scores.device)
+    return torch.empty_like(stays).scatter_(1, order, stays)
 
 
 def diverse_of_plans(embed: Callable[[], Tensor]) -> BatchRule:
@@ -83,14 +87,16 @@ def diverse_of_plans(embed: Callable[[], Tensor]) -> BatchRule:
     """
 
     def of_batch(scores: Tensor, kept: Tensor | None, plans: Sequence[SelectionPlan]) -> Tensor:
-        return diverse_batch(
+        held = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
+        chosen = diverse_batch(
             scores,
-            torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept,
+            held,
             [plan.kept for plan in plans],
             [plan.count for plan in plans],
             [len(plan) for plan in plans],
             embed(),
         )
+        return chosen if kept is None else chosen | kept
 
     return of_batch
 
@@ -116,7 +122,7 @@ def one_by_one(
                 held |= kept[number, : len(plan)]
             candidates = Candidates(own, held, plan.count, functools.partial(embed, number))
             chosen[number].index_fill_(0, rule(number, candidates), True)
-        return chosen
+        return chosen if kept is None else chosen | kept
 
     return of_batch
 

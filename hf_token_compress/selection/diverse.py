@@ -131,7 +131,7 @@ class _Plan:
 
 def _takes(count: int, rounds: int) -> list[int]:
     """How many of `count` tokens each of at most so many rounds chooses."""
-    takes = []
+    takes: list[int] = []
     for remaining in range(min(rounds, count), 0, -1):
         takes.append(math.ceil((count - sum(takes)) / remaining))
     return takes

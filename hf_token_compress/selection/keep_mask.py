@@ -62,10 +62,14 @@ def select_tokens(
     positions = [torch.cat([none, *(span.positions.cpu() for span in own)]) for own in visuals]
     if not any(len(own) for own in positions):
         return KeptTokens(attention_mask, tuple(mask.sum(dim=1).tolist()), mask)
-    # What needs no scores stays. A column of its own takes what is after the end of a prompt.
+    # What needs no scores stays.
     length = mask.shape[1]
     columns = pad_sequence(positions, batch_first=True, padding_value=length)  # [B, N]
-    text = torch.nn.functional.pad(mask, (0, 1)).scatter_(1, columns, False)  # [B, S + 1]
+    text = mask.clone()
+    if len(set(map(len, positions))) > 1:
+        # A column of its own takes what is after the end of a prompt.
+        text = torch.nn.functional.pad(text, (0, 1))  # [B, S + 1]
+    text = text.scatter_(1, columns, False)
     # The last token stays, whatever it is: the next token is predicted from it.
     last = torch.where(mask, torch.arange(length), -1).amax(dim=1, keepdim=True)  # [B, 1]
     is_last = columns == last  # [B, N]

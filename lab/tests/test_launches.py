@@ -73,12 +73,10 @@ def test_what_counts() -> None:
                 lambda: values.clone().masked_fill_(mask, 0.0),
                 lambda: values[mask.long()],
                 lambda: torch.repeat_interleave(values, mask.long(), output_size=3),
-            ],
-            "view": [lambda: values[1:], lambda: values.view(2, 2), lambda: values.new_empty(3)],
-            "copy": [
-                lambda: host.to("cuda", non_blocking=True),
+                lambda: host.pin_memory().to("cuda", non_blocking=True),
                 lambda: values.to("cpu", non_blocking=True),
             ],
+            "view": [lambda: values[1:], lambda: values.view(2, 2), lambda: values.new_empty(3)],
             "sync": [
                 lambda: host.to("cuda"),
                 lambda: torch.tensor([1, 2], device="cuda"),

@@ -24,6 +24,8 @@ from hf_token_compress.prompt import MODALITIES, Modality, VisualSpan
 from hf_token_compress.tiny import resolve_model
 
 NEW_TOKENS = 4
+LARGEST_STEP, CHUNK = 1024, 64
+"""Tokens of a step of the engine: at most, and where prompts come in chunks."""
 
 
 @dataclass(frozen=True)
@@ -348,14 +350,14 @@ def _with_one_visual(
 
 
 def engine_options(folder: Path, architecture: str, config: Any) -> dict[str, Any]:
-    """Arguments of `LLM` and of `EngineArgs`: prompts of more than 64 tokens come in chunks."""
+    """Arguments of `LLM` and of `EngineArgs`."""
     return {
         "model": str(folder),
         "dtype": "float32",
         "enforce_eager": True,
         "max_model_len": 1024,
         "block_size": 32,
-        "max_num_batched_tokens": 64,
+        "max_num_batched_tokens": LARGEST_STEP,
         "max_num_seqs": 8,
         "hf_overrides": {"architectures": [architecture], "token_compression": config},
     }
@@ -407,6 +409,12 @@ class Engine:
             return output
 
         self.core.scheduler.schedule = watched
+        self.set_step(CHUNK)
+
+    def set_step(self, tokens: int) -> None:
+        """Limit what a step computes, and what the vision tower encodes at once."""
+        self.core.scheduler.max_num_scheduled_tokens = tokens
+        self.model._encoded_at_once = tokens
 
     def answers(
         self,

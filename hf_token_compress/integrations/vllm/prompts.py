@@ -14,7 +14,14 @@ from torch import Tensor
 
 from ...config import InstructionScope, TokenCompressionConfig
 from ...models.family import ModelFamily, Size, is_token
-from ...prompt import Modality, MultimodalPrompt, VisualLayout, VisualSpan, find_instruction_tokens
+from ...prompt import (
+    HostMasks,
+    Modality,
+    MultimodalPrompt,
+    VisualLayout,
+    VisualSpan,
+    find_instruction_tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -159,14 +166,16 @@ class WholePrompt:
         visual = torch.isin(present, own.positions)  # [R]
         input_ids = self.input_ids[present].to(device)  # [R]
         visual_mask = visual.to(device)
+        asking = instruction[present]  # [R]
         return MultimodalPrompt(
             input_ids=input_ids[None],
             position_ids=position_ids[..., present].unsqueeze(-2).to(device),  # [A, 1, R], [1, R]
             attention_mask=torch.ones_like(visual_mask)[None],
             visual_mask=visual_mask[None],
-            instruction_mask=instruction[present].to(device)[None],
+            instruction_mask=asking.to(device)[None],
             visuals=((dataclasses.replace(own, positions=visual.nonzero().flatten()),),),
             embed=lambda: embed(input_ids, visual_mask)[None],
+            host_masks=HostMasks(torch.ones_like(visual)[None], visual[None], asking[None]),
         )
 
     def instruction_mask(self, special: SpecialTokens, scope: InstructionScope) -> Tensor:

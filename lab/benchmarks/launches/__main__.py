@@ -10,7 +10,7 @@ line at which the host waits follows, with `--phases` the launches and synchroni
 of the call.
 
 An operation counts as one launch, however many kernels it has inside, and so does each launch of a
-Triton kernel. Views do not count, nor do copies that the host does not wait for.
+Triton kernel and each copy that the host does not wait for. Views do not count.
 """
 
 from __future__ import annotations

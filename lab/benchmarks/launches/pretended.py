@@ -1,8 +1,7 @@
 """Tensors that claim to be on a CUDA device and compute on the CPU, to count without a GPU.
 
-Every operation on them is recorded as what it would be on a GPU: a launch, a view, a copy that the
-host does not wait for, or a synchronisation. An operation counts as one launch, however many
-kernels it has inside.
+Every operation on them is recorded as what it would be on a GPU: a launch, a view or a
+synchronisation. An operation counts as one launch, however many kernels it has inside.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .phases import phase_of
 
-Kind = Literal["launch", "view", "copy", "sync"]
+Kind = Literal["launch", "view", "sync"]
 
 DEVICE = torch.device("cuda", 0)
 
@@ -50,7 +49,7 @@ class Event:
 
     Attributes:
         name: Its name in ATen, or of a Triton kernel.
-        kind: "launch", "view", "copy" (the host does not wait for it) or "sync".
+        kind: "launch" (also of a copy that the host does not wait for), "view" or "sync".
         reason: Why the host waits.
         phase: Part of the call that it belongs to, see `phases`.
         line: Where the project asked for it, or Transformers if the project did not.
@@ -197,9 +196,10 @@ def _kind(
         source = args[1 if name == "copy_" else 0]
         from_host = not isinstance(source, PretendedTensor)
         if from_host == onto:
-            waits = source.numel() and not (kwargs.get("non_blocking") or args[2:3] == (True,))
-            way = "to the device" if onto else "to the host"
-            return ("sync", f"copied {way}") if waits else ("copy", "")
+            if source.numel() == 0:
+                return "view", ""
+            if not (kwargs.get("non_blocking") or args[2:3] == (True,)):
+                return "sync", "copied to the device" if onto else "copied to the host"
         return "launch", ""
     if function.is_view or name in _VIEWS:
         return "view", ""

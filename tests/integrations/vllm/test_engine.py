@@ -14,6 +14,8 @@ from errors import one_sentence
 from torch import Tensor
 from vllm.multimodal.utils import group_and_batch_mm_kwargs
 from vllm_runs import (
+    CHUNK,
+    LARGEST_STEP,
     Answer,
     Ask,
     Engine,
@@ -117,19 +119,33 @@ def test_rounding_alone(served: Served) -> None:
     assert largest_deviation(served.expected[0], whole) > 100 * served.tolerance
 
 
-def test_a_batch_in_chunks(served: Served) -> None:
+@pytest.mark.parametrize("step", [CHUNK, LARGEST_STEP])
+def test_a_batch(served: Served, step: int) -> None:
+    served.engine.llm.reset_prefix_cache()
+    served.engine.steps.clear()
+    served.engine.set_step(step)
     answers = served.answers(*served.asks)
-    assert max(answer.prompt_length for answer in answers) > 64  # tokens of a chunk
+    served.engine.set_step(CHUNK)
+    longest = max(answer.prompt_length for answer in answers)
+    assert longest > CHUNK
+    # Chunked, or the whole batch at once.
+    assert len([own for own in served.engine.steps if own.total_num_scheduled_tokens > 8]) == (
+        -(-sum(answer.prompt_length for answer in answers) // step)
+    )
     for answer, expected in zip(answers, served.expected, strict=True):
+        assert answer.cached == 0
         served.assert_same(answer, expected)
 
 
-def test_one_prompt_after_another(served: Served) -> None:
+@pytest.mark.parametrize("step", [CHUNK, LARGEST_STEP])
+def test_one_prompt_after_another(served: Served, step: int) -> None:
     served.engine.llm.reset_prefix_cache()
+    served.engine.set_step(step)
     for ask, expected in zip(served.asks, served.expected, strict=True):
         (answer,) = served.answers(ask)
         assert answer.cached == 0
         served.assert_same(answer, expected)
+    served.engine.set_step(CHUNK)
 
 
 def test_prefix_cache(served: Served) -> None:
@@ -176,7 +192,7 @@ def test_the_work_falls_with_the_ratio(served: Served) -> None:
         steps = [own.total_num_scheduled_tokens for own in served.engine.steps]
         counts = [own for own in steps if own > 0]
         assert sum(counts) == expected.prompt_length + 2
-        assert len(counts) == -(-expected.prompt_length // 64) + 2
+        assert len(counts) == -(-expected.prompt_length // CHUNK) + 2
         (feature,) = [
             own
             for step in served.engine.steps

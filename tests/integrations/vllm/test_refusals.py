@@ -15,7 +15,7 @@ from errors import one_sentence
 from vllm.config import CUDAGraphMode
 from vllm.engine.arg_utils import EngineArgs
 from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm_runs import checkpoint, engine_options, random_mappers
+from vllm_runs import LARGEST_STEP, checkpoint, engine_options, random_mappers
 
 from hf_token_compress import TokenCompressionConfig
 from hf_token_compress.integrations.vllm import ARCHITECTURES
@@ -87,7 +87,7 @@ def test_weights_that_nobody_compares_with_a_mapper(tmp_path: Path) -> None:
 def test_graphs_of_decoding_that_may_hold_a_chunk_of_an_image(tmp_path: Path) -> None:
     folder = checkpoint("tiny-qwen2-vl-video", tmp_path)
     arguments = engine_options(folder, "Qwen2VLForConditionalGeneration", 0.5)
-    for options, refused in (({}, False), ({"max_num_seqs": 64}, True)):
+    for options, refused in (({}, False), ({"max_num_seqs": LARGEST_STEP}, True)):
         engine = EngineArgs(**(arguments | options)).create_engine_config()
         # On a CPU there are none.
         engine.compilation_config.cudagraph_mode = CUDAGraphMode.FULL_AND_PIECEWISE
