@@ -121,6 +121,12 @@ class TokenCompressionConfig(dict[str, Any]):
         '"compact" numbers the kept tokens 0, 1, 2, … on every axis.',
     )
     instruction: InstructionScope = option("last_turn", INSTRUCTION_HELP)
+    pad_to_multiple_of: int | None = option(
+        None,
+        "Pad prompts to a multiple of this many tokens, so that compiled models and CUDA graphs "
+        "see few lengths. By default only prompts that are shorter than others are padded.",
+        "[1, inf)",
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

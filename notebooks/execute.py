@@ -38,7 +38,7 @@ NOTEBOOKS = sorted(HERE.glob("[0-9]*.ipynb"))
 SECONDS_PER_CELL = 600
 _COLAB = "https://colab.research.google.com"
 _BADGE = f"[![Open in Colab]({_COLAB}/assets/colab-badge.svg)]({_COLAB}/github/"
-_INSTALLED = re.compile(r'else "hf-token-compress\[([\w,]+)\][^"]*"')
+_INSTALLED = re.compile(r'PACKAGE = "hf-token-compress\[([\w,]+)\][^"]*"')
 _LISTED = re.compile(r"(\[[^]]+\]\((\d\d_\w+\.ipynb)\))(?: \[!\[Open in Colab\]\S*)?")
 _COLOURS = 128
 
@@ -121,7 +121,7 @@ def link_notebook(notebook: Any, name: str) -> Any:
     first.source = "\n\n".join(filter(None, [title, badge(name), *rest]))
     install = next(cell for cell in notebook.cells if cell.cell_type == "code")
     install.source = _INSTALLED.sub(
-        lambda found: f'else "{package_source(found[1])}"', install.source
+        lambda found: f'PACKAGE = "{package_source(found[1])}"', install.source
     )
     return notebook
 

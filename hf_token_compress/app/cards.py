@@ -21,6 +21,11 @@ STYLE = """
 .answers dt { color: var(--body-text-color-subdued); }
 .answers dd { margin: 0; text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; color: var(--body-text-color); }
+@media (max-width: 480px) {
+  .answers section { padding: 10px; }
+  .answers p.answer { font-size: 1.25rem; }
+  .answers dl { font-size: .8rem; gap: 2px 6px; }
+}
 .gradio-container .examples .grid-wrap { min-height: 0; height: auto; }
 .gradio-container .examples .grid-container { display: flex; overflow-x: auto; gap: 10px;
   padding: 4px 4px 10px; }

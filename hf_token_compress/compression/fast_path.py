@@ -148,15 +148,20 @@ class FastPath:
                 for values in layer.cos_and_sin(embeds, places)
             )  # [T, B, S, rotary] each
             # Keys of all tokens, in chunks of positions.
-            size = _chunk_size(embeds)
+            length, size = embeds.shape[1], _chunk_size(embeds)
             parts = embeds.split(size, dim=1), cos.split(size, dim=2), sin.split(size, dim=2)
-            keys: list[Tensor] = []
-            for chunk, *turn in zip(*parts, strict=True):
+            for number, (chunk, *turn) in enumerate(zip(*parts, strict=True)):
                 hidden = layer.input_norm(chunk)  # [B, s, D]
-                keys.append(layer.keys(hidden, *turn))  # [T, B, s, key_heads, head_dim]
-            key = keys[0] if len(keys) == 1 else torch.cat(keys, dim=2)
+                own = layer.keys(hidden, *turn)  # [T, B, s, key_heads, head_dim]
+                if length <= size:
+                    key = own
+                    break
+                if number == 0:
+                    # Filled in place: joining the chunks would need the memory twice.
+                    key = own.new_empty((*own.shape[:2], length, *own.shape[3:]))
+                key[:, :, number * size : (number + 1) * size] = own
             # Queries of the query tokens.
-            if len(keys) == 1:
+            if length <= size:
                 asking = hidden[sample, position]  # [Q, D]
             else:
                 asking = layer.input_norm(embeds[sample, position])  # [Q, D]

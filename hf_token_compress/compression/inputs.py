@@ -311,6 +311,7 @@ def read_layout(
     host = on_host(inputs) if host is None else host
     # 1. Encode the images and videos, unless the caller passed their features.
     given = _given_features(inputs)
+    seen = {**inputs, **{name: host[name] for name in family.host_inputs if name in host}}
     vision, attention = Stopwatch(model.device), Stopwatch(model.device)
     encoded, layouts = {}, {}
     received: dict[Modality, list[Tensor]] = {}
@@ -321,11 +322,9 @@ def read_layout(
             family.check_patches(model, host, modality)
         with vision.running() if tower_runs else nullcontext():
             if tower_runs and vision_attention:
-                visuals, patches = features_with_attention(
-                    model, family, inputs, modality, attention
-                )
+                visuals, patches = features_with_attention(model, family, seen, modality, attention)
             else:
-                visuals = family.features(model, inputs, modality)
+                visuals = family.features(model, seen, modality)
         encoded[modality] = visuals
         counts = [len(features) for features in visuals.features]
         sizes = family.sizes(model.config, host, modality, counts)

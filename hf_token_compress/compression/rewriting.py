@@ -35,7 +35,7 @@ class CompressedInputs:
         keep: bool [B, S], tokens of the caller's prompt that were kept.
         padded: Whether the rewritten prompt has padding.
         index: int64 [B, K], place of each token in the caller's prompt, -1 for padding; None if
-            no token was dropped.
+            no token was dropped and no padding added.
     """
 
     inputs: dict[str, Any]
@@ -58,8 +58,8 @@ def rewrite_prompt(
 ) -> CompressedInputs:
     """Inputs of the stock forward for the tokens that stay.
 
-    Of the setting only `position_ids` is read. `spare_position` is explained in `compress_inputs`.
-    `host` is what `on_host` makes of the inputs, if it was called.
+    Of the setting only `position_ids` and `pad_to_multiple_of` are read. `spare_position` is
+    explained in `compress_inputs`. `host` is what `on_host` makes of the inputs, if it was called.
 
     Raises:
         TypeError, ValueError: An input with one entry per token does not fit `input_ids`.
@@ -69,11 +69,14 @@ def rewrite_prompt(
     # 1. The kept features replace the pixels.
     rewritten = _with_outputs(model, family, inputs, _kept_features(family, layout, kept))
     position_ids = layout.position_ids
-    if list(kept.counts) == counts:
+    multiple = config.pad_to_multiple_of or 1
+    dropped = list(kept.counts) != counts
+    if not dropped and whole.shape[1] % multiple == 0:
         rewritten["position_ids"] = position_ids
         return CompressedInputs(rewritten, kept.mask, padded=not bool(whole.all()))
-    labels = inputs.get("labels") if host is None else host.get("labels")
-    check_unlabelled_visuals(labels, layout)
+    if dropped:
+        labels = inputs.get("labels") if host is None else host.get("labels")
+        check_unlabelled_visuals(labels, layout)
     # 2. Find the tokens that stay. What is padding is known from their number.
     if padding == "tail":
         keep, exists = _with_tail(kept, layout, inputs.get("logits_to_keep"))  # [B, S], [B, K]
@@ -83,8 +86,9 @@ def rewrite_prompt(
     spare = spare_position and may_have_gaps and bool(exists.all())
     side: PaddingSide = "right" if padding == "right" else "left"
     source = ordered_positions(keep, side, exists.shape[1])  # [B, K]
-    if spare:
-        source, exists = pad(source, (1, 0)), pad(exists, (1, 0))  # [B, K + 1]
+    if more := -(exists.shape[1] + spare) % multiple + spare:
+        where = (0, more) if side == "right" else (more, 0)
+        source, exists = pad(source, where), pad(exists, where)  # [B, K + more]
     padded = not bool(exists.all())
     text_order = (exists.long().cumsum(-1) - 1).masked_fill(~exists, 0)  # [B, K]
     shortened = torch.tensor(kept.counts) < torch.tensor(counts)  # [B]

@@ -33,6 +33,7 @@ class AnyresFamily(ModelFamily):
         packing_option: The field of the configuration that `pack_image_features` takes.
     """
 
+    host_inputs = ("image_sizes", "batch_num_images")
     frame_pooling: ClassVar[str]
     packing_option: ClassVar[str]
 

@@ -47,6 +47,8 @@ class ModelFamily:
 
     Attributes:
         pixel_inputs: For each modality, the forward keyword that carries its pixels.
+        host_inputs: Inputs that `features` gets on the CPU, because the stock method only reads
+            their values.
         numbers_visuals: Whether position ids number the images of the whole prompt, so that those
             of new tokens cannot be computed from the new tokens alone, nor text be moved up.
         renumbers_tokens: Whether the stock `generate` numbers tokens itself, so that kept tokens
@@ -56,6 +58,7 @@ class ModelFamily:
     pixel_inputs: ClassVar[Mapping[Modality, str]] = MappingProxyType(
         {"image": "pixel_values", "video": "pixel_values_videos"}
     )
+    host_inputs: ClassVar[tuple[str, ...]] = ()
     numbers_visuals: ClassVar[bool] = False
     renumbers_tokens: ClassVar[bool] = False
 

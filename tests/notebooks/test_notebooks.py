@@ -93,7 +93,9 @@ def test_it_begins_with_an_installation_and_a_switch(path: Path) -> None:
     pyproject = (FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8")
     for extra in extras.split(","):
         assert re.search(rf"^{extra} = \[", pyproject, re.MULTILINE)
-    assert f'else "{PROGRAM["package_source"](extras)}"' in first, "Run execute.py --links."
+    assert f'\nPACKAGE = "{PROGRAM["package_source"](extras)}"\n' in first, (
+        "Run execute.py --links."
+    )
     assert second.startswith("USE_HUB_MODEL = False")
     assert "Qwen/Qwen2.5-VL-3B-Instruct" in second
     assert '"float16"' in second
@@ -172,6 +174,14 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", text):
         if not link.startswith("https://"):
             assert (FOLDER / link.split("#")[0]).exists(), link
+
+
+@each_notebook
+def test_it_says_how_long_it_takes(path: Path) -> None:
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    listed = re.search(rf"\({path.name}\).* (\d+ s) \|$", index, re.MULTILINE)
+    assert listed is not None
+    assert f"It takes {listed[1]} " in nbformat.read(path, as_version=4).cells[0].source
 
 
 def test_one_line_takes_the_library_from_the_package_index() -> None:

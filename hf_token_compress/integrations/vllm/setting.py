@@ -41,6 +41,8 @@ def server_setting(hf_config: Any, *, has_grid_positions: bool) -> TokenCompress
             "vLLM must know how many tokens stay before it encodes an image, but with top_p their "
             "scores decide that: use retention_ratio or max_visual_tokens instead."
         )
+    if config.pad_to_multiple_of is not None:
+        raise ValueError("vLLM does not pad prompts: leave pad_to_multiple_of out.")
     allowed = ("original", "compact") if has_grid_positions else ("compact",)
     if config.position_ids not in allowed:
         raise ValueError(

@@ -114,6 +114,7 @@ def test_videos_that_no_mapper_scores(tmp_path: Path) -> None:
     [
         (None, True, "needs token_compression"),
         ({"selection": "top_k", "top_p": 0.9}, True, "top_p"),
+        ({"pad_to_multiple_of": 64}, True, "does not pad prompts"),
         ({"position_ids": "grid"}, True, "'original' or 'compact'"),
         ({"position_ids": "original"}, False, "use 'compact'"),
         ({"retention_ratoi": 0.5}, True, "retention_ratio"),

@@ -133,7 +133,8 @@ def attention_statistics(
     """
     if among.shape != key_mask.shape:
         raise ValueError(
-            f"among must be {list(key_mask.shape)} like key_mask, but is {list(among.shape)}."
+            f"among {list(among.shape)} does not fit key_mask {list(key_mask.shape)}: their shapes "
+            "must be equal."
         )
     check_dtype(torch.bool, among=among)
     check_device(query=query, among=among)
@@ -181,8 +182,8 @@ def _call(
         len(query),
     ):
         raise ValueError(
-            f"query_counts must be {len(key)} numbers that add up to {len(query)} queries, but is "
-            f"{list(query_counts)}."
+            f"query_counts {list(query_counts)} does not fit {len(query)} queries of {len(key)} "
+            "samples: pass the number of queries of each sample."
         )
     options: dict[str, Any] = {
         "query_counts": query_counts,
