@@ -11,13 +11,15 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import few_launches, to_device
-from ..kernels.instruction_attention import SMALLEST_SHARE, attention_statistics
+from ..kernels.instruction_attention import attention_statistics
 from ..mapper import MapperInput
 from ..mapper.batch import BatchIndex, MapperBatch, padding_of
 from ..mapper.inputs import INPUTS, WORDS
 from ..prompt import Modality, MultimodalPrompt, VisualSpan
 from ..scoring_layer import ScoringLayer
 from .embedding_statistics import embedding_statistics
+
+_SMALLEST_SHARE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def mapper_batch(
         query_counts=scoring_layer.query_counts,
     )  # [2, B, heads, S]
     attention = statistics.permute(1, 3, 0, 2)[numbers, padded]  # [P, N, 2, heads]
-    attention = attention.clamp(min=SMALLEST_SHARE).log().permute(0, 2, 3, 1)  # [P, 2, heads, N]
+    attention = attention.clamp(min=_SMALLEST_SHARE).log().permute(0, 2, 3, 1)  # [P, 2, heads, N]
     text = embedding = None
     if not {"text", "embedding"}.isdisjoint(inputs):
         text, embedding = _embedding_statistics(prompt, samples, counts, places, index, device)

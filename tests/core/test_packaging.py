@@ -203,7 +203,7 @@ def test_public_names_exist() -> None:
         # Adapters import the program that they are for, and are imported by it alone.
         if ".integrations." in module.name and find_spec(module.name.split(".")[2]) is None:
             continue
-        if module.name.endswith(".app.page") and find_spec("gradio") is None:
+        if module.name.endswith((".app.page", ".app.inputs")) and find_spec("gradio") is None:
             continue
         loaded = importlib.import_module(module.name)
         missing = {name for name in getattr(loaded, "__all__", ()) if not hasattr(loaded, name)}

@@ -15,7 +15,7 @@ Triton kernel and each copy that the host does not wait for. Views do not count.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -32,11 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; `arguments` default to the command line's."""
     parser = make_parser("lab.benchmarks.launches", __doc__)
     parser.add_argument("--family", default="qwen2_vl", choices=FAMILIES, help="model family")
-    axes = {"setting": (str, SETTINGS), "batch": (int, (1, 4)), "tokens": (int, TOKENS)}
-    for name, (convert, values) in {**axes, "modality": (str, MODALITIES)}.items():
+    axes: Sequence[tuple[str, Callable[[str], object], Sequence[object]]] = (
+        ("--setting", str, SETTINGS),
+        ("--batch", int, (1, 4)),
+        ("--tokens", int, TOKENS),
+        ("--modality", str, MODALITIES),
+    )
+    for flag, convert, values in axes:
         shown = ", ".join(map(str, values))
         parser.add_argument(
-            f"--{name}",
+            flag,
             type=comma_list(convert),
             default=values,
             metavar="VALUES",

@@ -18,9 +18,8 @@ from ..inputs import (
     check_window,
 )
 from . import torch_reference
-from .torch_reference import SMALLEST_SHARE
 
-__all__ = ["SMALLEST_SHARE", "attention_statistics", "instruction_attention"]
+__all__ = ["attention_statistics", "instruction_attention"]
 
 
 def instruction_attention(
@@ -106,8 +105,7 @@ def attention_statistics(
     """Mean attention of the queries of each sample, and its peak, in one pass.
 
     The mean is that of `instruction_attention`. The peak of a key is the largest share that a
-    query gives it of all its attention to the keys in `among`, which counts as at least
-    `SMALLEST_SHARE`.
+    query gives it of all its attention to the keys in `among`, which counts as at least 1e-9.
 
     Args:
         query: float [Q, heads, head_dim], as all arguments but `among` in `instruction_attention`.
