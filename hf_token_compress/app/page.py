@@ -149,9 +149,15 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
         quick: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         scorer.input(usual_selection, [source, scorer], selection, **quick).then(**asking)
         # The answers about another image would look like answers about this one.
-        gr.on([image.input, video.upload], lambda: (UNASKED, None, None), None, outputs, **quick)
+        clearing: dict[str, Any] = {
+            "fn": lambda: (UNASKED, None, None),
+            "inputs": None,
+            "outputs": outputs,
+            **quick,
+        }
+        gr.on([image.input, drawing.input, video.upload, video.clear], **clearing)
         for name, tab in (("image", image_tab), ("drawing", drawing_tab), ("video", video_tab)):
-            tab.select(partial(str, name), None, source, **quick)
+            tab.select(partial(str, name), None, source, **quick).then(**clearing)
         places: dict[Modality, tuple[Any, Any]] = {
             "image": (image_gallery, image),
             "video": (video_gallery, video),

@@ -29,7 +29,7 @@ def word_statistics(model: Any) -> WordStatistics:
     """Mean and covariance of the embeddings of all ids of the vocabulary.
 
     They are kept with the embeddings until these, or their adapters, are changed. V ids of D
-    dimensions take V · D² multiplications, and D² floats of memory.
+    dimensions take V · D² / 2 multiplications, and D² floats of memory.
     """
     embeddings: nn.Module = model.get_input_embeddings()
     weights = [_version(own) for own in embeddings.parameters()]

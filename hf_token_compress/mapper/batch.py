@@ -25,9 +25,9 @@ class BatchIndex:
         missing: bool [P, 1, N], True on padding; None if there is none.
         canvas: Grids, frames, rows and columns of the canvas, [G, frames, rows, columns].
         tokens: int64 [cells], which of all P * N tokens covers each cell.
-        inside: float32 [cells, 1], 0 on cells that none covers; None if there are none of these.
+        uncovered: bool [cells, 1], True on cells that none covers; None if there are none of these.
         cells: int64 [P * N], on which cell each token lies.
-        placed: float32 [P * N, 1], 0 for tokens on no grid; None if there are none of these.
+        loose: bool [P * N, 1], True on tokens on no grid; None if there are none of these.
         in_order: Whether the cells are the tokens in their order.
     """
 
@@ -36,9 +36,9 @@ class BatchIndex:
     missing: Tensor | None
     canvas: tuple[int, ...]
     tokens: Tensor
-    inside: Tensor | None
+    uncovered: Tensor | None
     cells: Tensor
-    placed: Tensor | None
+    loose: Tensor | None
     in_order: bool
 
     @classmethod
@@ -73,20 +73,20 @@ class BatchIndex:
             torch.tensor(counts, dtype=torch.float32)[:, None, None],
             missing,
             tokens.flatten().clamp(min=0),
-            tokens.flatten().ge(0).float().unsqueeze(1),
+            tokens.flatten().lt(0).unsqueeze(1),
             cells.clamp(min=0),
-            cells.ge(0).float().unsqueeze(1),
+            cells.lt(0).unsqueeze(1),
         )
-        lengths, on_device, own_tokens, inside, own_cells, placed = to_device(parts, device)
+        lengths, on_device, own_tokens, uncovered, own_cells, loose = to_device(parts, device)
         return cls(
             counts=tuple(counts),
             lengths=lengths,
             missing=on_device if bool(missing.any()) else None,
             canvas=tuple(tokens.shape),
             tokens=own_tokens,
-            inside=inside if len(covered) < tokens.numel() else None,
+            uncovered=uncovered if len(covered) < tokens.numel() else None,
             cells=own_cells,
-            placed=placed if len(covered) < len(cells) else None,
+            loose=loose if len(covered) < len(cells) else None,
             in_order=torch.equal(cells, torch.arange(tokens.numel())),
         )
 
@@ -123,15 +123,16 @@ class BatchIndex:
         grids = hidden.flatten(0, 1)  # [P * N, C]
         if not self.in_order:
             grids = grids.index_select(0, self.tokens)  # [cells, C]
-        if self.inside is not None:
-            grids = grids * self.inside
+        if self.uncovered is not None:
+            # Not by a product: the token that stands in may be NaN, and of another prompt.
+            grids = grids.masked_fill(self.uncovered, 0.0)
         grids = grids.unflatten(0, self.canvas).permute(0, 4, 1, 2, 3)
         mixed = convolution(grids).permute(0, 2, 3, 4, 1)  # [G, frames, rows, columns, C]
         result = mixed.flatten(0, 3)  # [cells, C]
         if not self.in_order:
             result = result.index_select(0, self.cells)  # [P * N, C]
-        if self.placed is not None:
-            result = result * self.placed
+        if self.loose is not None:
+            result = result.masked_fill(self.loose, 0.0)
         return result.view_as(hidden)
 
 

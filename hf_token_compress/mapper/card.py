@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from .._version import __version__
 from .config import MapperConfig
+from .inputs import WORDS
 
 _TEMPLATE = """---
 {card_data}
@@ -107,12 +108,16 @@ def mapper_card(
 
 def _summary(mappers: Sequence[tuple[MapperConfig, int]]) -> str:
     depth = mappers[0][0].scoring_depth
-    alone = all(config.inputs == ("attention",) for config, _ in mappers)
-    layer = f"from attention in decoder layer {depth}{' alone' if alone else ' and embeddings'},"
+    seen = {config.inputs for config, _ in mappers}
+    source = f"attention in decoder layer {depth} and embeddings"
+    if seen == {("attention",)}:
+        source = f"attention in decoder layer {depth} alone"
+    elif seen == {(WORDS,)}:
+        source = "the embeddings of the visual tokens and of the question's words"
     if len(mappers) == 1:
-        return f"A network of {mappers[0][1]:,} parameters that predicts, {layer}"
+        return f"A network of {mappers[0][1]:,} parameters that predicts, from {source},"
     sizes = [f"{count:,} parameters for {config.modality}s" for config, count in mappers]
-    return f"Networks of {' and '.join(sizes)} that predict, {layer}"
+    return f"Networks of {' and '.join(sizes)} that predict, from {source},"
 
 
 def _sections(config: MapperConfig, *, alone: bool) -> str:

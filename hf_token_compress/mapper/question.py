@@ -179,8 +179,8 @@ def coordinates(index: BatchIndex) -> Tensor:
     if len(index.tokens) == 0:
         return torch.nn.functional.pad(order.unsqueeze(-1), (_COORDINATES - 1, 0))
     covered = torch.ones(index.canvas, device=device)
-    if index.inside is not None:
-        covered = index.inside.view(index.canvas)
+    if index.uncovered is not None:
+        covered = (~index.uncovered).float().view(index.canvas)
     axes = []
     for axis, size in enumerate(sizes, start=1):
         others = tuple(other for other in (1, 2, 3) if other != axis)
@@ -194,8 +194,8 @@ def coordinates(index: BatchIndex) -> Tensor:
     )
     waves = torch.cat([angles.sin(), angles.cos()], dim=-1)  # [2, P * N, 2 * waves]
     values = torch.cat([torch.stack([frame, row, column], dim=-1), *waves], dim=-1)
-    if index.placed is not None:
-        values = values * index.placed
+    if index.loose is not None:
+        values = values.masked_fill(index.loose, 0.0)
     return torch.cat([values.view(prompts, count, -1), order.unsqueeze(-1)], dim=-1)
 
 

@@ -104,6 +104,10 @@ class Scorer(ABC):
         return prompt.query_mask
 
 
+class NotFiniteError(ValueError):
+    """The score of a visual token is NaN or infinite."""
+
+
 def checked_scores(scores: object, prompt: MultimodalPrompt, scorer_name: str) -> Tensor:
     """The scores of a scorer as float32 [B, S], after a check.
 
@@ -139,12 +143,12 @@ def check_finite(scores: Tensor, visual_mask: Tensor, scorer_name: str) -> None:
         scorer_name: For the message.
 
     Raises:
-        ValueError: The score of a visual token is NaN or infinite.
+        NotFiniteError: The score of a visual token is NaN or infinite.
     """
     invalid = ~scores.isfinite() & visual_mask  # [B, S]
     if invalid.any():
         sample = int(invalid.any(dim=1).nonzero()[0])
-        raise ValueError(
+        raise NotFiniteError(
             f"Scorer {scorer_name!r} gave NaN or infinite scores to visual tokens of prompt "
             f"{sample}: every visual token needs a finite score."
         )

@@ -79,6 +79,15 @@ def test_a_prompt_gets_the_same_alone_and_in_a_batch(
 
 
 @each_network
+def test_a_prompt_of_nan_spoils_no_other(network: str, options: dict[str, Any]) -> None:
+    """The smaller grid leaves cells of the canvas empty, and the loose tokens lie on none."""
+    mapper = make_mapper(network, **options)
+    broken, whole = make_input((1, 4, 5)), make_input((1, 2, 3), loose=2, seed=1)
+    broken = replace(broken, attention=torch.full_like(broken.attention, torch.nan))
+    assert_same(mapper([broken, whole])[1], mapper([whole])[0])
+
+
+@each_network
 def test_a_constant_factor_on_the_attention_changes_nothing(
     network: str, options: dict[str, Any]
 ) -> None:

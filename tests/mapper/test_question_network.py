@@ -48,6 +48,13 @@ def test_a_question_gets_the_same_alone_and_in_a_batch() -> None:
         assert_same(together, mapper([item])[0])
 
 
+def test_a_question_of_nan_spoils_no_other() -> None:
+    mapper, broken, whole = _mapper(), _input((1, 4, 5)), _input((1, 2, 3), loose=2)
+    assert broken.tokens is not None
+    broken = replace(broken, tokens=torch.full_like(broken.tokens, torch.nan))
+    assert_same(mapper([broken, whole])[1], mapper([whole])[0])
+
+
 def test_the_words_and_their_order_count_and_the_attention_does_not() -> None:
     mapper, item = _mapper(), _input((1, 3, 3))
     before = mapper([item])[0]

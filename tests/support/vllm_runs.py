@@ -389,8 +389,8 @@ class Engine:
         self.kept: dict[tuple[tuple[int, ...], str], dict[int, list[int]]] = {}
         keep = CompressedModel._keep
 
-        def recorded(model: Any, features: Tensor, record: Any) -> Tensor:
-            kept: Tensor = keep(model, features, record)
+        def recorded(model: Any, features: Tensor, record: Any, laid_out: Any) -> Tensor:
+            kept: Tensor = keep(model, features, record, laid_out)
             key = record.prompt_ids, json.dumps(record.setting, sort_keys=True)
             self.kept.setdefault(key, {})[record.number] = kept.tolist()
             return kept

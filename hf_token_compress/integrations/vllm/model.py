@@ -17,7 +17,7 @@ from vllm.multimodal.inputs import PlaceholderRange
 
 from ...config import TokenCompressionConfig
 from ...prompt import MODALITIES, MultimodalPrompt
-from ...scorers.base import check_finite, checked_scores, own_rule
+from ...scorers.base import NotFiniteError, check_finite, checked_scores, own_rule
 from ...selection import keep_of_visuals
 from ...word_statistics import WordStatistics
 from .engine import check_engine
@@ -106,14 +106,17 @@ class CompressedModel:
         # vLLM sends images and videos apart.
         (name,) = (own for own in map(record_field, MODALITIES) if own in kwargs)
         records = [VisualRecord.from_tensor(own) for own in kwargs.pop(name)]
-        counts = [len(self._prompt_of(own).whole.spans[own.number].positions) for own in records]
+        prompts = [self._prompt_of(own) for own in records]
+        counts = [
+            len(prompt.whole.spans[own.number].positions)
+            for prompt, own in zip(prompts, records, strict=True)
+        ]
         kept: list[Tensor] = []
-        # vLLM's limit of what is encoded at once counts the tokens that stay, but its memory was
-        # measured with all of them.
+        # vLLM's limit of what is encoded at once counts the tokens that stay.
         for start, stop in groups_within(counts, self._encoded_at_once):
             items = self._items(kwargs, start, stop)
             features = super().embed_multimodal(**items)  # type: ignore[misc]
-            kept += map(self._kept, features, records[start:stop])
+            kept += map(self._kept, features, records[start:stop], prompts[start:stop])
         return tuple(kept)
 
     def _items(self, kwargs: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
@@ -134,16 +137,15 @@ class CompressedModel:
         """Positions of the whole prompt, int64 [S] or [A, S], and `delta` of `_LaidOut`."""
         return torch.arange(len(whole.input_ids)), 0
 
-    def _kept(self, features: Tensor, record: VisualRecord) -> Tensor:
+    def _kept(self, features: Tensor, record: VisualRecord, laid_out: _LaidOut) -> Tensor:
         """The tokens of an image or video, [N, D], that stay, [K, D]."""
-        return features[self._keep(features, record)]
+        return features[self._keep(features, record, laid_out)]
 
-    def _keep(self, features: Tensor, record: VisualRecord) -> Tensor:
+    def _keep(self, features: Tensor, record: VisualRecord, laid_out: _LaidOut) -> Tensor:
         """Which tokens of an image or video stay, int64 [K]."""
         device = features.device
         if record.kept == len(features):
             return torch.arange(record.kept, device=device)
-        laid_out = self._prompt_of(record)
         prompt = laid_out.whole.of_visual(
             record.number,
             laid_out.position_ids,
@@ -153,8 +155,8 @@ class CompressedModel:
         )
         try:
             scores = self._score(prompt)
-        except ValueError as error:
-            # Stock vLLM answers nonsense where numbers overflow. To raise here would end the
+        except NotFiniteError as error:
+            # Numbers overflowed, and stock vLLM would return garbage. To raise here would end the
             # engine, and with it the requests of others.
             _logger.error("Token compression keeps evenly spread tokens of a request: %s", error)
             kept = torch.linspace(0, len(features) - 1, record.kept, device=device).round().long()
@@ -283,12 +285,11 @@ class CompressedGridModel(CompressedModel):
         return items
 
     @override
-    def _kept(self, features: Tensor, record: VisualRecord) -> Tensor:
+    def _kept(self, features: Tensor, record: VisualRecord, laid_out: _LaidOut) -> Tensor:
         """Features of the kept tokens, and their positions in further columns, [K, D + C]."""
-        laid_out = self._prompt_of(record)
         positions = laid_out.whole.spans[record.number].positions
         places = laid_out.position_ids[:, positions].to(features.device)  # [3, N]
-        keep = self._keep(features, record)
+        keep = self._keep(features, record, laid_out)
         places = places[:, keep].T.to(torch.int32).contiguous()  # [K, 3]
         # The bits of the numbers, since not every dtype has all integers.
         return torch.cat([features[keep], places.view(features.dtype)], dim=1)

@@ -12,7 +12,7 @@ from ...scorers import Scorer
 KEY = "token_compression"
 """What the setting is called in config.json, in `hf_overrides` and in `mm_processor_kwargs`."""
 
-_OF_SERVER = SCORING | {"position_ids", "instruction", "top_p"}
+_OF_SERVER = SCORING | {"position_ids", "instruction", "top_p", "pad_to_multiple_of"}
 """Settings that a request cannot change."""
 
 _COMPUTED = frozenset({"scoring_layer", "unrotated_layer", "word_statistics"})

@@ -18,7 +18,6 @@ PHASES = (
 _OF_FUNCTIONS = {
     "get_image_features": "vision",
     "get_video_features": "vision",
-    "encode_visuals": "vision",
     "_score": "scoring",
     "_select": "selection",
     "_sample_reports": "report",
@@ -40,7 +39,6 @@ _OF_FILES = (
     ("hf_token_compress/compression/totals.py", "report"),
     ("hf_token_compress/compression/host.py", "layout"),
     ("hf_token_compress/compression/inputs.py", "layout"),
-    ("hf_token_compress/compression/plan", "layout"),
     ("hf_token_compress/models/", "layout"),
     ("hf_token_compress/rewrite.py", "rewriting"),
     ("hf_token_compress/grid_positions.py", "rewriting"),

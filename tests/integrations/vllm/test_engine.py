@@ -259,9 +259,9 @@ def test_memory_is_measured_with_whole_images(served: Served) -> None:
     encoded: list[int] = []
     keep = served.engine.model._keep
 
-    def watched(features: Tensor, record: Any) -> Tensor:
+    def watched(features: Tensor, *of_prompt: Any) -> Tensor:
         encoded.append(len(features))
-        return keep(features, record)
+        return keep(features, *of_prompt)
 
     # One item of the largest size, and every image that a request may send fits.
     served.engine.model._keep = watched
