@@ -31,13 +31,15 @@ def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     for tensor in tensors:
         starts.append(size)
         size += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-    packed = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    pinned = device.type == "cuda"
+    packed = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned)
     parts = [
         packed[start : start + tensor.nbytes] for start, tensor in zip(starts, tensors, strict=True)
     ]
     for part, tensor in zip(parts, tensors, strict=True):
         part.view(tensor.dtype).view(tensor.shape).copy_(tensor)
-    moved = packed.to(device, non_blocking=True)
+    # Without pinned memory, the buffer might be gone before it is copied.
+    moved = packed.to(device, non_blocking=pinned)
     return [
         moved[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         for start, tensor in zip(starts, tensors, strict=True)

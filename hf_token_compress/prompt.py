@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from .config import MODALITIES as MODALITIES
 from .config import InstructionScope
@@ -129,7 +130,6 @@ class MultimodalPrompt:
         instruction_mask: bool [B, S], True on instruction tokens.
         visuals: For each prompt, its images and videos in order of appearance.
         embed: Computes `inputs_embeds`.
-        host_masks: The masks on the CPU, where they are known; `on_host` reads them otherwise.
     """
 
     input_ids: Tensor
@@ -139,7 +139,6 @@ class MultimodalPrompt:
     instruction_mask: Tensor
     visuals: tuple[tuple[VisualSpan, ...], ...]
     embed: Callable[[], Tensor]
-    host_masks: HostMasks | None = None
 
     @cached_property
     def inputs_embeds(self) -> Tensor:
@@ -153,19 +152,23 @@ class MultimodalPrompt:
 
     @cached_property
     def on_host(self) -> HostMasks:
-        """The masks on the CPU."""
-        if self.host_masks is not None:
-            return self.host_masks
+        """The masks on the CPU: what `known_on_host` noted, or else read from the device."""
         return HostMasks(
             self.attention_mask.cpu(), self.visual_mask.cpu(), self.instruction_mask.cpu()
         )
 
+    def known_on_host(self, masks: HostMasks) -> Self:
+        """The same prompt, with its masks on the CPU noted, so that nobody reads them."""
+        vars(self)["on_host"] = masks
+        return self
+
     def query_tokens(self, mask: Tensor, device: torch.device) -> QueryTokens:
         """The tokens that a mask marks, bool [B, S], with indices on a device.
 
-        The host waits only for a mask that is not `query_mask`.
+        The host waits only for a mask on a device that is not `query_mask`.
         """
-        on_host = self.on_host.query if mask is self.query_mask else mask.cpu()
+        known = mask is self.query_mask and mask.device.type != "cpu"
+        on_host = self.on_host.query if known else mask.cpu()
         return QueryTokens.of(on_host, device)
 
     def check_instruction(self) -> None:
@@ -201,7 +204,7 @@ def find_visual_spans(
     spans: list[tuple[VisualSpan, ...]] = []
     remaining = list(reversed(layouts))
     for sample, mask in enumerate(placeholder_mask):
-        positions = mask.nonzero().flatten()  # [placeholders of this prompt]
+        positions = mask.nonzero().flatten().cpu()  # [placeholders of this prompt]
         own_spans: list[VisualSpan] = []
         start = 0
         # Some models have an empty entry for a prompt without images.

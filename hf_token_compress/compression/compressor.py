@@ -22,7 +22,7 @@ from .fast_path import FastPath
 from .generic_check import check_decoder_entry
 from .host import on_host, to_host
 from .inputs import PromptLayout, read_layout
-from .precision import without_autocast
+from .precision import host_by_default, without_autocast
 from .reading import read
 from .report import CompressionReport, SampleReport
 from .rewriting import CompressedInputs, Padding, check_policy, rewrite_prompt, with_features
@@ -37,6 +37,7 @@ _logger = logging.getLogger("hf_token_compress")
 _MASK = "instruction_mask"
 
 
+@host_by_default()
 def compress_inputs(
     model: Any,
     family: ModelFamily,
@@ -196,6 +197,7 @@ def _select(
     scores: Tensor,
     budgets: Sequence[TokenCompressionConfig],
 ) -> KeptTokens:
+    """The tokens to keep."""
     return select_tokens(
         prompt.attention_mask,
         prompt.visuals,

@@ -136,7 +136,7 @@ class FastPath:
         twin = make_twin(decoder, untouched=decoder_layers(decoder)[1:])
         layer = LlamaLikeLayer.of(twin.of(decoder))
         assert layer is not None, "fits() was not asked."
-        sample, position = queries.sample, queries.position
+        sample, position = (own.to(embeds.device) for own in (queries.sample, queries.position))
         with twin.running():
             position_ids = layout.position_ids  # [A, B, S] or [B, S]
             turns = [

@@ -24,6 +24,7 @@ from ..prompt import (
     find_visual_spans,
 )
 from .host import on_host, to_host
+from .precision import host_by_default
 from .stopwatch import Stopwatch
 from .vision_attention import features_with_attention
 
@@ -194,17 +195,21 @@ class PromptLayout:
             embed: Computes the decoder's input, float [B, S, D].
         """
         (instruction,) = to_device([instruction_mask], self.input_ids.device)
-        return MultimodalPrompt(
+        attention, visual = self.attention_mask, self.visual_mask()
+        if visual.device.type == "cpu":
+            # A scorer that writes to its masks must not change the layout or the caller's mask.
+            attention, visual = attention.clone(), visual.clone()
+        prompt = MultimodalPrompt(
             input_ids=self.input_ids,
             embed=embed,
             position_ids=self.position_ids,
-            attention_mask=self.attention_mask,
-            visual_mask=self.visual_mask(),
+            attention_mask=attention,
+            visual_mask=visual,
             instruction_mask=instruction,
             visuals=self.visuals,
-            host_masks=HostMasks(
-                self.on_host.attention_mask, self.visual_mask_on_host, instruction_mask
-            ),
+        )
+        return prompt.known_on_host(
+            HostMasks(self.on_host.attention_mask, self.visual_mask_on_host, instruction_mask)
         )
 
 
@@ -282,6 +287,7 @@ def placeholder_modalities(
     return [own for own in MODALITIES if is_placeholder(model, family, inputs, own).any()]
 
 
+@host_by_default()
 def read_layout(
     model: Any,
     family: ModelFamily,

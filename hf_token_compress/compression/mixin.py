@@ -148,6 +148,8 @@ class TokenCompressionMixin:
             **restored_callbacks(arguments, restore),
             **shortened_limits(self, arguments, prompt_ids.shape[1] - prompt_length),
         }
+        if report is not None and arguments.get("streamer") is not None:
+            report.check_scores()  # before the first token is shown
         output = None
         # What stock `generate` passes at every step fits the cache as it is.
         forget_prefix(cache)

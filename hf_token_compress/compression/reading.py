@@ -21,7 +21,7 @@ from .fast_path import FastPath
 from .host import on_host
 from .inputs import PromptLayout, check_shape, read_layout
 from .labels import answer_tokens
-from .precision import without_autocast
+from .precision import host_by_default, without_autocast
 from .probe import Probe, decoder_layers
 from .rewriting import rewrite_prompt
 
@@ -161,6 +161,7 @@ def read_prompt(
     return reading.prompt, reading.scoring_layer(scoring_depth)
 
 
+@host_by_default()
 def read(
     model: Any,
     family: ModelFamily,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from threading import Lock
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from ..config import TokenCompressionConfig
 from ..prompt import VisualSpan
 from .stopwatch import CallTimes
+
+# One for all, so that reports can be copied and pickled.
+_MAKING = Lock()
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,16 +121,18 @@ class CompressionReport:
         self.visual_tokens_after = sum(after for _, after in visual_tokens)
         self.times = times
         self._is_checked = is_checked
+        self._samples: tuple[SampleReport, ...] = ()
         self._make_samples: Callable[[], tuple[SampleReport, ...]] | None = make_samples
 
-    @cached_property
+    @property
     def samples(self) -> tuple[SampleReport, ...]:
         """One report per prompt of the batch."""
-        assert self._make_samples is not None
-        made = self._make_samples()
-        # It holds tensors of the device.
-        self._make_samples = None
-        return made
+        with _MAKING:
+            if self._make_samples is not None:
+                self._samples = self._make_samples()
+                # It holds tensors of the device.
+                self._make_samples = None
+            return self._samples
 
     def check_scores(self) -> None:
         """Raise `ValueError` unless scores are finite; waits for those that are not yet checked."""
@@ -182,7 +187,7 @@ class CompressionReport:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"samples": self.samples} | vars(self)
+        return {**vars(self), "_samples": self.samples, "_make_samples": None}
 
     def __repr__(self) -> str:
         return f"CompressionReport({self.summary()})"

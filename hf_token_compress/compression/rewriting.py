@@ -204,6 +204,7 @@ def _with_tail(
     columns = torch.arange(length)
     last = torch.where(layout.visual_mask_on_host, columns, -1).amax(dim=1)  # [B]
     shared = max(length - 1 - int(last.max()), logits_to_keep or 0)
+    shared = min(shared, length - 1 - int(last.min()))  # what the longest tail has
     tail = (columns > last[:, None]) & (columns >= length - shared)  # [B, S]
     counts = torch.tensor(kept.counts) + (tail & ~mask).sum(dim=1)  # [B]
     exists = _filled(counts.tolist(), "left")  # [B, K]

@@ -36,9 +36,9 @@ class Stopwatch:
             return
         begin = torch.Event(self._device, enable_timing=True)
         end = torch.Event(self._device, enable_timing=True)
-        begin.record()
+        begin.record(torch.accelerator.current_stream(self._device))
         yield
-        end.record()
+        end.record(torch.accelerator.current_stream(self._device))
         self._blocks.append((begin, end))
 
     @property

@@ -51,6 +51,7 @@ from hf_token_compress import (
 from hf_token_compress.compression.reading import check_depth
 from hf_token_compress.mapper import MapperNotFoundError
 from hf_token_compress.scorers import registry as scorer_registry
+from hf_token_compress.scorers.base import NotFiniteError
 
 pytestmark = pytest.mark.core
 
@@ -471,7 +472,7 @@ def spoiled(prompt: Any, value: float) -> torch.Tensor:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_not_finite(value: float) -> None:
     model = scored_by(lambda prompt: spoiled(prompt, value))
-    with one_sentence(ValueError, "prompt 1"):
+    with one_sentence(NotFiniteError, "prompt 1"):
         model(**make_inputs(RAGGED))
 
 

@@ -166,6 +166,19 @@ def test_logits_to_keep() -> None:
     assert_same(compressed(**inputs, logits_to_keep=1).logits, expected)
 
 
+@each_side
+@pytest.mark.parametrize("more", [0, 300])
+def test_logits_to_keep_may_be_more_than_the_tokens_that_stay(padding_side: Any, more: int) -> None:
+    """Columns after the images then stay where they are, counted from the end."""
+    _, compressed = make_pair()
+    inputs = make_inputs(RAGGED, padding_side=padding_side)
+    mask = inputs["attention_mask"]
+    logits = compressed(**inputs, logits_to_keep=mask.shape[1] + more).logits
+    for sample, prompt in enumerate(RAGGED):
+        last = int(mask[sample].nonzero()[-1]) - mask.shape[1]
+        assert_same(logits[sample, last], compressed(**make_inputs([prompt])).logits[0, -1])
+
+
 def test_a_prompt_that_ends_in_its_image_keeps_its_last_token() -> None:
     """The next token is predicted from it, so it stays whatever its score."""
     pair = make_pair()
@@ -184,6 +197,19 @@ def test_a_prompt_that_ends_in_its_image_keeps_its_last_token() -> None:
     assert sample.kept_visual[-1]
     assert sample.visual_tokens_after == 13
     assert_same(logits[0, -1], pair.stock(**masked_inputs(pair, inputs)).logits[0, -1])
+
+
+@pytest.mark.parametrize("scorer", ["gated_fusion", "uniform"])
+def test_the_default_device_does_not_matter(scorer: str) -> None:
+    """Notebooks set it, and the host's own tensors must stay on the CPU."""
+    model = make_pair().compressed
+    compress(model, {"retention_ratio": 0.25, "scorer": scorer})
+    inputs = make_inputs(RAGGED, padding_side="right")
+    expected = prepare_inputs(model, **inputs)
+    with torch.device("meta"):
+        found = prepare_inputs(model, **inputs)
+    for name in ("input_ids", "attention_mask", "position_ids"):
+        assert torch.equal(found[name], expected[name])
 
 
 def test_indices_of_logits_to_keep_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -154,6 +155,24 @@ def test_random_keeps_every_position_about_as_often() -> None:
         kept[scores[prompt.visual_mask].topk(12).indices] += 1
     assert kept.sum() == 4800
     assert (kept - 100).abs().max() < 45
+
+
+def test_masks_on_the_host_are_those_of_the_prompt() -> None:
+    """Also of a changed prompt, and of a mask that a scorer wrote to."""
+    model = tiny_model()
+    prompt, _ = read_prompt(model, make_inputs([ONE_IMAGE]))
+    first, second = prompt.query_mask[0].nonzero().flatten().tolist()[:2]
+    fewer = prompt.instruction_mask.clone()
+    fewer[0, first] = False
+    changed = dataclasses.replace(prompt, instruction_mask=fewer)
+    assert torch.equal(changed.on_host.query, changed.query_mask)
+    assert not torch.equal(changed.query_mask, prompt.query_mask)
+    mask = prompt.query_mask
+    mask[0, second] = False
+    tokens = prompt.query_tokens(mask, mask.device)
+    assert torch.equal(tokens.position, mask[0].nonzero().flatten())
+    prompt.visual_mask[:] = False
+    assert prompt.on_host.visual.any()
 
 
 def test_random_leaves_the_global_generator_alone() -> None:

@@ -167,7 +167,7 @@ class WholePrompt:
         input_ids = self.input_ids[present].to(device)  # [R]
         visual_mask = visual.to(device)
         asking = instruction[present]  # [R]
-        return MultimodalPrompt(
+        prompt = MultimodalPrompt(
             input_ids=input_ids[None],
             position_ids=position_ids[..., present].unsqueeze(-2).to(device),  # [A, 1, R], [1, R]
             attention_mask=torch.ones_like(visual_mask)[None],
@@ -175,8 +175,9 @@ class WholePrompt:
             instruction_mask=asking.to(device)[None],
             visuals=((dataclasses.replace(own, positions=visual.nonzero().flatten()),),),
             embed=lambda: embed(input_ids, visual_mask)[None],
-            host_masks=HostMasks(torch.ones_like(visual)[None], visual[None], asking[None]),
         )
+        everything = torch.ones_like(visual)
+        return prompt.known_on_host(HostMasks(everything[None], visual[None], asking[None]))
 
     def instruction_mask(self, special: SpecialTokens, scope: InstructionScope) -> Tensor:
         """The instruction tokens, bool [S]."""

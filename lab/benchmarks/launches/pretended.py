@@ -318,6 +318,7 @@ def _patches(recorder: Recorder) -> Sequence[Any]:
         mock.patch("torch.cuda._lazy_init"),
         mock.patch("torch.cuda.synchronize", synchronize),
         mock.patch("torch.accelerator.synchronize", synchronize),
+        mock.patch("torch.accelerator.current_stream"),
         mock.patch("torch.cuda.Event", DeviceEvent),
         mock.patch("torch.Event", DeviceEvent),
         mock.patch("torch.tensor", made(torch.tensor)),

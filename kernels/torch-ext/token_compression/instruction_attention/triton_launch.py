@@ -132,11 +132,10 @@ def launches(
 
 def _starts(counts: Sequence[int], device: torch.device) -> Tensor:
     """Where the queries of each sample start, and where they end, int64 [B + 1]."""
-    starts = torch.tensor([0, *accumulate(counts)])
-    if device.type == "cuda":
-        # The host does not wait for a copy of pinned memory.
-        starts = starts.pin_memory()
-    return starts.to(device, non_blocking=True)
+    starts = torch.tensor([0, *accumulate(counts)], device="cpu")
+    # The host does not wait for a copy of pinned memory.
+    pinned = device.type == "cuda"
+    return (starts.pin_memory() if pinned else starts).to(device, non_blocking=pinned)
 
 
 def attention_statistics(
