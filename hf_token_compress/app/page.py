@@ -155,7 +155,7 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
             "outputs": outputs,
             **quick,
         }
-        gr.on([image.input, drawing.input, video.upload, video.clear], **clearing)
+        gr.on([image.input, drawing.input, video.upload], **clearing)
         for name, tab in (("image", image_tab), ("drawing", drawing_tab), ("video", video_tab)):
             tab.select(partial(str, name), None, source, **quick).then(**clearing)
         places: dict[Modality, tuple[Any, Any]] = {

@@ -175,6 +175,8 @@ def server(
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder)),
         *("--served-model-name", "compressed", "--dtype", "float32", "--enforce-eager"),
         *("--max-model-len", "1024", "--block-size", "32", "--max-num-batched-tokens", "64"),
+        # Full after a few prompts, so that what caches hold is not taken for a leak.
+        *("--mm-processor-cache-gb", "0.05", "--num-gpu-blocks-override", "160"),
         *("--tensor-parallel-size", "2", "--hf-overrides", json.dumps(overrides)),
         "--trust-request-mm-kwargs",
     ]
