@@ -25,7 +25,6 @@ from hf_token_compress.evaluation import measure_retention, retention_markdown
 from hf_token_compress.evaluation.settings import ConfiguredScorer
 from hf_token_compress.relevance import relevance
 from hf_token_compress.scorers.hawk import scores_of_heads
-from hf_token_compress.scorers.visual_tokens import standardized
 from hf_token_compress.scoring_layer import ScoringLayer
 
 from ..arguments import (
@@ -92,9 +91,9 @@ def head_weights(
         finally:
             uncompress(model)
         for own, explained in zip(heads.found, report.samples, strict=True):
-            wanted = standardized(explained.scores.clamp(min=0))  # [N]
-            scores = torch.stack([standardized(head) for head in own])  # [heads, N]
-            total = total + (scores @ wanted) / len(wanted)  # [heads], correlations
+            wanted = explained.scores.clamp(min=0).to(own)  # [N]
+            both = torch.cat([wanted[None], own])  # [1 + heads, N]
+            total = total + torch.corrcoef(both)[0, 1:].nan_to_num()  # [heads]
     weights = torch.as_tensor(total).clamp(min=0)
     if not bool(weights.any()):
         raise ValueError("No head of layer 0 correlates with relevance: keep equal weights.")

@@ -305,7 +305,7 @@ def test_load(server: Server) -> None:
     # Nothing grows with the number of requests.
     (memory, files), (memory_after, files_after) = held
     print(f"{len(answers)} answers, {len(server.sent_again)} prompts sent again, held: {held}")
-    assert memory_after - memory < 64 * 2**20
+    assert memory_after - memory < 128 * 2**20  # what 100 prompts hold as pixels is more
     assert files_after - files < 16
     assert all(process.poll() is None for process in server.processes)
     # Repeated prompts all, of new ones some: Transformers takes longer.
