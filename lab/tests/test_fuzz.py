@@ -23,21 +23,21 @@ def one_more(budget: Callable[..., int]) -> Callable[..., int]:
     return lambda count, config: min(count, budget(count, config) + 1)
 
 
-def two_swapped(kept_positions: Callable[..., Any]) -> Callable[..., Any]:
-    def wrong(keep: Any, side: Any) -> Any:
-        index = kept_positions(keep, side).clone()
+def two_swapped(ordered_positions: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(keep: Any, side: Any, longest: int) -> Any:
+        index = ordered_positions(keep, side, longest).clone()
         index[0, -2:] = index[0, -2:].flip(0)
         return index
 
     return wrong
 
 
-def one_position_off(gather: Callable[..., Any]) -> Callable[..., Any]:
-    def wrong(tensor: Any, index: Any, fill: Any) -> Any:
-        found = gather(tensor, index, fill)
-        if tensor.ndim == 3:  # position ids of several axes
-            found[..., -1] += 1
-        return found
+def one_position_off(make: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(inputs: Any, *args: Any, **more: Any) -> Any:
+        positions = inputs["position_ids"].clone()
+        if positions.ndim == 3:  # of several axes
+            positions[..., -1] += 1
+        return make({**inputs, "position_ids": positions}, *args, **more)
 
     return wrong
 
@@ -46,8 +46,8 @@ def one_position_off(gather: Callable[..., Any]) -> Callable[..., Any]:
     ("module", "name", "plant", "check"),
     [
         (keep_mask, "visual_token_budget", one_more, "budgets: "),
-        (rewriting, "kept_positions", two_swapped, "hidden: "),
-        (rewriting, "gather_positions", one_position_off, "hidden: "),
+        (rewriting, "ordered_positions", two_swapped, "hidden: "),
+        (rewriting, "CompressedInputs", one_position_off, "hidden: "),
     ],
 )
 def test_a_planted_error_is_found(
