@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -42,22 +41,3 @@ class ScoringLayer:
     softcap: float | None = None
     sinks: Tensor | None = None
     query_counts: tuple[int, ...] | None = None
-
-
-def causal_mask(
-    sample: Tensor, position: Tensor, key_mask: Tensor, sliding_window: int | None
-) -> Tensor:
-    """Keys that queries see by causal order, padding and a window.
-
-    Args:
-        sample: int64 [Q].
-        position: int64 [Q].
-        key_mask: bool [B, S].
-        sliding_window: Number of keys that a query sees at most, its own included.
-
-    Returns:
-        bool [Q, S].
-    """
-    offset = position[:, None] - torch.arange(key_mask.shape[1], device=position.device)  # [Q, S]
-    visible = key_mask[sample] & (offset >= 0)
-    return visible if sliding_window is None else visible & (offset < sliding_window)

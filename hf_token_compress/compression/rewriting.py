@@ -15,6 +15,7 @@ from ..device_copy import to_device
 from ..grid_positions import grid_position_ids
 from ..models.family import ModelFamily
 from ..models.visuals import CompressedVisionOutput, EncodedVisuals
+from ..padding import past_end
 from ..prompt import Modality
 from ..rewrite import PaddingSide, compact_position_ids, ordered_positions
 from ..selection import KeptTokens
@@ -181,10 +182,8 @@ def _with_outputs(
 
 def _filled(counts: Sequence[int], padding_side: PaddingSide) -> Tensor:
     """Which columns hold tokens if samples of these lengths are padded, bool [B, K] on the CPU."""
-    lengths = torch.tensor(counts)[:, None]
-    longest = max(counts, default=0)
-    slots = torch.arange(longest)
-    return slots < lengths if padding_side == "right" else slots >= longest - lengths
+    filled = ~past_end(counts)
+    return filled if padding_side == "right" else filled.flip(1)
 
 
 def _with_tail(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import to_device
+from ..padding import past_end
 from .inputs import INPUTS, WORDS, MapperInput
 
 _SMALLEST_DEVIATION = 1e-3
@@ -56,7 +57,7 @@ class BatchIndex:
             device: Where the tensors go.
         """
         longest = max(counts, default=0)
-        missing = torch.arange(longest) >= torch.tensor(counts)[:, None, None]  # [P, 1, N]
+        missing = past_end(counts).unsqueeze(1)  # [P, 1, N]
         # Number the tokens of all grids, and pad the grids to one size.
         numbered = [
             number * longest + grid.cpu() for number, own in enumerate(grids) for grid in own
@@ -146,7 +147,7 @@ class MapperBatch:
         text, embedding: float32 [P, 2, N], as in `MapperInput`.
         tokens: float [P, N, D], as in `MapperInput`; anything finite on padding.
         words: float [P, R, D], as in `MapperInput`; the same.
-        unasked: bool [P, R, 1], True on the padding of `words`.
+        unasked: bool [P, R], True on the padding of `words`.
     """
 
     index: BatchIndex
@@ -181,8 +182,7 @@ class MapperBatch:
         if len(shown) == len(asked) == len(inputs):
             tokens = pad_sequence(shown, batch_first=True)  # [P, N, D]
             words = pad_sequence(asked, batch_first=True)  # [P, R, D]
-            lengths = torch.tensor([len(own) for own in asked])
-            (unasked,) = to_device((padding_of(lengths),), words.device)
+            (unasked,) = to_device([past_end([*map(len, asked)])], words.device)
         return cls(index, attention, padded("text"), padded("embedding"), tokens, words, unasked)
 
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -228,8 +228,3 @@ class MapperBatch:
         centred = values - self.index.mean(values)
         deviation = self.index.mean(centred.square()).sqrt()  # [P, C, 1]
         return [centred / deviation.clamp(min=_SMALLEST_DEVIATION)]
-
-
-def padding_of(lengths: Tensor) -> Tensor:
-    """Which places of padded sequences of these lengths, [P], are padding: bool [P, longest, 1]."""
-    return (torch.arange(int(lengths.max())) >= lengths[:, None]).unsqueeze(-1)

@@ -85,7 +85,8 @@ class QuestionNetwork(nn.Module):
 
     def forward(self, batch: MapperBatch) -> Tensor:
         """Logits of the visual tokens of P prompts, float32 [P, N]; anything on padding."""
-        tokens, words, unasked = batch.embeddings()  # [P, N, D], [P, R, D], [P, R, 1]
+        tokens, words, unasked = batch.embeddings()  # [P, N, D], [P, R, D], [P, R]
+        unasked = unasked.unsqueeze(-1)  # [P, R, 1]
         # 1. Tokens relative to the mean of the prompt, at a mean square of 1.
         centred = tokens.transpose(1, 2)  # [P, D, N]
         centred = centred - batch.index.mean(centred)

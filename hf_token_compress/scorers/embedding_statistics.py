@@ -35,7 +35,7 @@ def embedding_statistics(
     """
     words = normalize(instruction.float(), dim=-1)  # [P, R, D]
     centre = _centre(visual, missing).unsqueeze(-1)  # [P, D, 1]
-    asked = None if unasked is None else (~unasked).sum(dim=1)[:, None, None]  # [P, 1, 1]
+    asked = None if unasked is None else (~unasked).sum(dim=1, keepdim=True)  # [P, 1]
     text, embedding = [], []
     for chunk in visual.split(_chunk_size(visual), dim=1):
         values = chunk.float()  # [P, n, D]
@@ -47,7 +47,7 @@ def embedding_statistics(
             mean, largest = cosines.mean(dim=-1), cosines.amax(dim=-1)  # [P, n] each
         else:
             out = unasked.unsqueeze(1)  # [P, 1, R]
-            mean = cosines.masked_fill(out, 0.0).sum(dim=-1) / asked.squeeze(-1)
+            mean = cosines.masked_fill(out, 0.0).sum(dim=-1) / asked
             largest = cosines.masked_fill(out, -torch.inf).amax(dim=-1)
         text.append(torch.stack([mean, largest], dim=1))  # [P, 2, n]
         own = (unit @ centre).squeeze(-1)  # [P, n]

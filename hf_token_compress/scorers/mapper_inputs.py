@@ -13,11 +13,13 @@ from torch.nn.utils.rnn import pad_sequence
 from ..device_copy import few_launches, to_device
 from ..kernels.instruction_attention import attention_statistics
 from ..mapper import MapperInput
-from ..mapper.batch import BatchIndex, MapperBatch, padding_of
+from ..mapper.batch import BatchIndex, MapperBatch
 from ..mapper.inputs import INPUTS, WORDS
+from ..padding import past_end
 from ..prompt import Modality, MultimodalPrompt, VisualSpan
 from ..scoring_layer import ScoringLayer
 from .embedding_statistics import embedding_statistics
+from .visual_tokens import places_of
 
 _SMALLEST_SHARE = 1e-9
 
@@ -162,11 +164,8 @@ def _embeddings(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`tokens`, `words` and `unasked` of a `MapperBatch`, from `places` on the CPU, [P, N]."""
     embeds = prompt.inputs_embeds.flatten(0, 1).to(device)  # [B * S, D]
-    length = prompt.visual_mask.shape[1]
-    query = prompt.on_host.query  # [B, S]
-    asked = [query[sample].nonzero().flatten() + sample * length for sample in samples]  # [R] each
-    unasked = padding_of(torch.tensor([len(own) for own in asked]))
-    parts = places, pad_sequence(asked, batch_first=True), unasked
+    asked = places_of(prompt.on_host.query, samples)  # [R] each
+    parts = places, pad_sequence(asked, batch_first=True), past_end([*map(len, asked)])
     visual_index, word_index, unasked = to_device(parts, device)
     return embeds[visual_index], embeds[word_index], unasked
 
@@ -180,29 +179,21 @@ def _embedding_statistics(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Text and embedding of a `MapperBatch`, [P, 2, N] each, from `places` on the CPU, [P, N]."""
+    asked = places_of(prompt.on_host.query, samples)  # [R] each
+    if few_launches(device):
+        tokens, words, unasked = _embeddings(prompt, samples, places, device)
+        missing = None if index.missing is None else index.missing.squeeze(1)
+        same = len(set(map(len, asked))) == 1
+        return embedding_statistics(tokens, words, missing, None if same else unasked)
+    # One prompt after another, to hold the embeddings of one at a time.
     embeds = prompt.inputs_embeds.flatten(0, 1).to(device)  # [B * S, D]
-    length = prompt.visual_mask.shape[1]
-    query = prompt.on_host.query  # [B, S]
-    asked = [query[sample].nonzero().flatten() + sample * length for sample in samples]  # [R] each
-    if not few_launches(device):
-        # One prompt after another, to hold the embeddings of one at a time.
-        parts = [
-            embedding_statistics(embeds[own[:count]].unsqueeze(0), embeds[words].unsqueeze(0))
-            for own, count, words in zip(places, counts, asked, strict=True)
-        ]
-        longest = places.shape[1]
-        text, embedding = (
-            torch.cat([pad(values, (0, longest - values.shape[-1])) for values in group])
-            for group in zip(*parts, strict=True)
-        )
-        return text, embedding
-    words = pad_sequence(asked, batch_first=True)  # [P, R]
-    lengths = torch.tensor([len(own) for own in asked])
-    unasked = torch.arange(words.shape[1]) >= lengths[:, None]  # [P, R]
-    visual_index, word_index, on_device = to_device((places, words, unasked), device)
-    return embedding_statistics(
-        embeds[visual_index],  # [P, N, D]
-        embeds[word_index],  # [P, R, D]
-        None if index.missing is None else index.missing.squeeze(1),
-        on_device if bool(unasked.any()) else None,
+    parts = [
+        embedding_statistics(embeds[own[:count]].unsqueeze(0), embeds[words].unsqueeze(0))
+        for own, count, words in zip(places, counts, asked, strict=True)
+    ]
+    longest = places.shape[1]
+    text, embedding = (
+        torch.cat([pad(values, (0, longest - values.shape[-1])) for values in group])
+        for group in zip(*parts, strict=True)
     )
+    return text, embedding

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import Self
 
 from ..device_copy import few_launches, to_device
+from ..padding import past_end
 from ..prompt import MultimodalPrompt
 
 
@@ -48,6 +49,19 @@ def instruction_positions(prompt: MultimodalPrompt, sample: int) -> Tensor:
     return positions
 
 
+def places_of(mask: Tensor, samples: Sequence[int]) -> list[Tensor]:
+    """Where the tokens of some prompts that a mask marks lie in the B * S tokens of all prompts.
+
+    Args:
+        mask: bool [B, S] on the CPU.
+        samples: Numbers of the prompts.
+
+    Returns:
+        int64 [tokens] for each of them, ascending.
+    """
+    return [mask[sample].nonzero().flatten() + sample * mask.shape[1] for sample in samples]
+
+
 @dataclass(frozen=True)
 class VisualBatch:
     """Visual tokens of P prompts, padded to N, and their instruction tokens, padded to R.
@@ -73,16 +87,12 @@ class VisualBatch:
     @classmethod
     def of(cls, prompt: MultimodalPrompt, samples: Sequence[int], device: torch.device) -> Self:
         """The tokens of some prompts, found on the host and copied to a device at once."""
-        masks, length = prompt.on_host, prompt.visual_mask.shape[1]
-
-        def padded(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            own = [mask[sample].nonzero().flatten() + sample * length for sample in samples]
-            counts = torch.tensor([len(places) for places in own])
-            places = pad_sequence(own, batch_first=True)
-            return places, counts, torch.arange(places.shape[1]) >= counts[:, None]
-
-        places, counts, missing = padded(masks.visual)
-        words, asked, unasked = padded(masks.query)
+        visual, query = (
+            places_of(mask, samples) for mask in (prompt.on_host.visual, prompt.on_host.query)
+        )
+        counts, asked = (torch.tensor([*map(len, own)]) for own in (visual, query))
+        places, words = (pad_sequence(own, batch_first=True) for own in (visual, query))
+        missing, unasked = past_end([*map(len, visual)]), past_end([*map(len, query)])
         ranks = torch.stack([(asked - 1) // 2, asked // 2, asked - 1], dim=1)  # [P, 3]
         parts = (places, counts.float().unsqueeze(1), missing, words, unasked, ranks)
         moved = to_device(parts, device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import to_device
+from ..padding import past_end
 from .candidates import Candidates
 from .diverse import diverse_batch
 from .floors import best_of_each_group
@@ -34,8 +35,7 @@ def keep_planned(scores: Tensor, plans: Sequence[SelectionPlan], rule: BatchRule
     """
     lengths = [len(plan) for plan in plans]
     first = _padded([plan.first for plan in plans], False)  # [P, N]
-    ends = torch.tensor(lengths)[:, None]
-    after_end = torch.arange(scores.shape[1]) >= ends  # [P, N]
+    after_end = past_end(lengths, scores.shape[1])  # [P, N]
     # The floors of each prompt in turn; a prompt with fewer has no groups in the last ones.
     none = [torch.full((length,), -1) for length in lengths]
     floors = [

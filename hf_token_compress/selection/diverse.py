@@ -17,6 +17,7 @@ from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from ..device_copy import to_device
+from ..padding import past_end
 from .candidates import Candidates
 
 ROUNDS = 2
@@ -139,9 +140,7 @@ def _takes(count: int, rounds: int) -> list[int]:
 
 def _past(counts: Sequence[int]) -> Tensor | None:
     """Places past the count of each prompt, bool [P, largest count]; None if there are none."""
-    if len(set(counts)) == 1:
-        return None
-    return torch.arange(max(counts)) >= torch.tensor(counts)[:, None]
+    return None if len(set(counts)) == 1 else past_end(counts)
 
 
 def _pool_ranks(count: int, wanted: int) -> Tensor:

@@ -9,7 +9,6 @@ mapper that comes with the model, if there is one. Prompts and questions come fr
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_token_compress.config import DEFAULT_SCORER
-from hf_token_compress.data.composed import SceneSource, scene_samples
+from hf_token_compress.data.composed import SceneSource
 from hf_token_compress.data.sample import Sample
-from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.data.sources import SampleSource
 from hf_token_compress.evaluation import (
     RetentionResult,
@@ -41,7 +39,7 @@ from ..arguments import (
     set_threads,
 )
 from ..loading import load_model
-from ..testbed.arguments import add_source, samples_of
+from ..testbed.arguments import add_source, questions_of
 
 
 def measure_calibration(
@@ -127,12 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, processor = load_model(options.model, dtype=options.dtype)
     shipped = own_mapper(options.model)
     most = max(options.prompts)
+    samples = questions_of(options)
     if options.model.startswith("tiny-"):
-        samples = scene_samples(options.kinds or KINDS, options.per_kind, seed=options.seed)
         prompts = usable_prompts(SceneSource(2 * most, seed=options.prompt_seed), most)
     else:
-        samples = samples_of(options)
-        prompts = _mixed(_prompts_of(options, most), most)
+        per_kind = -(-most // len({own.kind for own in samples}))
+        prompts = _mixed(
+            questions_of(options, per_kind=per_kind, seed=options.prompt_seed, split="mapper"), most
+        )
     results, seconds = measure_calibration(
         model,
         processor,
@@ -144,14 +144,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(retention_markdown(results))
     for count, passed in zip(options.prompts, seconds, strict=True):
         print(f"\nCalibrating with {count} prompts took {passed:.0f} s.")
-
-
-def _prompts_of(options: argparse.Namespace, count: int) -> list[Sample]:
-    """At least so many questions of the testbed, from the stream of its mappers."""
-    own = argparse.Namespace(**vars(options))
-    own.per_kind = -(-count // len(options.kinds or (0,)))
-    own.seed, own.split = options.prompt_seed, "mapper"
-    return samples_of(own)
 
 
 def _mixed(samples: Sequence[Sample], count: int) -> list[Sample]:

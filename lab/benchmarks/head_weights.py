@@ -18,9 +18,7 @@ from typing_extensions import override
 
 from hf_token_compress import MultimodalPrompt, Scorer, compress, prepare_inputs, uncompress
 from hf_token_compress.data.chat import encode_samples
-from hf_token_compress.data.composed import scene_samples
 from hf_token_compress.data.sample import Sample
-from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.evaluation import measure_retention, retention_markdown
 from hf_token_compress.evaluation.settings import ConfiguredScorer
 from hf_token_compress.relevance import relevance
@@ -37,7 +35,7 @@ from ..arguments import (
     set_threads,
 )
 from ..loading import load_model
-from ..testbed.arguments import add_source, samples_of
+from ..testbed.arguments import add_source, questions_of
 
 _MAPPER_SEED = 9_500_000
 """Of the questions that weights are found on."""
@@ -113,16 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto", help="dtype of the model")
     options = parser.parse_args(arguments)
     set_threads(options)
-    if options.model.startswith("tiny-"):
-        kinds = options.kinds or KINDS
-        per_kind = -(-options.learn // len(kinds))
-        learned = scene_samples(kinds, per_kind, seed=_MAPPER_SEED, split="mapper")
-        samples = scene_samples(kinds, options.per_kind, seed=options.seed)
-    else:
-        samples = samples_of(options)
-        options.per_kind = -(-options.learn // len({own.kind for own in samples}))
-        options.seed, options.split = _MAPPER_SEED, "mapper"
-        learned = samples_of(options)
+    samples = questions_of(options)
+    per_kind = -(-options.learn // len({own.kind for own in samples}))
+    learned = questions_of(options, per_kind=per_kind, seed=_MAPPER_SEED, split="mapper")
     model, processor = load_model(options.model, dtype=options.dtype)
     weights = head_weights(model, processor, learned, batch_size=options.batch_size)
     print(f"head_weights={weights}", flush=True)

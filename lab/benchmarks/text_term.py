@@ -22,9 +22,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from hf_token_compress import MultimodalPrompt, register_scorer
-from hf_token_compress.data.composed import scene_samples
 from hf_token_compress.data.sample import Sample
-from hf_token_compress.data.scenes import KINDS
 from hf_token_compress.evaluation import (
     RetentionResult,
     measure_retention,
@@ -44,7 +42,7 @@ from ..arguments import (
     set_threads,
 )
 from ..loading import load_model
-from ..testbed.arguments import add_source, samples_of
+from ..testbed.arguments import add_source, questions_of
 
 PROMPTS = ("short", "long", "unaligned")
 
@@ -127,10 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto", help="dtype of the model")
     options = parser.parse_args(arguments)
     set_threads(options)
-    if options.model.startswith("tiny-"):
-        samples = scene_samples(options.kinds or KINDS, options.per_kind, seed=options.seed)
-    else:
-        samples = samples_of(options)
+    samples = questions_of(options)
     model, processor = load_model(options.model, dtype=options.dtype)
     found = measure_text_term(
         model,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hf_token_compress.data.composed import scene_samples
 from hf_token_compress.data.sample import Sample
+from hf_token_compress.data.scenes import KINDS as SCENE_KINDS
 
 from ..arguments import comma_list
 from .objects.cutouts import CUTOUTS_FOLDER, Cutouts
@@ -41,3 +43,16 @@ def samples_of(options: argparse.Namespace) -> list[Sample]:
         split=options.split,
         cutouts=Cutouts(options.cutouts) if "photographs" in options.source else None,
     )
+
+
+def questions_of(options: argparse.Namespace, **changes: object) -> list[Sample]:
+    """Questions for `--model`: composed images for tiny models, for others as `samples_of`.
+
+    Args:
+        options: What `add_model`, `add_source` and `add_questions` describe.
+        **changes: Options with other values, such as another seed.
+    """
+    own = argparse.Namespace(**{**vars(options), **changes})
+    if not own.model.startswith("tiny-"):
+        return samples_of(own)
+    return scene_samples(own.kinds or SCENE_KINDS, own.per_kind, seed=own.seed, split=own.split)

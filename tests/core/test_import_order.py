@@ -13,7 +13,7 @@ import hf_token_compress
 ROOT = Path(hf_token_compress.__file__).parent
 NAME = ROOT.name
 FLOORS = (
-    {"_version", "checks", "device_copy", "hub", "lazy", "notices", "writing"},
+    {"_version", "checks", "device_copy", "hub", "lazy", "notices", "padding", "writing"},
     {"options", "registry"},
     {"config"},
     {"grid_positions", "prompt", "rewrite", "scoring_layer", "word_statistics"},
