@@ -56,13 +56,34 @@ def prepare_question(
     """One user turn: images, then videos, then the text, as tensors on the model's device.
 
     Raises:
-        ValueError: An image has a shape that the processor refuses.
+        ValueError: An image has a shape that the processor refuses, the text holds a placeholder,
+            or it is longer than the model has positions.
     """
     from .data.chat import encode, user_turn
 
     inputs = encode(checkpoint.processor, [user_turn(text, images, videos)])
+    _check_length(checkpoint, inputs)
     prepared: Mapping[str, Any] = inputs.to(checkpoint.model.device, checkpoint.model.dtype)
     return prepared
+
+
+def _check_length(checkpoint: Checkpoint, inputs: Mapping[str, Any]) -> None:
+    """Raise where the text alone has more tokens than positions; compression drops none of it."""
+    from .compression.inputs import is_placeholder
+    from .config import MODALITIES
+    from .models.registry import model_family
+
+    model = checkpoint.model
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    family = model_family(model.stock_class)
+    length = inputs["input_ids"].numel() - sum(
+        int(is_placeholder(model, family, inputs, modality).sum()) for modality in MODALITIES
+    )
+    if positions is not None and length > positions:
+        raise ValueError(
+            f"The text of the prompt has {length} tokens, but the model has only {positions} "
+            "positions: ask a shorter question."
+        )
 
 
 def answer(

@@ -39,6 +39,18 @@ def reason(error: Exception, shown: Visual) -> str:
     return sentence
 
 
+def drawn(canvas: Mapping[str, Any] | None) -> Image.Image:
+    """The drawing on a canvas.
+
+    Raises:
+        ValueError: There is none.
+    """
+    image: Image.Image | None = canvas["composite"] if canvas else None
+    if image is None or image.getcolors(maxcolors=1) is not None:
+        raise ValueError("The drawing is empty: draw something on it, or choose an example.")
+    return image
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One question, asked with all visual tokens and with those that a setting keeps.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import gradio as gr
 from PIL import Image
@@ -34,7 +33,7 @@ def image_input() -> gr.Image:
 
 
 def drawing_input() -> gr.ImageEditor:
-    """A white canvas; `drawn` reads what it gives."""
+    """A white canvas; `comparing.drawn` reads what it gives."""
     return gr.ImageEditor(
         Image.new("RGB", CANVAS, "white"),
         type="pil",
@@ -51,13 +50,6 @@ def drawing_input() -> gr.ImageEditor:
         elem_id="drawing",
         buttons=[],
     )
-
-
-def drawn(canvas: Mapping[str, Any] | None) -> Image.Image | None:
-    """The drawing on a canvas; None on an empty one."""
-    image: Image.Image | None = canvas["composite"] if canvas else None
-    blank = image is None or image.getcolors(maxcolors=1) is not None
-    return None if blank else image
 
 
 def video_input() -> gr.Gallery:

@@ -12,9 +12,9 @@ from ..config import Modality, Selection
 from ..scorers.registry import available_scorers
 from .cards import STYLE as STYLE
 from .cards import UNASKED, answer_cards, problem
-from .comparing import EXPECTED_ERRORS, Comparer, Visual, reason
+from .comparing import EXPECTED_ERRORS, Comparer, Visual, drawn, reason
 from .examples import Example
-from .inputs import drawing_input, drawn, example_gallery, image_input, video_input
+from .inputs import drawing_input, example_gallery, image_input, video_input
 from .knowledge import is_embedded, what_is_measured, what_it_knows
 
 THEME = gr.themes.Soft(
@@ -54,14 +54,16 @@ def make_page(comparer: Comparer, examples: Mapping[Modality, Sequence[Example]]
         selection: Selection,
         explained: bool,
     ) -> tuple[Any, ...]:
-        sources: dict[str, Visual] = {
+        files = {
             "image": [image] if image else [],
-            "drawing": drawn(drawing) or [],
+            "drawing": [],
             "video": [file for file, _ in video or ()],
         }
-        shown = sources[source]
+        shown: Visual = files[source]
         changes = {"retention_ratio": percent / 100, "scorer": scorer, "selection": selection}
         try:
+            if source == "drawing":
+                shown = drawn(drawing)
             found = comparer(
                 question,
                 shown,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,12 +156,12 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
     with working(f"Loading {name}", spinner=Path(source.location).is_dir()):
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from ..mapper import MapperNotFoundError
         from ..scorers.registry import build_scorer
 
         if compression.scorer_name != "mapper":
             with wrong_arguments():
                 build_scorer(compression.scorer_name, compression.scorer_options)
+        check_mappers([compression])
         device = torch_device(source.options.device)
         saved_dtype = source.settings.get("dtype", source.settings.get("torch_dtype"))
         dtype = dtype_name(source.options.dtype, saved_dtype, device)
@@ -170,8 +170,6 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
                 source.location, token_compression=compression, dtype=dtype
             )
             processor = AutoProcessor.from_pretrained(source.location)
-        except MapperNotFoundError as error:
-            raise CommandError(first_line(error)) from error
         except OSError as error:
             raise CommandError(explain_failure("model", name, error)) from error
         except ImportError as error:
@@ -185,6 +183,24 @@ def load_checkpoint(source: CheckpointSource, compression: TokenCompressionConfi
                 f"The model cannot be put on the device {str(device)!r}: {first_line(error)}"
             ) from error
     return Checkpoint(name, model.eval(), processor)
+
+
+def check_mappers(settings: Iterable[TokenCompressionConfig]) -> None:
+    """Look for the mappers of settings before a model is loaded.
+
+    Raises:
+        CommandError: There is no such mapper.
+        ValueError: A mapper is damaged.
+    """
+    from ..mapper import MapperNotFoundError, load_mappers
+
+    for name, revision in {(own.mapper, own.mapper_revision) for own in settings}:
+        if name is None:
+            continue
+        try:
+            load_mappers(name, revision)
+        except MapperNotFoundError as error:
+            raise CommandError(first_line(error)) from error
 
 
 def dtype_name(dtype: str, saved: Any, device: Any) -> str:

@@ -33,9 +33,9 @@ def notices() -> Console:
     return Console(stderr=True, markup=False)
 
 
-def name_samples(heading: str, samples: Sequence[tuple[int, str]]) -> None:
-    """Name on stderr the first of some samples, by number, and what is wrong with each."""
-    named = "; ".join(f"sample {number}, {reason}" for number, reason in samples[:_MOST_NAMED])
+def name_samples(heading: str, samples: Sequence[tuple[str, str]]) -> None:
+    """Name on stderr the first of some samples: where each is, and what is wrong with it."""
+    named = "; ".join(f"{place}, {reason}" for place, reason in samples[:_MOST_NAMED])
     more = "; …" if len(samples) > _MOST_NAMED else ""
     notices().print(Text(f"{heading}: {named}{more}", style="yellow"), soft_wrap=True)
 

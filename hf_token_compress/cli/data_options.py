@@ -177,15 +177,17 @@ class DataOptions:
         checked = check_samples(source)
         bad, count = checked.bad, checked.samples
         if bad and (not self.skip_bad or len(bad) == count):
-            number, reason = bad[0]
+            place, reason = bad[0]
             remedy = (
                 "put it right"
                 if len(bad) == count
                 else "put it right, or leave such samples out with --skip-bad"
             )
-            others = f" (and {len(bad) - 1} more of {count})" if len(bad) > 1 else ""
+            others = f" (and {len(bad) - 1} more of {count} samples)" if len(bad) > 1 else ""
             raise CommandError(
-                f"Sample {number}{others} cannot be used, because {reason}: {remedy}.", exit_code=2
+                f"{place[0].upper()}{place[1:]}{others} cannot be used, because {reason}: "
+                f"{remedy}.",
+                exit_code=2,
             )
         if bad:
             name_samples(f"{len(bad)} of {count} samples are left out", bad)

@@ -36,7 +36,6 @@ class Run:
         """Print the results, and write and draw them where that was asked for."""
         from ..evaluation.table import sample_rows, table_rows
 
-        name_left_out(found.left_out)
         outputs, model, rows = self.outputs, self.about["model"], table_rows(found)
         if outputs.plot is not None:
             _draw(outputs.plot, model, rows)
@@ -53,6 +52,7 @@ class Run:
             typer.echo(json.dumps(table, ensure_ascii=False))
         else:
             print_evaluation(model, found, rows, markdown=outputs.markdown)
+        name_left_out(found.left_out)
 
     def kept(self, evaluator: Evaluator) -> str:
         """What a stopped run leaves."""

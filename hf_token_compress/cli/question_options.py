@@ -45,6 +45,8 @@ class QuestionOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if not self.prompt.strip():
+            raise ValueError("--prompt is empty: give a question.")
 
     @property
     def modalities(self) -> tuple[str, ...]:

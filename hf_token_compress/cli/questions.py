@@ -79,4 +79,4 @@ def name_left_out(left_out: Sequence[LeftOut]) -> None:
     """Count and name on stderr the questions that no figure counts."""
     if not left_out:
         return
-    name_samples(f"Left out ({len(left_out)})", [(item.number, item.reason) for item in left_out])
+    name_samples(f"Left out ({len(left_out)})", [(item.place, item.reason) for item in left_out])

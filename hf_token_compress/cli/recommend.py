@@ -14,7 +14,7 @@ from rich.text import Text
 from ..config import TokenCompressionConfig
 from ..hub import first_line
 from ..training.options import CollectOptions
-from .checkpoint import ModelOptions, find_checkpoint, load_checkpoint
+from .checkpoint import ModelOptions, check_mappers, find_checkpoint, load_checkpoint
 from .console import counting, notices, working
 from .data_options import DATA, DataOptions
 from .errors import one_sentence_errors, stoppable
@@ -93,6 +93,7 @@ def recommend(
     questions = read_questions(data, composed, listed(kind), answers.metric, asking.frames)
     found, setting = _too_few(len(questions), len(sequences), options), None
     if found is None:
+        check_mappers(own.config for settings in sequences.values() for own in settings)
         checkpoint = load_checkpoint(source, TokenCompressionConfig())
         evaluator = make_evaluator(checkpoint, questions, asking, answers.metric, answers_file)
         with stoppable(lambda: _kept(answers_file)):

@@ -45,9 +45,19 @@ def encode_samples(processor: Any, samples: Sequence[Sample], num_frames: int | 
 
 
 def encode(processor: Any, conversations: Sequence[Conversation]) -> Any:
-    """Model inputs for a batch of conversations whose videos are frames, padded on the left."""
+    """Model inputs for a batch of conversations whose videos are frames, padded on the left.
+
+    Raises:
+        ValueError: A text holds a placeholder, or the processor refuses an image.
+    """
     options: dict[str, Any] = {"padding": True, "padding_side": "left"}
-    parts = (part for chat in conversations for turn in chat for part in turn["content"])
+    parts = [part for chat in conversations for turn in chat for part in turn["content"]]
+    for token in _placeholders(processor):
+        if any(part["type"] == "text" and token in part["text"] for part in parts):
+            raise ValueError(
+                f"The question holds {token!r}, with which this model marks an image or a video: "
+                "leave it out of the text."
+            )
     if any(part["type"] == "video" for part in parts):
         options["do_sample_frames"] = False  # all given frames are used
     return processor.apply_chat_template(
@@ -70,3 +80,9 @@ def batches_of_one_shape(samples: Sequence[Sample]) -> list[list[int]]:
     for index, sample in enumerate(samples):
         batches.setdefault((sample.modality, len(sample.frames)), []).append(index)
     return list(batches.values())
+
+
+def _placeholders(processor: Any) -> list[str]:
+    """The tokens that stand for images and videos in the text of a prompt."""
+    found = (getattr(processor, name, None) for name in ("image_token", "video_token"))
+    return [token for token in found if isinstance(token, str) and token]

@@ -21,7 +21,7 @@ class Checked:
         numeric: How many have an answer that is a number.
         kinds: How many there are of each kind; None stands for those without a kind.
         modalities: How many there are of images, and of videos.
-        bad: Numbers of those that cannot be read, and why.
+        bad: Where those are that cannot be read (`SampleSource.place`), and why.
     """
 
     samples: int = 0
@@ -31,7 +31,7 @@ class Checked:
     numeric: int = 0
     kinds: dict[str | None, int] = field(default_factory=dict)
     modalities: dict[str, int] = field(default_factory=dict)
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
 
     def check_metric(self, metric: MetricOption) -> None:
         """Raise unless a metric can score answers to these samples.
@@ -75,7 +75,7 @@ def check_samples(source: SampleSource) -> Checked:
             sample = source.peek(number)
         except (OSError, ValueError) as error:
             reason = first_line(error).rstrip(".")
-            found.bad.append((number, reason[:1].lower() + reason[1:]))
+            found.bad.append((source.place(number), reason[:1].lower() + reason[1:]))
             continue
         found.answered += bool(sample.answers)
         found.with_choices += bool(sample.choices)

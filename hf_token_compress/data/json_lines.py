@@ -40,50 +40,83 @@ class JsonLines(DataFile):
 
     @override
     def _read(self, data: str, content: bytes) -> None:
-        items = _items(data, content)
+        self._unit, items = _items(data, content)
         if not items:
             raise ValueError(f"{data} holds no samples: it is empty.")
-        rows = [_parsed(item) for item in items]
-        known = list(dict.fromkeys(key for row in rows if row is not None for key in row))
-        if known:  # otherwise not one line can be read
+        rows = {number: _parsed(item) for number, item in items.items()}
+        # The first row of each set of keys stands for all that have it.
+        key_sets: dict[tuple[str, ...], int] = {}
+        for number, row in rows.items():
+            if row is not None:
+                key_sets.setdefault(tuple(row), number)
+        if key_sets:  # otherwise not one line can be read
+            known = list(dict.fromkeys(key for keys in key_sets for key in keys))
             self._columns.check(data, known, self._filters)
-            self._columns.check_spelling(data, known)
-        self._items = [items[number] for number in self._chosen(data, rows)]
+        for keys, number in key_sets.items():
+            self._columns.check_spelling(f"{data}, {self._unit} {number},", keys)
+        numbers = list(rows)
+        self._numbers = [numbers[index] for index in self._chosen(data, rows.values())]
+        self._items = [items[number] for number in self._numbers]
 
     def __len__(self) -> int:
         return len(self._items)
 
+    @override
+    def place(self, index: int) -> str:
+        return f"{self._unit} {self._numbers[index]} of {self._path.name!r}"
+
     def _row(self, index: int, *, decoded: bool) -> Mapping[str, Any]:
         item = self._items[index]
         try:
-            row = json.loads(item) if isinstance(item, str) else item
+            row = json.loads(item) if isinstance(item, _Line) else item
         except json.JSONDecodeError as error:
-            raise ValueError(f"it is not valid JSON ({error})") from error
+            raise ValueError(
+                f"it is not valid JSON ({error.msg} at character {error.colno})"
+            ) from error
         if not isinstance(row, Mapping):
-            raise ValueError("it is not a JSON object")
+            raise ValueError("it is not a JSON object with keys such as image and question")
         return row
 
 
-def _items(data: str, content: bytes) -> list[Any]:
-    """The lines of a file, or the elements of its array."""
+class _Line(str):
+    """A line of a file, unlike a string in its array."""
+
+
+def _items(data: str, content: bytes) -> tuple[str, dict[int, Any]]:
+    """What the samples are called, and the lines of a file or the elements of its array, from 1."""
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{data} is not UTF-8 in its line {line}: save it as UTF-8.") from error
+    # Not `splitlines`, which also splits at U+2028 and others that JSON strings may hold.
+    lines = {
+        number: _Line(line)
+        for number, line in enumerate(io.StringIO(text, newline=None), start=1)
+        if line.strip()
+    }
     if text.lstrip().startswith("["):
         try:
-            return list(json.loads(text))
+            return "item", dict(enumerate(json.loads(text), start=1))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{data} is not valid JSON: {error}.") from error
-    # Not `splitlines`, which also splits at U+2028 and others that JSON strings may hold.
-    return [line for line in io.StringIO(text, newline=None) if line.strip()]
+            # A list by itself is a bad line, of which no more than that is wrong.
+            if not _is_json(next(iter(lines.values()))):
+                raise ValueError(f"{data} is not valid JSON: {error}.") from error
+    return "line", lines
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _parsed(item: Any) -> Mapping[str, Any] | None:
     """A JSON object; None where it is none."""
     try:
-        row = json.loads(item) if isinstance(item, str) else item
+        row = json.loads(item) if isinstance(item, _Line) else item
     except json.JSONDecodeError:
         return None
     return row if isinstance(row, Mapping) else None

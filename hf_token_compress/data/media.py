@@ -52,7 +52,7 @@ def read_image(path: str | Path) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no image file {str(path)!r}.") from None
     except IsADirectoryError:
-        raise IsADirectoryError(f"{str(path)!r} is a folder, not an image file.") from None
+        raise IsADirectoryError(_folder_for_image(path)) from None
     except UnidentifiedImageError:
         raise ValueError(f"{str(path)!r} is not an image that can be read.") from None
     except Exception as error:  # Pillow raises errors of many kinds for broken files
@@ -94,7 +94,10 @@ def check_image(path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: There is none.
+        IsADirectoryError: It is a folder.
     """
+    if Path(path).is_dir():
+        raise IsADirectoryError(_folder_for_image(path))
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no image file {str(path)!r}.")
 
@@ -250,6 +253,10 @@ def _as_image(frame: Any) -> Image.Image:
     """One decoded frame: uint8 [H, W, 3] of PyAV, or [3, H, W] of torchcodec."""
     values = np.asarray(frame)
     return Image.fromarray(values if values.shape[-1] == 3 else values.transpose(1, 2, 0))
+
+
+def _folder_for_image(path: str | Path) -> str:
+    return f"{str(path)!r} is a folder, not an image file."
 
 
 def _size(image: Image.Image) -> str:

@@ -119,6 +119,11 @@ class DataFile(Rows):
         prompt_suffix: str | None = None,
     ) -> None:
         self._path = Path(path)
+        if self._path.is_dir():
+            raise IsADirectoryError(
+                f"{str(path)!r} is a folder, not a data file: name a file in it, or read it as a "
+                "dataset with --dataset."
+            )
         if not self._path.is_file():
             raise FileNotFoundError(f"There is no data file {str(path)!r}.")
         super().__init__(self._path.parent, columns, media_folder, filters, limit, prompt_suffix)

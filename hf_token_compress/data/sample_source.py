@@ -38,6 +38,10 @@ class SampleSource(ABC):
         """
         return self[index]
 
+    def place(self, index: int) -> str:
+        """Where a sample stands, in words that a message can begin with."""
+        return f"sample {index}"
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What these samples are, in JSON types: equal for equal samples, free of paths."""

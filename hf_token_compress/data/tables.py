@@ -30,10 +30,12 @@ class _Table(Rows):
         self._columns.check(data, known, self._filters)
         features = dataset.features
         self._labels = {name: features[name] for name in features if _is_label(features[name])}
+        self._row_numbers: Sequence[int] = range(len(dataset))
         if self._filters:
             filtered = {c: None for name in self._filters for c in columns_of(name, known)}
             rows = map(self._with_labels, dataset.select_columns([*filtered]))
-            dataset = dataset.select(self._chosen(data, rows))
+            self._row_numbers = self._chosen(data, rows)
+            dataset = dataset.select(self._row_numbers)
         elif self._limit is not None:
             dataset = dataset.select(range(min(self._limit, len(dataset))))
         dataset = _with_paths_of_videos(dataset.select_columns(self._columns.used(known)))
@@ -46,6 +48,10 @@ class _Table(Rows):
 
     def __len__(self) -> int:
         return len(self._dataset)
+
+    @override
+    def place(self, index: int) -> str:
+        return f"row {self._row_numbers[index] + 1} of {self.describe()['source']!r}"
 
     def _row(self, index: int, *, decoded: bool) -> Mapping[str, Any]:
         if not decoded:
@@ -152,6 +158,7 @@ class TableFile(DataFile, _Table):
     def _read(self, data: str, content: bytes) -> None:
         builder = TABLES[self._path.suffix.lower()]
         dataset = _loaded(data, builder, data_files=str(self._path), split="train")
+        self._columns.check_spelling(data, dataset.column_names)
         self._use(dataset, data)
 
 

@@ -17,7 +17,7 @@ from .answers import Answers, AnswersFile
 from .asking import Batch, Measures
 from .digests import weights_digest
 from .questions import Questions, none_can_be_asked, unusable
-from .results import Evaluation, LeftOut, RetentionResult
+from .results import Evaluation, RetentionResult
 from .settings import FULL, EvaluationSetting
 from .switching import SwitchedModel
 
@@ -127,7 +127,7 @@ class Evaluator:
         answers = [self._answers.of(self._key(setting)) for setting in every]
         numbers = self._questions.numbers
         common = [number for number in numbers if all(number in own for own in answers)]
-        failed = [LeftOut(*item) for item in self._failed.items()]
+        failed = [self._questions.leave_out(*item) for item in self._failed.items()]
         left_out = sorted([*self._questions.left_out, *failed], key=lambda item: item.number)
         return Evaluation(
             tuple(

@@ -88,12 +88,21 @@ class Questions:
         self.numbers = tuple(number for number in answers if number not in unreadable)
         self.modalities = {modalities[number] for number in self.numbers}
         self.without_ground_truth = next((n for n in self.numbers if n in vague), None)
-        self.left_out = tuple(LeftOut(*item) for item in sorted(unreadable.items()))
+        self.left_out = tuple(self.leave_out(*item) for item in sorted(unreadable.items()))
         if not self.numbers:
             raise ValueError(none_can_be_asked(len(samples), self.left_out))
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def leave_out(self, number: int, reason: str) -> LeftOut:
+        """A sample that cannot be asked or answered, and where it stands."""
+        return LeftOut(number, reason, self.place(number))
+
+    def place(self, number: int) -> str:
+        """Where a sample stands, as `SampleSource.place` says it."""
+        samples = self._samples
+        return samples.place(number) if isinstance(samples, SampleSource) else f"sample {number}"
 
     def read(self, number: int, processor: Any) -> Sample:
         """Read a sample with its images, or with the frames of its video that the model sees."""
@@ -117,9 +126,10 @@ class Questions:
     def check_scorers(self, scorers: Sequence[str | None]) -> None:
         """Raise `ValueError` if the scorer "truth" is among them without its ground truth."""
         if TRUTH in scorers and self.without_ground_truth is not None:
+            place = self.place(self.without_ground_truth)
             raise ValueError(
                 f"The scorer {TRUTH} needs relevant_boxes in every sample, on its one image or its "
-                f"frames, but sample {self.without_ground_truth} has none: leave that scorer out."
+                f"frames, but {place} has none: leave that scorer out."
             )
 
 
@@ -134,6 +144,6 @@ def none_can_be_asked(samples: int, left_out: Sequence[LeftOut]) -> str:
         return "There is nothing to ask: the data has no samples."
     first = left_out[0]
     return (
-        f"Not one of {samples} samples can be asked: sample {first.number} is left out because "
+        f"Not one of {samples} samples can be asked: {first.place} is left out because "
         f"{first.reason}."
     )

@@ -17,10 +17,12 @@ class LeftOut:
     Attributes:
         number: Number of the sample in the data, from 0.
         reason: Why.
+        place: Where it stands, in words, such as "line 3 of 'questions.jsonl'".
     """
 
     number: int
     reason: str
+    place: str
 
 
 @dataclass(frozen=True)

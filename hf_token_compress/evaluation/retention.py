@@ -82,7 +82,7 @@ def measure_retention(
     if found.left_out:
         first = found.left_out[0]
         warnings.warn(
-            f"{len(found.left_out)} of {len(samples)} samples are left out: sample {first.number} "
+            f"{len(found.left_out)} of {len(samples)} samples are left out: {first.place} "
             f"because {first.reason}.",
             UserWarning,
             stacklevel=2,

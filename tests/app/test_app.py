@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hf_token_compress import TokenCompressionConfig, load_tiny
 from hf_token_compress.app.cards import answer_cards, problem
-from hf_token_compress.app.comparing import Comparer, reason
+from hf_token_compress.app.comparing import Comparer, drawn, reason
 from hf_token_compress.app.examples import write_examples
 from hf_token_compress.asking import Checkpoint, answer, prepare_question
 from hf_token_compress.cli import app
@@ -124,6 +124,15 @@ def test_bad_input_is_named_in_a_sentence(
         files = [path]
     with pytest.raises(ValueError, match=sentence):
         comparer(question, files, modality=modality, changes=changes)
+
+
+def test_only_a_canvas_that_was_drawn_on_is_asked_about():
+    canvas = Image.new("RGB", (8, 8), "white")
+    for empty in (None, {"composite": None}, {"composite": canvas}):
+        with pytest.raises(ValueError, match="The drawing is empty"):
+            drawn(empty)
+    canvas.putpixel((1, 1), (0, 0, 0))
+    assert drawn({"composite": canvas}) is canvas
 
 
 def test_an_image_in_memory_is_asked_about_as_its_file_is(comparer, examples):

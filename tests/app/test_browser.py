@@ -109,7 +109,7 @@ def test_a_drawing(open_page):
     page = open_page()
     page.open_tab("draw")
     page.ask("Where is the cat?")
-    page.wait("a sentence", lambda: "There is no image to look at" in page.text())
+    page.wait("a sentence", lambda: "The drawing is empty" in page.text())
     page.draw_square(side=100)
     page.wait("undo", lambda: not page.find("#drawing button")[3].get_attribute("disabled"))
     page.choose("scorer", "uniform")

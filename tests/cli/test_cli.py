@@ -294,6 +294,7 @@ BAD_OPTIONS = [
     (["--output", "."], "is a folder"),
     (["--overlay", "out.xyz"], "out.xyz"),
     (["--overlay", "no/such/folder/out.png"], "no folder"),
+    (["--prompt", " "], "--prompt is empty"),
 ]
 
 
@@ -326,6 +327,22 @@ def test_bad_images_are_told_in_one_sentence(image, tmp_path):
     ]:
         outcome = call("run", "--model", MODEL, "--image", path, "--prompt", "x")
         assert_one_sentence(outcome, message)
+
+
+@pytest.mark.parametrize("option", ["scorer", "selection", "mapper"])
+@pytest.mark.parametrize("command", ["run", "evaluate", "benchmark"])
+def test_misspelt_names_are_told_before_weights_are_loaded(command, option, image, tmp_path):
+    config = (Path(resolve_model(MODEL)) / "config.json").read_text()
+    model = write_config(tmp_path / "weightless", config)
+    question = ["--image", image, "--prompt", "x"] if command == "run" else []
+    outcome = call(command, "--model", model, *question, f"--{option}", "tiny-misspelt")
+    assert_one_sentence(outcome, "'tiny-misspelt'")
+
+
+def test_a_question_longer_than_the_model_has_positions_is_refused(image):
+    prompt = "ball " * 11_000  # each word takes several tokens of the tiny models
+    outcome = call("run", "--model", MODEL, "--image", image, "--prompt", prompt)
+    assert_one_sentence(outcome, "only 32768 positions")
 
 
 def test_bad_models_are_told_in_one_sentence(image, tmp_path):

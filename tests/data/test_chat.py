@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -50,6 +51,12 @@ def test_one_question_is_encoded_as_the_processor_does(processor: Any) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(torch.as_tensor(found[name]), torch.as_tensor(value)), name
+
+
+def test_a_placeholder_in_a_question_is_refused(processor: Any) -> None:
+    for token in (processor.image_token, processor.video_token):
+        with pytest.raises(ValueError, match=re.escape(f"holds {token!r}")):
+            encode(processor, [user_turn(f"Where is {token}?", [IMAGES[0].image])])
 
 
 def test_all_given_frames_are_used_where_the_processor_would_sample() -> None:

@@ -258,11 +258,20 @@ def test_tables_give_the_samples_of_json(media: Path) -> None:
         ([{**ASKED, "answr": "x"}], [], ["'answr'", "did you mean 'answer'?"]),
         ([{"image": "a.png", "query": "x"}], [], ["no column 'question'", "--question-column"]),
         ([{"img": "a.png", "question": "x"}], [], ["'image' or 'video'", "--image-column"]),
-        ([ASKED, {**ASKED, "image": "b.png"}], [], ["Sample 1", "no image file", "--skip-bad"]),
-        ([{**ASKED, "image": "b.png"}], ["--skip-bad"], ["Sample 0", "no image file"]),
-        ([{"video": "b.mp4", "question": "x"}], [], ["Sample 0", "no video file"]),
-        ([ASKED, '{"image"'], [], ["Sample 1", "not valid JSON"]),
-        ([ASKED, "3"], [], ["Sample 1", "not a JSON object"]),
+        ([ASKED, {**ASKED, "image": "b.png"}], [], ["Line 2 of", "no image file", "--skip-bad"]),
+        (
+            [{**ASKED, "image": "b.png"}],
+            ["--skip-bad"],
+            ["Line 1 of 'data.jsonl'", "no image file"],
+        ),
+        ([{"video": "b.mp4", "question": "x"}], [], ["Line 1 of", "no video file"]),
+        ([{**ASKED, "image": "."}], [], ["Line 1 of", "is a folder, not an image file"]),
+        ([ASKED, {**ASKED, "answr": "x"}], ["--skip-bad"], ["data.jsonl", "line 2", "'answr'"]),
+        ([ASKED, "", '{"image"'], [], ["Line 3 of", "not valid JSON"]),
+        ([ASKED, "3"], [], ["Line 2 of", "not a JSON object"]),
+        (["[3]", ASKED], [], ["Line 1 of", "not a JSON object"]),
+        ([json.dumps([ASKED, "{}"])], [], ["Item 2 of", "not a JSON object"]),
+        ([{**ASKED, "n": 1}, {**ASKED, "n": 2, "image": "b.png"}], ["--filter", "n=2"], ["Line 2"]),
         (["[3"], [], ["not valid JSON"]),
         ([""], [], ["holds no samples"]),
         ([{**ASKED, "answer": "x"}], ["--metric", "choice"], ["choice needs choices"]),
@@ -325,7 +334,7 @@ def test_bad_samples_are_left_out_on_demand(media: Path, tmp_path: Path) -> None
     command = ["collect", "--model", tmp_path, "--data", path, "--output", tmp_path / "shards"]
     outcome = CliRunner().invoke(app, [*map(str, command), "--skip-bad"])
     first, last = outcome.stderr.strip().splitlines()
-    assert "1 of 2 samples are left out: sample 1, there is no image file" in first
+    assert "1 of 2 samples are left out: line 2 of 'data.jsonl', there is no image file" in first
     assert "b.png" not in last  # it got as far as the model
 
 
@@ -334,6 +343,7 @@ def test_bad_samples_are_left_out_on_demand(media: Path, tmp_path: Path) -> None
     [
         (lambda folder: HubDataset(str(folder), "test"), ValueError, ["'test'", "cannot be read"]),
         (lambda folder: TableFile(folder / "none.csv"), FileNotFoundError, ["no data file"]),
+        (JsonLines, IsADirectoryError, ["is a folder", "--dataset"]),
         (lambda folder: TableFile(folder / "empty.csv"), ValueError, ["empty.csv", "be read"]),
         (
             lambda folder: JsonLines(folder / "a.jsonl", {"picture": "x"}),

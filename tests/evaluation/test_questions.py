@@ -162,7 +162,7 @@ def test_the_command_asks_a_file(tmp_path: Path) -> None:
     path = write_questions(tmp_path, IMAGES, {"image": "0-0.png", "question": "Where?"})
     outcome = evaluate("--data", path, "--retention-ratio", 0.5, "--json")
     assert outcome.exit_code == 0, outcome.stderr
-    assert "Left out (1): sample 0, it has no answer" in outcome.stderr
+    assert "Left out (1): line 1 of 'questions.jsonl', it has no answer" in outcome.stderr
     table = json.loads(outcome.stdout)
     assert [row["scorer"] for row in table["rows"]] == (
         ["full", "truth", "gated_fusion", "attention", "uniform", "random"]
@@ -172,6 +172,27 @@ def test_the_command_asks_a_file(tmp_path: Path) -> None:
     assert {kind: item["asked"] for kind, item in table["rows"][0]["kinds"].items()} == {
         **{"colour": 2, "presence": 2}
     }
+
+
+@pytest.mark.parametrize(("options", "exit_code"), [([], 3), (["--skip-bad"], 0)])
+def test_questions_that_fail_while_they_are_asked_show_in_the_exit_code(
+    options: list[str], exit_code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    marked = {"image": "0-0.png", "question": "Where is <|image_pad|>?", "answer": "here"}
+    broken = {"image": "broken.png", "question": "Where?", "answer": "here"}
+    path = write_questions(tmp_path, IMAGES[:1], marked, broken)
+    fast = ["--scorer", "uniform", "--retention-ratio", 0.5, "--max-new-tokens", 1]
+    outcome = evaluate("--data", path, *fast, *options, "--json")
+    assert outcome.exit_code == exit_code
+    table = json.loads(outcome.stdout)
+    assert [row["asked"] for row in table["rows"]] == [1, 1]
+    marked_out, broken_out = table["left_out"]
+    assert marked_out["place"] == "line 1 of 'questions.jsonl'"
+    assert "'<|image_pad|>'" in marked_out["reason"]
+    assert "broken.png" in broken_out["reason"]
+    last = outcome.stderr.splitlines()[-1]
+    assert all(item["place"] in last for item in table["left_out"])
 
 
 def test_without_boxes_the_command_leaves_out_the_scorer_truth(tmp_path: Path) -> None:
