@@ -48,6 +48,8 @@ def one_sentence_errors(command: Callable[Parameters, None]) -> Callable[Paramet
     def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
             command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read stdout has seen enough; typer ends without a word
         except _EXPECTED as error:
             if os.environ.get(DEBUG_VARIABLE):
                 raise

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ..evaluation import Evaluation, RetentionResult
     from ..evaluation.table import Row, TextTable
 
-_WIDEST_SCORER, _UNLIMITED = 30, 10_000
+_NARROWEST_SCORER, _WIDEST_SCORER, _UNLIMITED = 10, 30, 10_000
 
 
 def print_evaluation(
     model: str, evaluation: Evaluation, rows: Sequence[Row], *, markdown: bool
 ) -> None:
     """Print the tables: in Markdown and nothing else, or for a console."""
-    from ..evaluation.retention import named_kinds, retention_markdown
+    from ..evaluation.retention import kind_title, named_kinds, retention_markdown
 
     found = evaluation.results
     tables = _tables(rows, labelled=evaluation.labelled)
@@ -35,12 +35,13 @@ def print_evaluation(
     console = results()
     console.print(Text(f"{model}, {found[0].setting.name} and compressed", style="italic"))
     for own in tables:
-        console.print(rich_table(own))
+        console.print(rich_table(own, console))
     if kinds := named_kinds(found[0]):
         for table in kinds_tables(found, kinds, console):
             console.print(table)
-    asked = ", ".join(f"{count} {kind}" for kind, count in found[0].asked.items())
-    notices().print(f"Questions: {asked}.", style="dim")
+    asked = (f"{count} {kind_title(kind)}" for kind, count in found[0].asked.items())
+    counted = ", ".join(asked) if kinds else str(len(found[0].samples))
+    notices().print(f"Questions: {counted}.", style="dim")
 
 
 def _tables(rows: Sequence[Row], *, labelled: bool) -> list[TextTable]:
@@ -54,13 +55,23 @@ def _tables(rows: Sequence[Row], *, labelled: bool) -> list[TextTable]:
     return shown if split is None else [*shown, split]
 
 
-def rich_table(own: TextTable) -> Table:
-    """A table for a console; only names of scorers are wrapped."""
+def rich_table(own: TextTable, console: Console) -> Table:
+    """A table for a console; names of scorers are wrapped, and intervals where it is narrow."""
+    least = _rich_table(own, widest_scorer=_NARROWEST_SCORER)
+    unlimited = console.options.update(max_width=_UNLIMITED)
+    narrow = Measurement.get(console, unlimited, least).maximum > console.width
+    return _rich_table(own, wrap_intervals=narrow)
+
+
+def _rich_table(
+    own: TextTable, *, widest_scorer: int | None = None, wrap_intervals: bool = False
+) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=own.title, title_justify="left", pad_edge=False)
     first, *others = own.header
-    table.add_column(first, overflow="fold")
+    table.add_column(first, overflow="fold", min_width=_NARROWEST_SCORER, max_width=widest_scorer)
     for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+        no_wrap = not (wrap_intervals and "[" in name)
+        table.add_column(name, justify="right", overflow="fold", no_wrap=no_wrap)
     for row in own.rows:
         table.add_row(*row)
     return table

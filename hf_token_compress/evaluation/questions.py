@@ -74,9 +74,10 @@ class Questions:
             if not has_ground_truth(sample):
                 vague.add(number)
         if unknown := [kind for kind in kinds if kind not in found]:
+            named = (f"{ALL} (those without a kind)" if kind == ALL else kind for kind in found)
             raise ValueError(
                 f"There is no question of the kind {unknown[0]!r} in the data: it has "
-                f"{', '.join(found) or 'none that can be read'}."
+                f"{', '.join(named) or 'none that can be read'}."
             )
         self.labelled = any(answers.values())
         if self.labelled:

@@ -109,6 +109,16 @@ def test_stdout_of_a_process_is_one_json_object(image):
     assert json.loads(done.stdout)["new_tokens"] <= 4
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "hf_token_compress.cli", "families"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert "Error" not in done.stderr
+
+
 def test_run_prints_the_answer_and_the_counts(image, question):
     outcome = call("run", "--model", MODEL, "--image", image, "--prompt", question.text)
     assert outcome.exit_code == 0

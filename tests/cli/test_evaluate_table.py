@@ -66,7 +66,7 @@ def test_the_differences_are_whole_at_80_columns() -> None:
     rows = table_rows(Evaluation(tuple(RESULTS)))
     console = Console(file=io.StringIO(), width=80)
     for own in (cost_table(rows), agreement_table(rows)):
-        console.print(rich_table(own))
+        console.print(rich_table(own, console))
     lines = lines_of(console)
     assert max(map(len, lines)) <= 80
     (cost, same) = (line for line in lines if "attention" in line)
@@ -77,6 +77,19 @@ def test_the_differences_are_whole_at_80_columns() -> None:
     assert high == pytest.approx(-53.5 + 1.96 * 1.333, abs=0.4)
     assert cost.split()[-1] == "<.001"
     assert same.split()[3] == "46.5"
+
+
+def test_no_figure_and_no_short_name_is_cut_in_a_narrow_terminal() -> None:
+    rows = table_rows(Evaluation(tuple(RESULTS[:2])))
+    shown = []
+    for width in (200, 60):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(rich_table(cost_table(rows), console))
+        assert max(map(len, lines_of(console))) <= width
+        shown.append(sorted(word for line in lines_of(console)[3:] for word in line.split()))
+    wide, narrow = ([word for word in words if "─" not in word] for words in shown)
+    assert [word for word in narrow if word in wide] == wide
+    assert "attention" in narrow
 
 
 def test_questions_that_smaller_images_lose_are_told_apart() -> None:
