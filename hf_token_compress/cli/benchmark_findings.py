@@ -171,7 +171,7 @@ def _drawn(table: SpeedTable) -> Table:
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for number, heading in enumerate(table.headings):
         side: Any = "right" if number else "left"
-        drawn.add_column(heading, justify=side, overflow="fold", no_wrap=number > 0)
+        drawn.add_column(heading, justify=side, overflow="fold")
     for row in table.rows:
         drawn.add_row(*map(Text, row))
     return drawn

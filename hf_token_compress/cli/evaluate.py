@@ -10,7 +10,7 @@ import typer
 from ..config import TokenCompressionConfig
 from ..training.options import CollectOptions
 from .checkpoint import (
-    Checkpoint,
+    CheckpointSource,
     ModelOptions,
     check_mappers,
     find_checkpoint,
@@ -27,7 +27,7 @@ from .questions import make_evaluator, read_questions
 from .scene_options import SCENES, SceneOptions, scene_options
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation, Questions
+    from ..evaluation import Questions
 
 SOME_FAILED = 3
 """Exit code where the figures are without questions that should have been asked."""
@@ -64,8 +64,8 @@ def evaluate(
 
     The questions are your own, or about images composed of drawings, which the tiny models know;
     with `--clip-frames` they are about clips. Without right answers, answers are compared with the
-    uncompressed model's. The exit code is 3 if questions that passed the check before the model was
-    loaded could not be read or answered, unless `--skip-bad` is given.
+    uncompressed model's. The exit code is 3 if questions fail while they are asked, unless
+    `--skip-bad` is given.
 
     `--output table.json` writes answers to `table.answers.jsonl` as soon as they are there: after
     a stop, the same command continues, with more scorers or budgets if you like.
@@ -93,16 +93,16 @@ def evaluate(
     settings = options.settings(scorers, mapper, questions, changes)
     about = {"model": source.options.model, "mapper": mapper, **changes, **_about(data, composed)}
     run = Run(outputs, about, settings)
-    check_mappers(setting.config for setting in settings)
-    checkpoint = load_checkpoint(source, TokenCompressionConfig())
-    found = _measure(run, checkpoint, questions, options, answers.metric)
-    if len(found.left_out) > len(questions.left_out) and not data.skip_bad:
+    if _measure(run, source, questions, options, answers.metric) and not data.skip_bad:
         raise typer.Exit(SOME_FAILED)
 
 
 def _measure(
-    run: Run, checkpoint: Checkpoint, questions: Questions, options: EvaluateOptions, metric: Any
-) -> Evaluation:
+    run: Run, source: CheckpointSource, questions: Questions, options: EvaluateOptions, metric: Any
+) -> bool:
+    """Load the model, ask, and show the results; whether questions failed."""
+    check_mappers(setting.config for setting in run.settings)
+    checkpoint = load_checkpoint(source, TokenCompressionConfig())
     output = run.outputs.output
     evaluator = make_evaluator(
         checkpoint,
@@ -118,7 +118,7 @@ def _measure(
         with counting("Asking", passes * len(evaluator)) as done:
             found = evaluator.run(run.settings, after_batch=done, known_answers=done.earlier)
     run.write(found)
-    return found
+    return len(found.left_out) > len(questions.left_out)
 
 
 def _about(data: DataOptions, composed: SceneOptions) -> dict[str, Any]:

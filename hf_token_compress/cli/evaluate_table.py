@@ -56,22 +56,21 @@ def _tables(rows: Sequence[Row], *, labelled: bool) -> list[TextTable]:
 
 
 def rich_table(own: TextTable, console: Console) -> Table:
-    """A table for a console; names of scorers are wrapped, and intervals where it is narrow."""
+    """A table for a console; names of scorers are wrapped, and figures only where it is narrow."""
     least = _rich_table(own, widest_scorer=_NARROWEST_SCORER)
     unlimited = console.options.update(max_width=_UNLIMITED)
     narrow = Measurement.get(console, unlimited, least).maximum > console.width
-    return _rich_table(own, wrap_intervals=narrow)
+    return _rich_table(own, wrap_figures=narrow)
 
 
 def _rich_table(
-    own: TextTable, *, widest_scorer: int | None = None, wrap_intervals: bool = False
+    own: TextTable, *, widest_scorer: int | None = None, wrap_figures: bool = False
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=own.title, title_justify="left", pad_edge=False)
     first, *others = own.header
-    table.add_column(first, overflow="fold", min_width=_NARROWEST_SCORER, max_width=widest_scorer)
+    table.add_column(first, overflow="fold", max_width=widest_scorer)
     for name in others:
-        no_wrap = not (wrap_intervals and "[" in name)
-        table.add_column(name, justify="right", overflow="fold", no_wrap=no_wrap)
+        table.add_column(name, justify="right", overflow="fold", no_wrap=not wrap_figures)
     for row in own.rows:
         table.add_row(*row)
     return table

@@ -59,7 +59,7 @@ def _table(found: Recommendation) -> Table:
     table.add_column("Budget")
     for heading in ("Kept", "Score", "Loses at most"):
         table.add_column(heading, justify="right")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for step in found.steps:
         table.add_row(
             step.scorer,

@@ -329,6 +329,16 @@ def test_collect_takes_the_modality_of_its_data(tmp_path: Path) -> None:
     assert outcome.stdout.startswith("1 samples in")
 
 
+def test_rows_of_a_table_are_named_as_they_are_numbered_in_it(media: Path, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("image,question,n\na.png,x,1\na.png,x,2\n")
+    source = TableFile(path, media_folder=media, filters={"n": 2})
+    assert source.place(0) == "row 2 of 'table.csv'"
+    path.write_text("image,question,answr\na.png,x,y\n")
+    with pytest.raises(ValueError, match="'answr' \\(did you mean 'answer'\\?\\)"):
+        TableFile(path)
+
+
 def test_bad_samples_are_left_out_on_demand(media: Path, tmp_path: Path) -> None:
     path = write_lines(media, ASKED, {**ASKED, "image": "b.png"})
     command = ["collect", "--model", tmp_path, "--data", path, "--output", tmp_path / "shards"]
