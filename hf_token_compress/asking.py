@@ -37,14 +37,14 @@ class Answer:
         new_tokens: Tokens that were generated.
         milliseconds: Of the whole call: vision, scoring, rewriting and generation.
         kv_bytes: Bytes of the KV cache after the answer.
-        report: Of this call; after a call of the stock model, of the last compressed one before it.
+        report: Of this call; None after a call of the stock model.
     """
 
     text: str
     new_tokens: int
     milliseconds: float
     kv_bytes: int
-    report: CompressionReport
+    report: CompressionReport | None
 
 
 def prepare_question(

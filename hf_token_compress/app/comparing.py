@@ -73,7 +73,7 @@ class Comparison:
     @property
     def report(self) -> SampleReport:
         """What the compressed call did."""
-        return self.compressed.report.samples[0]
+        return _only_sample(self.compressed)
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Comparer:
         images, videos = self._read(shown, modality)
         inputs = prepare_question(self.checkpoint, images, question.strip(), videos)
         full, compressed = self._answers(inputs, modality, setting)
-        sample = compressed.report.samples[0]
+        sample = _only_sample(compressed)
         kept = overlay(images[0], sample) if images else frame_sheet(videos[0], sample)
         heat, unexplained = None, ""
         if explained:
@@ -172,3 +172,8 @@ class Comparer:
             max_new_tokens=self.max_new_tokens,
             token_compression=setting,
         )
+
+
+def _only_sample(compressed: Answer) -> SampleReport:
+    assert compressed.report is not None
+    return compressed.report.samples[0]

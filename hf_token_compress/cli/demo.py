@@ -32,6 +32,7 @@ from .options import takes
 from .outputs import make_folder
 
 if TYPE_CHECKING:
+    from ..compression.report import CompressionReport
     from .demo_outputs import Trial
 
 _SHARES = (1.0, 0.5, 0.25, 0.1)
@@ -153,10 +154,13 @@ def _attempts(checkpoint: Checkpoint, sample: Sample) -> list[Attempt]:
 
     inputs = prepare_question(checkpoint, [sample.image], sample.question)
     attempts = []
-    # The stock model is last: the report of the call before it has its counts.
+    # The stock model is last: the report of the share before it has its counts.
+    report: CompressionReport | None = None
     for share in reversed(_SHARES):
         answers = [_answer(checkpoint, inputs, share) for _ in range(_REPEATS)]
-        text, kept = answers[0].text, answers[0].report.samples[0]
+        text, report = answers[0].text, answers[0].report or report
+        assert report is not None
+        (kept,) = report.samples
         whole = share == 1.0
         attempts.append(
             Attempt(

@@ -103,6 +103,7 @@ def _settings(
 
 def _measurements(found: Answer) -> dict[str, Any]:
     report = found.report
+    assert report is not None  # the call was compressed
     measured = report.to_dict()
     (sample,) = measured["samples"]
     before_generation = report.vision_ms + report.scoring_ms + report.rewriting_ms
@@ -120,6 +121,7 @@ def _write_overlay(
 ) -> None:
     from ..viz import frame_overlays, frame_sheet, overlay, save_animation
 
+    assert found.report is not None  # the call was compressed
     sample = found.report.samples[0]
     if not isinstance(visual, list):
         overlay(visual, sample, number).save(path)

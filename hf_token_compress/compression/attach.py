@@ -138,9 +138,11 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
             "generate or forward of the compressed model."
         )
     options = call_options(inputs)
+    compression: TokenCompression = vars(model)[STATE_ATTRIBUTE]
+    compression.last = None
     if options["token_compression"] is False:
         return inputs
-    vars(model)[STATE_ATTRIBUTE].check_call(options["token_compression"], inputs)
+    compression.check_call(options["token_compression"], inputs)
     if not present_modalities(model.family, inputs):
         return inputs
     spare_position = inputs.get("use_cache") is False
@@ -148,7 +150,8 @@ def prepare_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
     padding = "left" if inputs.get("labels") is None else "forward"
     compress_now = with_gathered_parameters(model, "_compress")
     compressed = compress_now(inputs, padding=padding, spare_position=spare_position, **options)
-    vars(model)[STATE_ATTRIBUTE].last.check_scores()
+    report: Any = compression.last
+    report.check_scores()
     return compressed.inputs
 
 

@@ -238,6 +238,11 @@ def present_modalities(family: ModelFamily, inputs: Mapping[str, Any]) -> tuple[
     return tuple(found)
 
 
+def is_shortened(inputs: Mapping[str, Any]) -> bool:
+    """Whether the inputs are those that a compressed model hands to the stock class."""
+    return any(isinstance(own, CompressedVisionOutput) for own in _given_features(inputs).values())
+
+
 def refuse_visual_prompts(model: Any, family: ModelFamily, arguments: Mapping[str, Any]) -> None:
     """Raise where the arguments of the stock `generate_batch` hold images or videos.
 

@@ -34,7 +34,12 @@ from .generate_arguments import (
     shortened_limits,
     with_inferred_inputs,
 )
-from .inputs import present_modalities, refuse_unread_visuals, refuse_visual_prompts
+from .inputs import (
+    is_shortened,
+    present_modalities,
+    refuse_unread_visuals,
+    refuse_visual_prompts,
+)
 from .labels import check_labels
 from .next_turn import Turn, turn_of_forward, turn_of_prompt
 from .replaced_forward import noted_labels, noting_labels
@@ -126,6 +131,8 @@ class TokenCompressionMixin:
                 visual = {*self.family.consumed_inputs(self), "mm_encoder_outputs"}
                 arguments = {name: arguments[name] for name in arguments if name not in visual}
                 turn = None
+        if turn is None and not is_shortened(arguments):
+            self._compression.last = None
         # 1. Shorten the prompt.
         report = None
         if turn is not None:
@@ -210,14 +217,24 @@ class TokenCompressionMixin:
     def _should_compress(self, inputs: dict[str, Any]) -> bool:
         # Images and lengths first: decoding steps then read no context variable and no cache, and
         # stay traceable.
-        if present_modalities(self.family, inputs):
-            return self._compression.enabled
+        has_visuals = bool(present_modalities(self.family, inputs))
+        if has_visuals and self._compression.enabled:
+            return True
         ids = inputs.get("input_ids")
         several = isinstance(ids, Tensor) and ids.ndim == 2 and ids.shape[1] > 1
-        unverified = several and isinstance(self.family, GenericFamily)
+        unverified = several and not has_visuals and isinstance(self.family, GenericFamily)
         if unverified and cached_length(given_cache(inputs)) == 0 and self._compression.enabled:
             refuse_unread_visuals(self, self.family, inputs)
+        # A report cannot change inside a graph.
+        if several and not torch.compiler.is_compiling() and self._begins_turn(inputs):
+            self._compression.last = None
         return False
+
+    def _begins_turn(self, inputs: dict[str, Any]) -> bool:
+        """Whether a forward that compresses nothing is no step of a compressed call."""
+        cache = given_cache(inputs)
+        continues = cached_length(cache) > 0 and recall_prefix(cache) is None
+        return not continues and not is_shortened(inputs)
 
     def _compress(
         self, inputs: dict[str, Any], *, token_compression: Any, **options: Any

@@ -268,12 +268,17 @@ class TokenCompression:
 
     @property
     def last(self) -> CompressionReport | None:
-        """Report of the last call with images or videos in this thread or asyncio task."""
+        """Report of the last call in this thread or asyncio task; None if it compressed nothing.
+
+        Decoding steps and calls with the result of `prepare_inputs` leave it as it is.
+        """
         reports = _REPORTS.get()
         return None if reports is None else reports.get(self)
 
     @last.setter
     def last(self, report: CompressionReport | None) -> None:
+        if report is None and self.last is None:
+            return
         # A new mapping for every change: contexts that were copied from this one hold the old.
         reports = WeakKeyDictionary(_REPORTS.get() or {})
         if report is None:

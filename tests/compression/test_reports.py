@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import QUARTER, ModelPair, make_pair
+from pairs import QUARTER, ModelPair, carried, make_pair
 from tiny_models import ONE_IMAGE, RAGGED, TEXT_ONLY, TWO_IMAGES, Prompt, make_inputs, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -118,6 +118,83 @@ def test_the_report_has_the_setting_of_the_call(pair: ModelPair) -> None:
     report = report_of(model, ONE_IMAGE, token_compression=changes)
     assert report.config == dataclasses.replace(QUARTER, **changes)
     assert (report.scorer, report.samples[0].retention_ratio) == ("uniform", 0.125)
+
+
+def test_a_call_that_compresses_nothing_leaves_no_report(pair: ModelPair) -> None:
+    model, compression = pair.compressed, pair.compressed.token_compression
+    shown, text = make_inputs([ONE_IMAGE]), make_inputs([TEXT_ONLY])
+
+    def disabled() -> None:
+        with compression.disabled():
+            model(**shown)
+
+    def next_turn(way: Callable[..., Any]) -> None:
+        cache = model(**shown).past_key_values
+        more = torch.tensor([[7, 8, 9]])
+        whole = torch.cat([shown["input_ids"], more], dim=1)
+        ids = whole if way == model.generate else more
+        options = {"max_new_tokens": 2} if way == model.generate else {}
+        mask = torch.ones_like(whole)
+        way(input_ids=ids, attention_mask=mask, **carried(cache), **options)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "forward": lambda: model(**text),
+        "inner forward": lambda: model.base_model(**text),
+        "generate": lambda: model.generate(**text, max_new_tokens=2),
+        "prepare_inputs": lambda: prepare_inputs(model, **text),
+        "stock forward": lambda: model(**shown, token_compression=False),
+        "stock generate": lambda: model.generate(
+            **shown, max_new_tokens=2, token_compression=False
+        ),
+        "stock prepare_inputs": lambda: prepare_inputs(model, **shown, token_compression=False),
+        "disabled": disabled,
+        "next turn of forward": lambda: next_turn(model),
+        "next turn of generate": lambda: next_turn(model.generate),
+    }
+    for name, call in calls.items():
+        report_of(model, ONE_IMAGE)
+        assert compression.last is not None
+        call()
+        assert compression.last is None, name
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "llava_onevision"])
+def test_steps_of_a_compressed_call_leave_its_report(family: str) -> None:
+    model = make_pair(QUARTER, family=family).compressed
+    inputs = make_inputs([ONE_IMAGE], family=family)
+    report = model(**inputs).compression_report
+    assert model.token_compression.last is report
+    cache = model(**inputs).past_key_values
+    report = model.token_compression.last
+    model(input_ids=torch.tensor([[7]]), **carried(cache))
+    assert model.token_compression.last is report
+    for options in (
+        {},
+        {"use_cache": False},
+        {"prefill_chunk_size": 8},
+        {"assistant_model": tiny_model(family)},
+    ):
+        seen = []
+
+        def look(ids: Any, scores: Any, seen: list[Any] = seen) -> Any:
+            seen.append(model.token_compression.last)
+            return scores
+
+        output = model.generate(
+            **inputs,
+            max_new_tokens=3,
+            logits_processor=[look],
+            return_dict_in_generate=True,
+            **options,
+        )
+        assert seen
+        assert {*map(id, seen)} == {id(output.compression_report)}, options
+        assert model.token_compression.last is output.compression_report, options
+    shorter = prepare_inputs(model, **inputs)
+    report = model.token_compression.last
+    model.generate(**shorter, max_new_tokens=2)
+    model(**shorter)
+    assert model.token_compression.last is report
 
 
 def test_totals_are_the_sums_of_the_reports(pair: ModelPair) -> None:

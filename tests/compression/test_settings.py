@@ -307,15 +307,6 @@ def test_report_of_a_video_and_an_image(pair: ModelPair) -> None:
     assert kept_counts(pair.compressed) == [12]
 
 
-def test_text_and_new_tokens_leave_the_report(pair: ModelPair) -> None:
-    inputs = make_inputs([ONE_IMAGE])
-    pair.compressed.generate(**inputs, max_new_tokens=4)
-    report = pair.compressed.token_compression.last
-    assert report.samples[0].visual_tokens_after == 12
-    pair.compressed(**make_inputs([TEXT_ONLY]))
-    assert pair.compressed.token_compression.last is report
-
-
 def test_report_without_scores(pair: ModelPair) -> None:
     pair.compressed(**make_inputs([ONE_IMAGE]), token_compression=1.0)
     report = pair.compressed.token_compression.last

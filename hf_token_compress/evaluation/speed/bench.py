@@ -172,6 +172,7 @@ class PromptBench:
             call, ideal = self._timed(*of_own), self._timed(*of_ideal)
         else:
             ideal, call = self._timed(*of_ideal), self._timed(*of_own)
+        # The ideal call, with inputs that are compressed already, leaves the report as it is.
         report = self._model.token_compression.last
         scoring = report.scoring_ms
         if entry.runs_model and self._depth is not None:
