@@ -42,6 +42,7 @@ def samples_of(options: argparse.Namespace) -> list[Sample]:
         seed=options.seed,
         split=options.split,
         cutouts=Cutouts(options.cutouts) if "photographs" in options.source else None,
+        per_image=getattr(options, "per_image", 1),
     )
 
 

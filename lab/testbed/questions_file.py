@@ -15,7 +15,7 @@ from rich.progress import track
 
 from hf_token_compress.data.sample import Sample
 
-from ..arguments import add_questions, make_parser
+from ..arguments import add_questions, make_parser, positive
 from .arguments import add_source, samples_of
 
 DATA_FILE = "questions.jsonl"
@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser("lab.testbed.questions_file", __doc__)
     add_source(parser)
     add_questions(parser, per_kind=50)
+    parser.add_argument(
+        "--per-image", type=positive, default=1, help="questions of each kind about one image"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     options = parser.parse_args(arguments)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, get_args
@@ -35,6 +36,9 @@ SOURCES: tuple[str, ...] = get_args(SourceName)
 
 _MAX_SCENES_PER_QUESTION = 200
 
+_TRIES = 3
+"""Questions asked for each that is wanted of an image; some come out the same."""
+
 
 def object_samples(
     kinds: Sequence[str],
@@ -44,8 +48,9 @@ def object_samples(
     seed: int = 0,
     split: str = "test",
     cutouts: Cutouts | None = None,
+    per_image: int = 1,
 ) -> list[Sample]:
-    """Questions about images or clips: at most one of each kind per image or clip.
+    """Questions about images or clips: at most `per_image` of each kind per image, one per clip.
 
     The same arguments give the same samples. An image without a question of some kind is skipped
     for that kind.
@@ -57,12 +62,13 @@ def object_samples(
         seed: Number of the first image.
         split: Name of a stream of images; training never uses "test".
         cutouts: Cut-out photographs; by default those of the Debian package.
+        per_image: Questions of each kind about one image, all with different words.
 
     Raises:
         FileNotFoundError: The source needs cutouts, which are not installed.
         ImportError: The source needs a package that is not installed.
-        ValueError: The source or a kind is unknown, `per_kind` is below 1, or images of this
-            source have no question of a kind.
+        ValueError: The source or a kind is unknown, `per_kind` is below 1, `per_image` is above 1
+            for clips, or images of this source have no question of a kind.
     """
     if source not in SOURCES:
         raise ValueError(f"There is no source {source!r}: choose from {', '.join(SOURCES)}.")
@@ -75,8 +81,10 @@ def object_samples(
     if per_kind < 1:
         raise ValueError(f"per_kind must be at least 1, but it is {per_kind}.")
     if source == "clips":
+        if per_image > 1:
+            raise ValueError("Clips have one question of each kind: leave per_image at 1.")
         return _clip_samples(kinds, per_kind, seed, split)
-    return _scene_samples(kinds, per_kind, seed, scene_maker(source, split, cutouts))
+    return _scene_samples(kinds, per_kind, seed, scene_maker(source, split, cutouts), per_image)
 
 
 def scene_maker(source: str, split: str, cutouts: Cutouts | None) -> Callable[[int], ObjectScene]:
@@ -91,7 +99,11 @@ def scene_maker(source: str, split: str, cutouts: Cutouts | None) -> Callable[[i
 
 
 def _scene_samples(
-    kinds: Sequence[str], per_kind: int, seed: int, make: Callable[[int], ObjectScene]
+    kinds: Sequence[str],
+    per_kind: int,
+    seed: int,
+    make: Callable[[int], ObjectScene],
+    per_image: int,
 ) -> list[Sample]:
     samples: list[Sample] = []
     missing = dict.fromkeys(kinds, per_kind)
@@ -100,9 +112,14 @@ def _scene_samples(
         if number - seed > _MAX_SCENES_PER_QUESTION * per_kind:
             raise ValueError(f"Images of this source have no question of the kind {wanted[0]!r}.")
         scene = make(number)
-        for question in scene_questions(scene, wanted, seed=number):
-            missing[question.kind] -= 1
-            samples.append(_sample(scene, question))
+        asked = Counter[str]()
+        tries = per_image if per_image == 1 else _TRIES * per_image
+        questions = scene_questions(scene, wanted, seed=number, per_kind=tries)
+        for question in {question.text: question for question in questions}.values():
+            if asked[question.kind] < min(per_image, missing[question.kind]):
+                asked[question.kind] += 1
+                samples.append(_sample(scene, question))
+        missing = {kind: count - asked[kind] for kind, count in missing.items()}
         number += 1
     return samples
 

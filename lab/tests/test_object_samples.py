@@ -27,6 +27,16 @@ def test_every_kind_has_as_many_questions() -> None:
     assert [s.question for s in other] != [s.question for s in samples]
 
 
+def test_an_image_is_asked_several_different_questions_of_a_kind() -> None:
+    samples = object_samples(["place", "attribute"], 5, seed=5, per_image=2)
+    assert Counter(sample.kind for sample in samples) == {"place": 5, "attribute": 5}
+    asked = Counter((id(sample.image), sample.kind) for sample in samples)
+    assert max(asked.values()) == 2
+    assert len({(id(sample.image), sample.question) for sample in samples}) == len(samples)
+    images = [id(sample.image) for sample in samples]
+    assert sorted(images, key=images.index) == images  # those of one image stand together
+
+
 def test_clips_are_samples_with_frames() -> None:
     samples = object_samples(CLIP_KINDS, 2, source="clips")
     assert Counter(sample.kind for sample in samples) == dict.fromkeys(CLIP_KINDS, 2)
@@ -50,6 +60,7 @@ def test_the_held_out_artist_draws_its_source() -> None:
         ((["smell"], 1), {}, ("'smell'",)),
         ((["place"], 1), {"source": "clips"}, ("'place'",)),
         ((KINDS, 0), {}, ("per_kind",)),
+        ((CLIP_KINDS, 1), {"source": "clips", "per_image": 2}, ("per_image",)),
     ],
 )
 def test_an_impossible_question_is_refused(arguments: tuple, options: dict, words: tuple) -> None:
