@@ -99,7 +99,7 @@ def compress_inputs(
     mask = layout.on_host.attention_mask
     kept = KeptTokens(layout.attention_mask, tuple(mask.sum(dim=1).tolist()), mask)
     if must_score:
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast():
             with scoring.running():
                 prompt, scores = _score(
                     model, family, setting, layout, inputs, host, compression.fast_path
@@ -152,7 +152,6 @@ def compress_inputs(
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-@without_autocast()
 def _score(
     model: Any,
     family: ModelFamily,
@@ -189,7 +188,6 @@ def _score(
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-@without_autocast()
 def _select(
     setting: Setting,
     layout: PromptLayout,

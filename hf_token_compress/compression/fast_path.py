@@ -24,7 +24,7 @@ from .attention_options import NOT_PLAIN, given_options
 from .inputs import PromptLayout, is_placeholder
 from .llama_layer import LlamaLikeLayer
 from .precision import without_autocast
-from .probe import AttentionCall, Probe, decoder_layers
+from .probe import AttentionCall, Probe
 from .stopwatch import Stopwatch
 from .twin import make_twin
 
@@ -101,7 +101,7 @@ class FastPath:
         embeds = found.embeds(model, layout)
         everything = torch.ones(layout.attention_mask.shape, dtype=torch.bool, device="cpu")
         queries = QueryTokens.of(everything, embeds.device)
-        (own,) = found.scoring_layers(model, layout, embeds, queries)
+        (own,) = found.scoring_layers(layout, embeds, queries)
         equal = (
             torch.equal(entry.position_ids, layout.position_ids),
             torch.equal(entry.inputs_embeds, embeds),
@@ -122,7 +122,6 @@ class FastPath:
 
     def scoring_layers(
         self,
-        model: Any,
         layout: PromptLayout,
         embeds: Tensor,
         queries: QueryTokens,
@@ -132,12 +131,8 @@ class FastPath:
 
         Without RoPE, all tokens are in one place, where it turns nothing.
         """
-        decoder = model.get_decoder()
-        twin = make_twin(decoder, untouched=decoder_layers(decoder)[1:])
-        layer = LlamaLikeLayer.of(twin.of(decoder))
-        assert layer is not None, "fits() was not asked."
         sample, position = (own.to(embeds.device) for own in (queries.sample, queries.position))
-        with twin.running():
+        with self.layer.running_twin() as layer:
             position_ids = layout.position_ids  # [A, B, S] or [B, S]
             turns = [
                 position_ids if turned else torch.zeros_like(position_ids) for turned in rotary

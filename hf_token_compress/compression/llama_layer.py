@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .probe import decoder_layers
+from .twin import make_twin
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,14 @@ class LlamaLikeLayer:
         return cls(
             norm, query, key, query_norm, key_norm, rotary, attention.head_dim, (*types, *settings)
         )
+
+    @contextmanager
+    def running_twin(self) -> Iterator[LlamaLikeLayer]:
+        """Twins of its modules, to be run inside the `with` block."""
+        names = [own.name for own in fields(self) if isinstance(getattr(self, own.name), nn.Module)]
+        twin = make_twin(nn.ModuleDict({name: getattr(self, name) for name in names}))
+        with twin.running():
+            yield replace(self, **{name: twin.module[name] for name in names})
 
     def is_loaded(self) -> bool:
         """Whether the weights are there, or a hook of Accelerate loads them when needed."""

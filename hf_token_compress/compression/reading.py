@@ -120,9 +120,7 @@ class Reading:
         if self._fast_path is not None and depth == 0:
             embeds = prompt.inputs_embeds  # [B, S, D]
             queries = prompt.query_tokens(query_mask, embeds.device)
-            return self._fast_path.scoring_layers(
-                self._model, self._layout, embeds, queries, rotary
-            )
+            return self._fast_path.scoring_layers(self._layout, embeds, queries, rotary)
         return [self._of_probe(depth, query_mask, own) for own in rotary]
 
     def _of_probe(self, depth: int, query_mask: Tensor, rotary: bool) -> ScoringLayer:

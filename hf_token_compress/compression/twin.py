@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MethodType
@@ -29,21 +29,20 @@ class Twin:
     """A twin, and the twins of its parts."""
 
     module: Any
-    _parts: Mapping[int, nn.Module]
-    _maker_of_later: _TwinMaker
+    _maker: _TwinMaker
 
     def of(self, part: nn.Module) -> Any:
         """The twin of a part of the model."""
-        return self._parts[id(part)]
+        return self._maker.modules[id(part)]
 
     def later(self, part: nn.Module) -> nn.Module:
         """The twin of an untouched part, which is made when it is called."""
-        return _Later(part, self._maker_of_later)
+        return _Later(part, self._maker.for_later())
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run the twin inside the `with` block; offloaded weights need a lock for it."""
-        if any("_hf_hook" in vars(part) for part in self._parts.values()):
+        if any("_hf_hook" in vars(part) for part in self._maker.modules.values()):
             with OFFLOAD_LOCK:
                 yield
         else:
@@ -86,7 +85,7 @@ def make_twin(
         frozen=frozen,
         evaluation=evaluation,
     )
-    return Twin(maker.make(model), maker.modules, maker.for_later())
+    return Twin(maker.make(model), maker)
 
 
 def recorder_of(config: PreTrainedConfig) -> Any:

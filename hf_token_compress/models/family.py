@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
@@ -304,11 +305,17 @@ def _named_ids(configs: Sequence[Any], names: Sequence[str]) -> set[int]:
     return ids
 
 
-def _parameters(function: Any) -> dict[str, inspect.Parameter]:
-    """Named parameters of a bound method."""
-    parameters = inspect.signature(function).parameters
+def _parameters(method: Any) -> Mapping[str, inspect.Parameter]:
+    """Named parameters of a bound method, without `self`."""
+    return _without_self(method.__func__)
+
+
+@functools.cache
+def _without_self(function: Any) -> Mapping[str, inspect.Parameter]:
+    # Signatures take long to read, and every call asks for several.
+    _, *parameters = inspect.signature(function).parameters.items()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {name: own for name, own in parameters.items() if own.kind not in variable}
+    return MappingProxyType({name: own for name, own in parameters if own.kind not in variable})
 
 
 def _grids(grid_thw: Any) -> list[Size]:

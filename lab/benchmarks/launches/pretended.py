@@ -328,6 +328,6 @@ def _patches(recorder: Recorder) -> Sequence[Any]:
         # Its layer 0 is a plain one, though its weights are of another type.
         mock.patch(
             "hf_token_compress.compression.llama_layer.nn",
-            SimpleNamespace(Module=nn.Module, Linear=nn.Linear, Parameter=PretendedTensor),
+            SimpleNamespace(**{**vars(nn), "Parameter": PretendedTensor}),
         ),
     )
