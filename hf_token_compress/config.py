@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from packaging.version import InvalidVersion, Version
 
 from ._version import __version__
 from .checks import refuse_unknown
+from .notices import warn
 from .options import check_options, documented, option
 
 PositionIdPolicy = Literal["original", "grid", "compact"]
@@ -41,6 +43,7 @@ INSTRUCTION_HELP = (
 DEFAULT_SCORER = "gated_fusion"
 """What scores without a mapper: the best untrained scorer (docs/leaderboard.md)."""
 
+_NUMBER = re.compile(r"\s*[0-9.]+\s*%?\s*")
 _VERSION_KEY = "hf_token_compress_version"
 _AS_BEFORE: Mapping[str, Any] = {"structure_share": 0.0, "selection": "top_k"}
 """Options that saved settings may lack, with values that leave these as they were."""
@@ -254,12 +257,10 @@ class TokenCompressionConfig(dict[str, Any]):
         if not _is_later(written_by):
             refuse_unknown("token_compression", "setting", unknown, known)
         elif unknown:
-            warnings.warn(
+            warn(
                 f"hf_token_compress {__version__} does not know and ignores these settings of "
                 f"token_compression (written by version {written_by}): "
-                f"{', '.join(sorted(map(str, unknown)))}.",
-                UserWarning,
-                stacklevel=2,
+                f"{', '.join(sorted(map(str, unknown)))}."
             )
         return cls(**{name: value for name, value in settings.items() if name in known})
 
@@ -269,6 +270,11 @@ def _named(value: SettingLike) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     if isinstance(value, str):
+        if _NUMBER.fullmatch(value) and not Path(value).exists():
+            raise ValueError(
+                f"token_compression={value!r} is text, which names a mapper: pass the share of the "
+                "visual tokens to keep as a number, such as 0.25."
+            )
         return {"mapper": value}
     if isinstance(value, Real) and not isinstance(value, bool):
         return {"retention_ratio": value}

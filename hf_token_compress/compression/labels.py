@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..notices import warn
 from ..rewrite import gather_positions
 from .inputs import PromptLayout, check_shape
 
@@ -56,12 +56,10 @@ def check_labels(inputs: Mapping[str, Any], instruction_mask: Tensor | None) -> 
             check_shape(name, inputs[name], input_ids)
     if inputs.get("labels") is None:
         if instruction_mask is None:
-            warnings.warn(
+            warn(
                 "The trainer takes the labels out before it calls the model (for label smoothing "
                 "or its own loss), so the answer counts as instruction: add an instruction_mask "
-                "that leaves the answer out to every batch.",
-                UserWarning,
-                stacklevel=2,
+                "that leaves the answer out to every batch."
             )
     elif not isinstance(inputs.get("logits_to_keep"), Tensor) and inputs.get("logits_to_keep"):
         raise ValueError(

@@ -44,6 +44,7 @@ from .labels import check_labels
 from .next_turn import Turn, turn_of_forward, turn_of_prompt
 from .replaced_forward import noted_labels, noting_labels
 from .rewriting import CompressedInputs
+from .setting import refuse_bare_ratio
 from .state import TokenCompression
 from .widening import widened_output
 
@@ -315,10 +316,7 @@ def call_options(arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError: The ratio is given by its name, which a stock forward would ignore.
     """
-    if "retention_ratio" in arguments:
-        raise TypeError(
-            "retention_ratio is no argument of a call: pass token_compression=<ratio> instead."
-        )
+    refuse_bare_ratio(arguments)
     return {name: arguments.pop(name, None) for name in _CALL_OPTIONS}
 
 

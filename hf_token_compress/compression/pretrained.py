@@ -42,29 +42,32 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
         cls: type[PreTrainedModel], *args: Any, token_compression: Any = None, **kwargs: Any
     ) -> Any:
         # Imported late, so that importing the library stays cheap.
-        from ..config import TokenCompressionConfig
-        from ..mapper.resolve import IN_MODEL
         from ..models.registry import model_family
         from .attach import attach
         from .mixin import CONFIG_KEY
+        from .setting import refuse_bare_ratio
 
-        setting = token_compression
-        if setting is not None and setting is not False:
+        refuse_bare_ratio(kwargs)
+        name = str(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
+        # The Auto classes write the setting of a call into a config that has a saved one.
+        of_auto_class = getattr(kwargs.get("config"), CONFIG_KEY, None)
+        given = of_auto_class if token_compression is None else token_compression
+        resolve = functools.partial(
+            _resolve, name=name, arguments=kwargs, saved=token_compression is None
+        )
+        resolved = None
+        if given is not None and given is not False:
+            # Weights take long to load, so what is wrong without them is said before.
             model_family(cls)
-            setting = TokenCompressionConfig.coerce(setting)
+            resolved = resolve(given)
         loaded = stock(cls, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        name = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
         saved = _take_saved(model.config, CONFIG_KEY, name, kwargs)
-        named = saved if setting is None else setting
-        if named is not None and named is not False:
+        if given is None and saved is not None and saved is not False:
             model_family(type(model))
-            config = TokenCompressionConfig.coerce(named)
-            if config.mapper == IN_MODEL:
-                revision = None if Path(name).is_dir() else kwargs.get("revision")
-                config = replace(config, mapper=name, mapper_revision=revision)
-            mappers = _load_mappers(config, kwargs, saved=setting is None)
-            attach(model, config, mappers)
+            resolved = resolve(saved)
+        if resolved is not None:
+            attach(model, *resolved)
         return loaded
 
     from_pretrained.__doc__ = f"{inspect.getdoc(stock) or ''}\n\n{_HELP}"
@@ -82,6 +85,31 @@ def _take_saved(config: Any, key: str, name: str, arguments: Mapping[str, Any]) 
         options = {own: arguments[own] for own in _FILE_OPTIONS if own in arguments}
         entries[key] = config.get_config_dict(name, **options)[0].get(key)
     return entries.pop(key, None)
+
+
+def _resolve(
+    setting: Any, *, name: str, arguments: Mapping[str, Any], saved: bool
+) -> tuple[TokenCompressionConfig, MapperSet | None]:
+    """A setting and its mappers, checked as far as that goes without the weights of the model.
+
+    Args:
+        setting: In the forms that `from_pretrained` takes.
+        name: Folder or Hub id of the model.
+        arguments: Keyword arguments of `from_pretrained`.
+        saved: Whether the setting was not given in this call.
+    """
+    from ..config import TokenCompressionConfig
+    from ..mapper.resolve import IN_MODEL
+    from .setting import check_names, check_selection, scorer_of
+
+    config = TokenCompressionConfig.coerce(setting)
+    if config.mapper == IN_MODEL:
+        revision = None if Path(name).is_dir() else arguments.get("revision")
+        config = replace(config, mapper=name, mapper_revision=revision)
+    check_names(config.scorer, config.mapper)
+    mappers = _load_mappers(config, arguments, saved=saved)
+    check_selection(config, scorer_of(config, mappers))
+    return config, mappers
 
 
 def _load_mappers(

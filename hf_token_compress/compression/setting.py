@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..config import TokenCompressionConfig
 from ..mapper import MapperSet, RelevanceMapper
-from ..scorers import Scorer, build_scorer
+from ..scorers import Scorer, available_scorers, build_scorer
 from .identity import identify
 from .reading import check_depth
 
@@ -56,17 +57,30 @@ def is_unnamed(name: str | None) -> bool:
     return name is not None and name.startswith("<")
 
 
-def check_names(*names: str | None) -> None:
-    """Check that scorers and mappers can be found by these names.
+def check_names(scorer: str | None, mapper: str | None) -> None:
+    """Check that a scorer and a mapper can be found by these names.
 
     Raises:
-        ValueError: One is only in memory.
+        ValueError: One is only in memory, or the mapper is called as a scorer.
     """
-    for name in filter(is_unnamed, names):
+    for name in filter(is_unnamed, (scorer, mapper)):
         raise ValueError(
             f"The setting names {name}, which is only in memory: pass only the settings that "
             "change, to the call or to model.token_compression.update, or save or register it and "
             "use that name."
+        )
+    if mapper in available_scorers() and not Path(str(mapper)).is_dir():
+        raise ValueError(
+            f"{mapper!r} is a scorer and no mapper: pass token_compression="
+            f"{{'scorer': {mapper!r}}}."
+        )
+
+
+def refuse_bare_ratio(arguments: Mapping[str, Any]) -> None:
+    """Raise where the ratio is given by its name, which Transformers would ignore or not know."""
+    if "retention_ratio" in arguments:
+        raise TypeError(
+            "retention_ratio is no argument of its own: pass token_compression=<ratio> instead."
         )
 
 

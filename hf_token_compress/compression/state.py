@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +16,7 @@ import torch
 from ..config import SCORING, TokenCompressionConfig
 from ..mapper import RelevanceMapper
 from ..mapper.resolve import IN_MODEL
+from ..notices import warn
 from ..scorers import Scorer
 from ..scorers.mapper import MapperScorer
 from .fast_path import FastPath
@@ -211,32 +211,26 @@ class TokenCompression:
         """The setting to save with the model; a scorer or mapper without a name is left out."""
         config = self.config
         if is_unnamed(config.mapper):
-            warnings.warn(
+            warn(
                 "The mapper in use is in memory only and is not saved with the model: save the "
                 "model with save_mapper=True, or call mapper.save_pretrained(folder) or "
-                "mapper.push_to_hub(repo_id) first.",
-                UserWarning,
-                stacklevel=3,
+                "mapper.push_to_hub(repo_id) first."
             )
             return config.with_scoring()
         if is_unnamed(config.scorer):
-            warnings.warn(
+            warn(
                 f"The scorer in use, {config.scorer}, was assigned and is not saved with the "
-                "model: give it a name with register_scorer, and set that.",
-                UserWarning,
-                stacklevel=3,
+                "model: give it a name with register_scorer, and set that."
             )
             return config.with_scoring()
         if config.mapper is None or not Path(config.mapper).is_dir():
             return config
         # Absolute, so that it is found from any working directory.
         folder = str(Path(config.mapper).resolve())
-        warnings.warn(
+        warn(
             f"The setting saved with the model names the mapper in {folder!r}, a folder that other "
             "machines do not have: save with save_mapper=True to write the mapper into the model's "
-            "folder, or push the mapper to the Hub and name it by its id.",
-            UserWarning,
-            stacklevel=3,
+            "folder, or push the mapper to the Hub and name it by its id."
         )
         return replace(config, mapper=folder)
 
@@ -324,7 +318,7 @@ def _check_call(own: TokenCompressionConfig, value: Any, inputs: Mapping[str, An
     if value is not own and isinstance(value, Mapping):
         check_names(value.get("scorer"), value.get("mapper"))
     elif isinstance(value, str):
-        check_names(value)
+        check_names(None, value)
     samples = batch_size(inputs)
     if of_samples is not None and samples not in (None, len(of_samples)):
         raise ValueError(

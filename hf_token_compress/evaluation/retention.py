@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..data.metrics import MetricOption
 from ..data.sample import Sample
+from ..notices import warn
 from .engine import Evaluator
 from .questions import ALL
 from .results import RetentionResult
@@ -81,11 +81,9 @@ def measure_retention(
     found = evaluator.run(settings, after_batch=after_batch)
     if found.left_out:
         first = found.left_out[0]
-        warnings.warn(
+        warn(
             f"{len(found.left_out)} of {len(samples)} samples are left out: {first.place} "
-            f"because {first.reason}.",
-            UserWarning,
-            stacklevel=2,
+            f"because {first.reason}."
         )
     return list(found.results)
 

@@ -29,7 +29,7 @@ def load_tiny(name: str, **model_options: Any) -> tuple[PreTrainedModel, Process
 
     Args:
         name: "qwen2-vl", or one that takes short videos too: "qwen2-vl-video", "llava-onevision"
-            or "vila".
+            or "vila". "tiny-" may stand before it, and underscores for hyphens.
         **model_options: Passed to `from_pretrained`, for instance `token_compression=…` or
             `dtype=…` (float32 by default).
 
@@ -50,17 +50,20 @@ def load_tiny(name: str, **model_options: Any) -> tuple[PreTrainedModel, Process
 def resolve_model(model: str) -> str:
     """The folder of a tiny model such as "tiny-qwen2-vl"; ids and folders come back unchanged.
 
+    Names are those of `load_tiny`.
+
     Raises:
         ValueError: The name starts with "tiny-", but is neither a tiny model nor a folder.
     """
-    if model.startswith(_PREFIX) and not Path(model).exists():
-        return str(_folder(model.removeprefix(_PREFIX)))
-    return model
+    if Path(model).exists() or not (model.startswith(_PREFIX) or _short(model) in _FOLDERS):
+        return model
+    return str(_folder(model))
 
 
 def own_mapper(model: str) -> str | None:
     """Name of the mapper that comes with a tiny model; None for other models."""
-    return model if model in available_mappers() and not Path(model).exists() else None
+    name = f"{_PREFIX}{_short(model)}"
+    return name if name in available_mappers() and not Path(model).exists() else None
 
 
 def available_mappers() -> tuple[str, ...]:
@@ -96,8 +99,14 @@ def resolve_mapper(mapper: str) -> str:
 
 
 def _folder(name: str) -> Path:
-    if name not in _FOLDERS:
+    short = _short(name)
+    if short not in _FOLDERS:
         raise ValueError(
-            f"There is no tiny model {name!r}: choose one of {', '.join(available_tiny_models())}."
+            f"There is no tiny model {short!r}: choose one of {', '.join(available_tiny_models())}."
         )
-    return _HOME / _FOLDERS[name]
+    return _HOME / _FOLDERS[short]
+
+
+def _short(name: str) -> str:
+    """A name without its prefix, with the hyphens of `_FOLDERS`."""
+    return name.removeprefix(_PREFIX).replace("_", "-")

@@ -386,3 +386,41 @@ def test_an_invalid_argument_is_refused_before_loading(tmp_path: Path) -> None:
         Qwen2VLForConditionalGeneration.from_pretrained(
             tmp_path / "none", token_compression={"retention_ratio": 2.0}
         )
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "words"),
+    [
+        ({"scorer": "atention"}, ValueError, "attention"),
+        ("attention", ValueError, "{'scorer': 'attention'}"),
+        ("25%", ValueError, "0.25"),
+        ({"scorer": "divprune", "top_p": 0.5}, ValueError, "top_p"),
+        ({"scorer": "random", "scorer_options": {"sead": 1}}, ValueError, "seed"),
+        ({"mapper": "nobody/mapper"}, MapperNotFoundError, "nobody/mapper"),
+    ],
+)
+def test_what_is_wrong_without_the_weights_is_said_before_loading(
+    setting: Any, error: type[Exception], words: str, stock_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(stock_folder / "config.json", tmp_path)
+    for loader in (Qwen2VLForConditionalGeneration, AutoModelForImageTextToText):
+        with one_sentence(error, words):
+            loader.from_pretrained(tmp_path, token_compression=setting)  # has no weights
+
+
+def test_a_wrong_setting_over_a_saved_one_is_named_before_loading(
+    saved: Path, tmp_path: Path
+) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with one_sentence(ValueError, "atention"):
+        AutoModelForImageTextToText.from_pretrained(
+            tmp_path, token_compression={"scorer": "atention"}
+        )
+
+
+def test_the_ratio_goes_into_token_compression(stock_folder: Path) -> None:
+    with one_sentence(TypeError, "token_compression=<ratio>"):
+        AutoModelForImageTextToText.from_pretrained(stock_folder, retention_ratio=0.25)
+    with one_sentence(TypeError, "token_compression=<ratio>"):
+        load_tiny("qwen2-vl", retention_ratio=0.25)

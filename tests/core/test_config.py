@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -245,6 +246,22 @@ def test_a_number_is_the_retention_ratio() -> None:
     assert TokenCompressionConfig.coerce(0.25) == TokenCompressionConfig(retention_ratio=0.25)
     with one_sentence(ValueError, "retention_ratio"):
         TokenCompressionConfig.coerce(25)
+
+
+def test_a_number_as_text_is_no_mapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("0.5", " 25%", "25 %", "1"):
+        with one_sentence(ValueError, repr(text), "0.25"):
+            TokenCompressionConfig.coerce(text)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "25").mkdir()
+    assert TokenCompressionConfig.coerce("25").mapper == "25"  # a folder of that name
+
+
+def test_a_warning_names_the_line_of_its_user() -> None:
+    written = {"hf_token_compress_version": "99.0", "warp_factor": 9}
+    with pytest.warns(UserWarning, match="warp_factor") as found:
+        TokenCompressionConfig.coerce(written)
+    assert [Path(warning.filename) for warning in found] == [Path(__file__)]
 
 
 def test_changes_keep_the_rest_but_no_options_of_another_scorer() -> None:
