@@ -22,45 +22,68 @@ BatchRule = Callable[[Tensor, Tensor | None, Sequence[SelectionPlan]], Tensor]
 and what is kept already, bool [P, N] or None, to what is kept with its choice, bool [P, N]."""
 
 
-def keep_planned(scores: Tensor, plans: Sequence[SelectionPlan], rule: BatchRule) -> Tensor:
+def masks_of_plans(plans: Sequence[SelectionPlan], width: int) -> list[Tensor]:
+    """What the plans of P prompts mark, on the CPU; `keep_planned` takes copies of them.
+
+    Args:
+        plans: The plan of each prompt.
+        width: N, what the prompts are padded to.
+
+    Returns:
+        bool [P, N], tokens that come first, if any plan has some; bool [P, N], True after the end
+        of a prompt, if one is shorter; and for each minimum its groups, int64 [P, N], and its
+        tokens of each group, int64 [P, 1].
+    """
+    lengths = [len(plan) for plan in plans]
+    masks = []
+    if _has_first(plans):
+        masks.append(_padded([plan.first for plan in plans], False))
+    if min(lengths) < width:
+        masks.append(past_end(lengths, width))
+    # The floors of each prompt in turn; a prompt with fewer has no groups in the last ones.
+    none = [torch.full((length,), -1) for length in lengths]
+    for each in zip_longest(*(plan.floors for plan in plans)):
+        groups = [empty if own is None else own[0] for own, empty in zip(each, none, strict=True)]
+        masks.append(_padded(groups, -1))
+        masks.append(torch.tensor([[0 if own is None else own[1]] for own in each]))
+    return masks
+
+
+def keep_planned(
+    scores: Tensor,
+    plans: Sequence[SelectionPlan],
+    rule: BatchRule,
+    masks: Sequence[Tensor] | None = None,
+) -> Tensor:
     """The visual tokens that stay of P prompts.
 
     Args:
         scores: float [P, N], those of each prompt first; what follows is not read.
         plans: The plan of each prompt.
         rule: Chooses what they leave to it.
+        masks: Those of `masks_of_plans` on the device of the scores, if they are there.
 
     Returns:
         bool [P, N], False after the end of a prompt.
     """
-    lengths = [len(plan) for plan in plans]
-    first = _padded([plan.first for plan in plans], False)  # [P, N]
-    after_end = past_end(lengths, scores.shape[1])  # [P, N]
-    # The floors of each prompt in turn; a prompt with fewer has no groups in the last ones.
-    none = [torch.full((length,), -1) for length in lengths]
-    floors = [
-        (
-            _padded(
-                [empty if own is None else own[0] for own, empty in zip(each, none, strict=True)],
-                -1,
-            ),
-            torch.tensor([[0 if own is None else own[1]] for own in each]),
-        )
-        for each in zip_longest(*(plan.floors for plan in plans))
-    ]
-    first, after_end, *others = to_device(
-        [first, after_end, *(part for floor in floors for part in floor)], scores.device
-    )
-    if min(lengths) < scores.shape[1]:
-        scores = scores.masked_fill(after_end, -torch.inf)
-    kept = first if any(plan.kept or plan.floors for plan in plans) else None
-    for groups, floor in zip(others[::2], others[1::2], strict=True):
+    if masks is None:
+        masks = to_device(masks_of_plans(plans, scores.shape[1]), scores.device)
+    left = iter(masks)
+    kept = next(left) if _has_first(plans) else None
+    if min(len(plan) for plan in plans) < scores.shape[1]:
+        scores = scores.masked_fill(next(left), -torch.inf)
+    for groups, floor in zip(left, left, strict=True):
         assert kept is not None
         ranked = scores.masked_fill(kept, torch.inf)
         kept = kept | best_of_each_group(ranked, groups, floor)
-    if any(plan.count for plan in plans):
+    if kept is None or any(plan.count for plan in plans):
         return rule(scores, kept, plans)
-    return first if kept is None else kept
+    return kept
+
+
+def _has_first(plans: Sequence[SelectionPlan]) -> bool:
+    """Whether anything is kept before the rule chooses; a rule alone is asked for some token."""
+    return any(plan.kept or plan.floors for plan in plans) or not any(plan.count for plan in plans)
 
 
 def top_k_of_plans(scores: Tensor, kept: Tensor | None, plans: Sequence[SelectionPlan]) -> Tensor:

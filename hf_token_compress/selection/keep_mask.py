@@ -12,7 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from ..config import Selection, TokenCompressionConfig
 from ..device_copy import few_launches, to_device
 from ..prompt import VisualSpan
-from .batch import BatchRule, diverse_of_plans, keep_planned, one_by_one, top_k_of_plans
+from .batch import (
+    BatchRule,
+    diverse_of_plans,
+    keep_planned,
+    masks_of_plans,
+    one_by_one,
+    top_k_of_plans,
+)
 from .budgets import visual_token_budget
 from .candidates import Candidates, no_embeddings
 from .diverse import diverse
@@ -73,22 +80,23 @@ def select_tokens(
     # The last token stays, whatever it is: the next token is predicted from it.
     last = torch.where(mask, torch.arange(length), -1).amax(dim=1, keepdim=True)  # [B, 1]
     is_last = columns == last  # [B, N]
-    columns, sources, text, is_last_there = to_device(
-        [columns, columns.clamp(max=length - 1), text, is_last], scores.device
+    reads_scores = any(config.top_p is not None for config in configs)
+    plans = None if reads_scores else _plans(visuals, configs, [None] * len(configs))
+    masks = None if plans is None else masks_of_plans(plans, columns.shape[1])
+    columns, sources, text, is_last_there, *masks_there = to_device(
+        [columns, columns.clamp(max=length - 1), text, is_last, *(masks or ())], scores.device
     )
     own_scores = scores.gather(1, sources)  # [B, N]
-    on_host = own_scores.cpu() if any(config.top_p is not None for config in configs) else None
-    plans = [
-        _plan(own, config, None if on_host is None else on_host[sample, : len(positions[sample])])
-        for sample, (own, config) in enumerate(zip(visuals, configs, strict=True))
-    ]
+    if plans is None:
+        pairs = zip(own_scores.cpu(), positions, strict=True)
+        plans = _plans(visuals, configs, [own[: len(places)] for own, places in pairs])
     rule = _batch_rule(
         configs,
         own_rule,
         functools.partial(_embeddings, inputs_embeds, positions, scores.device),
         scores.device,
     )
-    kept = keep_planned(own_scores, plans, rule)  # [B, N]
+    kept = keep_planned(own_scores, plans, rule, None if masks is None else masks_there)  # [B, N]
     if is_last.any():
         kept = kept | is_last_there
     keep = text.scatter(1, columns, kept)[:, :length]  # [B, S]
@@ -190,6 +198,15 @@ def select_visual_tokens(
     return keep_planned(
         scores[None], [plan], one_by_one(lambda _, candidates: rule(candidates), lambda _: embed())
     )[0]
+
+
+def _plans(
+    visuals: Sequence[Sequence[VisualSpan]],
+    configs: Sequence[TokenCompressionConfig],
+    scores: Sequence[Tensor | None],
+) -> list[SelectionPlan]:
+    """The plan of each prompt, as `_plan`."""
+    return [_plan(*own) for own in zip(visuals, configs, scores, strict=True)]
 
 
 def _plan(
