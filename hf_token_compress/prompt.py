@@ -110,12 +110,17 @@ class QueryTokens:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, mask: Tensor, device: torch.device) -> QueryTokens:
-        """The tokens that a mask on the CPU marks, bool [B, S], with indices on a device."""
+    def of(cls, mask: Tensor) -> QueryTokens:
+        """The tokens that a mask on the CPU marks, bool [B, S], with indices there."""
         sample, position = mask.nonzero(as_tuple=True)  # [Q] each
-        counts = tuple(mask.sum(dim=1).tolist())
-        sample, position = to_device([sample, position], device)
-        return cls(sample, position, counts)
+        return cls(sample, position, tuple(mask.sum(dim=1).tolist()))
+
+    def to(self, device: torch.device) -> QueryTokens:
+        """The same tokens, with indices on a device."""
+        if self.sample.device == device:
+            return self
+        sample, position = to_device([self.sample.cpu(), self.position.cpu()], device)
+        return QueryTokens(sample, position, self.counts)
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,20 @@ class MultimodalPrompt:
             self.attention_mask.cpu(), self.visual_mask.cpu(), self.instruction_mask.cpu()
         )
 
-    def known_on_host(self, masks: HostMasks) -> Self:
-        """The same prompt, with its masks on the CPU noted, so that nobody reads them."""
+    def known_on_host(
+        self, masks: HostMasks, query_mask: Tensor | None = None, queries: QueryTokens | None = None
+    ) -> Self:
+        """The same prompt, with what is known of it noted, so that nobody waits to read it.
+
+        Args:
+            masks: Its masks on the CPU.
+            query_mask: `query_mask`, if it is on the device already.
+            queries: The tokens that this marks.
+        """
         vars(self)["on_host"] = masks
+        # On a CPU, a scorer may write to the masks.
+        if query_mask is not None and query_mask.device.type != "cpu":
+            vars(self).update(query_mask=query_mask, _queries=queries)
         return self
 
     def query_tokens(self, mask: Tensor, device: torch.device) -> QueryTokens:
@@ -167,9 +183,10 @@ class MultimodalPrompt:
 
         The host waits only for a mask on a device that is not `query_mask`.
         """
-        known = mask is self.query_mask and mask.device.type != "cpu"
-        on_host = self.on_host.query if known else mask.cpu()
-        return QueryTokens.of(on_host, device)
+        known: QueryTokens | None = vars(self).get("_queries")
+        if known is None or mask is not self.query_mask:
+            known = QueryTokens.of(mask.cpu())
+        return known.to(device)
 
     def check_instruction(self) -> None:
         """Raise `ValueError` if a prompt has visual tokens, but no instruction token."""

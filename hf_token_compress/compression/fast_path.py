@@ -100,7 +100,7 @@ class FastPath:
         found = cls(layer, call.scaling, call.options.get("sliding_window"))
         embeds = found.embeds(model, layout)
         everything = torch.ones(layout.attention_mask.shape, dtype=torch.bool, device="cpu")
-        queries = QueryTokens.of(everything, embeds.device)
+        queries = QueryTokens.of(everything).to(embeds.device)
         (own,) = found.scoring_layers(layout, embeds, queries)
         equal = (
             torch.equal(entry.position_ids, layout.position_ids),
@@ -131,7 +131,8 @@ class FastPath:
 
         Without RoPE, all tokens are in one place, where it turns nothing.
         """
-        sample, position = (own.to(embeds.device) for own in (queries.sample, queries.position))
+        queries = queries.to(embeds.device)
+        sample, position = queries.sample, queries.position
         with self.layer.running_twin() as layer:
             position_ids = layout.position_ids  # [A, B, S] or [B, S]
             turns = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..prompt import (
     HostMasks,
     Modality,
     MultimodalPrompt,
+    QueryTokens,
     VisualLayout,
     VisualSpan,
     find_visual_spans,
@@ -34,6 +35,10 @@ _PACKING_INPUTS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length
 
 TOKEN_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
 """Inputs of the stock forward that give each token a type, 0 for text and padding."""
+
+
+PlacedVisuals = tuple[Tensor, Mapping[Modality, Tensor]]
+"""Bool [B, S], True on visual tokens; and their places in the batch by modality, int64 [N]."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class PromptLayout:
             float32 [N] of each image or video; empty unless it was asked for.
         tokens_before: Tokens of the caller's sequence before the prompts.
         known: What is known of the tokens on the CPU.
+        placed: Where the visual tokens lie, if that is on the device of the ids already.
     """
 
     input_ids: Tensor
@@ -77,6 +83,7 @@ class PromptLayout:
     received: dict[Modality, list[Tensor]] = field(default_factory=dict)
     tokens_before: int = 0
     known: HostTokens | None = None
+    placed: PlacedVisuals | None = None
 
     @cached_property
     def on_host(self) -> HostTokens:
@@ -114,26 +121,15 @@ class PromptLayout:
     @cached_property
     def visual_mask_on_host(self) -> Tensor:
         """Bool [B, S] on the CPU, True on visual tokens."""
-        mask = torch.zeros(self.input_ids.shape, dtype=torch.bool)
-        for sample, spans in enumerate(self.visuals):
-            for span in spans:
-                mask[sample, span.positions] = True
-        return mask
+        return place_visuals(self.spans, self.input_ids.shape)[0]
 
     @cached_property
-    def _on_device(self) -> tuple[Tensor, dict[Modality, Tensor]]:
-        """The mask of visual tokens, and places of those of each modality in the batch."""
-        length = self.input_ids.shape[1]
-        places = {}
-        for modality, by_sample in self.spans.items():
-            own = [
-                span.positions + sample * length
-                for sample, spans in enumerate(by_sample)
-                for span in spans
-            ]
-            places[modality] = torch.cat(own) if own else torch.empty(0, dtype=torch.long)
-        parts = [self.visual_mask_on_host, *places.values()]
-        mask, *moved = to_device(parts, self.input_ids.device)
+    def _on_device(self) -> PlacedVisuals:
+        """Where the visual tokens lie, on the device of the ids."""
+        if self.placed is not None:
+            return self.placed
+        mask, places = place_visuals(self.spans, self.input_ids.shape)
+        mask, *moved = to_device([mask, *places.values()], self.input_ids.device)
         return mask, dict(zip(places, moved, strict=True))
 
     def visual_mask(self) -> Tensor:
@@ -194,9 +190,13 @@ class PromptLayout:
             instruction_mask: bool [B, S] on the CPU.
             embed: Computes the decoder's input, float [B, S, D].
         """
-        (instruction,) = to_device([instruction_mask], self.input_ids.device)
+        masks = HostMasks(self.on_host.attention_mask, self.visual_mask_on_host, instruction_mask)
+        device, queries = self.input_ids.device, QueryTokens.of(masks.query)
+        instruction, query, sample, position = to_device(
+            [instruction_mask, masks.query, queries.sample, queries.position], device
+        )
         attention, visual = self.attention_mask, self.visual_mask()
-        if visual.device.type == "cpu":
+        if device.type == "cpu":
             # A scorer that writes to its masks must not change the layout or the caller's mask.
             attention, visual = attention.clone(), visual.clone()
         prompt = MultimodalPrompt(
@@ -209,7 +209,7 @@ class PromptLayout:
             visuals=self.visuals,
         )
         return prompt.known_on_host(
-            HostMasks(self.on_host.attention_mask, self.visual_mask_on_host, instruction_mask)
+            masks, query, replace(queries, sample=sample, position=position)
         )
 
 
@@ -371,8 +371,9 @@ def read_layout(
         )
     if host.get("position_ids") is not None:
         _check_not_packed(family, position_ids, attention_mask, host.get("attention_mask"))
-    mask_there, positions_there = to_device(
-        [attention_mask, position_ids], inputs["input_ids"].device
+    visual, places = place_visuals(spans, input_ids.shape)
+    mask_there, positions_there, visual_there, *places_there = to_device(
+        [attention_mask, position_ids, visual, *places.values()], inputs["input_ids"].device
     )
     return PromptLayout(
         inputs["input_ids"],
@@ -385,7 +386,22 @@ def read_layout(
         received=received,
         tokens_before=earlier["input_ids"].shape[1] if earlier else 0,
         known=HostTokens(input_ids, attention_mask),
+        placed=(visual_there, dict(zip(places, places_there, strict=True))),
     )
+
+
+def place_visuals(
+    spans: Mapping[Modality, Sequence[Sequence[VisualSpan]]], shape: torch.Size
+) -> PlacedVisuals:
+    """Where the visual tokens of prompts [B, S] lie, on the CPU."""
+    mask, places = torch.zeros(shape, dtype=torch.bool), {}
+    for modality, by_sample in spans.items():
+        own = [torch.empty(0, dtype=torch.long)]
+        for sample, of_sample in enumerate(by_sample):
+            own += [span.positions + sample * shape[1] for span in of_sample]
+        places[modality] = torch.cat(own)
+        mask.view(-1)[places[modality]] = True
+    return mask, places
 
 
 def _numbers_after(

@@ -171,6 +171,7 @@ class Replay:
             encoded=encoded,
             spans=spans,
             known=None,
+            placed=None,
         )
         types = {name: self.inputs[name][index] for name in TOKEN_TYPES if name in self.inputs}
         return replace(
@@ -362,5 +363,6 @@ def _append(
         position_ids=torch.where(positions < lengths, position_ids, following),  # [..., B, S]
         spans=spans,
         known=None,
+        placed=None,
     )
     return moved, prompts, predictions
