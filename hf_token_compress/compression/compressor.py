@@ -134,7 +134,7 @@ def compress_inputs(
         make_samples=functools.partial(
             _sample_reports,
             layout.visuals,
-            layout.visual_mask_on_host,
+            layout.on_host.visual_mask,
             kept.mask,
             scores,
             budgets,
@@ -209,7 +209,7 @@ def _select(
 
 def _visual_tokens(layout: PromptLayout, kept: KeptTokens) -> list[tuple[int, int]]:
     """Visual tokens of each prompt, before and after."""
-    before = layout.visual_mask_on_host.sum(dim=1).tolist()
+    before = layout.on_host.visual_mask.sum(dim=1).tolist()
     whole = layout.on_host.attention_mask.sum(dim=1).tolist()
     counts = zip(before, whole, kept.counts, strict=True)
     return [(visual, visual - tokens + left) for visual, tokens, left in counts]

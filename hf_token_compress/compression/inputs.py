@@ -48,10 +48,12 @@ class HostTokens:
     Attributes:
         input_ids: int64 [B, S].
         attention_mask: bool [B, S].
+        visual_mask: bool [B, S], True on visual tokens.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
+    visual_mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class PromptLayout:
     @cached_property
     def on_host(self) -> HostTokens:
         """The tokens on the CPU, where the host reads them without waiting."""
-        return self.known or HostTokens(*to_host([self.input_ids, self.attention_mask]))
+        if self.known is not None:
+            return self.known
+        visual_mask, _ = place_visuals(self.spans, self.input_ids.shape)
+        return HostTokens(*to_host([self.input_ids, self.attention_mask]), visual_mask)
 
     @property
     def vision_ms(self) -> float:
@@ -117,11 +122,6 @@ class PromptLayout:
             if picked := [number for sample in samples for number in by_sample[sample]]:
                 encoded[modality] = self.encoded[modality].take(picked)
         return encoded
-
-    @cached_property
-    def visual_mask_on_host(self) -> Tensor:
-        """Bool [B, S] on the CPU, True on visual tokens."""
-        return place_visuals(self.spans, self.input_ids.shape)[0]
 
     @cached_property
     def _on_device(self) -> PlacedVisuals:
@@ -190,7 +190,7 @@ class PromptLayout:
             instruction_mask: bool [B, S] on the CPU.
             embed: Computes the decoder's input, float [B, S, D].
         """
-        masks = HostMasks(self.on_host.attention_mask, self.visual_mask_on_host, instruction_mask)
+        masks = HostMasks(self.on_host.attention_mask, self.on_host.visual_mask, instruction_mask)
         device, queries = self.input_ids.device, QueryTokens.of(masks.query)
         instruction, query, sample, position = to_device(
             [instruction_mask, masks.query, queries.sample, queries.position], device
@@ -385,7 +385,7 @@ def read_layout(
         attention,
         received=received,
         tokens_before=earlier["input_ids"].shape[1] if earlier else 0,
-        known=HostTokens(input_ids, attention_mask),
+        known=HostTokens(input_ids, attention_mask, visual),
         placed=(visual_there, dict(zip(places, places_there, strict=True))),
     )
 

@@ -76,7 +76,7 @@ def check_unlabelled_visuals(labels: Tensor | None, layout: PromptLayout) -> Non
     """
     if labels is None:
         return
-    visual_labels = labels[layout.visual_mask_on_host.to(labels.device)]
+    visual_labels = labels[layout.on_host.visual_mask.to(labels.device)]
     if (visual_labels != IGNORED).any():
         raise ValueError(
             f"labels must be {IGNORED} on visual tokens, because those that are dropped cannot be "

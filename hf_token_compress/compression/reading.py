@@ -225,7 +225,7 @@ def _instruction_tokens(
 
     Where the answer is known, only tokens before it can be instruction.
     """
-    question, visual_mask = layout.on_host.attention_mask, layout.visual_mask_on_host
+    question, visual_mask = layout.on_host.attention_mask, layout.on_host.visual_mask
     answer = answer_tokens(inputs, visual_mask)
     if answer is not None:
         question = _before_last_answer(answer, visual_mask, question)

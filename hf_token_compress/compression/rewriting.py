@@ -201,7 +201,7 @@ def _with_tail(
     mask = layout.on_host.attention_mask
     length = mask.shape[1]
     columns = torch.arange(length)
-    last = torch.where(layout.visual_mask_on_host, columns, -1).amax(dim=1)  # [B]
+    last = torch.where(layout.on_host.visual_mask, columns, -1).amax(dim=1)  # [B]
     shared = max(length - 1 - int(last.max()), logits_to_keep or 0)
     shared = min(shared, length - 1 - int(last.min()))  # what the longest tail has
     tail = (columns > last[:, None]) & (columns >= length - shared)  # [B, S]
