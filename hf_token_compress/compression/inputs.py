@@ -92,8 +92,9 @@ class PromptLayout:
         """The tokens on the CPU, where the host reads them without waiting."""
         if self.known is not None:
             return self.known
-        visual_mask, _ = place_visuals(self.spans, self.input_ids.shape)
-        return HostTokens(*to_host([self.input_ids, self.attention_mask]), visual_mask)
+        input_ids, attention_mask = to_host([self.input_ids, self.attention_mask])
+        visual_mask, _ = place_visuals(self.spans, input_ids.shape)
+        return HostTokens(input_ids, attention_mask, visual_mask)
 
     @property
     def vision_ms(self) -> float:
