@@ -60,8 +60,8 @@ class Progress:
         self._shown = time.monotonic()
         total, left = sum(own.answers for own in self._tasks), sum(self._left.values())
         print(
-            f"{task.subject.name}, {100 * task.ratio:g} %, {task.rows[0].group}: "
-            f"{total - left:,} of {total:,} answers, {self.hours_left():.1f} h left",
+            f"{task.subject.name}, {task.questions:,} questions: {total - left:,} of {total:,} "
+            f"answers, {self.hours_left():.1f} h left",
             file=sys.stderr,
             flush=True,
         )

@@ -121,7 +121,7 @@ def _measure(
     mapper = run.mapper(subject.model)
     progress.start()
     evaluator.run(
-        [row.setting(task.ratio, mapper) for row in task.rows],
+        [row.setting(ratio, mapper) for row, ratio in task.settings],
         after_batch=partial(progress.answered, task),
         known_answers=partial(progress.known, task),
     )

@@ -143,7 +143,8 @@ def test_a_mapper_is_asked_about_what_it_was_trained_for_alone() -> None:
     drawings = next(own for own in SUBJECTS if own.name == "testbed drawings")
     of_images = own_mapper("tiny-qwen2-vl")
     run = Run(Path(), "choosing", (drawings, clips), testbed_mapper=of_images)
-    mapped = {own.subject for own in run.tasks() if BY_NAME["mapper"] in own.rows}
+    asked = [(own.subject, row) for own in run.tasks() for row, _ in own.settings]
+    mapped = {subject for subject, row in asked if row.scorer == "mapper"}
     assert mapped == {drawings}
 
 
