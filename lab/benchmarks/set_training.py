@@ -1,7 +1,7 @@
 """Train a mapper for the set of tokens that is kept, on questions with ground truth.
 
     python -m lab.testbed.questions_file --split mapper --kind place,attribute,relation,presence \
-      --per-image 2 --per-kind 2600 --seed 3100000 --out questions
+      --per-image 2 --per-kind 5200 --seed 3100000 --out questions
     python -m lab.benchmarks.set_training --model testbed --data questions/questions.jsonl \
       --output mapper
     hf-token-compress evaluate --model testbed --scorer mapper:mapper --data other_questions.jsonl
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_model(parser)
     parser.add_argument("--data", type=Path, required=True, help="questions with relevant_boxes")
     parser.add_argument("--output", type=Path, required=True, help="folder for the mapper")
-    add_retention_ratios(parser, default=(0.25, 0.1))
+    add_retention_ratios(parser, default=(0.5, 0.25, 0.1))
     parser.add_argument("--network", choices=_NETWORKS, default="question", help="network")
     parser.add_argument("--epochs", type=positive, default=4, help="passes over the questions")
     parser.add_argument("--enough", type=float, default=1.0, help="tokens that cover a box")
