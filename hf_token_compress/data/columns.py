@@ -175,4 +175,4 @@ def _is_empty(value: Any) -> bool:
 def _it_has(name: str, known: Collection[str]) -> str:
     meant = get_close_matches(name.lower(), known, 1)
     near = f" (did you mean {meant[0]!r}?)" if meant else ""
-    return f"{near}: it has {', '.join(known)}"
+    return f"{near}: it has {', '.join(known) or 'no columns'}"

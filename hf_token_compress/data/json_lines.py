@@ -9,7 +9,9 @@ from typing import Any
 
 from typing_extensions import override
 
-from .rows import DataFile
+from .rows import DataFile, utf8_text
+
+_EXTENSIONS = (".json", ".jsonl", ".ndjson")
 
 
 class JsonLines(DataFile):
@@ -49,6 +51,11 @@ class JsonLines(DataFile):
         for number, row in rows.items():
             if row is not None:
                 key_sets.setdefault(tuple(row), number)
+        if not key_sets and self._path.suffix.lower() not in _EXTENSIONS:
+            raise ValueError(
+                f"{data} does not hold JSON: data files are JSON Lines, a JSON array, or a table "
+                "whose name ends in .csv or .parquet."
+            )
         if key_sets:  # otherwise not one line can be read
             known = list(dict.fromkeys(key for keys in key_sets for key in keys))
             self._columns.check(data, known, self._filters)
@@ -84,11 +91,7 @@ class _Line(str):
 
 def _items(data: str, content: bytes) -> tuple[str, dict[int, Any]]:
     """What the samples are called, and the lines of a file or the elements of its array, from 1."""
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{data} is not UTF-8 in its line {line}: save it as UTF-8.") from error
+    text = utf8_text(data, content)
     # Not `splitlines`, which also splits at U+2028 and others that JSON strings may hold.
     lines = {
         number: _Line(line)

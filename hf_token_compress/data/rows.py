@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from .sample import Sample
 from .sample_source import SampleSource
 
 _MOST_NAMED = 5
+# `Path` makes one slash of two.
+_WEB_ADDRESS = re.compile(r"(https?|ftp|hf|s3):/")
 
 
 class Rows(SampleSource):
@@ -124,6 +127,11 @@ class DataFile(Rows):
                 f"{str(path)!r} is a folder, not a data file: name a file in it, or read it as a "
                 "dataset with --dataset."
             )
+        if _WEB_ADDRESS.match(str(path)):
+            raise FileNotFoundError(
+                f"Data files are not downloaded: fetch {self._path.name!r} yourself, and name the "
+                "file on this machine."
+            )
         if not self._path.is_file():
             raise FileNotFoundError(f"There is no data file {str(path)!r}.")
         super().__init__(self._path.parent, columns, media_folder, filters, limit, prompt_suffix)
@@ -139,6 +147,19 @@ class DataFile(Rows):
         """File name, number of samples, SHA-256, and the options that were given."""
         own = {"source": self._path.name, "samples": len(self), "sha256": self._digest}
         return {**own, **self._described()}
+
+
+def utf8_text(data: str, content: bytes) -> str:
+    """The text of a file, without its byte order mark; `data` names the file in messages.
+
+    Raises:
+        ValueError: It is not UTF-8.
+    """
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{data} is not UTF-8 in its line {line}: save it as UTF-8.") from error
 
 
 def _equal(value: Any, wanted: Any) -> bool:

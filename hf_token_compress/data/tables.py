@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing_extensions import override
 from ..hub import first_line
 from .columns import columns_of
 from .fields import HELD
-from .rows import DataFile, Rows
+from .rows import DataFile, Rows, utf8_text
 
 TABLES = {".csv": "csv", ".parquet": "parquet"}
 """Builders of `datasets` by the extension of the files that they read."""
 
 _BLOCK = 1000
+_OTHER_SEPARATORS = re.compile(r"[;\t]")
 
 
 class _Table(Rows):
@@ -157,6 +159,14 @@ class TableFile(DataFile, _Table):
     @override
     def _read(self, data: str, content: bytes) -> None:
         builder = TABLES[self._path.suffix.lower()]
+        if builder == "csv":
+            header, _, _ = utf8_text(data, content).lstrip().partition("\n")
+            if not header:
+                raise ValueError(f"{data} holds no samples: it is empty.")
+            if "," not in header and (separator := _OTHER_SEPARATORS.search(header)):
+                raise ValueError(
+                    f"{data} separates its columns by {separator.group()!r}: save it with commas."
+                )
         dataset = _loaded(data, builder, data_files=str(self._path), split="train")
         self._columns.check_spelling(data, dataset.column_names)
         self._use(dataset, data)

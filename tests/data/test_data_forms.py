@@ -354,7 +354,11 @@ def test_bad_samples_are_left_out_on_demand(media: Path, tmp_path: Path) -> None
         (lambda folder: HubDataset(str(folder), "test"), ValueError, ["'test'", "cannot be read"]),
         (lambda folder: TableFile(folder / "none.csv"), FileNotFoundError, ["no data file"]),
         (JsonLines, IsADirectoryError, ["is a folder", "--dataset"]),
-        (lambda folder: TableFile(folder / "empty.csv"), ValueError, ["empty.csv", "be read"]),
+        (lambda folder: TableFile(folder / "empty.csv"), ValueError, ["empty.csv", "empty"]),
+        (lambda folder: TableFile(folder / "semicolons.csv"), ValueError, ["by ';'", "commas"]),
+        (lambda folder: TableFile(folder / "latin.csv"), ValueError, ["in its line 2", "UTF-8"]),
+        (lambda folder: JsonLines(folder / "a.tsv"), ValueError, ["not hold JSON", ".parquet"]),
+        (lambda folder: JsonLines("https://x.org/a.json"), FileNotFoundError, ["not downloaded"]),
         (
             lambda folder: JsonLines(folder / "a.jsonl", {"picture": "x"}),
             ValueError,
@@ -367,6 +371,9 @@ def test_sources_that_there_are_not(
 ) -> None:
     (tmp_path / "train.csv").write_text("image,question\na.png,What?\n")
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "semicolons.csv").write_text("image;question\na.png;Who, what?\n")
+    (tmp_path / "latin.csv").write_bytes("image,question\na.png,Où?\n".encode("latin-1"))
+    (tmp_path / "a.tsv").write_text("image\tquestion\na.png\tWhat?\n")
     (tmp_path / "a.jsonl").write_text(json.dumps(ASKED))
     with one_sentence(kind, *words):
         make(tmp_path)
