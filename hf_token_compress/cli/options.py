@@ -37,6 +37,8 @@ JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")
 ]
 
+_NUMBERS = (int, float)
+
 FRAMES = {
     "help": "Frames to take from each video file or folder. Some processors round the number.",
     "interval": "[1, inf)",
@@ -108,6 +110,8 @@ def _parameter(item: Option, panel: str | None) -> inspect.Parameter:
     if item.kind in (dict, tuple):
         annotation = list[Path] if item.element is Path else list[str]
         text += " May be repeated."
+    elif item.kind in _NUMBERS:
+        annotation = str  # `_read` says what a number must be
     if default := _default_text(item):
         text += f" [default: {default}]"
     return inspect.Parameter(
@@ -126,7 +130,7 @@ def _parameter(item: Option, panel: str | None) -> inspect.Parameter:
 
 def _flag(item: Option) -> str:
     # Several are given one by one (scorer_options by --scorer-option), but numbers in a list.
-    one_by_one = item.kind is dict or (item.kind is tuple and item.element not in (int, float))
+    one_by_one = item.kind is dict or (item.kind is tuple and item.element not in _NUMBERS)
     name = item.name.removesuffix("s") if one_by_one else item.name
     return f"--{name.replace('_', '-')}"
 
@@ -136,6 +140,8 @@ def _metavar(item: Option) -> str | None:
         return item.metavar
     if item.choices:
         return f"[{'|'.join(item.choices)}]"
+    if item.kind in _NUMBERS:
+        return f"<{item.kind.__name__}>"
     return "KEY=VALUE" if item.kind is dict else None
 
 
@@ -152,11 +158,13 @@ def _read(item: Option, value: Any) -> Any:
     if item.kind is dict:
         return _key_values(value, _flag(item)) if value else None
     if item.kind is tuple and value:
-        split = item.element in (str, int, float)  # the name of a file may have a comma
+        split = item.element in (str, *_NUMBERS)  # the name of a file may have a comma
         texts: tuple[Any, ...] = listed(value) if split else tuple(value)
-        if item.element in (int, float):
+        if item.element in _NUMBERS:
             texts = tuple(_number(item, text) for text in texts)
         return texts or None  # a comma alone gives no value
+    if item.kind in _NUMBERS and value is not None:
+        return _number(item, value)
     return None if value == [] else value
 
 
@@ -164,8 +172,9 @@ def _number(item: Option, text: str) -> float:
     try:
         number: float = item.element(text)
     except ValueError:
-        whole = "whole " if item.element is int else ""
-        message = f"{_flag(item)} takes {whole}numbers, not {text!r}."
+        wanted = "whole number" if item.element is int else "number"
+        wanted = f"{wanted}s" if item.kind is tuple else f"a {wanted}"
+        message = f"{_flag(item)} takes {wanted}, not {text!r}."
         raise CommandError(message, exit_code=2) from None
     return number
 

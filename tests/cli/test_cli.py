@@ -287,6 +287,8 @@ def write_config(folder, text):
 BAD_OPTIONS = [
     (["--retention-ratio", "0"], "retention_ratio"),
     (["--retention-ratio", "2"], "retention_ratio"),
+    (["--retention-ratio", "25%"], "--retention-ratio takes a number, not '25%'"),
+    (["--max-visual-tokens", "9.5"], "takes a whole number, not '9.5'"),
     (["--top-p", "1.5"], "top_p"),
     (["--max-visual-tokens", "0"], "max_visual_tokens"),
     (["--position-ids", "none"], "position_ids"),
