@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -236,9 +237,10 @@ def torch_device(name: str | None) -> Any:
     if name is None:
         found = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if found is None else found
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise CommandError(
-            f"There is no device {name!r}: choose for instance cpu or cuda:0.", exit_code=2
-        ) from None
+    with suppress(RuntimeError):
+        device = torch.device(name)
+        if device.type != "meta":  # which has no values to compute with
+            return device
+    raise CommandError(
+        f"There is no device {name!r}: choose for instance cpu or cuda:0.", exit_code=2
+    )

@@ -302,6 +302,7 @@ BAD_OPTIONS = [
     (["--mapper-revision", "main"], "mapper_revision"),
     (["--dtype", "float7"], "float7"),
     (["--device", "abacus"], "abacus"),
+    (["--device", "meta"], "no device 'meta'"),
     (["--output", "no/such/folder/out.json"], "no folder"),
     (["--output", "."], "is a folder"),
     (["--overlay", "out.xyz"], "out.xyz"),
