@@ -282,5 +282,6 @@ def caches_of(cache: Any, output: Any = None) -> Iterator[Any]:
 
 
 def cached_length(cache: Any) -> int:
-    """Tokens in a cache; 0 for None."""
-    return 0 if cache is None else int(cache.get_seq_length())
+    """Tokens in a cache; 0 without one."""
+    # That of continuous batching holds many sequences and has no length.
+    return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0

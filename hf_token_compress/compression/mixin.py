@@ -44,7 +44,7 @@ from .labels import check_labels
 from .next_turn import Turn, turn_of_forward, turn_of_prompt
 from .replaced_forward import noted_labels, noting_labels
 from .rewriting import CompressedInputs
-from .setting import refuse_bare_ratio
+from .setting import BARE_RATIO
 from .state import TokenCompression
 from .widening import widened_output
 
@@ -316,7 +316,8 @@ def call_options(arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError: The ratio is given by its name, which a stock forward would ignore.
     """
-    refuse_bare_ratio(arguments)
+    if "retention_ratio" in arguments:
+        raise TypeError(BARE_RATIO)
     return {name: arguments.pop(name, None) for name in _CALL_OPTIONS}
 
 

@@ -45,9 +45,10 @@ def accept_token_compression(model_base: type[PreTrainedModel]) -> None:
         from ..models.registry import model_family
         from .attach import attach
         from .mixin import CONFIG_KEY
-        from .setting import refuse_bare_ratio
+        from .setting import BARE_RATIO
 
-        refuse_bare_ratio(kwargs)
+        if "retention_ratio" in kwargs:
+            raise TypeError(BARE_RATIO)
         name = str(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
         # The Auto classes write the setting of a call into a config that has a saved one.
         of_auto_class = getattr(kwargs.get("config"), CONFIG_KEY, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from .reading import check_depth
 
 IN_MEMORY = "<in memory>"
 """Names a mapper that is saved nowhere."""
+
+BARE_RATIO = "retention_ratio is no argument of its own: pass token_compression=<ratio> instead."
+"""Where it is given by its name, which Transformers would ignore or not know."""
 
 _REMEMBERED = 8
 
@@ -73,14 +76,6 @@ def check_names(scorer: str | None, mapper: str | None) -> None:
         raise ValueError(
             f"{mapper!r} is a scorer and no mapper: pass token_compression="
             f"{{'scorer': {mapper!r}}}."
-        )
-
-
-def refuse_bare_ratio(arguments: Mapping[str, Any]) -> None:
-    """Raise where the ratio is given by its name, which Transformers would ignore or not know."""
-    if "retention_ratio" in arguments:
-        raise TypeError(
-            "retention_ratio is no argument of its own: pass token_compression=<ratio> instead."
         )
 
 
