@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from errors import one_sentence
-from packaging.version import Version
-from pairs import KEEP_ALL, ModelPair, answer, assert_same, make_pair, masked_inputs
+from pairs import (
+    CHUNKS_CARRY_FEATURES,
+    KEEP_ALL,
+    ModelPair,
+    answer,
+    assert_same,
+    make_pair,
+    masked_inputs,
+)
 from tiny_models import ONE_IMAGE, PROMPTS, RAGGED, TEXT_ONLY, make_inputs
 
-CHUNKS_CARRY_FEATURES = Version(transformers.__version__) >= Version("5.23.0")
 needs_features = pytest.mark.skipif(not CHUNKS_CARRY_FEATURES, reason="needs Transformers 5.23")
 each_chunk = pytest.mark.parametrize("chunk", [1, 7, 64])
 

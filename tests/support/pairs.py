@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import transformers
+from packaging.version import Version
 from tiny_models import family_of, tiny_model
 from torch import Tensor
 from transformers import Qwen2VLForConditionalGeneration
@@ -17,6 +19,9 @@ from hf_token_compress import TokenCompressionConfig, compress
 HALF = TokenCompressionConfig(retention_ratio=0.5, min_visual_tokens=0, scorer="uniform")
 QUARTER = TokenCompressionConfig(retention_ratio=0.25, min_visual_tokens=0)
 KEEP_ALL = TokenCompressionConfig(retention_ratio=1.0, min_visual_tokens=0)
+
+CHUNKS_CARRY_FEATURES = Version(transformers.__version__) >= Version("5.23.0")
+"""Whether chunked prefill takes prompts with images."""
 
 
 class ModelPair(NamedTuple):
